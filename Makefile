@@ -1,0 +1,43 @@
+# One environment in .venv, made once; `make demo` and `make test` need nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint format serve bench clean
+
+.venv/.runs: pyproject.toml constraints.txt
+	@echo "installing into .venv (about two minutes, once)"
+	@$(PYTHON) -m venv .venv
+	@$(PIP) -e .
+	@touch $@
+
+.venv/.develops: .venv/.runs
+	@echo "installing the tools for tests and checks"
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+# A phantom brain, mapped end to end. Run again: everything is current.
+demo: .venv/.runs
+	@test -f work/phantom/manifest.csv || $(BIN)/python -m flows phantom work/phantom
+	@$(BIN)/python -m flows map-brain --source.manifest-path work/phantom/manifest.csv --source.store-path work/store
+
+test: .venv/.develops
+	$(BIN)/python -m pytest
+
+lint: .venv/.develops
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.develops
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+serve: .venv/.runs
+	@$(BIN)/python deployments/serve.py
+
+bench: .venv/.develops
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf work .mypy_cache .pytest_cache .ruff_cache .hypothesis

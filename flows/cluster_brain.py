@@ -1,0 +1,60 @@
+"""Clusters of a brain's embeddings."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from cytoarch.contents import pick_embedding, ready_sections
+from cytoarch.discovery.clusters import ClusterSettings
+from cytoarch.stores import BrainStore, Product
+from flows.parameters import RunSettings, StoredBrain
+from flows.stages import Summary, failures, final_state, made_count, run_name, run_stage, without, workers
+from tasks.clusters import STAGE, cluster_purities, cluster_section, clusters_name, fit_clusters
+
+
+@flow(name="cluster-brain", flow_run_name=run_name("cluster"))
+def cluster_brain(
+    brain: StoredBrain,
+    embedding: str = "",
+    cluster: ClusterSettings = ClusterSettings(),
+    skip: tuple[str, ...] = (),
+    run: RunSettings = RunSettings(),
+) -> "State[Any]":
+    """Cluster the embeddings of a brain with k-means and draw the clusters of every section.
+
+    Args:
+        brain: The brain in the store.
+        embedding: Name of the embedding; blank where there is only one.
+        cluster: How many clusters, from how many tokens.
+        skip: Sections to leave out.
+        run: How the work is spread.
+    """
+    store = BrainStore(brain.store_path)
+    known = store.read_brain(brain.brain_id)
+    name = pick_embedding(store, brain.brain_id, embedding)
+    sections = tuple(
+        one
+        for one in ready_sections(store, known)
+        if one.section_id not in skip and store.record(Product(brain.brain_id, "embeddings", name, one.section_id))
+    )
+    with store.lock(brain.brain_id), workers(run) as runner:
+        made = int(fit_clusters(brain.store_path, known, sections, name, cluster))
+        outcomes = run_stage(
+            STAGE,
+            runner,
+            cluster_section,
+            sections,
+            lambda section: {
+                "store_path": brain.store_path,
+                "brain": known,
+                "section": section,
+                "embedding_name": name,
+                "settings": cluster,
+            },
+        )
+    failed = failures(outcomes)
+    kept = clusters_name(name, cluster)
+    purities = cluster_purities(store, brain.brain_id, without(sections, failed), kept)
+    notes = {"clusters": kept, **{key: f"{value:.4f}" for key, value in purities.items()}}
+    return final_state(Summary(brain.brain_id, made + made_count(outcomes), failed, notes))

@@ -1,0 +1,56 @@
+"""Scans of a brain into the store."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from cytoarch.anatomy.tissue import TissueSettings
+from cytoarch.images.sections import IngestSettings, write_collection
+from cytoarch.stores import BrainStore
+from flows.parameters import BrainSource, RunSettings
+from flows.stages import Summary, failures, final_state, for_each_brain, made_count, run_name, run_stage, workers
+from tasks.ingest import STAGE, ingest_section
+from tasks.summaries import publish_section_table
+
+
+@flow(name="ingest-brain", flow_run_name=run_name("ingest"))
+def ingest_brain(
+    source: BrainSource = BrainSource(),
+    ingest: IngestSettings = IngestSettings(),
+    tissue: TissueSettings = TissueSettings(),
+    run: RunSettings = RunSettings(),
+) -> "State[Any]":
+    """Bring the sections of a brain into the store: pixels, labels and tissue.
+
+    Args:
+        source: The manifest, the scans and the store.
+        ingest: How scans are read.
+        tissue: How tissue is told from the slide.
+        run: How the work is spread.
+    """
+    brains = source.brains()
+    if len(brains) > 1:
+        return for_each_brain(ingest_brain, source, brains, {"ingest": ingest, "tissue": tissue, "run": run})
+    brain = brains[0]
+    store = BrainStore(source.store_path)
+    with store.lock(brain.brain_id), workers(run) as runner:
+        store.write_brain(brain)
+        outcomes = run_stage(
+            STAGE,
+            runner,
+            ingest_section,
+            brain.kept,
+            lambda section: {
+                "store_path": source.store_path,
+                "brain": brain,
+                "section": section,
+                "scans_path": source.scans_folder,
+                "settings": ingest,
+                "tissue_settings": tissue,
+            },
+        )
+        write_collection(store, brain)
+    publish_section_table(brain, outcomes)
+    notes = {"store": str(store.brain_path(brain.brain_id))}
+    return final_state(Summary(brain.brain_id, made_count(outcomes), failures(outcomes), notes))

@@ -1,0 +1,71 @@
+"""Parameters that flows share. They are the form in the Prefect UI and the flags of the terminal."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cytoarch.brains import Brain, read_manifest
+from cytoarch.errors import ManifestError
+from cytoarch.paths import ID_PATTERN
+
+DEFAULT_STORE = Path("work/store")
+
+
+class BrainSource(BaseModel):
+    """Where a brain comes from, and the store it goes into. Paths are those of the machine that runs the flow."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    manifest_path: Path = Field(default=Path("manifest.csv"), description="CSV file that names the sections.")
+    scans_path: Path | None = Field(
+        default=None, description="Folder that the paths in the manifest are relative to; blank: the manifest's own."
+    )
+    label_table_path: Path | None = Field(
+        default=None, description="CSV file with columns id, name, colour, group; blank: labels.csv beside the manifest."
+    )
+    brain_id: str | None = Field(
+        default=None, pattern=ID_PATTERN, description="Which brain of the manifest; blank: all, one run each."
+    )
+    store_path: Path = Field(default=DEFAULT_STORE, description="Folder of the store; made if it is not there.")
+
+    @property
+    def scans_folder(self) -> Path:
+        """The folder that the manifest's paths are relative to."""
+        return self.scans_path or self.manifest_path.parent
+
+    def brains(self) -> tuple[Brain, ...]:
+        """The brains asked for. Raises ManifestError, listing every fault, before anything is started."""
+        table = self.label_table_path
+        if table is None and (self.manifest_path.parent / "labels.csv").is_file():
+            table = self.manifest_path.parent / "labels.csv"
+        if not self.scans_folder.is_dir():
+            raise ManifestError(str(self.manifest_path), [f"the folder of scans {self.scans_folder} does not exist"])
+        brains = read_manifest(self.manifest_path, self.scans_folder, table)
+        if self.brain_id is None:
+            return brains
+        chosen = tuple(brain for brain in brains if brain.brain_id == self.brain_id)
+        if not chosen:
+            names = ", ".join(brain.brain_id for brain in brains)
+            raise ManifestError(str(self.manifest_path), [f"names no brain {self.brain_id!r}; it names {names}"])
+        return chosen
+
+
+class StoredBrain(BaseModel):
+    """A brain that is in the store."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    brain_id: str = Field(pattern=ID_PATTERN, description="Brain in the store.")
+    store_path: Path = Field(default=DEFAULT_STORE, description="Folder of the store, on the machine that runs the flow.")
+
+
+class RunSettings(BaseModel):
+    """How the work is spread; results do not depend on it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    workers: int = Field(default=2, ge=1, le=256, description="Sections worked on at once.")
+    runner: Literal["threads", "dask"] = Field(
+        default="threads", description="threads: in this process; dask: a Dask cluster of as many processes."
+    )

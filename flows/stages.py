@@ -1,0 +1,122 @@
+"""The one way a flow runs a task over the sections of a brain, and what it says at the end."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from prefect import Flow, Task
+from prefect.client.schemas.objects import State
+from prefect.futures import as_completed
+from prefect.runtime import flow_run
+from prefect.states import Completed
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+
+from cytoarch.brains import Brain, Section
+from flows.parameters import BrainSource, RunSettings
+from tasks.progress import stage_progress
+from tasks.sections import SECTION_FAILED, Outcome
+
+
+class Summary(NamedTuple):
+    """What a flow did for a brain."""
+
+    brain_id: str
+    made: int
+    """Products made now, over all stages; 0: everything was current."""
+    failed: dict[str, str]
+    """Sections that could not be processed -> reason."""
+    notes: dict[str, str]
+    """What a person wants to find again: name -> path, link or figure."""
+
+
+def run_name(verb: str) -> Callable[[], str]:
+    """Names a flow run after its verb and brain: `map-B07`."""
+
+    def name() -> str:
+        parameters = flow_run.parameters
+        source = parameters.get("source")
+        if isinstance(source, BrainSource):
+            return f"{verb}-{source.brain_id or source.manifest_path.resolve().parent.name}"
+        return f"{verb}-{parameters['brain'].brain_id}"
+
+    return name
+
+
+def for_each_brain(
+    one_brain: "Flow[..., Any]", source: BrainSource, brains: Sequence[Brain], parameters: dict[str, Any]
+) -> "State[Summary]":
+    """Run a flow once for every brain of a manifest, one after the other, and sum up."""
+    summaries: list[Summary] = []
+    for brain in brains:
+        chosen = source.model_copy(update={"brain_id": brain.brain_id})
+        summaries.append(one_brain(source=chosen, **parameters))
+    return final_state(
+        Summary(
+            brain_id=", ".join(brain.brain_id for brain in brains),
+            made=sum(summary.made for summary in summaries),
+            failed={f"{s.brain_id}/{one}": reason for s in summaries for one, reason in s.failed.items()},
+            notes={f"{s.brain_id} {name}": value for s in summaries for name, value in s.notes.items()},
+        )
+    )
+
+
+@contextmanager
+def workers(run: RunSettings) -> Iterator[TaskRunner[Any]]:
+    """The task runner the settings ask for, open for the stages of a flow."""
+    if run.runner == "dask":
+        from prefect_dask import DaskTaskRunner
+
+        cluster = {"n_workers": run.workers, "threads_per_worker": 1, "dashboard_address": None}
+        with DaskTaskRunner(cluster_kwargs=cluster) as runner:
+            yield runner
+        return
+    with ThreadPoolTaskRunner(max_workers=run.workers) as runner:
+        yield runner
+
+
+def run_stage(
+    title: str,
+    runner: TaskRunner[Any],
+    task: "Task[..., State[Any]]",
+    sections: Sequence[Section],
+    arguments: Callable[[Section], dict[str, Any]],
+) -> list[Outcome]:
+    """Run a task for every section; sections that cannot be processed are among the outcomes, other faults raise."""
+    outcomes: dict[str, Outcome] = {}
+    with stage_progress(title, len(sections)) as progress:
+        futures = {runner.submit(task, arguments(section)): section.section_id for section in sections}
+        for future in as_completed(list(futures)):
+            section_id = futures[future]
+            state = future.state
+            if state.name == SECTION_FAILED:
+                outcomes[section_id] = Outcome(section_id, "failed", state.message or "")
+            else:
+                outcomes[section_id] = Outcome(*future.result())
+            progress.finished(section_id)
+    return [outcomes[section.section_id] for section in sections]
+
+
+def made_count(outcomes: Sequence[Outcome]) -> int:
+    """How many sections something was made for."""
+    return sum(outcome.status == "made" for outcome in outcomes)
+
+
+def failures(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """Sections that could not be processed, with the reason."""
+    return {outcome.section_id: outcome.reason for outcome in outcomes if outcome.status == "failed"}
+
+
+def without(sections: Sequence[Section], failed: dict[str, str]) -> tuple[Section, ...]:
+    """The sections that did not fail."""
+    return tuple(section for section in sections if section.section_id not in failed)
+
+
+def final_state(summary: Summary) -> "State[Summary]":
+    """Completed, whatever sections failed; its name says how many did, or that all was current."""
+    count = len(summary.failed)
+    if count:
+        name = f"{count} section{'s' if count != 1 else ''} failed"
+        reasons = "; ".join(f"{one}: {reason}" for one, reason in sorted(summary.failed.items()))
+        return Completed(name=name, message=reasons[:2000], data=summary)
+    name = "Completed" if summary.made else "Current"
+    return Completed(name=name, message=f"brain {summary.brain_id}", data=summary)

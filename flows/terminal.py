@@ -1,0 +1,193 @@
+"""Commands, progress bars and the closing summary of the terminal."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+from prefect import Flow
+from prefect.client.schemas.objects import State
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from cytoarch import __version__
+from cytoarch.drafting import draft_manifest
+from cytoarch.errors import CytoarchError
+from cytoarch.paths import ID_PATTERN
+from cytoarch.phantoms.writing import Size, Target, write_phantom
+from flows.cluster_brain import cluster_brain
+from flows.embed_brain import embed_brain
+from flows.ingest_brain import ingest_brain
+from flows.map_brain import map_brain
+from flows.parcellate_brain import parcellate_brain
+from flows.stages import Summary
+from flows.train_classifier import train_classifier
+from flows.train_decoder import train_decoder
+from flows.watch_inbox import watch_inbox
+from tasks.progress import Listener, listening
+
+EXIT_OK, EXIT_BROKEN, EXIT_USAGE, EXIT_SECTIONS_FAILED = 0, 1, 2, 3
+
+FLOWS: tuple["Flow[..., Any]", ...] = (
+    map_brain,
+    ingest_brain,
+    embed_brain,
+    train_classifier,
+    train_decoder,
+    parcellate_brain,
+    cluster_brain,
+    watch_inbox,
+)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command; returns the exit code: 0 done, 1 broken, 2 wrong use, 3 some sections failed."""
+    console = Console(stderr=True)
+    try:
+        result = application(console)(list(arguments), exit_on_error=False, print_error=True, result_action="return_value")
+    except CytoarchError as error:
+        console.print(f"[bold red]error[/]: {_escaped(str(error))}", highlight=False, soft_wrap=True)
+        return EXIT_USAGE
+    return int(result or 0)
+
+
+def application(console: Console) -> App:
+    """The command-line application."""
+    app = App(name="python -m flows", version=__version__, help="Map the cytoarchitecture of whole brains.", console=console)
+    app.default_parameter = Parameter(negative="")
+    for each in FLOWS:
+        app.command(_command(each, console), name=each.name)
+
+    @app.command(name="manifest")
+    def manifest(
+        folder: Path, *, output: Path | None = None, labels_folder: Path | None = None
+    ) -> int:
+        """Draft a manifest from a folder of scans; a person completes it.
+
+        Parameters
+        ----------
+        folder
+            Folder of scans.
+        output
+            Manifest to write; default: manifest.csv in the folder.
+        labels_folder
+            Folder of label images named like the scans.
+        """
+        target = output or folder / "manifest.csv"
+        with _bars(console) as listener:
+            root, remarks = draft_manifest(
+                folder, target, labels_folder, lambda done, total: listener("read headers", done, total)
+            )
+        for remark in remarks:
+            console.print(f"[yellow]left blank[/]: {_escaped(remark)}", highlight=False, soft_wrap=True)
+        print(f"draft     {target}")
+        print("complete  brain_id, blank pixel sizes, and what else you know; remove each '?' you have checked")
+        print(f"then      python -m flows map-brain --source.manifest-path {target} --source.scans-path {root}")
+        return EXIT_OK
+
+    @app.command(name="phantom")
+    def phantom(
+        folder: Path,
+        *,
+        brain: Annotated[str, Parameter(help=f"Name of the brain ({ID_PATTERN}).")] = "P01",
+        size: Size = "small",
+        target: Target = "areas",
+        seed: int = 0,
+    ) -> int:
+        """Write a phantom brain: scans, label images, label table and manifest.
+
+        Parameters
+        ----------
+        folder
+            New folder to write into.
+        size
+            tiny: 5 sections of 240 x 320 px for tests; small: 12 of 720 x 960 px.
+        target
+            Whether the label images show areas or layers.
+        seed
+            The same seed gives the same files.
+        """
+        with _bars(console) as listener:
+            path = write_phantom(
+                folder, brain, size, target, seed, lambda done, total: listener("phantom", done, total)
+            )
+        print(f"manifest  {path}")
+        return EXIT_OK
+
+    return app
+
+
+def _command(each: "Flow[..., Any]", console: Console) -> Any:
+    """A flow as a command with the flow's own signature and help."""
+    import functools
+
+    @functools.wraps(each.fn)
+    def command(*args: Any, **kwargs: Any) -> int:
+        return run_flow(each, console, args, kwargs)
+
+    return command
+
+
+def run_flow(each: "Flow[..., Any]", console: Console, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Run a flow with bars and a closing summary; returns the exit code."""
+    started = time.monotonic()
+    with _bars(console) as listener, listening(listener):
+        state: State[Any] = each(*args, **kwargs, return_state=True)
+    result = state.result(raise_on_failure=False)
+    if isinstance(result, CytoarchError):
+        raise result
+    if not state.is_completed():
+        console.print(f"[bold red]{state.name}[/]: {_escaped(str(state.message))}", highlight=False, soft_wrap=True)
+        return EXIT_BROKEN
+    if not isinstance(result, Summary):
+        return EXIT_OK
+    _print_summary(each.name, result, time.monotonic() - started, console)
+    return EXIT_SECTIONS_FAILED if result.failed else EXIT_OK
+
+
+def _print_summary(name: str, summary: Summary, seconds: float, console: Console) -> None:
+    what = f"{summary.made} products made" if summary.made else "everything was current, nothing was written"
+    print(f"\n{name}  {summary.brain_id}: {what} in {seconds:.0f} s")
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for key, value in summary.notes.items():
+        table.add_row(f"[bold]{_escaped(key)}[/]", _escaped(value))
+    Console(width=max(console.width, 200) if not sys.stdout.isatty() else None, highlight=False).print(table)
+    for section_id, reason in summary.failed.items():
+        console.print(f"[bold red]failed[/] {section_id}: {_escaped(reason)}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Listener]:
+    """A bar per stage on a terminal; elsewhere a line per finished stage."""
+    columns = (
+        TextColumn("{task.description:<14}"),
+        BarColumn(bar_width=32),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    bars: dict[str, TaskID] = {}
+    finished: set[str] = set()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+
+        def listen(stage: str, done: float, total: int) -> None:
+            if stage not in bars:
+                bars[stage] = progress.add_task(stage, total=total)
+            progress.update(bars[stage], completed=done, total=total)
+            if not console.is_terminal and done >= total and stage not in finished:
+                finished.add(stage)
+                console.print(f"{stage}: {total}/{total}", highlight=False)
+
+        yield listen
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+

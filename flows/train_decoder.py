@@ -1,0 +1,26 @@
+"""A fusion decoder for a brain."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from cytoarch.learning.training import DecoderSettings
+from flows.parameters import StoredBrain
+from flows.stages import run_name
+from flows.training import train_and_register
+
+
+@flow(name="train-decoder", flow_run_name=run_name("train-decoder"))
+def train_decoder(
+    brain: StoredBrain, embedding: str = "", decoder: DecoderSettings = DecoderSettings(), skip: tuple[str, ...] = ()
+) -> "State[Any]":
+    """Train a fusion decoder on label images or scribbles of a brain, score it on held-out sections, register it.
+
+    Args:
+        brain: The brain in the store.
+        embedding: Name of the embedding to train on; blank where there is only one.
+        decoder: How the decoder is trained.
+        skip: Sections to leave out.
+    """
+    return train_and_register(brain, embedding, decoder, "decoder", skip)

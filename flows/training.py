@@ -1,0 +1,60 @@
+"""What the two training flows share."""
+
+from typing import Any, Literal
+
+from prefect.client.schemas.objects import State
+
+from cytoarch.contents import pick_embedding, ready_sections
+from cytoarch.learning.training import DecoderSettings, ProbeSettings
+from cytoarch.stores import BrainStore, Product
+from flows.parameters import StoredBrain
+from flows.stages import Summary, final_state
+from tasks.learning import STAGE, Trained, train, training_metrics
+from tasks.progress import stage_progress
+from tasks.tracking import register_head, run_url
+
+
+def train_on_brain(
+    brain: StoredBrain,
+    embedding: str,
+    settings: ProbeSettings | DecoderSettings,
+    kind: Literal["probe", "decoder"],
+    skip: tuple[str, ...],
+) -> Trained:
+    """Train a head on the embedded sections of a brain."""
+    store = BrainStore(brain.store_path)
+    known = store.read_brain(brain.brain_id)
+    name = pick_embedding(store, brain.brain_id, embedding)
+    sections = tuple(
+        one
+        for one in ready_sections(store, known)
+        if one.section_id not in skip and store.record(Product(brain.brain_id, "embeddings", name, one.section_id))
+    )
+    with store.lock(brain.brain_id), stage_progress(STAGE, 1) as progress:
+        trained = train(brain.store_path, known, sections, name, settings, kind)
+        progress.finished("head")
+    return trained
+
+
+def train_and_register(
+    brain: StoredBrain,
+    embedding: str,
+    settings: ProbeSettings | DecoderSettings,
+    kind: Literal["probe", "decoder"],
+    skip: tuple[str, ...],
+) -> "State[Summary]":
+    """Train a head and make it a version of its registered model."""
+    store = BrainStore(brain.store_path)
+    trained = train_on_brain(brain, embedding, settings, kind, skip)
+    record, _ = training_metrics(store, brain.brain_id, trained.name)
+    scores = record.facts["scores"]
+    version = register_head(store, brain.brain_id, trained.digest, scores, settings.model_dump(mode="json"))
+    notes = {
+        "model": f"{version.name} version {version.version}" + (" (champion)" if version.champion else ""),
+        "model digest": trained.digest,
+        "MLflow run": run_url(store, version.run_id),
+        **{name: f"{value:.3f}" for name, value in scores.items()},
+    }
+    return final_state(Summary(brain.brain_id, int(trained.made), {}, notes))
+
+

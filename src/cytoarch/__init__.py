@@ -1,0 +1,3 @@
+"""Maps the cytoarchitecture of whole brains."""
+
+__version__ = "0.1.0"

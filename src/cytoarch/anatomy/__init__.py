@@ -1,0 +1,1 @@
+"""What is where in a section: tissue now; reconstruction, depth and surfaces later."""

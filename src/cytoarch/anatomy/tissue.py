@@ -1,0 +1,143 @@
+"""Where a section holds tissue, from a coarse overview: Otsu's threshold with the polarity read from the border."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from scipy import ndimage
+from skimage.filters import gaussian, threshold_otsu
+from skimage.morphology import remove_small_holes, remove_small_objects
+
+from cytoarch.errors import SectionError
+from cytoarch.images.ngff import image_label
+from cytoarch.images.pyramids import Journal, Pyramid, write_group, write_pyramid
+from cytoarch.images.views import Float32, StoredImage
+
+Mask = NDArray[np.bool_]
+Polarity = Literal["dark", "bright"]
+
+TISSUE_VERSION = 1
+
+
+class TissueSettings(BaseModel):
+    """How tissue is told from the slide."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pixel_size_um: float = Field(
+        default=64.0, ge=1, le=1000, description="Pixel size of the overview (um); a coarser scan is used as it is."
+    )
+    polarity: Literal["auto", "dark", "bright"] = Field(
+        default="auto", description="Tissue against the slide: dark (brightfield), bright (fluorescence), or auto."
+    )
+    smallest_mm2: float = Field(default=0.05, ge=0, le=100, description="Pieces and holes below this are ignored (mm2).")
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """The tissue of a section on its overview grid."""
+
+    mask: Mask
+    """(y, x)"""
+    pixel_size_um: float
+    polarity: Polarity
+    threshold: float
+
+    @property
+    def area_mm2(self) -> float:
+        """Area of the tissue."""
+        return float(self.mask.sum()) * (self.pixel_size_um / 1000) ** 2
+
+    @property
+    def fraction(self) -> float:
+        """Share of the scan that is tissue."""
+        return float(self.mask.mean())
+
+
+def find_tissue(grey: Float32, pixel_size_um: float, settings: TissueSettings) -> Tissue:
+    """The tissue in a grey overview (y, x) float32 of any range.
+
+    The slide is taken to be what most of the image's border shows. Raises SectionError if the overview is flat.
+    """
+    smooth = gaussian(grey, sigma=1.0, preserve_range=True)
+    if float(np.ptp(smooth)) < 1e-6:
+        raise SectionError("the scan is one flat grey: there is no tissue to find; check the scan")
+    threshold = float(threshold_otsu(smooth))
+    above = smooth > threshold
+    border = np.concatenate([above[0], above[-1], above[:, 0], above[:, -1]])
+    auto: Polarity = "dark" if border.mean() > 0.5 else "bright"
+    polarity: Polarity = auto if settings.polarity == "auto" else settings.polarity
+    mask = above if polarity == "bright" else ~above
+    smallest_px = int(settings.smallest_mm2 / (pixel_size_um / 1000) ** 2)
+    if smallest_px > 1:
+        mask = remove_small_objects(mask, max_size=smallest_px)
+        mask = remove_small_holes(mask, max_size=smallest_px)
+    return Tissue(mask, pixel_size_um, polarity, threshold)
+
+
+def overview(image: StoredImage, pixel_size_um: float) -> tuple[Float32, float]:
+    """The grey overview (y, x) float32 of an image at `pixel_size_um`, or at its own size where that is coarser.
+
+    Channels are averaged.
+    """
+    size_um = max(pixel_size_um, image.pixel_size_um)
+    view = image.at(size_um)
+    ratio = size_um / view.level.pixel_size_um
+    if ratio <= 2:
+        return np.asarray(view.read(0, 0, view.height, view.width).mean(axis=0)), size_um
+    # the coarsest level is finer than asked for: average it down first, interpolation alone would alias
+    plane = np.asarray(view.level.array, dtype=np.float32)
+    plane = plane.mean(axis=0) if plane.ndim == 3 else plane
+    plane = np.asarray(ndimage.uniform_filter(plane, size=int(ratio), mode="nearest"))
+    at = [np.minimum(((np.arange(n) + 0.5) * ratio).astype(int), m - 1) for n, m in zip((view.height, view.width), plane.shape, strict=True)]
+    return np.asarray(plane[np.ix_(*at)], dtype=np.float32), size_um
+
+
+def write_tissue(journal: Journal, grey: Float32, tissue: Tissue) -> None:
+    """Write the overview as an image (y, x) uint8 with the mask as its label `tissue`."""
+    low, high = (float(value) for value in np.percentile(grey, (0.5, 99.5)))
+    shown = np.clip((grey - low) / max(high - low, 1e-6) * 255 + 0.5, 0, 255).astype(np.uint8)
+    mask = tissue.mask.astype(np.uint8)
+    overview_pyramid = Pyramid(shown.shape, shown.dtype, tissue.pixel_size_um, "mean")
+    mask_pyramid = Pyramid(mask.shape, mask.dtype, tissue.pixel_size_um, "mode")
+    write_pyramid(journal, overview_pyramid, _window(shown), name="overview")
+    write_group(journal, "labels", {"ome": {"version": "0.5", "labels": ["tissue"]}})
+    label = image_label({1: "tissue"}, {1: (255, 170, 0)})
+    write_pyramid(journal, mask_pyramid, _window(mask), name="tissue", folder="labels/tissue", attributes={"image-label": label})
+
+
+def _window(plane: NDArray[np.uint8]):  # type: ignore[no-untyped-def]
+    return lambda y, x, height, width: plane[y : y + height, x : x + width]
+
+
+@dataclass(frozen=True)
+class TissueMask:
+    """A committed mask, asked by physical window."""
+
+    mask: Mask
+    pixel_size_um: float
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Read the mask of a committed tissue product."""
+        image = StoredImage.open(path / "labels" / "tissue")
+        return cls(np.asarray(image.levels[0].array) > 0, image.pixel_size_um)
+
+    def fraction(self, y_um: float, x_um: float, height_um: float, width_um: float) -> float:
+        """Share of tissue in a window (um), whose part beyond the mask counts as mirrored and is left out."""
+        y0, x0 = (max(0, int(start / self.pixel_size_um)) for start in (y_um, x_um))
+        y1 = max(y0 + 1, int(np.ceil((y_um + height_um) / self.pixel_size_um)))
+        x1 = max(x0 + 1, int(np.ceil((x_um + width_um) / self.pixel_size_um)))
+        window = self.mask[y0:y1, x0:x1]
+        return float(window.mean()) if window.size else 0.0
+
+    def on_grid(self, height: int, width: int, pixel_size_um: float) -> Mask:
+        """The mask at the centres of a grid (y, x) of cells of `pixel_size_um`."""
+        rows, columns = (
+            np.minimum(((np.arange(n) + 0.5) * pixel_size_um / self.pixel_size_um).astype(int), size - 1)
+            for n, size in zip((height, width), self.mask.shape, strict=True)
+        )
+        return np.asarray(self.mask[np.ix_(rows, columns)])

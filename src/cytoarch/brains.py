@@ -1,0 +1,301 @@
+"""Brains and their sections, as a manifest states them. What a manifest states is never guessed."""
+
+import csv
+import hashlib
+import io
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from cytoarch.errors import ManifestError, ScanError
+from cytoarch.paths import ID_PATTERN, confined
+
+PIXEL_SIZE_LIMITS_UM = (0.05, 100.0)
+"""Pixel sizes outside this range are not those of a section scan (um)."""
+
+UNCONFIRMED = "?"
+"""A cell that starts with this was read from a file name; a person confirms it by removing the mark."""
+
+_YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+_REGION = re.compile(r"^(\d+):(\d+)\s+(\d+):(\d+)$")
+
+
+def _yes_no(value: object) -> object:
+    return _YES_NO.get(value.lower(), value) if isinstance(value, str) else value
+
+
+def _region(value: object) -> object:
+    match = _REGION.match(value) if isinstance(value, str) else None
+    return tuple(int(number) for number in match.groups()) if match else value
+
+
+class Section(BaseModel):
+    """One stained section: a row of the manifest. Paths are relative to the folder of scans."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    brain_id: str = Field(pattern=ID_PATTERN, description="Brain this section belongs to.")
+    section_id: str = Field(pattern=ID_PATTERN, description="Name of the section, unique within its brain.")
+    section_number: int = Field(ge=0, description="Place in cutting order, unique within its brain; gaps are legal.")
+    path: str = Field(min_length=1, description="Scan, relative to the folder of scans.")
+    pixel_size_um: float | None = Field(
+        default=None,
+        ge=PIXEL_SIZE_LIMITS_UM[0],
+        le=PIXEL_SIZE_LIMITS_UM[1],
+        description="Edge of a pixel (um); blank: the scan's own statement.",
+    )
+    stain: str = Field(default="unstated", max_length=64, description="For example nissl, silver, he, dapi.")
+    thickness_um: float | None = Field(default=None, gt=0, le=1000, description="Thickness of the section (um).")
+    species: str = Field(default="unstated", max_length=64, description="For example human, macaque, mouse.")
+    hemisphere: Literal["left", "right", "both"] = Field(default="both", description="What the section shows.")
+    flip: Literal["none", "horizontal", "vertical"] = Field(
+        default="none", description="Mirroring that brings the scan into anatomical orientation, before rotation."
+    )
+    rotation: float = Field(default=0.0, ge=-360, le=360, description="Then degrees counter-clockwise.")
+    exclude: Annotated[bool, BeforeValidator(_yes_no)] = Field(default=False, description="yes: leave it out.")
+    reason: str = Field(default="", max_length=500, description="Why it is left out, or any remark.")
+    labels: str | None = Field(default=None, description="Label image in scan orientation; 0 is unlabelled.")
+    labels_origin: Literal["expert", "automatic", "molecular", "phantom", "unstated"] = Field(
+        default="unstated", description="Who drew the labels; reports say so beside every score."
+    )
+    position_um: float | None = Field(default=None, description="Place along the cutting axis (um).")
+    plane: Literal["coronal", "sagittal", "horizontal", "unstated"] = Field(
+        default="unstated", description="Cutting plane."
+    )
+    region_px: Annotated[tuple[int, int, int, int] | None, BeforeValidator(_region)] = Field(
+        default=None, description="y0:y1 x0:x1 of this section on a slide that holds several (scan pixels)."
+    )
+    plane_index: int | None = Field(default=None, ge=0, description="Plane of a stack, from 0.")
+    pixel_size_source: Literal["agree", "manifest"] = Field(
+        default="agree", description="manifest: use pixel_size_um even where the scan states another size."
+    )
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="Checksum of the scan file.")
+
+    @field_validator("region_px")
+    @classmethod
+    def _ordered(cls, region: tuple[int, int, int, int] | None) -> tuple[int, int, int, int] | None:
+        if region is not None and not (region[0] < region[1] and region[2] < region[3]):
+            raise ValueError("y0:y1 x0:x1 is needed, with y0 < y1 and x0 < x1")
+        return region
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.exclude and not self.reason:
+            raise ValueError("exclude is yes but reason is blank: say why, the report shows it")
+        if self.pixel_size_source == "manifest" and self.pixel_size_um is None:
+            raise ValueError("pixel_size_source is manifest but pixel_size_um is blank")
+        return self
+
+
+REQUIRED_COLUMNS = ("brain_id", "section_id", "section_number", "path")
+COLUMNS = tuple(Section.model_fields)
+
+
+class Label(BaseModel):
+    """One row of a label table: what a pixel value of the label images means."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    id: int = Field(ge=1, le=65535, description="Pixel value in the label images; 0 is always unlabelled.")
+    name: str = Field(min_length=1, max_length=200, description="Name of the area or layer.")
+    colour: str | None = Field(default=None, pattern=r"^#[0-9a-fA-F]{6}$", description="#rrggbb; blank: chosen.")
+    group: str | None = Field(default=None, max_length=200, description="Coarser area to train on instead.")
+
+
+class LabelTable(BaseModel):
+    """The meaning of every value in a brain's label images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    labels: tuple[Label, ...] = Field(min_length=1)
+
+    def classes(self, by_group: bool) -> "tuple[LabelClass, ...]":
+        """The classes a head is trained on: one per label, or one per group in order of first appearance.
+
+        Labels without a group stand for themselves.
+        """
+        members: dict[str, list[Label]] = defaultdict(list)
+        for label in self.labels:
+            members[(label.group or label.name) if by_group else label.name].append(label)
+        return tuple(
+            LabelClass(name=name, ids=tuple(label.id for label in group), colour=group[0].colour)
+            for name, group in members.items()
+        )
+
+
+class LabelClass(BaseModel):
+    """A class of a head: its name, the label ids that mean it, and its colour where one was given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    ids: tuple[int, ...]
+    colour: str | None = None
+
+
+class Brain(BaseModel):
+    """A series of sections of one brain, ordered by section number, with the table of its labels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    brain_id: str
+    sections: tuple[Section, ...]
+    label_table: LabelTable | None = None
+
+    @property
+    def kept(self) -> tuple[Section, ...]:
+        """The sections that are not excluded by the manifest."""
+        return tuple(section for section in self.sections if not section.exclude)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of everything the manifest and label table state about this brain."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def read_manifest(manifest_path: Path, scans_path: Path, label_table_path: Path | None) -> tuple[Brain, ...]:
+    """The brains a manifest names, in order of first appearance.
+
+    `scans_path` is the folder that the paths are relative to and must not leave. `label_table_path` may be None
+    where no row names a label image. Raises ManifestError listing every fault of the manifest with its row number,
+    as a spreadsheet counts it (the header is row 1). Whether the scans exist and can be read is not looked at here:
+    a bad scan costs its section, a bad manifest stops everything.
+    """
+    rows, faults = _csv_rows(manifest_path, COLUMNS, REQUIRED_COLUMNS)
+    sections: list[tuple[int, Section]] = []
+    for number, row in rows:
+        try:
+            section = Section.model_validate(row)
+        except ValidationError as error:
+            faults += _row_faults(number, error)
+            continue
+        sections.append((number, section))
+        for path in filter(None, (section.path, section.labels)):
+            try:
+                confined(path, scans_path)
+            except ScanError as error:
+                faults.append(f"row {number}: {error}")
+    faults += _duplicates(sections)
+    if not rows and not faults:
+        faults.append("no section is named; at least one row is needed")
+    if label_table_path is None and any(section.labels for _, section in sections):
+        faults.append("label images are named but there is no label table; give one with columns id, name")
+    if faults:
+        raise ManifestError(str(manifest_path), faults)
+    table = read_label_table(label_table_path) if label_table_path else None
+    by_brain: dict[str, list[Section]] = defaultdict(list)
+    for _, section in sections:
+        by_brain[section.brain_id].append(section)
+    return tuple(
+        Brain(brain_id=name, sections=tuple(sorted(group, key=lambda s: s.section_number)), label_table=table)
+        for name, group in by_brain.items()
+    )
+
+
+def read_label_table(path: Path) -> LabelTable:
+    """The label table in a CSV file with columns id, name and optionally colour, group. A row with id 0 is skipped.
+
+    Raises ManifestError listing every fault with its row.
+    """
+    rows, faults = _csv_rows(path, tuple(Label.model_fields), ("id", "name"))
+    labels: list[Label] = []
+    seen: dict[object, int] = {}
+    for number, row in rows:
+        if row.get("id") == "0":  # tables often spell out that 0 means unlabelled
+            continue
+        try:
+            label = Label.model_validate(row)
+        except ValidationError as error:
+            faults += _row_faults(number, error)
+            continue
+        for key, what in ((label.id, f"id {label.id}"), (label.name, f"name {label.name!r}")):
+            if key in seen:
+                faults.append(f"row {number}: {what} is already used in row {seen[key]}")
+            seen.setdefault(key, number)
+        labels.append(label)
+    if not labels and not faults:
+        faults.append("no label is named; at least one row with id >= 1 is needed")
+    if faults:
+        raise ManifestError(str(path), faults)
+    return LabelTable(labels=tuple(labels))
+
+
+def _csv_rows(
+    path: Path, known: tuple[str, ...], required: tuple[str, ...]
+) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
+    """The non-blank cells of each row with its row number, and the faults of the file itself."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ManifestError(str(path), ["the file does not exist"]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(str(path), [f"not a readable UTF-8 text file: {error}"]) from None
+    if "\0" in text:
+        raise ManifestError(str(path), ["holds NUL bytes: the file is half copied or not a CSV file"])
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except csv.Error as error:
+        raise ManifestError(str(path), [f"not a CSV file: {error}"]) from None
+    header = [name.strip() for name in lines[0]] if lines else []
+    faults = [f"row 1: column {name} is missing" for name in required if name not in header]
+    faults += [
+        f"row 1: column {name!r} is not known; the columns are {', '.join(known)}"
+        for name in header
+        if name not in known
+    ]
+    faults += [f"row 1: column {name!r} appears twice" for name in sorted({n for n in header if header.count(n) > 1})]
+    if faults:
+        raise ManifestError(str(path), faults)
+    rows: list[tuple[int, dict[str, str]]] = []
+    for number, cells in enumerate(lines[1:], start=2):
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(header):
+            faults.append(f"row {number}: {len(cells)} cells where the header has {len(header)}")
+            continue
+        row = {name: cell.strip() for name, cell in zip(header, cells, strict=True) if cell.strip()}
+        unconfirmed = [name for name, cell in row.items() if cell.startswith(UNCONFIRMED)]
+        faults += [
+            f"row {number}: {name} {row[name]!r} was read from a file name; check it and remove the {UNCONFIRMED!r}"
+            for name in unconfirmed
+        ]
+        if not unconfirmed:
+            rows.append((number, row))
+    return rows, faults
+
+
+def _row_faults(number: int, error: ValidationError) -> list[str]:
+    return [f"row {number}: {_fault(item['loc'], item['msg'], item['input'])}" for item in error.errors()]
+
+
+def _fault(location: Iterable[int | str], message: str, value: Any) -> str:
+    field = next((str(part) for part in location), "")
+    text = message.removeprefix("Value error, ")
+    if not field:
+        return text
+    return f"{field} is blank; it is needed" if text == "Field required" else f"{field} {value!r}: {text}"
+
+
+def _duplicates(sections: list[tuple[int, Section]]) -> list[str]:
+    """Rows of one brain that share a section number, or an id that a case-blind file system cannot tell apart."""
+    faults: list[str] = []
+    seen: dict[tuple[str, str, object], int] = {}
+    for number, section in sections:
+        brain = section.brain_id.lower()
+        for what, key in (
+            (f"section_id {section.section_id!r}", ("id", section.section_id.lower())),
+            (f"section_number {section.section_number}", ("number", section.section_number)),
+        ):
+            first = seen.setdefault((brain, *key), number)
+            if first != number:
+                faults.append(f"row {number}: {what} of brain {section.brain_id} is already used in row {first}")
+    spellings: dict[str, str] = {}
+    for number, section in sections:
+        first_spelling = spellings.setdefault(section.brain_id.lower(), section.brain_id)
+        if first_spelling != section.brain_id:
+            faults.append(f"row {number}: brain_id {section.brain_id!r} differs from {first_spelling!r} only in case")
+    return faults

@@ -1,0 +1,120 @@
+"""Opens what the store holds of a brain: the one place that knows which product holds what."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.brains import Brain, Section
+from cytoarch.colours import ColourMap
+from cytoarch.discovery.clusters import Clustering
+from cytoarch.embeddings import SectionEmbeddings
+from cytoarch.errors import StoreError
+from cytoarch.images.sections import LABEL_NAME
+from cytoarch.images.views import Level, StoredImage
+from cytoarch.learning.heads import Head, load_head
+from cytoarch.records import Record
+from cytoarch.stores import WHOLE_BRAIN, BrainStore, Product
+
+SCAN_NAME = "scan"
+LABELS_NAME = "manifest"
+TISSUE_NAME = "otsu"
+REPORT_NAME = "page"
+FIT_FILE = "fit.safetensors"
+
+
+def section_product(brain_id: str, section_id: str) -> Product:
+    """The pixels of a section."""
+    return Product(brain_id, "sections", SCAN_NAME, section_id)
+
+
+def labels_product(brain_id: str, section_id: str) -> Product:
+    """The label image that the manifest names for a section."""
+    return Product(brain_id, "labels", LABELS_NAME, section_id)
+
+
+def tissue_product(brain_id: str, section_id: str) -> Product:
+    """The tissue of a section."""
+    return Product(brain_id, "tissue", TISSUE_NAME, section_id)
+
+
+def ready_sections(store: BrainStore, brain: Brain) -> tuple[Section, ...]:
+    """The sections whose pixels, tissue and labels (where the manifest names any) are committed, in cutting order."""
+
+    def ready(section: Section) -> bool:
+        products = [section_product(brain.brain_id, section.section_id), tissue_product(brain.brain_id, section.section_id)]
+        if section.labels:
+            products.append(labels_product(brain.brain_id, section.section_id))
+        return all(store.record(product) is not None for product in products)
+
+    return tuple(section for section in brain.kept if ready(section))
+
+
+def open_section(store: BrainStore, brain_id: str, section_id: str) -> StoredImage:
+    """The pixels of a committed section."""
+    return StoredImage.open(store.path(section_product(brain_id, section_id)))
+
+
+def open_tissue(store: BrainStore, brain_id: str, section_id: str) -> TissueMask:
+    """The tissue mask of a committed section."""
+    return TissueMask.open(store.path(tissue_product(brain_id, section_id)))
+
+
+def open_labels(store: BrainStore, brain_id: str, section_id: str) -> Level:
+    """The full-resolution label image of a committed section."""
+    return StoredImage.open(store.path(labels_product(brain_id, section_id)) / LABEL_NAME).levels[0]
+
+
+def open_embeddings(store: BrainStore, brain_id: str, name: str, section_id: str) -> SectionEmbeddings:
+    """The committed embeddings of a section."""
+    return SectionEmbeddings.open(store.path(Product(brain_id, "embeddings", name, section_id)))
+
+
+def open_head(store: BrainStore, digest: str) -> Head:
+    """A head in the store. Raises ModelError if it is not there or damaged."""
+    return load_head(store.model_path(digest))
+
+
+def open_colour_map(store: BrainStore, brain_id: str, name: str) -> ColourMap:
+    """The colours fitted to a brain's embeddings."""
+    return ColourMap.from_bytes(_fit(store, Product(brain_id, "colours", name, WHOLE_BRAIN)))
+
+
+def open_clustering(store: BrainStore, brain_id: str, name: str) -> Clustering:
+    """The clustering fitted to a brain's embeddings."""
+    return Clustering.from_bytes(_fit(store, Product(brain_id, "clusters", name, WHOLE_BRAIN)))
+
+
+def _fit(store: BrainStore, product: Product) -> bytes:
+    store.require(product, "run embed-brain or cluster-brain first")
+    return (store.path(product) / FIT_FILE).read_bytes()
+
+
+def tissue_on_tokens(store: BrainStore, brain_id: str, section_id: str, embeddings: SectionEmbeddings) -> NDArray[np.bool_]:
+    """The tissue at the centres of a section's tokens (y, x)."""
+    return open_tissue(store, brain_id, section_id).on_grid(*embeddings.grid, embeddings.token_um)
+
+
+def embedding_records(store: BrainStore, brain: Brain, name: str, sections: tuple[Section, ...]) -> dict[str, Record]:
+    """The committed embedding records by section. Raises StoreError if any section has none."""
+    hint = "run embed-brain first"
+    return {
+        section.section_id: store.require(Product(brain.brain_id, "embeddings", name, section.section_id), hint)
+        for section in sections
+    }
+
+
+def embedding_names(store: BrainStore, brain_id: str) -> list[str]:
+    """The ways in which a brain has been embedded."""
+    return sorted({record.name for record in store.records(brain_id) if record.step == "embeddings"})
+
+
+def pick_embedding(store: BrainStore, brain_id: str, name: str) -> str:
+    """The embedding asked for, or the only one there is. Raises StoreError listing the choices."""
+    names = embedding_names(store, brain_id)
+    if name in names:
+        return name
+    if not name and len(names) == 1:
+        return names[0]
+    found = ", ".join(names) or "none"
+    wanted = f"no embedding {name!r}" if name else "several embeddings or none, and no name is given"
+    raise StoreError(f"brain {brain_id}: {wanted}; there are: {found}. Run embed-brain, or name one of them")

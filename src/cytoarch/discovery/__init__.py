@@ -1,0 +1,1 @@
+"""Structure found without labels."""

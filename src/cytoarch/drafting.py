@@ -1,0 +1,103 @@
+"""Drafts a manifest from a folder of scans: what the files state is filled in, the rest is for a person."""
+
+import csv
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cytoarch.brains import COLUMNS, PIXEL_SIZE_LIMITS_UM, UNCONFIRMED
+from cytoarch.errors import ManifestError, ScanError
+from cytoarch.images.scans import SUFFIXES, open_scan
+from cytoarch.paths import is_id
+from cytoarch.records import write_atomically
+
+_NUMBER = re.compile(r"\d+")
+
+
+def draft_manifest(
+    scans_folder: Path,
+    output_path: Path,
+    labels_folder: Path | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[Path, list[str]]:
+    """Write a draft for the scans in a folder; returns the folder its paths are relative to, and remarks.
+
+    Pixel sizes come from the files. Section numbers are read from the file names and marked with '?'. Label images are
+    matched by file name. Everything else stays blank. Raises ManifestError if there is no scan, or the output exists.
+    """
+    if output_path.exists():
+        raise ManifestError(str(output_path), ["the file exists; a draft never replaces work, give another name"])
+    scans = _images_in(scans_folder)
+    if not scans:
+        below = sorted({path.parent.relative_to(scans_folder).as_posix() for path in _images_below(scans_folder)})
+        hint = f"; there are some in {', '.join(below[:5])}" if below else ""
+        raise ManifestError(str(scans_folder), [f"no file with a suffix of {', '.join(SUFFIXES)}{hint}"])
+    root = Path(os.path.commonpath([scans_folder.resolve(), (labels_folder or scans_folder).resolve()]))
+    labels = {path.stem: path for path in _images_in(labels_folder)} if labels_folder else {}
+    numbers = section_numbers([path.stem for path in scans])
+    rows, remarks = [], []
+    for index, (path, number) in enumerate(zip(scans, numbers, strict=True)):
+        row = dict.fromkeys(COLUMNS, "")
+        row["section_id"] = _section_id(path.stem, index)
+        row["section_number"] = "" if number is None else f"{UNCONFIRMED}{number}"
+        row["path"] = path.resolve().relative_to(root).as_posix()
+        if path.stem in labels:
+            row["labels"] = labels[path.stem].resolve().relative_to(root).as_posix()
+        try:
+            row["pixel_size_um"] = _stated_pixel_size(path)
+        except ScanError as error:
+            remarks.append(str(error))
+        rows.append(row)
+        if on_progress is not None:
+            on_progress(index + 1, len(scans))
+    text = _csv_text(rows)
+    write_atomically(output_path, text.encode())
+    return root, remarks
+
+
+def section_numbers(stems: Sequence[str]) -> list[int | None]:
+    """The number in each file name that tells the files apart: the last one that differs between all of them.
+
+    >>> section_numbers(["B20_0012_x4", "B20_0027_x4"]), section_numbers(["left", "right"])
+    ([12, 27], [None, None])
+    """
+    found = [[int(number) for number in _NUMBER.findall(stem)] for stem in stems]
+    places = min(len(numbers) for numbers in found)
+    for place in reversed(range(places)):
+        column = [numbers[place] for numbers in found]
+        if len(set(column)) == len(column):
+            return list(column)
+    return [None] * len(stems)
+
+
+def _images_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ManifestError(str(folder), ["there is no such folder"])
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in SUFFIXES)
+
+
+def _images_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in SUFFIXES]
+
+
+def _section_id(stem: str, index: int) -> str:
+    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:64]
+    return cleaned if is_id(cleaned) else f"section-{index + 1:04d}"
+
+
+def _stated_pixel_size(path: Path) -> str:
+    low, high = PIXEL_SIZE_LIMITS_UM
+    with open_scan(path, plane_index=None) as scan:
+        plausible = [one.value_um for one in scan.stated_pixel_sizes if low <= one.value_um <= high]
+    return f"{plausible[0]:.6g}" if plausible else ""
+
+
+def _csv_text(rows: Sequence[dict[str, str]]) -> str:
+    import io
+
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=COLUMNS)
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()

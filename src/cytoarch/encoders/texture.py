@@ -1,0 +1,73 @@
+"""The weight-free encoder: a multi-scale bank of rotation-invariant filters.
+
+Intensity, edge strength and the two Hessian eigenvalues (bright and dark blobs and ridges) at each scale, as
+`skimage.feature.multiscale_basic_features` gives them, on the image and on two coarser copies of it, plus the local
+contrast at the finest scale. Reaches from 1 to 16 pixels; nothing is learned, so it serves any stain at once.
+"""
+
+import hashlib
+import inspect
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.feature import multiscale_basic_features
+from skimage.measure import block_reduce
+
+from cytoarch.encoders.protocol import TileShape
+
+Float32 = NDArray[np.float32]
+
+TOKEN_PX = 4
+OCTAVES = ((1, (1.0, 2.0)), (4, (1.0, 2.0)), (16, (1.0,)))
+"""(reduction, sigmas in reduced pixels)"""
+HALO_PX = 128
+"""Reach of the coarsest filter: 4 sigma, the Hessian's differences and the interpolation, in 16 px cells, rounded up."""
+
+
+@dataclass(frozen=True)
+class TextureEncoder:
+    """Multi-scale filter bank; `dims(c)` = 22 c. Tokens of 4 px; tiles must be multiples of 16 px."""
+
+    encoder_id: str = "texture"
+    pixel_size_um: float | None = None
+    colour: bool = False
+    layers: tuple[str, ...] = ("bank",)
+    tiles: TileShape = TileShape(tile_px=1024, token_px=TOKEN_PX, halo_px=HALO_PX)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of this module: the bank has no weights, its definition is all that decides its output."""
+        return hashlib.sha256(inspect.getsource(sys.modules[__name__]).encode()).hexdigest()
+
+    def dims(self, channels: int) -> tuple[int, ...]:
+        """22 features a channel."""
+        return (channels * (2 + sum(4 * len(sigmas) for _, sigmas in OCTAVES)),)
+
+    def encode(self, tiles: Float32) -> list[Float32]:
+        """(b, c, T, T) float32 in [0, 1] -> one layer (b, 22 c, T/4, T/4) float32."""
+        return [np.stack([np.concatenate([_bank(plane) for plane in tile]) for tile in tiles])]
+
+
+def _bank(plane: Float32) -> Float32:
+    """(T, T) -> (22, T/4, T/4)"""
+    mean = block_reduce(plane, (TOKEN_PX, TOKEN_PX), np.mean)
+    square = block_reduce(plane**2, (TOKEN_PX, TOKEN_PX), np.mean)
+    contrast = np.sqrt(np.maximum(square - mean**2, 0))
+    features = [mean[None], 4 * contrast[None]]
+    for reduction, sigmas in OCTAVES:
+        reduced = block_reduce(plane, (reduction, reduction), np.mean) if reduction > 1 else plane
+        for sigma in sigmas:
+            at_sigma = multiscale_basic_features(reduced, sigma_min=sigma, sigma_max=sigma, num_sigma=1, num_workers=1)
+            features.append(_on_tokens(np.moveaxis(at_sigma, -1, 0), reduction))
+    return np.concatenate(features).astype(np.float32)
+
+
+def _on_tokens(features: Float32, reduction: int) -> Float32:
+    """Features of an image reduced by 1, 4 or 16, averaged or repeated onto the token grid."""
+    if reduction < TOKEN_PX:
+        ratio = TOKEN_PX // reduction
+        return np.asarray(block_reduce(features, (1, ratio, ratio), np.mean))
+    ratio = reduction // TOKEN_PX
+    return np.repeat(np.repeat(features, ratio, axis=1), ratio, axis=2) if ratio > 1 else features

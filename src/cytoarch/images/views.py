@@ -1,0 +1,174 @@
+"""Images in the store, read at any pixel size: the right pyramid level, brought to exactly the size asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from cytoarch.errors import StoreError
+
+Array = NDArray[Any]
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of an image: its pixels, their edge and the centre of the first one (um)."""
+
+    array: "zarr.Array[Any]"
+    pixel_size_um: float
+    origin_um: float
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(y, x)"""
+        return int(self.array.shape[-2]), int(self.array.shape[-1])
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An NGFF image of the store, opened for reading; axes (c, y, x) or (y, x)."""
+
+    levels: tuple[Level, ...]
+    attributes: dict[str, Any]
+    """Our own attributes."""
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open the image in a folder. Raises StoreError if there is none."""
+        try:
+            group = zarr.open_group(path, mode="r", zarr_format=3)
+        except (FileNotFoundError, KeyError, ValueError) as error:
+            raise StoreError(f"{path} holds no readable NGFF image ({error})") from None
+        attributes = dict(group.attrs)
+        ome: Any = attributes["ome"]
+        levels: list[Level] = []
+        for dataset in ome["multiscales"][0]["datasets"]:
+            scale, translation = (t[t["type"]] for t in dataset["coordinateTransformations"])
+            array = zarr.open_array(path / dataset["path"], mode="r", zarr_format=3)
+            levels.append(Level(array, float(scale[-1]), float(translation[-1])))
+        own: Any = attributes.get("cytoarch", {})
+        return cls(tuple(levels), dict(own))
+
+    @property
+    def pixel_size_um(self) -> float:
+        """Pixel edge of the finest level (um)."""
+        return self.levels[0].pixel_size_um
+
+    @property
+    def channels(self) -> int:
+        """Length of the channel axis, 1 where there is none."""
+        return int(self.levels[0].array.shape[0]) if self.levels[0].array.ndim == 3 else 1
+
+    @property
+    def extent_um(self) -> tuple[float, float]:
+        """(y, x) edge lengths of the image (um)."""
+        height, width = self.levels[0].size
+        return height * self.pixel_size_um, width * self.pixel_size_um
+
+    def level_for(self, pixel_size_um: float) -> Level:
+        """The coarsest level that is no coarser than asked for, or the finest there is."""
+        fitting = [level for level in self.levels if level.pixel_size_um <= pixel_size_um * 1.0001]
+        return fitting[-1] if fitting else self.levels[0]
+
+    def at(self, pixel_size_um: float) -> "View":
+        """The image on a grid of exactly `pixel_size_um`, whose first pixel shares its corner with the image's."""
+        height, width = (max(1, round(edge / pixel_size_um)) for edge in self.extent_um)
+        corner_um = self.levels[0].origin_um - self.pixel_size_um / 2
+        return View(self.level_for(pixel_size_um), pixel_size_um, height, width, corner_um)
+
+
+@dataclass(frozen=True)
+class View:
+    """An image resampled to one pixel size, read by window; windows may reach beyond the image and see it mirrored."""
+
+    level: Level
+    pixel_size_um: float
+    height: int
+    width: int
+    corner_um: float = 0.0
+
+    def read(self, y: int, x: int, height: int, width: int) -> Float32:
+        """The window (c, height, width) float32 at (y, x), linearly interpolated from the level below it.
+
+        A pixel's value does not depend on the window it is read in. Beyond the image the pixels are mirrored about
+        the centre of the outermost ones.
+        """
+        rows = mirrored(np.arange(y, y + height), self.height)
+        columns = mirrored(np.arange(x, x + width), self.width)
+        first_row, first_column = int(rows.min()), int(columns.min())
+        row_weights = self._weights(first_row, int(rows.max()) + 1, self.level.size[0])
+        column_weights = self._weights(first_column, int(columns.max()) + 1, self.level.size[1])
+        block = self._level_block(row_weights, column_weights)
+        block = _interpolate(block, row_weights, axis=-2)
+        block = _interpolate(block, column_weights, axis=-1)
+        return np.ascontiguousarray(block[:, rows - first_row][:, :, columns - first_column])
+
+    def _level_block(self, rows: "_Weights", columns: "_Weights") -> Float32:
+        window = (..., slice(rows.first, rows.last + 1), slice(columns.first, columns.last + 1))
+        block = np.asarray(self.level.array[window], dtype=np.float32)
+        return block if block.ndim == 3 else block[None]
+
+    def _weights(self, start: int, stop: int, size: int) -> "_Weights":
+        """For target pixels start..stop-1: the two level pixels each lies between, and how far along."""
+        centres_um = self.corner_um + (np.arange(start, stop) + 0.5) * self.pixel_size_um
+        positions = np.clip((centres_um - self.level.origin_um) / self.level.pixel_size_um, 0, size - 1)
+        lower = np.minimum(np.floor(positions + 1e-9).astype(np.int64), max(size - 2, 0))
+        upper = np.minimum(lower + 1, size - 1)
+        return _Weights(lower, upper, np.clip(positions - lower, 0, 1).astype(np.float32))
+
+
+@dataclass(frozen=True)
+class _Weights:
+    lower: NDArray[np.int64]
+    upper: NDArray[np.int64]
+    fraction: Float32
+
+    @property
+    def first(self) -> int:
+        return int(self.lower.min())
+
+    @property
+    def last(self) -> int:
+        return int(self.upper.max())
+
+
+def _interpolate(block: Float32, weights: _Weights, axis: int) -> Float32:
+    if not weights.fraction.any() and (weights.lower == np.arange(weights.first, weights.first + len(weights.lower))).all():
+        return np.take(block, weights.lower - weights.first, axis=axis)
+    fraction = weights.fraction[:, None] if axis == -2 else weights.fraction
+    lower = np.take(block, weights.lower - weights.first, axis=axis)
+    upper = np.take(block, weights.upper - weights.first, axis=axis)
+    return np.asarray(lower + (upper - lower) * fraction, dtype=np.float32)
+
+
+def mirrored(indices: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Indices beyond 0..size-1 mirrored back inside, the outermost not repeated.
+
+    >>> mirrored(np.arange(-2, 5), 3).tolist()
+    [2, 1, 0, 1, 2, 1, 0]
+    """
+    if size == 1:
+        return np.zeros_like(indices)
+    period = 2 * (size - 1)
+    folded = np.abs(indices) % period
+    return np.where(folded < size, folded, period - folded)
+
+
+def intensity_range(image: StoredImage, low: float = 0.5, high: float = 99.5, max_pixels: int = 4_000_000) -> list[list[float]]:
+    """Per channel the `low` and `high` percentiles of the finest level of at most `max_pixels` pixels.
+
+    Constant channels get a range of one grey value, so that dividing by it is safe.
+    """
+    level = next((one for one in image.levels if one.size[0] * one.size[1] <= max_pixels), image.levels[-1])
+    pixels = np.asarray(level.array)
+    planes: Sequence[Array] = pixels if pixels.ndim == 3 else [pixels]
+    ranges = []
+    for plane in planes:
+        bounds = np.percentile(plane, (low, high))
+        ranges.append([float(bounds[0]), float(max(bounds[1], bounds[0] + 1.0))])
+    return ranges

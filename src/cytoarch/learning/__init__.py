@@ -1,0 +1,1 @@
+"""Heads trained on embeddings from the labels of a brain."""

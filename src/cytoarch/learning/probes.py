@@ -1,0 +1,76 @@
+"""The linear probe: multinomial logistic regression on standardised embeddings, token by token."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from cytoarch.errors import ModelError
+from cytoarch.learning.heads import HeadCard
+
+Float32 = NDArray[np.float32]
+
+ABSENT_LOGIT = -1e4
+"""Bias of a class that no training token has: its probability is zero."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear layer over standardised embeddings."""
+
+    card: HeadCard
+    weight: Float32
+    """(k, c), the standardisation folded in"""
+    bias: Float32
+    """(k,)"""
+
+    @classmethod
+    def from_tensors(cls, card: HeadCard, tensors: Mapping[str, Float32]) -> Self:
+        """Rebuild a probe. Raises ModelError if its tensors do not fit its card."""
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        wanted = {"weight": (len(card.classes), sum(card.dims)), "bias": (len(card.classes),)}
+        if shapes != wanted or not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+            raise ModelError(f"a probe with finite tensors {wanted} is needed, found {shapes}")
+        return cls(card, tensors["weight"], tensors["bias"])
+
+    def tensors(self) -> Mapping[str, Float32]:
+        """Its weights by name."""
+        return {"weight": self.weight, "bias": self.bias}
+
+    def probabilities(self, embeddings: Float32) -> Float32:
+        """(b, c, y, x) -> (b, k, y, x), sums to 1 over k"""
+        b, c, y, x = embeddings.shape
+        logits = self.weight @ embeddings.reshape(b, c, y * x) + self.bias[:, None]
+        logits -= logits.max(axis=1, keepdims=True)
+        np.exp(logits, out=logits)
+        return np.asarray(logits / logits.sum(axis=1, keepdims=True)).reshape(b, -1, y, x)
+
+
+def fit_probe(
+    card: HeadCard, embeddings: Float32, targets: NDArray[np.int64], regularisation: float
+) -> tuple[Probe, dict[str, int | bool]]:
+    """Fit a probe to tokens (n, c) of classes (n,), classes weighted alike; returns it and how the fit went.
+
+    `regularisation` is scikit-learn's 1/C. Classes without a token keep probability zero.
+    """
+    mean = embeddings.mean(axis=0, dtype=np.float64)
+    spread = np.maximum(embeddings.std(axis=0, dtype=np.float64), 1e-6)
+    model = LogisticRegression(C=1 / regularisation, class_weight="balanced", max_iter=300, tol=1e-3)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        model.fit(((embeddings - mean) / spread).astype(np.float32), targets)
+    converged = not any(issubclass(one.category, ConvergenceWarning) for one in caught)
+    coefficients, intercepts = model.coef_, model.intercept_
+    if len(model.classes_) == 2:  # scikit-learn gives one row for two classes
+        coefficients, intercepts = (np.stack([-half, half]) / 2 for half in (coefficients[0], intercepts[0]))
+    weight = np.zeros((len(card.classes), embeddings.shape[1]))
+    bias = np.full(len(card.classes), ABSENT_LOGIT)
+    weight[model.classes_] = coefficients / spread
+    bias[model.classes_] = intercepts - (coefficients / spread) @ mean
+    fit = {"iterations": int(np.max(model.n_iter_)), "converged": converged}
+    return Probe(card, weight.astype(np.float32), bias.astype(np.float32)), fit

@@ -1,0 +1,1 @@
+"""Heads applied to whole sections: probabilities, smoothing, label maps."""

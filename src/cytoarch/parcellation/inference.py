@@ -1,0 +1,132 @@
+"""Class probabilities of whole sections by overlapping tiles, blended; encoder and head stream, nothing is cached."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.embeddings import SectionEmbeddings, SectionReader
+from cytoarch.encoders.protocol import Encoder
+from cytoarch.images.pyramids import BandTarget, Journal, Pyramid, write_bands
+from cytoarch.images.views import StoredImage
+from cytoarch.learning.heads import Head, predict_bands
+from cytoarch.tiling import TilePlan, WindowKind, blending_window, map_tiles
+
+Float32 = NDArray[np.float32]
+
+PROBABILITIES_VERSION = 1
+DEFAULT_TILE_PX = 512
+
+
+class ParcellateSettings(BaseModel):
+    """How a head is applied to whole sections."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Literal["encoder", "cache"] = Field(
+        default="encoder",
+        description="encoder: see every overlapping tile anew; cache: start from the stored embeddings (faster).",
+    )
+    overlap: float = Field(default=0.5, ge=0.5, le=0.9, description="Share of a tile that the next one covers again.")
+    window: Literal["radial", "gauss", "hann"] = Field(default="radial", description="Weights of overlapping tiles.")
+    level: int | None = Field(
+        default=None, ge=0, le=20, description="Pyramid level of the label maps; blank: closest to the model's own grid."
+    )
+
+
+@dataclass(frozen=True)
+class ParcellationPlan:
+    """How one section's tiles are laid out for a head."""
+
+    plan: TilePlan
+    window: Float32
+
+    @classmethod
+    def of(cls, head: Head, encoder: Encoder, height: int, width: int, overlap: float, window: WindowKind) -> "ParcellationPlan":
+        """Tiles of the encoder's size (512 px where its reach is finite), margin a quarter, step at most half a tile."""
+        shape = encoder.tiles
+        tile = (head.card.embedding.tile_px or shape.tile_px) if shape.halo_px is None else DEFAULT_TILE_PX
+        grid = max(16, shape.token_px)  # filter banks reduce by up to 16 px; tiles must agree on those cells
+        step = max(grid, int(tile * (1 - overlap)) // grid * grid)
+        cell = shape.token_px // head.card.cells_per_token
+        plan = TilePlan(height, width, tile, step, tile // 4 // grid * grid, cell)
+        return cls(plan, blending_window(window, tile, cell))
+
+
+def probability_bands(
+    head: Head,
+    encoder: Encoder,
+    reader: SectionReader,
+    tissue: TissueMask,
+    settings: ParcellateSettings,
+    batch_size: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[int, Float32]]:
+    """Blended class probabilities of a section, the encoder seeing every tile, as bands (first cell row, (k, rows, gx)).
+
+    Cells of tiles without tissue get equal probabilities; they are outside tissue and never shown.
+    """
+    layout = ParcellationPlan.of(head, encoder, reader.view.height, reader.view.width, settings.overlap, settings.window)
+    classes = len(head.card.classes)
+
+    def compute(tiles: Float32) -> Float32:
+        return head.probabilities(np.concatenate(encoder.encode(tiles), axis=1))
+
+    return map_tiles(
+        compute,
+        reader.read,
+        layout.plan,
+        layout.window,
+        classes,
+        batch_size=batch_size,
+        skip=reader.tissue_skip(tissue),
+        empty=np.full(classes, 1 / classes, dtype=np.float32),
+        on_progress=on_progress,
+    )
+
+
+def write_probabilities(
+    journal: Journal,
+    image: StoredImage,
+    tissue: TissueMask,
+    head: Head,
+    encoder: Encoder,
+    embeddings: SectionEmbeddings | None,
+    settings: ParcellateSettings,
+    batch_size: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Write a section's probabilities (k + 1, y, x) float32 on the head's output grid: outside tissue, then the classes.
+
+    They sum to 1; outside tissue channel 0 is 1, inside it is 0. With `embeddings` the head starts from them;
+    without, the encoder sees every tile anew.
+    """
+    reader = SectionReader.open(image, encoder, head.card.embedding, head.card.pixel_size_um)
+    cells = head.card.cells_per_token
+    if embeddings is not None:
+        grid = (embeddings.grid[0] * cells, embeddings.grid[1] * cells)
+        bands = predict_bands(head, embeddings, on_progress)
+    else:
+        bands = probability_bands(head, encoder, reader, tissue, settings, batch_size, on_progress)
+        cell = encoder.tiles.token_px // cells
+        grid = (-(-reader.view.height // cell), -(-reader.view.width // cell))
+    cell_um = head.card.cell_um
+    mask = tissue.on_grid(*grid, cell_um)
+
+    def masked() -> Iterator[tuple[int, Float32]]:
+        for row, band in bands:
+            inside = mask[row : row + band.shape[1]]
+            yield row, np.concatenate([(~inside)[None].astype(np.float32), band * inside])
+
+    pyramid = Pyramid(
+        (len(head.card.classes) + 1, *grid), np.dtype(np.float32), cell_um, "mean",
+        origin_um=(cell_um - image.pixel_size_um) / 2,
+    )
+    names = ["outside tissue", *(one.name for one in head.card.classes)]
+    target = BandTarget("probabilities", "probabilities", pyramid, slice(None), {"channels": names})
+    write_bands(journal, [target], masked())
+    return {"grid": list(grid), "cell_um": cell_um}

@@ -1,0 +1,115 @@
+"""Probabilities smoothed by total variation, and label maps made from them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from skimage.restoration import denoise_tv_chambolle
+
+from cytoarch.brains import LabelClass
+from cytoarch.images.ngff import image_label, label_dtype
+from cytoarch.images.pyramids import Journal, Pyramid, level_count, write_group, write_pyramid
+from cytoarch.images.views import Level, StoredImage
+from cytoarch.learning.targets import UNLABELLED, class_of_id, targets_on_grid
+from cytoarch.measures.overlap import confusion_matrix
+from cytoarch.palette import class_colours
+
+Float32 = NDArray[np.float32]
+
+SMOOTHING_VERSION = 1
+HALO_CELLS = 64
+"""Cells read beyond a window, so that smoothing in windows leaves no seams."""
+
+
+class SmoothSettings(BaseModel):
+    """How parcellations are smoothed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weight: float = Field(default=0.15, ge=0, le=10, description="Strength of total variation; 0 leaves all as it is.")
+
+
+def smooth_probabilities(probabilities: Float32, weight: float) -> Float32:
+    """Total-variation denoising (Chambolle) of probabilities (k, y, x), renormalised to sum to 1.
+
+    Channels are denoised one by one, as `skimage.restoration.denoise_tv_chambolle` does, which leaves the simplex;
+    dividing by the sum brings the result back.
+    """
+    if weight == 0:
+        return probabilities
+    smooth = np.asarray(denoise_tv_chambolle(probabilities, weight=weight, channel_axis=0), dtype=np.float32)
+    smooth = np.maximum(smooth, 0)
+    return np.asarray(smooth / np.maximum(smooth.sum(axis=0), 1e-6), dtype=np.float32)
+
+
+def label_level(image: StoredImage, cell_um: float, level: int | None) -> int:
+    """The pyramid level of the section that label maps are drawn on: as asked for, or closest to the head's cells."""
+    if level is not None:
+        return min(level, len(image.levels) - 1)
+    distances = [abs(np.log2(one.pixel_size_um / cell_um)) for one in image.levels]
+    return int(np.argmin(distances))
+
+
+def write_parcellation(
+    journal: Journal,
+    image: StoredImage,
+    probabilities: StoredImage,
+    classes: Sequence[LabelClass],
+    settings: SmoothSettings,
+    level: int | None,
+    name: str,
+) -> dict[str, Any]:
+    """Write smoothed probabilities (k + 1, y, x) as an image, and under it the label map on a level of the section.
+
+    A label's value is the first id of its class in the label table; 0 is outside tissue. Both have the same number of
+    levels.
+    """
+    source = probabilities.levels[0]
+    height, width = source.size
+    levels = level_count(height, width)
+
+    def smoothed(y: int, x: int, h: int, w: int) -> Float32:
+        y0, x0 = max(0, y - HALO_CELLS), max(0, x - HALO_CELLS)
+        y1, x1 = min(height, y + h + HALO_CELLS), min(width, x + w + HALO_CELLS)
+        block = np.asarray(source.array[:, y0:y1, x0:x1])
+        return smooth_probabilities(block, settings.weight)[:, y - y0 : y - y0 + h, x - x0 : x - x0 + w]
+
+    pyramid = Pyramid(
+        tuple(source.array.shape), np.dtype(np.float32), source.pixel_size_um, "mean",
+        levels=levels, origin_um=source.origin_um,
+    )
+    write_pyramid(journal, pyramid, smoothed, name=name, own_attributes=probabilities.attributes)
+    target = image.levels[label_level(image, source.pixel_size_um, level)]
+    view = StoredImage.open(journal.path).at(target.pixel_size_um)
+    values = [one.ids[0] for one in classes]
+    dtype = label_dtype(max(values))
+    value_of_channel = np.array([0, *values], dtype=dtype)
+
+    def labels(y: int, x: int, h: int, w: int) -> NDArray[Any]:
+        return value_of_channel[view.read(y, x, h, w).argmax(axis=0)]
+
+    grid = target.size
+    label_pyramid = Pyramid(
+        grid, dtype, target.pixel_size_um, "mode", levels=levels, origin_um=target.origin_um
+    )
+    colours = dict(zip(values, class_colours(classes), strict=True))
+    names = {value: one.name for value, one in zip(values, classes, strict=True)}
+    write_group(journal, "labels", {"ome": {"version": "0.5", "labels": [name]}})
+    write_pyramid(
+        journal, label_pyramid, labels, name=name, folder=f"labels/{name}",
+        attributes={"image-label": image_label(names, colours)},
+    )
+    return {"pixel_size_um": target.pixel_size_um, "grid": list(grid)}
+
+
+def score_label_map(
+    label_map: StoredImage, labels: Level, classes: Sequence[LabelClass]
+) -> NDArray[np.int64]:
+    """Confusion (k + 1, k + 1) of a label map against a label image: outside tissue first, then the classes."""
+    drawn = label_map.levels[0]
+    truth = targets_on_grid(labels, classes, drawn.size, drawn.pixel_size_um)
+    predicted = class_of_id(classes)[np.asarray(drawn.array)]
+    labelled = truth != UNLABELLED
+    return confusion_matrix(truth[labelled] + 1, predicted[labelled] + 1, len(classes) + 1)

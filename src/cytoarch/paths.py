@@ -1,0 +1,40 @@
+"""Names and paths from outside, checked before they are used as addresses."""
+
+import re
+from pathlib import Path
+
+from cytoarch.errors import ScanError
+
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_ID = re.compile(ID_PATTERN)
+_URL_LIKE = re.compile(r"://|::|^[A-Za-z][A-Za-z0-9+.-]+:")
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` can name a brain or section: a letter or digit, then up to 63 of `A-Z a-z 0-9 . _ -`.
+
+    >>> is_id("B07"), is_id("../B07"), is_id(""), is_id("section 1")
+    (True, False, False, False)
+    """
+    return _ID.fullmatch(text) is not None
+
+
+def confined(path: str | Path, root: Path) -> Path:
+    """The absolute path of `path` below `root`, with symbolic links followed.
+
+    Raises ScanError if `path` looks like a URL, holds a NUL, or leads out of `root` (through `..`, an absolute
+    path elsewhere, or a symbolic link). The file itself need not exist.
+    """
+    text = str(path)
+    if _URL_LIKE.search(text):
+        raise ScanError(f"{text!r} looks like a URL; a path to a local file below {root} is needed")
+    if "\0" in text:
+        raise ScanError(f"{text!r} holds a NUL character; a path to a local file is needed")
+    home = root.resolve()
+    full = (home / text).resolve()
+    if full != home and home not in full.parents:
+        raise ScanError(
+            f"{text!r} leads outside {home}; paths must stay below that folder "
+            "(set scans_path to a folder that holds every scan)"
+        )
+    return full

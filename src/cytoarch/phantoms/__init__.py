@@ -1,0 +1,1 @@
+"""Synthetic brains whose truth is known: the default of the demonstration and the oracle of the tests."""

@@ -1,0 +1,1 @@
+"""What a person looks at: pictures of every section, charts, and one page per brain."""

@@ -1,0 +1,106 @@
+"""Pictures of sections: the stain with the tissue outlined, maps as colours, maps over the stain."""
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from skimage.segmentation import find_boundaries
+from skimage.transform import rotate
+
+from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.images.views import StoredImage, intensity_range
+from cytoarch.palette import Rgb
+
+Picture = NDArray[np.uint8]
+"""(y, x, 3)"""
+
+OUTLINE: Rgb = (255, 140, 0)
+PICTURE_PX = 560
+"""Longer edge of a picture."""
+
+
+def picture_grid(image: StoredImage, longest_px: int = PICTURE_PX) -> tuple[int, int, float]:
+    """(height, width, pixel edge in um) of a section's pictures."""
+    height_um, width_um = image.extent_um
+    size_um = max(height_um, width_um) / longest_px
+    return max(1, round(height_um / size_um)), max(1, round(width_um / size_um)), size_um
+
+
+def stain_picture(image: StoredImage, longest_px: int = PICTURE_PX) -> Picture:
+    """The section as it looks: RGB as scanned, other scans as the grey of their first channel, contrast stretched."""
+    height, width, size_um = picture_grid(image, longest_px)
+    pixels = image.at(size_um).read(0, 0, height, width)
+    if image.attributes.get("kind") == "rgb":
+        return np.moveaxis(np.clip(pixels / _white(image) * 255, 0, 255).astype(np.uint8), 0, -1)
+    low, high = intensity_range(image)[0]
+    grey = np.clip((pixels[0] - low) / (high - low) * 255, 0, 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def _white(image: StoredImage) -> float:
+    dtype = image.levels[0].array.dtype
+    return 255.0 if dtype.itemsize == 1 else 65535.0
+
+
+def outlined(picture: Picture, tissue: TissueMask, size_um: float) -> Picture:
+    """The picture with the border of the tissue drawn on it."""
+    mask = tissue.on_grid(*picture.shape[:2], size_um)
+    result = picture.copy()
+    result[find_boundaries(mask, mode="thick")] = OUTLINE
+    return result
+
+
+def colour_picture(colours: StoredImage, height: int, width: int, size_um: float) -> Picture:
+    """An RGB map of the store on a picture's grid."""
+    return np.moveaxis(colours.at(size_um).read(0, 0, height, width).astype(np.uint8), 0, -1)
+
+
+def label_values(labels: StoredImage, height: int, width: int, size_um: float) -> NDArray[np.int64]:
+    """The label values at the centres of a picture's pixels."""
+    level = labels.level_for(size_um)
+    rows, columns = (
+        np.minimum(((np.arange(n) + 0.5) * size_um / level.pixel_size_um).astype(int), size - 1)
+        for n, size in zip((height, width), level.size, strict=True)
+    )
+    return np.asarray(level.array)[np.ix_(rows, columns)].astype(np.int64)
+
+
+def painted(values: NDArray[np.int64], colours: Mapping[int, Rgb], ground: Rgb = (255, 255, 255)) -> Picture:
+    """Label values in their colours; value 0 in the ground colour."""
+    lookup = np.zeros((int(values.max(initial=0)) + 1, 3), dtype=np.uint8)
+    lookup[0] = ground
+    for value, rgb in colours.items():
+        if value < len(lookup):
+            lookup[value] = rgb
+    return lookup[values]
+
+
+def overlaid(picture: Picture, values: NDArray[np.int64], colours: Mapping[int, Rgb], opacity: float = 0.45) -> Picture:
+    """Labels in colour over a picture, with their borders; where the value is 0 the picture shows as it is."""
+    colour = painted(values, colours)
+    blend = (picture * (1 - opacity) + colour * opacity).astype(np.uint8)
+    result = np.where((values > 0)[..., None], blend, picture)
+    borders = find_boundaries(values, mode="inner") & (values > 0)
+    result[borders] = (colour * 0.55).astype(np.uint8)[borders]
+    return np.asarray(result, dtype=np.uint8)
+
+
+def oriented(picture: Picture, flip: str, rotation_degrees: float) -> Picture:
+    """The picture in anatomical orientation: mirrored as stated, then turned counter-clockwise."""
+    if flip == "horizontal":
+        picture = picture[:, ::-1]
+    elif flip == "vertical":
+        picture = picture[::-1]
+    if rotation_degrees % 90 == 0:
+        return np.ascontiguousarray(np.rot90(picture, int(rotation_degrees // 90) % 4))
+    turned = rotate(picture, rotation_degrees, resize=True, cval=255, preserve_range=True)
+    return np.asarray(turned, dtype=np.uint8)
+
+
+def png(picture: Picture) -> bytes:
+    """The picture as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG", optimize=False)
+    return buffer.getvalue()

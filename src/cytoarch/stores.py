@@ -1,0 +1,301 @@
+"""Where things are: every address in the store, its records, and the question "is this current?"."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cytoarch.brains import Brain
+from cytoarch.digests import canonical_json, content_digest, hash_file
+from cytoarch.errors import BrainBusyError, StoreError
+from cytoarch.paths import is_id
+from cytoarch.records import Record, Staging, fingerprint, flush_to_disk, write_atomically
+
+Step = Literal[
+    "sections",
+    "labels",
+    "tissue",
+    "embeddings",
+    "colours",
+    "training",
+    "probabilities",
+    "parcellations",
+    "clusters",
+    "report",
+]
+"""What a product is. Sections and their labels are inputs in our format; all else is derived from them."""
+
+_held: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())
+"""The locks this run holds: a flow that calls another does not lock itself out."""
+
+WHOLE_BRAIN = "_brain"
+"""Stands in place of a section id in products that belong to the brain as a whole."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """One thing the store can hold: a step's result under a name, for one section or the whole brain."""
+
+    brain_id: str
+    step: Step
+    name: str
+    section_id: str = WHOLE_BRAIN
+
+    def __post_init__(self) -> None:
+        for text in (self.brain_id, self.name, self.section_id):
+            if not is_id(text) and text != WHOLE_BRAIN:
+                raise StoreError(f"{text!r} cannot be part of an address; letters, digits, '.', '_' and '-' are needed")
+
+    @property
+    def key(self) -> str:
+        """The folder of the product, relative to the folder of its brain."""
+        if self.step == "sections":
+            return f"sections.ome.zarr/{self.section_id}"
+        if self.step == "labels":
+            return f"sections.ome.zarr/{self.section_id}/labels"
+        if self.step == "report":
+            return "report"
+        return f"derived/{self.step}/{self.name}/{self.section_id}"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a product is made from: enough to name its fingerprint before it is made."""
+
+    version: int
+    inputs: Mapping[str, str]
+    """Digests of everything read, by what it is."""
+    settings: Mapping[str, Any]
+    """JSON values of everything set."""
+
+
+class BrainStore:
+    """The folder that holds brains and models. Reading it needs no lock; writing a brain's step does."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    # -- addresses ---------------------------------------------------------------------------------------------------
+
+    def brain_path(self, brain_id: str) -> Path:
+        """The folder of a brain."""
+        if not is_id(brain_id):
+            raise StoreError(f"brain {brain_id!r} is not a valid name")
+        return self.root / "brains" / brain_id
+
+    def path(self, product: Product) -> Path:
+        """The folder of a product, whether or not it is there."""
+        return self.brain_path(product.brain_id) / product.key
+
+    def model_path(self, digest: str) -> Path:
+        """The folder of a trained model."""
+        if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+            raise StoreError(f"{digest!r} is not the digest of a model; 64 hexadecimal digits are needed")
+        return self.root / "models" / digest
+
+    @property
+    def tracking_path(self) -> Path:
+        """The folder of the embedded MLflow database and its artifacts."""
+        return self.root / "mlflow"
+
+    def brain_ids(self) -> tuple[str, ...]:
+        """The brains in the store."""
+        folder = self.root / "brains"
+        return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir())) if folder.is_dir() else ()
+
+    def _record_path(self, product: Product) -> Path:
+        records = self.brain_path(product.brain_id) / "records"
+        return records / product.step / product.name / f"{product.section_id}.json"
+
+    # -- brains ------------------------------------------------------------------------------------------------------
+
+    def write_brain(self, brain: Brain) -> None:
+        """Remember what the manifest states about a brain; unchanged statements are not rewritten."""
+        path = self.brain_path(brain.brain_id) / "brain.json"
+        content = brain.model_dump_json(indent=1).encode()
+        if not path.exists() or path.read_bytes() != content:
+            write_atomically(path, content)
+
+    def read_brain(self, brain_id: str) -> Brain:
+        """What the manifest stated about a brain. Raises StoreError, listing the brains there are."""
+        path = self.brain_path(brain_id) / "brain.json"
+        if not path.exists():
+            known = ", ".join(self.brain_ids()) or "none"
+            raise StoreError(f"{self.root} holds no brain {brain_id!r} (brains there: {known}); run ingest-brain first")
+        return Brain.model_validate_json(path.read_bytes())
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    def record(self, product: Product) -> Record | None:
+        """The record of a product that is committed and whose files are all present in full length, else None."""
+        path = self._record_path(product)
+        if not path.exists():
+            return None
+        record = Record.model_validate_json(path.read_bytes())
+        home = self.brain_path(product.brain_id)
+        for key, seal in record.files.items():
+            try:
+                if (home / key).stat().st_size != seal.size_bytes:
+                    return None
+            except FileNotFoundError:
+                return None
+        return record
+
+    def require(self, product: Product, hint: str) -> Record:
+        """The record of a committed product. Raises StoreError with `hint` (what to run) where there is none."""
+        record = self.record(product)
+        if record is None:
+            raise StoreError(f"brain {product.brain_id} holds no committed {product.step} {product.key!r}; {hint}")
+        return record
+
+    def current(self, product: Product, work: Work) -> Record | None:
+        """The record of the product if it was made from exactly `work`, else None. Reads only, and no pixel."""
+        record = self.record(product)
+        wanted = fingerprint(product.step, work.version, work.inputs, work.settings)
+        return record if record is not None and record.fingerprint == wanted else None
+
+    def ensure(
+        self, product: Product, work: Work, write: Callable[[Staging], Mapping[str, Any]]
+    ) -> tuple[Record, bool]:
+        """Make the product unless it is current; returns its record and whether it was made now.
+
+        `write` fills the staging folder and returns facts for the record (small JSON values). The caller holds the
+        brain's lock.
+        """
+        record = self.current(product, work)
+        if record is not None:
+            return record, False
+        mark = fingerprint(product.step, work.version, work.inputs, work.settings)
+        staging = self._staging(product, mark)
+        sealed = staging.sealed_record
+        if sealed is None:
+            facts = dict(write(staging.open()))
+            draft = Record(
+                step=product.step,
+                name=product.name,
+                section=product.section_id,
+                fingerprint=mark,
+                inputs=dict(work.inputs),
+                settings=json.loads(canonical_json(work.settings)),
+                facts=facts,
+                files={},
+            )
+            sealed = staging.finish(draft, product.key)
+        staging.publish(self.path(product), self._record_path(product))
+        return sealed, True
+
+    def forget(self, product: Product) -> None:
+        """Take the product's record away, so that it is made again; its files stay until they are replaced."""
+        self._record_path(product).unlink(missing_ok=True)
+
+    def records(self, brain_id: str) -> Iterator[Record]:
+        """Every record of a brain, in the order of their addresses."""
+        folder = self.brain_path(brain_id) / "records"
+        for path in sorted(folder.glob("*/*/*.json")):
+            yield Record.model_validate_json(path.read_bytes())
+
+    def content_digest(self, brain_id: str) -> str:
+        """sha256 over every committed file of a brain: equal for equal content, whenever and however it was made."""
+        hashes = {key: seal.sha256 for record in self.records(brain_id) for key, seal in record.files.items()}
+        return content_digest(hashes)
+
+    def verify(self, brain_id: str) -> list[str]:
+        """Read every committed file back; the keys of those that are missing or changed."""
+        home = self.brain_path(brain_id)
+        faults: list[str] = []
+        for record in self.records(brain_id):
+            for key, seal in record.files.items():
+                if not (home / key).is_file() or hash_file(home / key) != seal:
+                    faults.append(key)
+        return faults
+
+    def _staging(self, product: Product, mark: str) -> Staging:
+        """The staging folder of the product for this fingerprint; those of other fingerprints are removed."""
+        rooms = self.brain_path(product.brain_id) / "staging" / product.step / product.name / product.section_id
+        room = rooms / mark[:16]
+        if rooms.is_dir():
+            for other in rooms.iterdir():
+                if other != room:
+                    shutil.rmtree(other)
+        room.mkdir(parents=True, exist_ok=True)
+        return Staging(room)
+
+    # -- scans, collection, models -----------------------------------------------------------------------------------
+
+    def scan_digest(self, brain_id: str, scan: Path, rehash: bool = False) -> str:
+        """sha256 of a file outside the store, remembered by its size, modification time and inode.
+
+        `rehash` reads the file in any case.
+        """
+        stat = scan.stat()
+        identity = [str(scan), stat.st_size, stat.st_mtime_ns, stat.st_ino]
+        name = content_digest({"path": str(scan)})[:32]
+        memory = self.brain_path(brain_id) / "scan-digests" / f"{name}.json"
+        if memory.exists() and not rehash:
+            known = json.loads(memory.read_text())
+            if known["identity"] == identity:
+                return str(known["sha256"])
+        digest = hash_file(scan).sha256
+        content = canonical_json({"identity": identity, "sha256": digest}).encode()
+        if not memory.exists() or memory.read_bytes() != content:
+            write_atomically(memory, content)
+        return digest
+
+    def write_group(self, path: Path, attributes: Mapping[str, Any]) -> None:
+        """Write the metadata of a Zarr v3 group; unchanged metadata is not rewritten."""
+        metadata = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        content = json.dumps(metadata, indent=1, sort_keys=True).encode()
+        target = path / "zarr.json"
+        if not target.exists() or target.read_bytes() != content:
+            write_atomically(target, content)
+
+    def add_model(self, files: Mapping[str, bytes]) -> str:
+        """Keep a model's files under their digest, and return it. A model already there is left untouched."""
+        digest = content_digest({key: hashlib.sha256(data).hexdigest() for key, data in files.items()})
+        target = self.model_path(digest)
+        if not target.exists():
+            draft = target.with_name(f".{digest[:16]}.{os.getpid()}.draft")
+            for key, data in files.items():
+                write_atomically(draft / key, data)
+            draft.rename(target)
+            flush_to_disk(target.parent)
+        return digest
+
+    # -- locks -------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def lock(self, brain_id: str) -> Iterator[None]:
+        """Hold the brain for writing. Freed at once when the holder dies; single-host, as flock is.
+
+        Raises BrainBusyError, naming the holder, if another live run has it.
+        """
+        path = self.brain_path(brain_id).resolve() / "lock"
+        if path in _held.get():
+            yield
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+                raise BrainBusyError(
+                    f"brain {brain_id} is being written by process {holder}; wait for it or stop it, then run again"
+                ) from None
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
+            token = _held.set(_held.get() | {path})
+            try:
+                yield
+            finally:
+                _held.reset(token)
+        finally:
+            os.close(handle)

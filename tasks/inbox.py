@@ -1,0 +1,111 @@
+"""What has arrived in an inbox, and what Prefect knows of earlier runs for it."""
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from prefect import tags as run_tags
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from pydantic import BaseModel
+
+from cytoarch.brains import Brain, read_manifest
+from cytoarch.digests import canonical_json
+from cytoarch.errors import ManifestError
+from cytoarch.paths import confined
+
+LABEL_TABLE = "labels.csv"
+
+
+class Arrival(NamedTuple):
+    """A brain in a manifest that has arrived."""
+
+    name: str
+    manifest_path: Path
+    brain_id: str
+    brain_digest: str
+    wait: str
+    """Why it is not started yet; empty: it can be."""
+
+
+class Ticket(NamedTuple):
+    """What tells runs for the same thing: brain, content of its manifest, parameters."""
+
+    digest: str
+    tags: tuple[str, ...]
+
+
+class Earlier(NamedTuple):
+    """Runs that were started for a ticket before."""
+
+    live: int
+    done: int
+    failed: int
+    latest: str
+
+
+def arrivals(inbox: Path, settle_s: float, missing_grace_s: float) -> list[Arrival]:
+    """The brains of every manifest in an inbox, each with what it still waits for."""
+    found: list[Arrival] = []
+    manifests = sorted(path for path in (*inbox.glob("*.csv"), *inbox.glob("*/*.csv")) if path.name != LABEL_TABLE)
+    for path in manifests:
+        name = path.relative_to(inbox).as_posix()
+        if _age_s(path) < settle_s:
+            found.append(Arrival(name, path, "", "", f"changed less than {settle_s:g} s ago"))
+            continue
+        table = path.parent / LABEL_TABLE
+        try:
+            brains = read_manifest(path, path.parent, table if table.is_file() else None)
+        except ManifestError as error:
+            found.append(Arrival(name, path, "", "", f"cannot be read yet ({error.faults[0]})"))
+            continue
+        for brain in brains:
+            wait = _waits_for(brain, path, settle_s, missing_grace_s)
+            found.append(Arrival(f"{name}: {brain.brain_id}", path, brain.brain_id, brain.digest, wait))
+    return found
+
+
+def ticket(arrival: Arrival, settings: Mapping[str, BaseModel | str]) -> Ticket:
+    """The ticket of a brain that has arrived, under the given settings."""
+    plain = {name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value for name, value in settings.items()}
+    identity = canonical_json([str(arrival.manifest_path.resolve()), arrival.brain_id, arrival.brain_digest, plain])
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:32]
+    return Ticket(digest, (f"brain:{arrival.brain_id}", f"inbox:{digest}"))
+
+
+def earlier_runs(one: Ticket) -> Earlier:
+    """What Prefect knows of runs for a ticket."""
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[one.tags[-1]])),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+        )
+    types = [run.state_type for run in runs if run.parent_task_run_id is None or one.tags[-1] in run.tags]
+    failed = sum(kind in (StateType.FAILED, StateType.CRASHED, StateType.CANCELLED) for kind in types)
+    done = sum(kind == StateType.COMPLETED for kind in types)
+    return Earlier(len(types) - failed - done, done, failed, runs[0].name if runs else "")
+
+
+@contextmanager
+def tagged(one: Ticket) -> Iterator[None]:
+    """Runs started inside carry the ticket."""
+    with run_tags(*one.tags):
+        yield
+
+
+def _waits_for(brain: Brain, manifest_path: Path, settle_s: float, missing_grace_s: float) -> str:
+    scans = [confined(path, manifest_path.parent) for s in brain.kept for path in (s.path, s.labels) if path]
+    missing = [path.name for path in scans if not path.is_file()]
+    if missing and _age_s(manifest_path) < missing_grace_s:
+        return f"{len(missing)} scan(s) not there yet, {missing[0]} first"
+    fresh = [path.name for path in scans if path.is_file() and _age_s(path) < settle_s]
+    return f"{fresh[0]} changed less than {settle_s:g} s ago" if fresh else ""
+
+
+def _age_s(path: Path) -> float:
+    return time.time() - path.stat().st_mtime
