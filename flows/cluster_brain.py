@@ -1,9 +1,7 @@
 """Clusters of a brain's embeddings."""
 
-from typing import Any
 
 from prefect import flow
-from prefect.client.schemas.objects import State
 
 from cytoarch.contents import pick_embedding, ready_sections
 from cytoarch.discovery.clusters import ClusterSettings
@@ -20,7 +18,7 @@ def cluster_brain(
     cluster: ClusterSettings = ClusterSettings(),
     skip: tuple[str, ...] = (),
     run: RunSettings = RunSettings(),
-) -> "State[Any]":
+) -> Summary:
     """Cluster the embeddings of a brain with k-means and draw the clusters of every section.
 
     Args:
@@ -29,6 +27,7 @@ def cluster_brain(
         cluster: How many clusters, from how many tokens.
         skip: Sections to leave out.
         run: How the work is spread.
+
     """
     store = BrainStore(brain.store_path)
     known = store.read_brain(brain.brain_id)

@@ -1,9 +1,7 @@
 """Sections of a brain into embeddings."""
 
-from typing import Any
 
 from prefect import flow
-from prefect.client.schemas.objects import State
 
 from cytoarch.contents import ready_sections
 from cytoarch.embeddings import EmbedSettings
@@ -21,7 +19,7 @@ def embed_brain(
     embed: EmbedSettings = EmbedSettings(),
     skip: tuple[str, ...] = (),
     run: RunSettings = RunSettings(),
-) -> "State[Any]":
+) -> Summary:
     """Turn the ingested sections of a brain into embeddings, and draw these as colours.
 
     Args:
@@ -29,6 +27,7 @@ def embed_brain(
         embed: The encoder and how it sees the sections.
         skip: Sections to leave out.
         run: How the work is spread.
+
     """
     encoder_for(embed)  # an encoder that cannot be loaded is found before any section is read
     store = BrainStore(brain.store_path)

@@ -1,9 +1,7 @@
 """Scans of a brain into the store."""
 
-from typing import Any
 
 from prefect import flow
-from prefect.client.schemas.objects import State
 
 from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.images.sections import IngestSettings, write_collection
@@ -20,7 +18,7 @@ def ingest_brain(
     ingest: IngestSettings = IngestSettings(),
     tissue: TissueSettings = TissueSettings(),
     run: RunSettings = RunSettings(),
-) -> "State[Any]":
+) -> Summary:
     """Bring the sections of a brain into the store: pixels, labels and tissue.
 
     Args:
@@ -28,6 +26,7 @@ def ingest_brain(
         ingest: How scans are read.
         tissue: How tissue is told from the slide.
         run: How the work is spread.
+
     """
     brains = source.brains()
     if len(brains) > 1:

@@ -3,7 +3,6 @@
 from typing import Any, Literal
 
 from prefect import flow
-from prefect.client.schemas.objects import State
 
 from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.brains import Brain
@@ -42,7 +41,7 @@ def map_brain(
     smooth: SmoothSettings = SmoothSettings(),
     cluster: ClusterSettings = ClusterSettings(),
     run: RunSettings = RunSettings(),
-) -> "State[Any]":
+) -> Summary:
     """Map a whole brain: ingest, tissue, embed, train, parcellate, smooth, cluster, report.
 
     A step whose result is current is not done again.
@@ -59,6 +58,7 @@ def map_brain(
         smooth: How strongly maps are smoothed.
         cluster: How many clusters, from how many tokens.
         run: How the work is spread.
+
     """
     settings: dict[str, Any] = {
         "ingest": ingest,

@@ -22,7 +22,8 @@ class BrainSource(BaseModel):
         default=None, description="Folder that the paths in the manifest are relative to; blank: the manifest's own."
     )
     label_table_path: Path | None = Field(
-        default=None, description="CSV file with columns id, name, colour, group; blank: labels.csv beside the manifest."
+        default=None,
+        description="CSV file with columns id, name, colour, group; blank: labels.csv beside the manifest.",
     )
     brain_id: str | None = Field(
         default=None, pattern=ID_PATTERN, description="Which brain of the manifest; blank: all, one run each."
@@ -57,7 +58,9 @@ class StoredBrain(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     brain_id: str = Field(pattern=ID_PATTERN, description="Brain in the store.")
-    store_path: Path = Field(default=DEFAULT_STORE, description="Folder of the store, on the machine that runs the flow.")
+    store_path: Path = Field(
+        default=DEFAULT_STORE, description="Folder of the store, on the machine that runs the flow."
+    )
 
 
 class RunSettings(BaseModel):

@@ -1,9 +1,7 @@
 """A head applied to every section of a brain."""
 
-from typing import Any
 
 from prefect import flow
-from prefect.client.schemas.objects import State
 
 from cytoarch.contents import open_head, ready_sections
 from cytoarch.parcellation.inference import ParcellateSettings
@@ -26,18 +24,19 @@ def parcellate_brain(
     batch_size: int = 2,
     skip: tuple[str, ...] = (),
     run: RunSettings = RunSettings(),
-) -> "State[Any]":
+) -> Summary:
     """Map every section with a head: probabilities by overlapping tiles, smoothed, and label maps.
 
     Args:
         brain: The brain in the store.
-        model: models:/NAME@champion, models:/NAME/VERSION, or a model digest; blank: models:/areas-probe-BRAIN@champion.
+        model: models:/NAME@champion, models:/NAME/VERSION or a model digest; blank: areas-probe-BRAIN@champion.
         embedding: Name of the stored embedding, where parcellation starts from the cache.
         parcellate: How tiles overlap and which level the maps are drawn on.
         smooth: How strongly maps are smoothed.
         batch_size: Tiles computed at once.
         skip: Sections to leave out.
         run: How the work is spread.
+
     """
     store = BrainStore(brain.store_path)
     known = store.read_brain(brain.brain_id)

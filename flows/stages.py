@@ -44,7 +44,7 @@ def run_name(verb: str) -> Callable[[], str]:
 
 def for_each_brain(
     one_brain: "Flow[..., Any]", source: BrainSource, brains: Sequence[Brain], parameters: dict[str, Any]
-) -> "State[Summary]":
+) -> Summary:
     """Run a flow once for every brain of a manifest, one after the other, and sum up."""
     summaries: list[Summary] = []
     for brain in brains:
@@ -67,10 +67,11 @@ def workers(run: RunSettings) -> Iterator[TaskRunner[Any]]:
         from prefect_dask import DaskTaskRunner
 
         cluster = {"n_workers": run.workers, "threads_per_worker": 1, "dashboard_address": None}
-        with DaskTaskRunner(cluster_kwargs=cluster) as runner:
-            yield runner
+        with DaskTaskRunner(cluster_kwargs=cluster) as dask_runner:
+            yield dask_runner
         return
-    with ThreadPoolTaskRunner(max_workers=run.workers) as runner:
+    runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=run.workers)
+    with runner:
         yield runner
 
 
@@ -111,8 +112,11 @@ def without(sections: Sequence[Section], failed: dict[str, str]) -> tuple[Sectio
     return tuple(section for section in sections if section.section_id not in failed)
 
 
-def final_state(summary: Summary) -> "State[Summary]":
-    """Completed, whatever sections failed; its name says how many did, or that all was current."""
+def final_state(summary: Summary) -> Any:
+    """The state a flow ends in: Completed, its name saying how many sections failed, or that all was current.
+
+    Typed as Any since a flow that returns it is, to its caller, one that returns the summary.
+    """
     count = len(summary.failed)
     if count:
         name = f"{count} section{'s' if count != 1 else ''} failed"

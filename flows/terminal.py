@@ -5,19 +5,26 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, cast
 
 from cyclopts import App, Parameter
 from prefect import Flow
 from prefect.client.schemas.objects import State
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from cytoarch import __version__
 from cytoarch.drafting import draft_manifest
 from cytoarch.errors import CytoarchError
-from cytoarch.paths import ID_PATTERN
 from cytoarch.phantoms.writing import Size, Target, write_phantom
 from flows.cluster_brain import cluster_brain
 from flows.embed_brain import embed_brain
@@ -48,7 +55,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command; returns the exit code: 0 done, 1 broken, 2 wrong use, 3 some sections failed."""
     console = Console(stderr=True)
     try:
-        result = application(console)(list(arguments), exit_on_error=False, print_error=True, result_action="return_value")
+        result = application(console)(
+            list(arguments), exit_on_error=False, print_error=True, result_action="return_value"
+        )
     except CytoarchError as error:
         console.print(f"[bold red]error[/]: {_escaped(str(error))}", highlight=False, soft_wrap=True)
         return EXIT_USAGE
@@ -57,15 +66,15 @@ def run(arguments: Sequence[str]) -> int:
 
 def application(console: Console) -> App:
     """The command-line application."""
-    app = App(name="python -m flows", version=__version__, help="Map the cytoarchitecture of whole brains.", console=console)
+    app = App(
+        name="python -m flows", version=__version__, help="Map the cytoarchitecture of whole brains.", console=console
+    )
     app.default_parameter = Parameter(negative="")
     for each in FLOWS:
         app.command(_command(each, console), name=each.name)
 
     @app.command(name="manifest")
-    def manifest(
-        folder: Path, *, output: Path | None = None, labels_folder: Path | None = None
-    ) -> int:
+    def manifest(folder: Path, *, output: Path | None = None, labels_folder: Path | None = None) -> int:
         """Draft a manifest from a folder of scans; a person completes it.
 
         Parameters
@@ -76,6 +85,7 @@ def application(console: Console) -> App:
             Manifest to write; default: manifest.csv in the folder.
         labels_folder
             Folder of label images named like the scans.
+
         """
         target = output or folder / "manifest.csv"
         with _bars(console) as listener:
@@ -93,7 +103,7 @@ def application(console: Console) -> App:
     def phantom(
         folder: Path,
         *,
-        brain: Annotated[str, Parameter(help=f"Name of the brain ({ID_PATTERN}).")] = "P01",
+        brain: str = "P01",
         size: Size = "small",
         target: Target = "areas",
         seed: int = 0,
@@ -104,12 +114,15 @@ def application(console: Console) -> App:
         ----------
         folder
             New folder to write into.
+        brain
+            Name of the brain.
         size
             tiny: 5 sections of 240 x 320 px for tests; small: 12 of 720 x 960 px.
         target
             Whether the label images show areas or layers.
         seed
             The same seed gives the same files.
+
         """
         with _bars(console) as listener:
             path = write_phantom(
@@ -136,7 +149,7 @@ def run_flow(each: "Flow[..., Any]", console: Console, args: tuple[Any, ...], kw
     """Run a flow with bars and a closing summary; returns the exit code."""
     started = time.monotonic()
     with _bars(console) as listener, listening(listener):
-        state: State[Any] = each(*args, **kwargs, return_state=True)
+        state = cast("State[Any]", each(*args, **kwargs, return_state=True))
     result = state.result(raise_on_failure=False)
     if isinstance(result, CytoarchError):
         raise result
@@ -189,5 +202,3 @@ def _escaped(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
-
-

@@ -1,9 +1,7 @@
 """A linear probe for a brain."""
 
-from typing import Any
 
 from prefect import flow
-from prefect.client.schemas.objects import State
 
 from cytoarch.learning.training import ProbeSettings
 from flows.parameters import StoredBrain
@@ -14,7 +12,7 @@ from flows.training import train_and_register
 @flow(name="train-classifier", flow_run_name=run_name("train-classifier"))
 def train_classifier(
     brain: StoredBrain, embedding: str = "", probe: ProbeSettings = ProbeSettings(), skip: tuple[str, ...] = ()
-) -> "State[Any]":
+) -> Summary:
     """Train a linear probe on the labelled sections of a brain, score it on held-out ones, register it in MLflow.
 
     Args:
@@ -22,5 +20,6 @@ def train_classifier(
         embedding: Name of the embedding to train on; blank where there is only one.
         probe: How the probe is trained.
         skip: Sections to leave out.
+
     """
     return train_and_register(brain, embedding, probe, "probe", skip)

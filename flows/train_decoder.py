@@ -1,9 +1,7 @@
 """A fusion decoder for a brain."""
 
-from typing import Any
 
 from prefect import flow
-from prefect.client.schemas.objects import State
 
 from cytoarch.learning.training import DecoderSettings
 from flows.parameters import StoredBrain
@@ -14,7 +12,7 @@ from flows.training import train_and_register
 @flow(name="train-decoder", flow_run_name=run_name("train-decoder"))
 def train_decoder(
     brain: StoredBrain, embedding: str = "", decoder: DecoderSettings = DecoderSettings(), skip: tuple[str, ...] = ()
-) -> "State[Any]":
+) -> Summary:
     """Train a fusion decoder on label images or scribbles of a brain, score it on held-out sections, register it.
 
     Args:
@@ -22,5 +20,6 @@ def train_decoder(
         embedding: Name of the embedding to train on; blank where there is only one.
         decoder: How the decoder is trained.
         skip: Sections to leave out.
+
     """
     return train_and_register(brain, embedding, decoder, "decoder", skip)

@@ -1,8 +1,6 @@
 """What the two training flows share."""
 
-from typing import Any, Literal
-
-from prefect.client.schemas.objects import State
+from typing import Literal
 
 from cytoarch.contents import pick_embedding, ready_sections
 from cytoarch.learning.training import DecoderSettings, ProbeSettings
@@ -42,7 +40,7 @@ def train_and_register(
     settings: ProbeSettings | DecoderSettings,
     kind: Literal["probe", "decoder"],
     skip: tuple[str, ...],
-) -> "State[Summary]":
+) -> Summary:
     """Train a head and make it a version of its registered model."""
     store = BrainStore(brain.store_path)
     trained = train_on_brain(brain, embedding, settings, kind, skip)
@@ -56,5 +54,3 @@ def train_and_register(
         **{name: f"{value:.3f}" for name, value in scores.items()},
     }
     return final_state(Summary(brain.brain_id, int(trained.made), {}, notes))
-
-

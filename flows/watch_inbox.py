@@ -1,7 +1,7 @@
 """Finds manifests of new brains in an inbox folder and starts a run for each."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -29,14 +29,22 @@ class InboxSettings(BaseModel):
     )
     store_path: Path = Field(default=DEFAULT_STORE, description="Folder of the store.")
     settle_s: float = Field(
-        default=60.0, ge=0, le=86400, description="A manifest or scan changed more recently than this may be half copied: wait."
+        default=60.0,
+        ge=0,
+        le=86400,
+        description="A manifest or scan changed more recently than this may be half copied: wait.",
     )
     missing_grace_s: float = Field(
-        default=3600.0, ge=0, le=30 * 86400, description="How long to wait for scans that a manifest names but that are not there."
+        default=3600.0,
+        ge=0,
+        le=30 * 86400,
+        description="How long to wait for scans that a manifest names but that are not there.",
     )
     max_attempts: int = Field(default=3, ge=1, le=100, description="How often a failing brain is started in all.")
     map_on: str = Field(
-        default="map-brain/main", max_length=200, description="Deployment that maps the brains, or here: in this process."
+        default="map-brain/main",
+        max_length=200,
+        description="Deployment that maps the brains, or here: in this process.",
     )
 
 
@@ -49,7 +57,7 @@ def watch_inbox(
     smooth: SmoothSettings = SmoothSettings(),
     cluster: ClusterSettings = ClusterSettings(),
     run: RunSettings = RunSettings(),
-) -> "State[Any]":
+) -> Summary:
     """Start map-brain for every brain whose manifest has newly arrived; at most one live run per brain and content.
 
     Args:
@@ -60,6 +68,7 @@ def watch_inbox(
         smooth: How strongly maps are smoothed.
         cluster: How many clusters, from how many tokens.
         run: How the work is spread.
+
     """
     if not inbox.inbox_path.is_dir():
         raise StoreError(f"the inbox {inbox.inbox_path} does not exist; make the folder or set inbox_path")
@@ -95,10 +104,14 @@ def _start(
     source = BrainSource(manifest_path=arrival.manifest_path, brain_id=arrival.brain_id, store_path=inbox.store_path)
     if inbox.map_on == "here":
         with tagged(one):
-            state: State[Any] = map_brain(source=source, **settings, return_state=True)
+            state = cast("State[Any]", map_brain(source=source, **settings, return_state=True))
         return f"ran here: {state.name}"
-    plain = {name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value for name, value in settings.items()}
-    flow_run = run_deployment(
+    plain = {
+        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        for name, value in settings.items()
+    }
+    # typed for both worlds; called from a flow that is not async it returns the run
+    flow_run: Any = run_deployment(
         inbox.map_on,
         parameters={"source": source.model_dump(mode="json"), **plain},
         timeout=0,

@@ -44,7 +44,9 @@ def fit_clusters(
     records = embedding_records(store, brain, embedding_name, sections)
 
     def write(staging: Staging) -> dict[str, Any]:
-        opened = [(s.section_id, open_embeddings(store, brain.brain_id, embedding_name, s.section_id)) for s in sections]
+        opened = [
+            (s.section_id, open_embeddings(store, brain.brain_id, embedding_name, s.section_id)) for s in sections
+        ]
         check_same_dims(opened)
         samples = (
             embeddings.sample(
@@ -92,24 +94,28 @@ def cluster_section(
             facts["sizes"] = np.bincount(clusters.ravel(), minlength=settings.clusters + 1)[1:].tolist()
             if labels is not None and brain.label_table is not None:
                 classes = brain.label_table.classes(by_group=False)
-                truth = targets_on_grid(open_labels(store, brain_id, section_id), classes, drawn.size, drawn.pixel_size_um)
+                truth = targets_on_grid(
+                    open_labels(store, brain_id, section_id), classes, drawn.size, drawn.pixel_size_um
+                )
                 both = (clusters > 0) & (truth != UNLABELLED)
                 pairs = (clusters[both] - 1) * len(classes) + truth[both]
                 counts = np.bincount(pairs, minlength=settings.clusters * len(classes))
                 facts["by_label"] = counts.reshape(settings.clusters, len(classes)).tolist()
             return facts
 
-        _, made = store.ensure(Product(brain_id, "clusters", name, section_id), Work(CLUSTERS_VERSION, inputs, {}), write)
+        _, made = store.ensure(
+            Product(brain_id, "clusters", name, section_id), Work(CLUSTERS_VERSION, inputs, {}), write
+        )
         return made
 
     return section_state(section.section_id, work)
 
 
-def cluster_purities(
-    store: BrainStore, brain_id: str, sections: tuple[Section, ...], name: str
-) -> dict[str, float]:
+def cluster_purities(store: BrainStore, brain_id: str, sections: tuple[Section, ...], name: str) -> dict[str, float]:
     """Purity of the clusters against sections, and against labels where there are any."""
-    facts = [store.require(Product(brain_id, "clusters", name, s.section_id), "run cluster-brain").facts for s in sections]
+    facts = [
+        store.require(Product(brain_id, "clusters", name, s.section_id), "run cluster-brain").facts for s in sections
+    ]
     result = {"clusters/purity_sections": purity(np.array([one["sizes"] for one in facts]).T)}
     by_label = [np.array(one["by_label"]) for one in facts if "by_label" in one]
     if by_label:

@@ -72,7 +72,10 @@ def arrivals(inbox: Path, settle_s: float, missing_grace_s: float) -> list[Arriv
 
 def ticket(arrival: Arrival, settings: Mapping[str, BaseModel | str]) -> Ticket:
     """The ticket of a brain that has arrived, under the given settings."""
-    plain = {name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value for name, value in settings.items()}
+    plain = {
+        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        for name, value in settings.items()
+    }
     identity = canonical_json([str(arrival.manifest_path.resolve()), arrival.brain_id, arrival.brain_digest, plain])
     digest = hashlib.sha256(identity.encode()).hexdigest()[:32]
     return Ticket(digest, (f"brain:{arrival.brain_id}", f"inbox:{digest}"))

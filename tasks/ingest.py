@@ -48,7 +48,9 @@ def ingest_section(
     return section_state(section.section_id, work)
 
 
-def _ingest_pixels(store: BrainStore, section: Section, scans_path: Path, settings: IngestSettings) -> tuple[Record, bool]:
+def _ingest_pixels(
+    store: BrainStore, section: Section, scans_path: Path, settings: IngestSettings
+) -> tuple[Record, bool]:
     scan = _existing(section.path, scans_path)
     digest = store.scan_digest(section.brain_id, scan, settings.rehash)
     check_sha256(section, digest)

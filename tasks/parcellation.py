@@ -51,7 +51,9 @@ def parcellate_section(
         card = open_head(store, model_digest).card
         name = parcellation_name(card.target, card.kind, model_digest)
         probabilities, made = _probabilities(store, section, model_digest, name, embedding_name, settings, batch_size)
-        return _label_map(store, section, model_digest, name, card.target, settings.level, smooth, probabilities) or made
+        return (
+            _label_map(store, section, model_digest, name, card.target, settings.level, smooth, probabilities) or made
+        )
 
     return section_state(section.section_id, work)
 

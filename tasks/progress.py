@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
@@ -35,7 +36,7 @@ class StageProgress:
         self._parts: dict[str, float] = {}
         self._lock = threading.Lock()
         self._sent_at = time.monotonic()
-        self._artifact = create_progress_artifact(progress=0.0, description=title)
+        self._artifact: Any = create_progress_artifact(progress=0.0, description=title)
 
     def part(self, section_id: str, done: int, total: int) -> None:
         """Note how far a section is; may be called from any thread."""

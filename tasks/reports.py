@@ -12,7 +12,6 @@ from cytoarch.contents import (
     REPORT_NAME,
     labels_product,
     open_head,
-    open_labels,
     open_section,
     open_tissue,
     section_product,
@@ -21,7 +20,7 @@ from cytoarch.contents import (
 from cytoarch.images.sections import LABEL_NAME
 from cytoarch.images.views import StoredImage
 from cytoarch.measures.overlap import accuracy, class_scores
-from cytoarch.palette import class_colours, distinct_colours
+from cytoarch.palette import Rgb, class_colours, distinct_colours
 from cytoarch.records import Record, Staging
 from cytoarch.reporting import pictures
 from cytoarch.reporting.charts import confusion_chart
@@ -73,9 +72,15 @@ def write_report(
             if section in sections:
                 entries.append(_draw(store, section, mapped, records, staging))
             else:
-                status, reason = ("excluded", section.reason) if section.exclude else ("failed", failed.get(section.section_id, "not ingested"))
+                status, reason = (
+                    ("excluded", section.reason)
+                    if section.exclude
+                    else ("failed", failed.get(section.section_id, "not ingested"))
+                )
                 entries.append(SectionEntry(section.section_id, section.section_number, status, reason))
-        staging.write("index.html", render_page(_page(store, brain, sections, entries, mapped, records, metrics, staging)))
+        staging.write(
+            "index.html", render_page(_page(store, brain, sections, entries, mapped, records, metrics, staging))
+        )
         return {}
 
     _, made = store.ensure(Product(brain.brain_id, "report", REPORT_NAME), Work(REPORT_VERSION, inputs, stated), write)
@@ -138,7 +143,7 @@ def _draw(
     return SectionEntry(one, section.section_number, "kept", "; ".join(facts["remarks"]), details, paths)
 
 
-def section_colours(store: BrainStore, section: Section) -> dict[int, pictures.Rgb]:
+def section_colours(store: BrainStore, section: Section) -> dict[int, Rgb]:
     """Colours of the label ids in a section's brain."""
     table = store.read_brain(section.brain_id).label_table
     classes = table.classes(by_group=False) if table else ()
@@ -182,18 +187,22 @@ def _page(
     return Page(
         brain_id=brain.brain_id,
         headline=_headline(brain, sections, entries, records, metrics),
-        notices=_notices(sections, records, mapped),
+        notices=_notices(sections, records),
         sections=entries,
         legends=legends,
         scores=scores,
         per_class=per_class,
         charts=charts,
-        provenance=_provenance(store, brain, sections, mapped, records),
+        provenance=_provenance(brain, sections, mapped, records),
     )
 
 
 def _headline(
-    brain: Brain, sections: tuple[Section, ...], entries: list[SectionEntry], records: Mapping[str, Record], metrics: Mapping[str, float]
+    brain: Brain,
+    sections: tuple[Section, ...],
+    entries: list[SectionEntry],
+    records: Mapping[str, Record],
+    metrics: Mapping[str, float],
 ) -> list[tuple[str, str]]:
     area = sum(records[f"tissue/{one.section_id}"].facts["area_mm2"] for one in sections)
     failed = sum(entry.status == "failed" for entry in entries)
@@ -213,7 +222,7 @@ def _headline(
     return figures
 
 
-def _notices(sections: tuple[Section, ...], records: Mapping[str, Record], mapped: Mapped) -> list[str]:
+def _notices(sections: tuple[Section, ...], records: Mapping[str, Record]) -> list[str]:
     notices = []
     origins = sorted({section.labels_origin for section in sections if section.labels})
     doubtful = [origin for origin in origins if origin != "expert"]
@@ -223,17 +232,18 @@ def _notices(sections: tuple[Section, ...], records: Mapping[str, Record], mappe
         "phantom": "those of a phantom",
         "unstated": "of unstated origin (column labels_origin of the manifest)",
     }
-    notices += [f"The labels are {words[origin]}: scores say how well the map agrees with them, no more." for origin in doubtful]
+    notices += [
+        f"The labels are {words[origin]}: scores say how well the map agrees with them, no more." for origin in doubtful
+    ]
     upsampled = [one.section_id for one in sections if records[f"embeddings/{one.section_id}"].facts["upsampled"]]
     if upsampled:
         notices.append(
             f"{len(upsampled)} section(s) are coarser than the pixel size the encoder sees and were upsampled for it: "
-            + ", ".join(upsampled[:8]) + (", ..." if len(upsampled) > 8 else "")
+            + ", ".join(upsampled[:8])
+            + (", ..." if len(upsampled) > 8 else "")
         )
     if not any(section.labels for section in sections):
         notices.append("No section has labels: nothing was trained; embeddings and clusters only.")
-    elif mapped.training and not any(key.startswith("fifth") or key.startswith("block") for key in ()):
-        pass
     return notices
 
 
@@ -242,7 +252,9 @@ def _score_row(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, "sections": len(facts["sections"]), **shown}
 
 
-def _map_confusion(records: Mapping[str, Record], held_out: list[str]) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None:
+def _map_confusion(
+    records: Mapping[str, Record], held_out: list[str]
+) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None:
     found = [records[f"parcellations/{one}"].facts for one in held_out if f"parcellations/{one}" in records]
     counts = [np.array(facts["confusion"], dtype=np.int64) for facts in found if "confusion" in facts]
     return np.sum(counts, axis=0) if counts else None
@@ -270,7 +282,7 @@ def _shown(value: Any) -> str:
 
 
 def _provenance(
-    store: BrainStore, brain: Brain, sections: tuple[Section, ...], mapped: Mapped, records: Mapping[str, Record]
+    brain: Brain, sections: tuple[Section, ...], mapped: Mapped, records: Mapping[str, Record]
 ) -> list[tuple[str, str]]:
     rows = [("brain", brain.brain_id), ("manifest and label table", brain.digest), ("embeddings", mapped.embedding)]
     if sections:
@@ -281,8 +293,7 @@ def _provenance(
         rows.append(("MLflow run of the training", mapped.model.run_id))
     if mapped.model_digest:
         rows.append(("model digest", mapped.model_digest))
-    for section in sections:
-        rows.append((f"scan {section.section_id}", records[f"sections/{section.section_id}"].inputs["scan"]))
+    rows += [(f"scan {one.section_id}", records[f"sections/{one.section_id}"].inputs["scan"]) for one in sections]
     return rows
 
 

@@ -53,7 +53,9 @@ def publish_section_table(brain: Brain, outcomes: Sequence[Outcome]) -> None:
         outcome = by_id.get(section.section_id)
         status = "excluded" if outcome is None else outcome.status
         reason = section.reason if outcome is None else outcome.reason
-        rows.append({"section": section.section_id, "number": section.section_number, "status": status, "reason": reason})
+        rows.append(
+            {"section": section.section_id, "number": section.section_number, "status": status, "reason": reason}
+        )
     create_table_artifact(rows, key=artifact_key("qc", brain.brain_id), description=f"Sections of {brain.brain_id}")
 
 
@@ -72,7 +74,9 @@ def configuration_tags(
 ) -> Configuration:
     """The settings that decide results, and the tags by which MLflow finds a brain's row again."""
     plain = {
-        name: value.model_dump(mode="json", exclude={"device", "batch_size", "rehash"}) if isinstance(value, BaseModel) else value
+        name: value.model_dump(mode="json", exclude={"device", "batch_size", "rehash"})
+        if isinstance(value, BaseModel)
+        else value
         for name, value in settings.items()
     }
     other = "decoder" if settings["head"] == "probe" else "probe"
@@ -110,7 +114,11 @@ def remember(
         record, _ = training_metrics(store, brain.brain_id, found.trained.name)
         metrics |= record.facts["scores"]
         metrics |= map_metrics(store, brain.brain_id, sections, found.trained.name, found.parcellation)
-        scores = {name: value for name, value in metrics.items() if "/" in name and not name.startswith(("sections", "tissue"))}
+        scores = {
+            name: value
+            for name, value in metrics.items()
+            if "/" in name and not name.startswith(("sections", "tissue"))
+        }
         parameters = train_settings.model_dump(mode="json")
         model = register_head(store, brain.brain_id, found.trained.digest, scores, parameters, ledger.open)
     if found.clusters is not None:

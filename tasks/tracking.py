@@ -55,7 +55,7 @@ def run_url(store: BrainStore, run_id: str) -> str:
 class BrainLedger:
     """The one MLflow run of a brain, configuration and input, opened only when something is made.
 
-    It is found again by its tags: a run that was killed goes on in the same row, a run that finds all current adds none.
+    It is found again by its tags: a run that was killed goes on in the same row, one that finds all current adds none.
     """
 
     def __init__(
@@ -109,7 +109,8 @@ def register_head(
 ) -> ModelVersion:
     """Make a trained head a version of its registered model, unless it is one already.
 
-    `parent` opens the run that the training's run hangs below, where there is one. The first version becomes the champion, a later one only if its held-out macro-F1 is higher.
+    `parent` opens the run that the training's run hangs below, where there is one. The first version becomes the
+    champion, a later one only if its held-out macro-F1 is higher.
     """
     client = _client(store)
     head = load_head(store.model_path(digest))

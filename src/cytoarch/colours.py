@@ -25,12 +25,12 @@ class ColourMap:
     """A linear map from embeddings to colours: standardise, project on three components, scale to [0, 1]."""
 
     mean: Float32
-    """(c,)"""
+    """(c,)."""
     projection: Float32
-    """(c, 3)"""
+    """(c, 3)."""
     low: Float32
     high: Float32
-    """(3,) the 1st and 99th percentiles of the projections, shown as 0 and 255"""
+    """(3,) the 1st and 99th percentiles of the projections, shown as 0 and 255."""
 
     @classmethod
     def fit(cls, samples: Iterable[Float32]) -> Self:
@@ -46,11 +46,14 @@ class ColourMap:
         signs = np.where(components.sum(axis=1) < 0, -1.0, 1.0)  # a component's sign is arbitrary: fix it
         projection = (components * signs[:, None]).T / spread[:, None]
         low, high = np.percentile((pool - mean) @ projection, (1, 99), axis=0)
-        return cls(*(np.asarray(part, dtype=np.float32) for part in (mean, projection, low, np.maximum(high, low + 1e-6))))
+        return cls(
+            *(np.asarray(part, dtype=np.float32) for part in (mean, projection, low, np.maximum(high, low + 1e-6)))
+        )
 
     def to_bytes(self) -> bytes:
         """The map as safetensors."""
-        return save({"mean": self.mean, "projection": self.projection, "low": self.low, "high": self.high})
+        content: bytes = save({"mean": self.mean, "projection": self.projection, "low": self.low, "high": self.high})
+        return content
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
@@ -58,13 +61,15 @@ class ColourMap:
         return cls(**load(content))
 
     def colours(self, embeddings: Float32) -> NDArray[np.uint8]:
-        """(c, y, x) -> (3, y, x) uint8"""
+        """(c, y, x) -> (3, y, x) uint8."""
         projected = np.einsum("cyx,ck->kyx", embeddings - self.mean[:, None, None], self.projection)
         unit = (projected - self.low[:, None, None]) / (self.high - self.low)[:, None, None]
         return np.asarray(np.clip(unit * 254 + 1.5, 1, 255), dtype=np.uint8)
 
 
-def write_colours(journal: Journal, embeddings: SectionEmbeddings, tissue: TissueMask, colour_map: ColourMap) -> dict[str, Any]:
+def write_colours(
+    journal: Journal, embeddings: SectionEmbeddings, tissue: TissueMask, colour_map: ColourMap
+) -> dict[str, Any]:
     """Write a section's colours as an image (3, y, x) uint8; cells outside tissue are black."""
     grid = embeddings.grid
     mask = tissue.on_grid(*grid, embeddings.token_um)
@@ -74,7 +79,11 @@ def write_colours(journal: Journal, embeddings: SectionEmbeddings, tissue: Tissu
         return colours * mask[y : y + height, x : x + width]
 
     pyramid = Pyramid(
-        (3, *grid), np.dtype(np.uint8), embeddings.token_um, "mean", levels=level_count(*grid),
+        (3, *grid),
+        np.dtype(np.uint8),
+        embeddings.token_um,
+        "mean",
+        levels=level_count(*grid),
         origin_um=embeddings.layers[0].levels[0].origin_um,
     )
     write_pyramid(journal, pyramid, read, name="pca", attributes={"omero": omero(3, True, (0.0, 255.0))})

@@ -41,7 +41,10 @@ def ready_sections(store: BrainStore, brain: Brain) -> tuple[Section, ...]:
     """The sections whose pixels, tissue and labels (where the manifest names any) are committed, in cutting order."""
 
     def ready(section: Section) -> bool:
-        products = [section_product(brain.brain_id, section.section_id), tissue_product(brain.brain_id, section.section_id)]
+        products = [
+            section_product(brain.brain_id, section.section_id),
+            tissue_product(brain.brain_id, section.section_id),
+        ]
         if section.labels:
             products.append(labels_product(brain.brain_id, section.section_id))
         return all(store.record(product) is not None for product in products)
@@ -89,7 +92,9 @@ def _fit(store: BrainStore, product: Product) -> bytes:
     return (store.path(product) / FIT_FILE).read_bytes()
 
 
-def tissue_on_tokens(store: BrainStore, brain_id: str, section_id: str, embeddings: SectionEmbeddings) -> NDArray[np.bool_]:
+def tissue_on_tokens(
+    store: BrainStore, brain_id: str, section_id: str, embeddings: SectionEmbeddings
+) -> NDArray[np.bool_]:
     """The tissue at the centres of a section's tokens (y, x)."""
     return open_tissue(store, brain_id, section_id).on_grid(*embeddings.grid, embeddings.token_um)
 

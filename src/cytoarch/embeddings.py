@@ -167,7 +167,9 @@ def write_embeddings(
         BandTarget(
             folder=layer,
             name=layer,
-            pyramid=Pyramid((d, *plan.grid), np.dtype(np.float16), cell_um, "mean", origin_um=(cell_um - image.pixel_size_um) / 2),
+            pyramid=Pyramid(
+                (d, *plan.grid), np.dtype(np.float16), cell_um, "mean", origin_um=(cell_um - image.pixel_size_um) / 2
+            ),
             channels=slice(int(stop - d), int(stop)),
             own_attributes=own,
         )
@@ -203,7 +205,7 @@ class SectionEmbeddings:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(y, x) tokens"""
+        """(y, x) tokens."""
         return self.layers[0].levels[0].size
 
     @property

@@ -23,6 +23,7 @@ from cytoarch.errors import StoreError
 RECORD_FORMAT = 1
 """Version of the record files; part of every fingerprint."""
 
+
 class Record(BaseModel):
     """What is committed for one product, and from what it was made."""
 
@@ -71,7 +72,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def flush_to_disk(path: Path) -> None:
-    """fsync a file or folder."""
+    """Fsync a file or folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -152,7 +153,9 @@ class Staging:
         for folder in sorted(path for path in self.path.rglob("*") if path.is_dir()):
             flush_to_disk(folder)
         flush_to_disk(self.path)
-        record = record.model_copy(update={"files": {f"{prefix}/{key}": self._seals[key] for key in sorted(self._seals)}})
+        record = record.model_copy(
+            update={"files": {f"{prefix}/{key}": self._seals[key] for key in sorted(self._seals)}}
+        )
         write_atomically(self._record_path, record.model_dump_json(indent=1).encode())
         return record
 

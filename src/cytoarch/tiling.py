@@ -81,7 +81,7 @@ def blending_window(kind: WindowKind, tile_px: int, cell_px: int = 1, halo_px: i
     centre = (np.arange(n) + 0.5) * cell_px - tile_px / 2
     if kind == "core":
         inside = (np.abs(centre) < tile_px / 2 - halo_px).astype(np.float32)
-        return np.outer(inside, inside).astype(np.float32)
+        return np.asarray(np.outer(inside, inside), dtype=np.float32)
     if kind == "radial":
         radius = np.hypot(centre[:, None], centre[None]) / (tile_px / 2)
         weights = 0.5 * (1 + np.cos(np.pi * np.minimum(radius, 1)))
@@ -91,7 +91,7 @@ def blending_window(kind: WindowKind, tile_px: int, cell_px: int = 1, halo_px: i
     else:
         hann = 0.5 * (1 + np.cos(np.pi * centre / (tile_px / 2)))
         weights = np.outer(hann, hann)
-    return np.maximum(weights, FLOOR).astype(np.float32)
+    return np.asarray(np.maximum(weights, FLOOR), dtype=np.float32)
 
 
 def partition(height: int, width: int, edge: int) -> Iterator[tuple[int, int, int, int]]:

@@ -1,4 +1,9 @@
-"""Where a section holds tissue, from a coarse overview: Otsu's threshold with the polarity read from the border."""
+"""Where a section holds tissue, from a coarse overview: Otsu's threshold, with the polarity read from the border.
+
+Otsu separates the two largest populations. Where densely stained cortex stands against pale white matter and the slide
+together, the slide is separated from the pale tissue by a second threshold, if the rest clearly holds two populations
+and the image's border lies in one of them.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +18,17 @@ from skimage.morphology import remove_small_holes, remove_small_objects
 
 from cytoarch.errors import SectionError
 from cytoarch.images.ngff import image_label
-from cytoarch.images.pyramids import Journal, Pyramid, write_group, write_pyramid
+from cytoarch.images.pyramids import Journal, Pyramid, ReadWindow, write_group, write_pyramid
 from cytoarch.images.views import Float32, StoredImage
 
 Mask = NDArray[np.bool_]
 Polarity = Literal["dark", "bright"]
 
 TISSUE_VERSION = 1
+BIMODAL = 0.8
+"""Share of the variance that two populations must explain (one Gaussian gives 0.64, a uniform one 0.75)."""
+PALE_CONTRAST = 0.1
+"""Least contrast of pale tissue against the slide, relative to that of dense tissue."""
 
 
 class TissueSettings(BaseModel):
@@ -33,7 +42,9 @@ class TissueSettings(BaseModel):
     polarity: Literal["auto", "dark", "bright"] = Field(
         default="auto", description="Tissue against the slide: dark (brightfield), bright (fluorescence), or auto."
     )
-    smallest_mm2: float = Field(default=0.05, ge=0, le=100, description="Pieces and holes below this are ignored (mm2).")
+    smallest_mm2: float = Field(
+        default=0.05, ge=0, le=100, description="Pieces and holes below this are ignored (mm2)."
+    )
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,7 @@ class Tissue:
     """The tissue of a section on its overview grid."""
 
     mask: Mask
-    """(y, x)"""
+    """(y, x)."""
     pixel_size_um: float
     polarity: Polarity
     threshold: float
@@ -62,20 +73,37 @@ def find_tissue(grey: Float32, pixel_size_um: float, settings: TissueSettings) -
 
     The slide is taken to be what most of the image's border shows. Raises SectionError if the overview is flat.
     """
-    smooth = gaussian(grey, sigma=1.0, preserve_range=True)
+    smooth = np.asarray(gaussian(grey, sigma=1.0, preserve_range=True), dtype=np.float32)
     if float(np.ptp(smooth)) < 1e-6:
         raise SectionError("the scan is one flat grey: there is no tissue to find; check the scan")
     threshold = float(threshold_otsu(smooth))
-    above = smooth > threshold
-    border = np.concatenate([above[0], above[-1], above[:, 0], above[:, -1]])
-    auto: Polarity = "dark" if border.mean() > 0.5 else "bright"
+    border = np.concatenate([smooth[0], smooth[-1], smooth[:, 0], smooth[:, -1]])
+    auto: Polarity = "dark" if (border > threshold).mean() > 0.5 else "bright"
     polarity: Polarity = auto if settings.polarity == "auto" else settings.polarity
-    mask = above if polarity == "bright" else ~above
+    sign = 1.0 if polarity == "bright" else -1.0  # with this sign, tissue is above the threshold
+    threshold = sign * _pale_tissue_threshold(sign * smooth, sign * threshold, sign * border)
+    mask = sign * smooth > sign * threshold
     smallest_px = int(settings.smallest_mm2 / (pixel_size_um / 1000) ** 2)
     if smallest_px > 1:
         mask = remove_small_objects(mask, max_size=smallest_px)
         mask = remove_small_holes(mask, max_size=smallest_px)
     return Tissue(mask, pixel_size_um, polarity, threshold)
+
+
+def _pale_tissue_threshold(values: Float32, threshold: float, border: Float32) -> float:
+    """A lower threshold that takes in pale tissue, or the one given where there is no sign of any."""
+    rest = values[values <= threshold]
+    if float(np.ptp(rest)) < 1e-6:
+        return threshold
+    second = float(threshold_otsu(rest))
+    pale, slide = rest[rest > second], rest[rest <= second]
+    if not len(pale) or not len(slide):
+        return threshold
+    shares = len(pale) / len(rest), len(slide) / len(rest)
+    explained = shares[0] * shares[1] * (pale.mean() - slide.mean()) ** 2 / rest.var()
+    contrast = (pale.mean() - slide.mean()) / (values[values > threshold].mean() - slide.mean())
+    on_slide = float((border <= second).mean())
+    return second if explained > BIMODAL and contrast > PALE_CONTRAST and on_slide > 0.9 else threshold
 
 
 def overview(image: StoredImage, pixel_size_um: float) -> tuple[Float32, float]:
@@ -92,7 +120,10 @@ def overview(image: StoredImage, pixel_size_um: float) -> tuple[Float32, float]:
     plane = np.asarray(view.level.array, dtype=np.float32)
     plane = plane.mean(axis=0) if plane.ndim == 3 else plane
     plane = np.asarray(ndimage.uniform_filter(plane, size=int(ratio), mode="nearest"))
-    at = [np.minimum(((np.arange(n) + 0.5) * ratio).astype(int), m - 1) for n, m in zip((view.height, view.width), plane.shape, strict=True)]
+    at = [
+        np.minimum(((np.arange(n) + 0.5) * ratio).astype(int), m - 1)
+        for n, m in zip((view.height, view.width), plane.shape, strict=True)
+    ]
     return np.asarray(plane[np.ix_(*at)], dtype=np.float32), size_um
 
 
@@ -106,10 +137,12 @@ def write_tissue(journal: Journal, grey: Float32, tissue: Tissue) -> None:
     write_pyramid(journal, overview_pyramid, _window(shown), name="overview")
     write_group(journal, "labels", {"ome": {"version": "0.5", "labels": ["tissue"]}})
     label = image_label({1: "tissue"}, {1: (255, 170, 0)})
-    write_pyramid(journal, mask_pyramid, _window(mask), name="tissue", folder="labels/tissue", attributes={"image-label": label})
+    write_pyramid(
+        journal, mask_pyramid, _window(mask), name="tissue", folder="labels/tissue", attributes={"image-label": label}
+    )
 
 
-def _window(plane: NDArray[np.uint8]):  # type: ignore[no-untyped-def]
+def _window(plane: NDArray[np.uint8]) -> ReadWindow:
     return lambda y, x, height, width: plane[y : y + height, x : x + width]
 
 

@@ -39,11 +39,11 @@ class Clustering:
     """k-means on standardised embeddings."""
 
     mean: Float32
-    """(c,)"""
+    """(c,)."""
     spread: Float32
-    """(c,)"""
+    """(c,)."""
     centres: Float32
-    """(k, c), standardised; ordered by their first principal component, so that numbers follow the main gradient"""
+    """(k, c), standardised; ordered by their first principal component, so that numbers follow the main gradient."""
 
     @classmethod
     def fit(cls, samples: Iterable[Float32], settings: ClusterSettings) -> Self:
@@ -60,14 +60,15 @@ class Clustering:
         return cls(mean, spread, centres[np.argsort(centres @ axis)].astype(np.float32))
 
     def assign(self, embeddings: Float32) -> Int64:
-        """(n, c) -> nearest cluster (n,), from 0"""
+        """(n, c) -> nearest cluster (n,), from 0."""
         scaled = (embeddings - self.mean) / self.spread
         distances = (self.centres**2).sum(axis=1) - 2 * scaled @ self.centres.T
         return np.asarray(distances.argmin(axis=1), dtype=np.int64)
 
     def to_bytes(self) -> bytes:
         """The clustering as safetensors."""
-        return save({"mean": self.mean, "spread": self.spread, "centres": self.centres})
+        content: bytes = save({"mean": self.mean, "spread": self.spread, "centres": self.centres})
+        return content
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
@@ -78,7 +79,7 @@ class Clustering:
 def write_clusters(
     journal: Journal, embeddings: SectionEmbeddings, tissue: TissueMask, clustering: Clustering
 ) -> dict[str, Any]:
-    """Write a section's clusters as a label image (y, x) on the token grid: cluster i has value i + 1, 0 is no tissue."""
+    """Write a section's clusters as a label image (y, x) on the token grid: value i + 1 is cluster i, 0 no tissue."""
     grid = embeddings.grid
     mask = tissue.on_grid(*grid, embeddings.token_um)
     count = len(clustering.centres)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from transformers import AutoBackbone, AutoConfig
 
+from cytoarch.digests import content_digest, hash_file
 from cytoarch.encoders.protocol import TileShape
 from cytoarch.errors import ModelError
-from cytoarch.digests import content_digest, hash_file
 
 Float32 = NDArray[np.float32]
 Precision = Literal["fp32", "bf16"]
@@ -69,7 +69,9 @@ def check_folder(folder: Path) -> dict[str, Any]:
         advice = f"; {', '.join(pickles)} would have to be unpickled, which is refused" if pickles else ""
         raise ModelError(f"{folder}: config.json and *.safetensors are needed, found {shown}{advice}")
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).to_dict()
+        config: dict[str, Any] = AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        ).to_dict()
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: config.json cannot be read as a model's ({error})") from None
     if config.get("model_type") not in MODEL_TYPES:
@@ -112,7 +114,7 @@ class Dinov3Encoder:
         """One layer a requested block, named by its 1-based number."""
         return tuple(f"block-{block:02d}" for block in self.blocks)
 
-    def dims(self, channels: int) -> tuple[int, ...]:
+    def dims(self, channels: int) -> tuple[int, ...]:  # noqa: ARG002 - the protocol passes it
         """The width of the model, whatever the channels."""
         return (self.width,) * len(self.blocks)
 

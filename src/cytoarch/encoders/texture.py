@@ -2,7 +2,7 @@
 
 Intensity, edge strength and the two Hessian eigenvalues (bright and dark blobs and ridges) at each scale, as
 `skimage.feature.multiscale_basic_features` gives them, on the image and on two coarser copies of it, plus the local
-contrast at the finest scale. Reaches from 1 to 16 pixels; nothing is learned, so it serves any stain at once.
+contrast at the finest scale. Sigmas reach from 1 to 64 pixels; nothing is learned, so it serves any stain at once.
 """
 
 import hashlib
@@ -20,21 +20,21 @@ from cytoarch.encoders.protocol import TileShape
 Float32 = NDArray[np.float32]
 
 TOKEN_PX = 4
-OCTAVES = ((1, (1.0, 2.0)), (4, (1.0, 2.0)), (16, (1.0,)))
+OCTAVES = ((1, (1.0,)), (4, (1.0, 2.0)), (16, (1.0, 2.0, 4.0)))
 """(reduction, sigmas in reduced pixels)"""
-HALO_PX = 128
-"""Reach of the coarsest filter: 4 sigma, the Hessian's differences and the interpolation, in 16 px cells, rounded up."""
+HALO_PX = 320
+"""Reach of the coarsest filter: 4 sigma and the Hessian's differences, 19 cells of 16 px, rounded up."""
 
 
 @dataclass(frozen=True)
 class TextureEncoder:
-    """Multi-scale filter bank; `dims(c)` = 22 c. Tokens of 4 px; tiles must be multiples of 16 px."""
+    """Multi-scale filter bank; `dims(c)` = 26 c. Tokens of 4 px; tiles must be multiples of 16 px."""
 
     encoder_id: str = "texture"
     pixel_size_um: float | None = None
     colour: bool = False
     layers: tuple[str, ...] = ("bank",)
-    tiles: TileShape = TileShape(tile_px=1024, token_px=TOKEN_PX, halo_px=HALO_PX)
+    tiles: TileShape = TileShape(tile_px=2048, token_px=TOKEN_PX, halo_px=HALO_PX)
 
     @property
     def digest(self) -> str:
@@ -42,16 +42,16 @@ class TextureEncoder:
         return hashlib.sha256(inspect.getsource(sys.modules[__name__]).encode()).hexdigest()
 
     def dims(self, channels: int) -> tuple[int, ...]:
-        """22 features a channel."""
+        """26 features a channel."""
         return (channels * (2 + sum(4 * len(sigmas) for _, sigmas in OCTAVES)),)
 
     def encode(self, tiles: Float32) -> list[Float32]:
-        """(b, c, T, T) float32 in [0, 1] -> one layer (b, 22 c, T/4, T/4) float32."""
+        """(b, c, T, T) float32 in [0, 1] -> one layer (b, 26 c, T/4, T/4) float32."""
         return [np.stack([np.concatenate([_bank(plane) for plane in tile]) for tile in tiles])]
 
 
 def _bank(plane: Float32) -> Float32:
-    """(T, T) -> (22, T/4, T/4)"""
+    """(T, T) -> (26, T/4, T/4)."""
     mean = block_reduce(plane, (TOKEN_PX, TOKEN_PX), np.mean)
     square = block_reduce(plane**2, (TOKEN_PX, TOKEN_PX), np.mean)
     contrast = np.sqrt(np.maximum(square - mean**2, 0))
@@ -59,7 +59,7 @@ def _bank(plane: Float32) -> Float32:
     for reduction, sigmas in OCTAVES:
         reduced = block_reduce(plane, (reduction, reduction), np.mean) if reduction > 1 else plane
         for sigma in sigmas:
-            at_sigma = multiscale_basic_features(reduced, sigma_min=sigma, sigma_max=sigma, num_sigma=1, num_workers=1)
+            at_sigma = multiscale_basic_features(reduced, sigma_min=sigma, sigma_max=sigma, num_sigma=1, workers=1)
             features.append(_on_tokens(np.moveaxis(at_sigma, -1, 0), reduction))
     return np.concatenate(features).astype(np.float32)
 

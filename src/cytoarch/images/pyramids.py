@@ -16,8 +16,8 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from cytoarch.errors import ScanError
 from cytoarch.digests import canonical_json
+from cytoarch.errors import ScanError
 from cytoarch.images.ngff import NGFF_VERSION, multiscales
 from cytoarch.tiling import partition
 
@@ -51,32 +51,12 @@ class Journal(Protocol):
         """Write and enter a small file."""
 
 
-class DirectJournal:
-    """A journal for images outside the store, such as a phantom's: every file is written, none is remembered."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def has(self, key: str) -> bool:
-        """Never: everything is written again."""
-        return False
-
-    def seal(self, key: str) -> None:
-        """Nothing to remember."""
-
-    def write(self, key: str, content: bytes) -> None:
-        """Write a small file."""
-        target = self.path / key
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
-
-
 @dataclass(frozen=True)
 class Pyramid:
     """The layout of a pyramid: what is written where, decided before any pixel is read."""
 
     shape: tuple[int, ...]
-    """(c, y, x) or (y, x) of level 0"""
+    """(c, y, x) or (y, x) of level 0."""
     dtype: np.dtype[Any]
     pixel_size_um: float
     reduction: Reduction
@@ -146,7 +126,7 @@ def halve_mode(block: Array) -> Array:
     """The most frequent of every 2 x 2 label values; ties go to the first in reading order. Shapes as `halve_mean`."""
     four = np.stack([_quarter(_evened(block), i) for i in range(4)])
     votes = (four[:, None] == four[None]).sum(axis=1)
-    return np.take_along_axis(four, votes.argmax(axis=0)[None], axis=0)[0]
+    return np.asarray(np.take_along_axis(four, votes.argmax(axis=0)[None], axis=0)[0])
 
 
 def _evened(block: Array) -> Array:
@@ -362,7 +342,9 @@ class _Writer:
     def _below(self, level: int, row: int, column: int) -> list[tuple[int, int]]:
         """The shards of the level below that make up a shard."""
         rows, columns = self._grid(level - 1)
-        return [(r, c) for r in (2 * row, 2 * row + 1) for c in (2 * column, 2 * column + 1) if r < rows and c < columns]
+        return [
+            (r, c) for r in (2 * row, 2 * row + 1) for c in (2 * column, 2 * column + 1) if r < rows and c < columns
+        ]
 
     def _finished(self, level: int, row: int, column: int) -> bool:
         """Whether an earlier run finished the shard and everything below it."""

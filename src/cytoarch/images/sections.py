@@ -75,7 +75,12 @@ def write_section(journal: Journal, scan_path: Path, section: Section, on_progre
 
 
 def write_labels(
-    journal: Journal, label_path: Path, section: Section, table: LabelTable, shape: tuple[int, int], pixel_size_um: float
+    journal: Journal,
+    label_path: Path,
+    section: Section,
+    table: LabelTable,
+    shape: tuple[int, int],
+    pixel_size_um: float,
 ) -> dict[str, Any]:
     """Write a label image as the `labels` group of its section, with as many levels as the image has.
 

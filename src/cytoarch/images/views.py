@@ -1,6 +1,5 @@
 """Images in the store, read at any pixel size: the right pyramid level, brought to exactly the size asked for."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -25,7 +24,7 @@ class Level:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(y, x)"""
+        """(y, x)."""
         return int(self.array.shape[-2]), int(self.array.shape[-1])
 
 
@@ -138,7 +137,10 @@ class _Weights:
 
 
 def _interpolate(block: Float32, weights: _Weights, axis: int) -> Float32:
-    if not weights.fraction.any() and (weights.lower == np.arange(weights.first, weights.first + len(weights.lower))).all():
+    if (
+        not weights.fraction.any()
+        and (weights.lower == np.arange(weights.first, weights.first + len(weights.lower))).all()
+    ):
         return np.take(block, weights.lower - weights.first, axis=axis)
     fraction = weights.fraction[:, None] if axis == -2 else weights.fraction
     lower = np.take(block, weights.lower - weights.first, axis=axis)
@@ -159,14 +161,16 @@ def mirrored(indices: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     return np.where(folded < size, folded, period - folded)
 
 
-def intensity_range(image: StoredImage, low: float = 0.5, high: float = 99.5, max_pixels: int = 4_000_000) -> list[list[float]]:
+def intensity_range(
+    image: StoredImage, low: float = 0.5, high: float = 99.5, max_pixels: int = 4_000_000
+) -> list[list[float]]:
     """Per channel the `low` and `high` percentiles of the finest level of at most `max_pixels` pixels.
 
     Constant channels get a range of one grey value, so that dividing by it is safe.
     """
     level = next((one for one in image.levels if one.size[0] * one.size[1] <= max_pixels), image.levels[-1])
     pixels = np.asarray(level.array)
-    planes: Sequence[Array] = pixels if pixels.ndim == 3 else [pixels]
+    planes = pixels if pixels.ndim == 3 else pixels[None]
     ranges = []
     for plane in planes:
         bounds = np.percentile(plane, (low, high))

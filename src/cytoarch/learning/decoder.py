@@ -44,9 +44,9 @@ class FusionNetwork(nn.Module):
         self.register_buffer("spread", torch.ones(sum(dims)))
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """(b, sum d, y, x) -> logits (b, k, y u, x u)"""
+        """(b, sum d, y, x) -> logits (b, k, y u, x u)."""
         scaled = (embeddings - self.mean[:, None, None]) / self.spread[:, None, None]
-        maps = [branch(part) for branch, part in zip(self.branches, scaled.split(self.dims, dim=1), strict=True)]
+        maps = [branch(part) for branch, part in zip(self.branches, torch.split(scaled, self.dims, dim=1), strict=True)]
         fused = torch.cat(maps, dim=1)
         if self.cells_per_token > 1:
             fused = functional.interpolate(
@@ -80,9 +80,10 @@ class Decoder:
         return {name: tensor.detach().cpu().numpy() for name, tensor in self.network.state_dict().items()}
 
     def probabilities(self, embeddings: Float32) -> Float32:
-        """(b, c, y, x) -> (b, k, y u, x u), sums to 1 over k"""
+        """(b, c, y, x) -> (b, k, y u, x u), sums to 1 over k."""
         with torch.inference_mode():
-            return self.network(torch.from_numpy(embeddings)).softmax(dim=1).numpy()
+            result: Float32 = self.network(torch.from_numpy(embeddings)).softmax(dim=1).numpy()
+        return result
 
 
 @dataclass(frozen=True)

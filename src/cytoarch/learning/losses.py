@@ -1,6 +1,5 @@
 """Losses of the decoder over labelled cells only."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 

@@ -25,9 +25,9 @@ class Probe:
 
     card: HeadCard
     weight: Float32
-    """(k, c), the standardisation folded in"""
+    """(k, c), the standardisation folded in."""
     bias: Float32
-    """(k,)"""
+    """(k,)."""
 
     @classmethod
     def from_tensors(cls, card: HeadCard, tensors: Mapping[str, Float32]) -> Self:
@@ -43,7 +43,7 @@ class Probe:
         return {"weight": self.weight, "bias": self.bias}
 
     def probabilities(self, embeddings: Float32) -> Float32:
-        """(b, c, y, x) -> (b, k, y, x), sums to 1 over k"""
+        """(b, c, y, x) -> (b, k, y, x), sums to 1 over k."""
         b, c, y, x = embeddings.shape
         logits = self.weight @ embeddings.reshape(b, c, y * x) + self.bias[:, None]
         logits -= logits.max(axis=1, keepdims=True)

@@ -35,15 +35,21 @@ def targets_on_grid(labels: Level, classes: Sequence[LabelClass], grid: tuple[in
     if not classes:
         return targets
     for y, x, height, width in partition(*grid, _WINDOW_CELLS):
-        vote = _majority if cell_um > labels.pixel_size_um else _nearest
-        targets[y : y + height, x : x + width] = vote(labels, lookup, len(classes), (y, x, height, width), cell_um)
+        window = (y, x, height, width)
+        if cell_um > labels.pixel_size_um:
+            cells = _majority(labels, lookup, len(classes), window, cell_um)
+        else:
+            cells = _nearest(labels, lookup, window, cell_um)
+        targets[y : y + height, x : x + width] = cells
     return targets
 
 
 def _majority(labels: Level, lookup: Int64, count: int, window: tuple[int, int, int, int], cell_um: float) -> Int64:
     y, x, height, width = window
     ratio = cell_um / labels.pixel_size_um
-    rows, columns = (_pixels_in(first, n, ratio, size) for first, n, size in zip((y, x), (height, width), labels.size, strict=True))
+    rows, columns = (
+        _pixels_in(first, n, ratio, size) for first, n, size in zip((y, x), (height, width), labels.size, strict=True)
+    )
     if rows.stop <= rows.start or columns.stop <= columns.start:
         return np.full((height, width), UNLABELLED, dtype=np.int64)
     block = lookup[np.asarray(labels.array[rows.start : rows.stop, columns.start : columns.stop])]
@@ -55,7 +61,7 @@ def _majority(labels: Level, lookup: Int64, count: int, window: tuple[int, int, 
     votes = votes.reshape(height, width, count)
     most = votes.max(axis=-1)
     winners = (votes == most[..., None]).sum(axis=-1)
-    return np.where((most > 0) & (winners == 1), votes.argmax(axis=-1), UNLABELLED)
+    return np.asarray(np.where((most > 0) & (winners == 1), votes.argmax(axis=-1), UNLABELLED))
 
 
 def _pixels_in(first: int, count: int, ratio: float, size: int) -> range:
@@ -65,7 +71,7 @@ def _pixels_in(first: int, count: int, ratio: float, size: int) -> range:
     return range(min(max(start, 0), size), min(max(stop, 0), size))
 
 
-def _nearest(labels: Level, lookup: Int64, count: int, window: tuple[int, int, int, int], cell_um: float) -> Int64:
+def _nearest(labels: Level, lookup: Int64, window: tuple[int, int, int, int], cell_um: float) -> Int64:
     y, x, height, width = window
     ratio = cell_um / labels.pixel_size_um
     rows, columns = (

@@ -99,7 +99,11 @@ class Score:
                 "support": int(per_class.support[i]),
                 **{
                     name: None if np.isnan(values[i]) else round(float(values[i]), 6)
-                    for name, values in (("precision", per_class.precision), ("recall", per_class.recall), ("f1", per_class.f1))
+                    for name, values in (
+                        ("precision", per_class.precision),
+                        ("recall", per_class.recall),
+                        ("f1", per_class.f1),
+                    )
                 },
             }
             for i, one in enumerate(classes)
@@ -191,7 +195,7 @@ def sample_tokens(
         for one in range(len(classes)):
             at = np.flatnonzero(targets == one)
             chosen.flat[rng.permutation(at)[:per_class]] = True
-        for y, x, height, width in partition(*targets.shape, section.embeddings.chunk):
+        for y, x, height, width in partition(targets.shape[0], targets.shape[1], section.embeddings.chunk):
             inside = chosen[y : y + height, x : x + width]
             if inside.any():
                 found.append(section.embeddings.read(y, x, height, width)[:, inside].T)

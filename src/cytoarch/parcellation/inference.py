@@ -34,7 +34,10 @@ class ParcellateSettings(BaseModel):
     overlap: float = Field(default=0.5, ge=0.5, le=0.9, description="Share of a tile that the next one covers again.")
     window: Literal["radial", "gauss", "hann"] = Field(default="radial", description="Weights of overlapping tiles.")
     level: int | None = Field(
-        default=None, ge=0, le=20, description="Pyramid level of the label maps; blank: closest to the model's own grid."
+        default=None,
+        ge=0,
+        le=20,
+        description="Pyramid level of the label maps; blank: closest to the model's own grid.",
     )
 
 
@@ -46,8 +49,10 @@ class ParcellationPlan:
     window: Float32
 
     @classmethod
-    def of(cls, head: Head, encoder: Encoder, height: int, width: int, overlap: float, window: WindowKind) -> "ParcellationPlan":
-        """Tiles of the encoder's size (512 px where its reach is finite), margin a quarter, step at most half a tile."""
+    def of(
+        cls, head: Head, encoder: Encoder, height: int, width: int, overlap: float, window: WindowKind
+    ) -> "ParcellationPlan":
+        """Tiles of the encoder's size (512 px where its reach is finite), a quarter of margin, steps of half a tile."""
         shape = encoder.tiles
         tile = (head.card.embedding.tile_px or shape.tile_px) if shape.halo_px is None else DEFAULT_TILE_PX
         grid = max(16, shape.token_px)  # filter banks reduce by up to 16 px; tiles must agree on those cells
@@ -66,11 +71,13 @@ def probability_bands(
     batch_size: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[int, Float32]]:
-    """Blended class probabilities of a section, the encoder seeing every tile, as bands (first cell row, (k, rows, gx)).
+    """Class probabilities of a section, the encoder seeing every tile, blended: bands (first cell row, (k, rows, gx)).
 
     Cells of tiles without tissue get equal probabilities; they are outside tissue and never shown.
     """
-    layout = ParcellationPlan.of(head, encoder, reader.view.height, reader.view.width, settings.overlap, settings.window)
+    layout = ParcellationPlan.of(
+        head, encoder, reader.view.height, reader.view.width, settings.overlap, settings.window
+    )
     classes = len(head.card.classes)
 
     def compute(tiles: Float32) -> Float32:
@@ -100,7 +107,7 @@ def write_probabilities(
     batch_size: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Write a section's probabilities (k + 1, y, x) float32 on the head's output grid: outside tissue, then the classes.
+    """Write a section's probabilities (k + 1, y, x) float32 on the head's grid: outside tissue, then the classes.
 
     They sum to 1; outside tissue channel 0 is 1, inside it is 0. With `embeddings` the head starts from them;
     without, the encoder sees every tile anew.
@@ -123,7 +130,10 @@ def write_probabilities(
             yield row, np.concatenate([(~inside)[None].astype(np.float32), band * inside])
 
     pyramid = Pyramid(
-        (len(head.card.classes) + 1, *grid), np.dtype(np.float32), cell_um, "mean",
+        (len(head.card.classes) + 1, *grid),
+        np.dtype(np.float32),
+        cell_um,
+        "mean",
         origin_um=(cell_um - image.pixel_size_um) / 2,
     )
     names = ["outside tissue", *(one.name for one in head.card.classes)]

@@ -77,8 +77,12 @@ def write_parcellation(
         return smooth_probabilities(block, settings.weight)[:, y - y0 : y - y0 + h, x - x0 : x - x0 + w]
 
     pyramid = Pyramid(
-        tuple(source.array.shape), np.dtype(np.float32), source.pixel_size_um, "mean",
-        levels=levels, origin_um=source.origin_um,
+        tuple(source.array.shape),
+        np.dtype(np.float32),
+        source.pixel_size_um,
+        "mean",
+        levels=levels,
+        origin_um=source.origin_um,
     )
     write_pyramid(journal, pyramid, smoothed, name=name, own_attributes=probabilities.attributes)
     target = image.levels[label_level(image, source.pixel_size_um, level)]
@@ -88,25 +92,25 @@ def write_parcellation(
     value_of_channel = np.array([0, *values], dtype=dtype)
 
     def labels(y: int, x: int, h: int, w: int) -> NDArray[Any]:
-        return value_of_channel[view.read(y, x, h, w).argmax(axis=0)]
+        return np.asarray(value_of_channel[view.read(y, x, h, w).argmax(axis=0)])
 
     grid = target.size
-    label_pyramid = Pyramid(
-        grid, dtype, target.pixel_size_um, "mode", levels=levels, origin_um=target.origin_um
-    )
+    label_pyramid = Pyramid(grid, dtype, target.pixel_size_um, "mode", levels=levels, origin_um=target.origin_um)
     colours = dict(zip(values, class_colours(classes), strict=True))
     names = {value: one.name for value, one in zip(values, classes, strict=True)}
     write_group(journal, "labels", {"ome": {"version": "0.5", "labels": [name]}})
     write_pyramid(
-        journal, label_pyramid, labels, name=name, folder=f"labels/{name}",
+        journal,
+        label_pyramid,
+        labels,
+        name=name,
+        folder=f"labels/{name}",
         attributes={"image-label": image_label(names, colours)},
     )
     return {"pixel_size_um": target.pixel_size_um, "grid": list(grid)}
 
 
-def score_label_map(
-    label_map: StoredImage, labels: Level, classes: Sequence[LabelClass]
-) -> NDArray[np.int64]:
+def score_label_map(label_map: StoredImage, labels: Level, classes: Sequence[LabelClass]) -> NDArray[np.int64]:
     """Confusion (k + 1, k + 1) of a label map against a label image: outside tissue first, then the classes."""
     drawn = label_map.levels[0]
     truth = targets_on_grid(labels, classes, drawn.size, drawn.pixel_size_um)

@@ -32,11 +32,31 @@ class AreaProfile:
 
 
 AREAS = (
-    AreaProfile("A1", (0.10, 0.10, 0.25, 0.22, 0.15, 0.18), (0.5, 6.0, 3.4, 9.5, 2.2, 3.2), (4.0, 5.0, 6.5, 4.5, 7.5, 6.0)),
-    AreaProfile("A2", (0.12, 0.12, 0.34, 0.05, 0.20, 0.17), (0.5, 5.0, 2.8, 3.2, 2.6, 2.4), (4.0, 5.5, 8.0, 5.5, 11.0, 7.0)),
-    AreaProfile("A3", (0.14, 0.08, 0.20, 0.10, 0.30, 0.18), (0.5, 8.5, 3.6, 5.5, 4.6, 1.6), (4.0, 4.5, 6.0, 5.0, 6.5, 8.0)),
-    AreaProfile("A4", (0.20, 0.16, 0.16, 0.14, 0.12, 0.22), (0.5, 3.6, 5.6, 6.5, 1.4, 5.2), (4.0, 7.5, 5.0, 4.5, 10.0, 4.5)),
-)  # fmt: skip
+    AreaProfile(
+        "A1",
+        thickness=(0.10, 0.10, 0.25, 0.22, 0.15, 0.18),
+        density=(0.5, 6.0, 3.4, 9.5, 2.2, 3.2),
+        radius_um=(4.0, 5.0, 6.5, 4.5, 7.5, 6.0),
+    ),
+    AreaProfile(
+        "A2",
+        thickness=(0.12, 0.12, 0.34, 0.05, 0.20, 0.17),
+        density=(0.5, 5.0, 2.8, 3.2, 2.6, 2.4),
+        radius_um=(4.0, 5.5, 8.0, 5.5, 11.0, 7.0),
+    ),
+    AreaProfile(
+        "A3",
+        thickness=(0.14, 0.08, 0.20, 0.10, 0.30, 0.18),
+        density=(0.5, 8.5, 3.6, 5.5, 4.6, 1.6),
+        radius_um=(4.0, 4.5, 6.0, 5.0, 6.5, 8.0),
+    ),
+    AreaProfile(
+        "A4",
+        thickness=(0.20, 0.16, 0.16, 0.14, 0.12, 0.22),
+        density=(0.5, 3.6, 5.6, 6.5, 1.4, 5.2),
+        radius_um=(4.0, 7.5, 5.0, 4.5, 10.0, 4.5),
+    ),
+)
 WHITE_DENSITY, WHITE_RADIUS_UM = 1.1, 3.0
 
 
@@ -52,7 +72,9 @@ class SectionTruth:
     """0 at the pial surface to 1 at the white matter; NaN elsewhere"""
 
 
-def section_truth(height: int, width: int, pixel_size_um: float, progress: float, rng: np.random.Generator) -> SectionTruth:
+def section_truth(
+    height: int, width: int, pixel_size_um: float, progress: float, rng: np.random.Generator
+) -> SectionTruth:
     """The anatomy of the section at `progress` (0-1) along the brain."""
     ys, xs = np.mgrid[:height, :width].astype(np.float64)
     bulge = 0.80 + 0.20 * np.sin(np.pi * (0.15 + 0.7 * progress))
@@ -99,4 +121,4 @@ def stain(truth: SectionTruth, pixel_size_um: float, rng: np.random.Generator) -
     gain, offset = rng.normal(1.0, 0.05), rng.normal(0, 0.01)
     rows = np.linspace(-1, 1, truth.area.shape[0])[:, None]
     light = 238 * (1 + 0.02 * rng.normal() * rows) * np.exp(-np.maximum(gain * absorbance + offset, 0))
-    return np.clip(light + rng.normal(0, 2.0, light.shape), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(light + rng.normal(0, 2.0, light.shape), 0, 255), dtype=np.uint8)

@@ -46,7 +46,7 @@ def _white(image: StoredImage) -> float:
 
 def outlined(picture: Picture, tissue: TissueMask, size_um: float) -> Picture:
     """The picture with the border of the tissue drawn on it."""
-    mask = tissue.on_grid(*picture.shape[:2], size_um)
+    mask = tissue.on_grid(picture.shape[0], picture.shape[1], size_um)
     result = picture.copy()
     result[find_boundaries(mask, mode="thick")] = OUTLINE
     return result
