@@ -1,6 +1,5 @@
 """Clusters of a brain's embeddings."""
 
-
 from prefect import flow
 
 from cytoarch.contents import pick_embedding, ready_sections

@@ -1,6 +1,5 @@
 """Sections of a brain into embeddings."""
 
-
 from prefect import flow
 
 from cytoarch.contents import ready_sections

@@ -1,6 +1,5 @@
 """Scans of a brain into the store."""
 
-
 from prefect import flow
 
 from cytoarch.anatomy.tissue import TissueSettings

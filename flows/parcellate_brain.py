@@ -1,6 +1,5 @@
 """A head applied to every section of a brain."""
 
-
 from prefect import flow
 
 from cytoarch.contents import open_head, ready_sections

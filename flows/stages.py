@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from prefect import Flow, Task
 from prefect.client.schemas.objects import State
@@ -112,15 +112,13 @@ def without(sections: Sequence[Section], failed: dict[str, str]) -> tuple[Sectio
     return tuple(section for section in sections if section.section_id not in failed)
 
 
-def final_state(summary: Summary) -> Any:
+def final_state(summary: Summary) -> Summary:
     """The state a flow ends in: Completed, its name saying how many sections failed, or that all was current.
 
-    Typed as Any since a flow that returns it is, to its caller, one that returns the summary.
+    Typed as the summary in it, since that is what a flow that returns the state gives its caller.
     """
     count = len(summary.failed)
-    if count:
-        name = f"{count} section{'s' if count != 1 else ''} failed"
-        reasons = "; ".join(f"{one}: {reason}" for one, reason in sorted(summary.failed.items()))
-        return Completed(name=name, message=reasons[:2000], data=summary)
-    name = "Completed" if summary.made else "Current"
-    return Completed(name=name, message=f"brain {summary.brain_id}", data=summary)
+    name = f"{count} section{'s' if count != 1 else ''} failed" if count else "Completed" if summary.made else "Current"
+    reasons = "; ".join(f"{one}: {reason}" for one, reason in sorted(summary.failed.items()))
+    state: Any = Completed(name=name, message=reasons[:2000] or f"brain {summary.brain_id}", data=summary)
+    return cast("Summary", state)

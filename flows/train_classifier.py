@@ -1,11 +1,10 @@
 """A linear probe for a brain."""
 
-
 from prefect import flow
 
 from cytoarch.learning.training import ProbeSettings
 from flows.parameters import StoredBrain
-from flows.stages import run_name
+from flows.stages import Summary, run_name
 from flows.training import train_and_register
 
 

@@ -1,11 +1,10 @@
 """A fusion decoder for a brain."""
 
-
 from prefect import flow
 
 from cytoarch.learning.training import DecoderSettings
 from flows.parameters import StoredBrain
-from flows.stages import run_name
+from flows.stages import Summary, run_name
 from flows.training import train_and_register
 
 

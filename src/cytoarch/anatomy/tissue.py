@@ -77,11 +77,11 @@ def find_tissue(grey: Float32, pixel_size_um: float, settings: TissueSettings) -
     if float(np.ptp(smooth)) < 1e-6:
         raise SectionError("the scan is one flat grey: there is no tissue to find; check the scan")
     threshold = float(threshold_otsu(smooth))
-    border = np.concatenate([smooth[0], smooth[-1], smooth[:, 0], smooth[:, -1]])
+    border: Float32 = np.concatenate([smooth[0], smooth[-1], smooth[:, 0], smooth[:, -1]])
     auto: Polarity = "dark" if (border > threshold).mean() > 0.5 else "bright"
     polarity: Polarity = auto if settings.polarity == "auto" else settings.polarity
     sign = 1.0 if polarity == "bright" else -1.0  # with this sign, tissue is above the threshold
-    threshold = sign * _pale_tissue_threshold(sign * smooth, sign * threshold, sign * border)
+    threshold = sign * _pale_tissue_threshold(np.multiply(sign, smooth), sign * threshold, np.multiply(sign, border))
     mask = sign * smooth > sign * threshold
     smallest_px = int(settings.smallest_mm2 / (pixel_size_um / 1000) ** 2)
     if smallest_px > 1:

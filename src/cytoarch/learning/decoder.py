@@ -46,7 +46,10 @@ class FusionNetwork(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         """(b, sum d, y, x) -> logits (b, k, y u, x u)."""
         scaled = (embeddings - self.mean[:, None, None]) / self.spread[:, None, None]
-        maps = [branch(part) for branch, part in zip(self.branches, torch.split(scaled, self.dims, dim=1), strict=True)]
+        maps = [
+            branch(part)
+            for branch, part in zip(self.branches, torch.split(scaled, list(self.dims), dim=1), strict=True)
+        ]
         fused = torch.cat(maps, dim=1)
         if self.cells_per_token > 1:
             fused = functional.interpolate(

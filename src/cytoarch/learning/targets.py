@@ -79,4 +79,4 @@ def _nearest(labels: Level, lookup: Int64, window: tuple[int, int, int, int], ce
         for first, n, size in zip((y, x), (height, width), labels.size, strict=True)
     )
     block = np.asarray(labels.array[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
-    return lookup[block[np.ix_(rows - rows[0], columns - columns[0])]]
+    return np.asarray(lookup[block[np.ix_(rows - rows[0], columns - columns[0])]])
