@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # A phantom brain, mapped end to end. Run again: everything is current.
 demo: .venv/.runs
 	@test -f work/phantom/manifest.csv || $(BIN)/python -m flows phantom work/phantom
-	@$(BIN)/python -m flows map-brain --source.manifest-path work/phantom/manifest.csv --source.store-path work/store
+	@$(BIN)/python -m flows map-brain --manifest-path work/phantom/manifest.csv --store-path work/store
 
 test: .venv/.develops
 	$(BIN)/python -m pytest

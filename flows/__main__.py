@@ -3,17 +3,21 @@
 import os
 import sys
 
+from flows.serving import running_servers
+
+QUIET = {
+    "DO_NOT_TRACK": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",  # the terminal says once, and shorter, what went wrong
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    # said before the libraries are imported, since they look once: nothing is sent anywhere
-    for name, value in (
-        ("DO_NOT_TRACK", "true"),
-        ("PREFECT_SERVER_ANALYTICS_ENABLED", "false"),
-        ("MLFLOW_DISABLE_TELEMETRY", "true"),
-        ("PREFECT_LOGGING_LEVEL", "WARNING"),
-        ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
-    ):
+    # said before the libraries are imported, since they look once
+    for name, value in {**QUIET, **running_servers()}.items():
         os.environ.setdefault(name, value)
     from flows.terminal import run
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
-from prefect import Flow, Task
+from prefect import Flow, Task, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.futures import as_completed
 from prefect.runtime import flow_run
@@ -12,6 +12,7 @@ from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from cytoarch.brains import Brain, Section
+from cytoarch.errors import CytoarchError
 from flows.parameters import BrainSource, RunSettings
 from tasks.progress import stage_progress
 from tasks.sections import SECTION_FAILED, Outcome
@@ -36,10 +37,19 @@ def run_name(verb: str) -> Callable[[], str]:
         parameters = flow_run.parameters
         source = parameters.get("source")
         if isinstance(source, BrainSource):
-            return f"{verb}-{source.brain_id or source.manifest_path.resolve().parent.name}"
+            return f"{verb}-{source.brain_id or _brain_in(source)}"
         return f"{verb}-{parameters['brain'].brain_id}"
 
     return name
+
+
+def _brain_in(source: BrainSource) -> str:
+    """The brain of a manifest that holds one, or how many it holds; a manifest at fault is reported by the flow."""
+    try:
+        brains = source.brains()
+    except CytoarchError:
+        return source.manifest_path.name
+    return brains[0].brain_id if len(brains) == 1 else f"{len(brains)}-brains"
 
 
 def for_each_brain(
@@ -94,7 +104,19 @@ def run_stage(
             else:
                 outcomes[section_id] = Outcome(*future.result())
             progress.finished(section_id)
-    return [outcomes[section.section_id] for section in sections]
+    ordered = [outcomes[section.section_id] for section in sections]
+    _log_stage(title, ordered)
+    return ordered
+
+
+def _log_stage(title: str, outcomes: Sequence[Outcome]) -> None:
+    """Say in the run's log what a stage did."""
+    logger = get_run_logger()
+    counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("made", "current", "failed")}
+    logger.info("%s: %s", title, ", ".join(f"{count} {status}" for status, count in counts.items()))
+    for outcome in outcomes:
+        if outcome.status == "failed":
+            logger.warning("%s: section %s failed: %s", title, outcome.section_id, outcome.reason)
 
 
 def made_count(outcomes: Sequence[Outcome]) -> int:

@@ -1,13 +1,16 @@
 """Commands, progress bars and the closing summary of the terminal."""
 
+import functools
+import inspect
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 from prefect import Flow
 from prefect.client.schemas.objects import State
 from rich.console import Console
@@ -30,11 +33,12 @@ from flows.cluster_brain import cluster_brain
 from flows.embed_brain import embed_brain
 from flows.ingest_brain import ingest_brain
 from flows.map_brain import map_brain
+from flows.parameters import BrainSource, StoredBrain
 from flows.parcellate_brain import parcellate_brain
 from flows.stages import Summary
 from flows.train_classifier import train_classifier
 from flows.train_decoder import train_decoder
-from flows.watch_inbox import watch_inbox
+from flows.watch_inbox import InboxSettings, watch_inbox
 from tasks.progress import Listener, listening
 
 EXIT_OK, EXIT_BROKEN, EXIT_USAGE, EXIT_SECTIONS_FAILED = 0, 1, 2, 3
@@ -58,6 +62,8 @@ def run(arguments: Sequence[str]) -> int:
         result = application(console)(
             list(arguments), exit_on_error=False, print_error=True, result_action="return_value"
         )
+    except CycloptsError:  # printed where it was found
+        return EXIT_USAGE
     except CytoarchError as error:
         console.print(f"[bold red]error[/]: {_escaped(str(error))}", highlight=False, soft_wrap=True)
         return EXIT_USAGE
@@ -74,13 +80,17 @@ def application(console: Console) -> App:
         app.command(_command(each, console), name=each.name)
 
     @app.command(name="manifest")
-    def manifest(folder: Path, *, output: Path | None = None, labels_folder: Path | None = None) -> int:
+    def manifest(
+        folder: Path, *, brain: str = "", output: Path | None = None, labels_folder: Path | None = None
+    ) -> int:
         """Draft a manifest from a folder of scans; a person completes it.
 
         Parameters
         ----------
         folder
             Folder of scans.
+        brain
+            Name of the brain all of them belong to; blank: left for a person.
         output
             Manifest to write; default: manifest.csv in the folder.
         labels_folder
@@ -90,13 +100,13 @@ def application(console: Console) -> App:
         target = output or folder / "manifest.csv"
         with _bars(console) as listener:
             root, remarks = draft_manifest(
-                folder, target, labels_folder, lambda done, total: listener("read headers", done, total)
+                folder, target, labels_folder, brain, lambda done, total: listener("read headers", done, total)
             )
         for remark in remarks:
             console.print(f"[yellow]left blank[/]: {_escaped(remark)}", highlight=False, soft_wrap=True)
         print(f"draft     {target}")
         print("complete  brain_id, blank pixel sizes, and what else you know; remove each '?' you have checked")
-        print(f"then      python -m flows map-brain --source.manifest-path {target} --source.scans-path {root}")
+        print(f"then      python -m flows map-brain --manifest-path {target} --scans-path {root}")
         return EXIT_OK
 
     @app.command(name="phantom")
@@ -136,12 +146,21 @@ def application(console: Console) -> App:
 
 def _command(each: "Flow[..., Any]", console: Console) -> Any:
     """A flow as a command with the flow's own signature and help."""
-    import functools
 
     @functools.wraps(each.fn)
     def command(*args: Any, **kwargs: Any) -> int:
         return run_flow(each, console, args, kwargs)
 
+    # where a brain comes from is said in every call: those flags go without a prefix
+    signature = inspect.signature(each.fn, eval_str=True)
+    parameters = [
+        parameter.replace(annotation=Annotated[parameter.annotation, Parameter(name="*")])
+        if parameter.annotation in (BrainSource, StoredBrain, InboxSettings)
+        else parameter
+        for parameter in signature.parameters.values()
+    ]
+    command.__signature__ = signature.replace(parameters=parameters, return_annotation=int)  # type: ignore[attr-defined]  # functions carry one where it is set
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
 
 
@@ -154,6 +173,8 @@ def run_flow(each: "Flow[..., Any]", console: Console, args: tuple[Any, ...], kw
     if isinstance(result, CytoarchError):
         raise result
     if not state.is_completed():
+        if isinstance(result, BaseException):
+            console.print("".join(traceback.format_exception(result)), markup=False, highlight=False, soft_wrap=True)
         console.print(f"[bold red]{state.name}[/]: {_escaped(str(state.message))}", highlight=False, soft_wrap=True)
         return EXIT_BROKEN
     if not isinstance(result, Summary):
@@ -163,8 +184,9 @@ def run_flow(each: "Flow[..., Any]", console: Console, args: tuple[Any, ...], kw
 
 
 def _print_summary(name: str, summary: Summary, seconds: float, console: Console) -> None:
-    what = f"{summary.made} products made" if summary.made else "everything was current, nothing was written"
-    print(f"\n{name}  {summary.brain_id}: {what} in {seconds:.0f} s")
+    noun = "runs started" if name == watch_inbox.name else "products made"
+    what = f"{summary.made} {noun}" if summary.made else "nothing to do, all is current"
+    print(f"\n{name}  {summary.brain_id}: {what} ({seconds:.0f} s)")
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for key, value in summary.notes.items():
         table.add_row(f"[bold]{_escaped(key)}[/]", _escaped(value))

@@ -114,6 +114,7 @@ def _start(
     flow_run: Any = run_deployment(
         inbox.map_on,
         parameters={"source": source.model_dump(mode="json"), **plain},
+        flow_run_name=f"map-{arrival.brain_id}",
         timeout=0,
         as_subflow=False,
         tags=list(one.tags),

@@ -186,6 +186,7 @@ def _page(
         legends["Clusters"] = [LegendEntry(f"{i + 1}", rgb) for i, rgb in enumerate(colours)]
     return Page(
         brain_id=brain.brain_id,
+        subtitle=_subtitle(brain),
         headline=_headline(brain, sections, entries, records, metrics),
         notices=_notices(sections, records),
         sections=entries,
@@ -195,6 +196,13 @@ def _page(
         charts=charts,
         provenance=_provenance(brain, sections, mapped, records),
     )
+
+
+def _subtitle(brain: Brain) -> str:
+    """Species, stain and cutting plane, as far as the manifest states them."""
+    columns = ([getattr(one, name) for one in brain.sections] for name in ("species", "stain", "plane"))
+    stated = [sorted({value for value in column if value != "unstated"}) for column in columns]
+    return ", ".join("/".join(values) for values in stated if values)
 
 
 def _headline(

@@ -185,7 +185,7 @@ def read_manifest(manifest_path: Path, scans_path: Path, label_table_path: Path 
     if label_table_path is None and any(section.labels for _, section in sections):
         faults.append("label images are named but there is no label table; give one with columns id, name")
     if faults:
-        raise ManifestError(str(manifest_path), faults)
+        raise ManifestError(str(manifest_path), _gathered(faults))
     table = read_label_table(label_table_path) if label_table_path else None
     by_brain: dict[str, list[Section]] = defaultdict(list)
     for _, section in sections:
@@ -220,7 +220,7 @@ def read_label_table(path: Path) -> LabelTable:
     if not labels and not faults:
         faults.append("no label is named; at least one row with id >= 1 is needed")
     if faults:
-        raise ManifestError(str(path), faults)
+        raise ManifestError(str(path), _gathered(faults))
     return LabelTable(labels=tuple(labels))
 
 
@@ -278,6 +278,37 @@ def _fault(location: Iterable[int | str], message: str, value: Any) -> str:
     if not field:
         return text
     return f"{field} is blank; it is needed" if text == "Field required" else f"{field} {value!r}: {text}"
+
+
+def _gathered(faults: list[str]) -> list[str]:
+    """Faults that are the same in several rows, said once.
+
+    >>> _gathered(["row 2: a is blank", "row 3: a is blank", "row 3: b is odd", "row 7: a is blank"])
+    ['rows 2-3, 7: a is blank', 'row 3: b is odd']
+    """
+    rows: dict[str, list[int]] = {}
+    order: dict[str, str] = {}
+    for fault in faults:
+        head, _, text = fault.partition(": ")
+        number = head.removeprefix("row ")
+        if head.startswith("row ") and number.isdigit():
+            rows.setdefault(text, []).append(int(number))
+            order.setdefault(f"rows {text}", text)
+        else:
+            order.setdefault(fault, "")
+    return [f"{_row_ranges(rows[text])}: {text}" if text else fault for fault, text in order.items()]
+
+
+def _row_ranges(numbers: list[int]) -> str:
+    """`row 2`, or `rows 2-3, 7`."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    shown = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    return f"row {shown}" if len(runs) == 1 and len(runs[0]) == 1 else f"rows {shown}"
 
 
 def _duplicates(sections: list[tuple[int, Section]]) -> list[str]:

@@ -19,6 +19,7 @@ def draft_manifest(
     scans_folder: Path,
     output_path: Path,
     labels_folder: Path | None = None,
+    brain_id: str = "",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Path, list[str]]:
     """Write a draft for the scans in a folder; returns the folder its paths are relative to, and remarks.
@@ -39,6 +40,7 @@ def draft_manifest(
     rows, remarks = [], []
     for index, (path, number) in enumerate(zip(scans, numbers, strict=True)):
         row = dict.fromkeys(COLUMNS, "")
+        row["brain_id"] = brain_id
         row["section_id"] = _section_id(path.stem, index)
         row["section_number"] = "" if number is None else f"{UNCONFIRMED}{number}"
         row["path"] = path.resolve().relative_to(root).as_posix()
@@ -57,18 +59,21 @@ def draft_manifest(
 
 
 def section_numbers(stems: Sequence[str]) -> list[int | None]:
-    """The number in each file name that tells the files apart: the last one that differs between all of them.
+    """The number in each file name that tells the files apart, where there is one.
 
-    >>> section_numbers(["B20_0012_x4", "B20_0027_x4"]), section_numbers(["left", "right"])
-    ([12, 27], [None, None])
+    Of the numbers in the names (first, second, ...), the last is taken that most files have and no two share.
+
+    >>> section_numbers(["B20_0012_x4", "B20_0027_x4", "overview"]), section_numbers(["left", "right"])
+    ([12, 27, None], [None, None])
     """
     found = [[int(number) for number in _NUMBER.findall(stem)] for stem in stems]
-    places = min(len(numbers) for numbers in found)
-    for place in reversed(range(places)):
-        column = [numbers[place] for numbers in found]
-        if len(set(column)) == len(column):
-            return list(column)
-    return [None] * len(stems)
+    best: list[int | None] = [None] * len(stems)
+    for place in range(max(len(numbers) for numbers in found)):
+        column = [numbers[place] if place < len(numbers) else None for numbers in found]
+        present = [number for number in column if number is not None]
+        if len(set(present)) == len(present) >= sum(number is not None for number in best):
+            best = column
+    return best
 
 
 def _images_in(folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ TOKEN_PX = 4
 OCTAVES = ((1, (1.0,)), (4, (1.0, 2.0)), (16, (1.0, 2.0, 4.0)))
 """(reduction, sigmas in reduced pixels)"""
 HALO_PX = 320
-"""Reach of the coarsest filter: 4 sigma and the Hessian's differences, 19 cells of 16 px, rounded up."""
+"""Reach of the coarsest filter: 4 sigma, the Hessian's differences, the interpolation: 20 cells of 16 px."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,20 @@ def _bank(plane: Float32) -> Float32:
 
 
 def _on_tokens(features: Float32, reduction: int) -> Float32:
-    """Features of an image reduced by 1, 4 or 16, averaged or repeated onto the token grid."""
+    """Features of an image reduced by 1, 4 or 16, averaged or linearly interpolated onto the token grid."""
     if reduction < TOKEN_PX:
         ratio = TOKEN_PX // reduction
         return np.asarray(block_reduce(features, (1, ratio, ratio), np.mean))
     ratio = reduction // TOKEN_PX
-    return np.repeat(np.repeat(features, ratio, axis=1), ratio, axis=2) if ratio > 1 else features
+    return _enlarged(_enlarged(features, ratio, axis=1), ratio, axis=2) if ratio > 1 else features
+
+
+def _enlarged(features: Float32, ratio: int, axis: int) -> Float32:
+    size = features.shape[axis]
+    position = np.clip((np.arange(size * ratio) + 0.5) / ratio - 0.5, 0, size - 1)
+    lower = np.minimum(position.astype(np.int64), max(size - 2, 0))
+    shape = [1] * features.ndim
+    shape[axis] = -1
+    fraction = (position - lower).astype(np.float32).reshape(shape)
+    below, above = np.take(features, lower, axis), np.take(features, np.minimum(lower + 1, size - 1), axis)
+    return np.asarray(below + (above - below) * fraction, dtype=np.float32)

@@ -39,6 +39,8 @@ class Page:
     """Everything the page shows."""
 
     brain_id: str
+    subtitle: str
+    """Species, stain, plane: what the manifest states of all sections."""
     headline: Sequence[tuple[str, str]]
     """Figures at the top: what, value."""
     notices: Sequence[str]

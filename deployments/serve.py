@@ -1,0 +1,151 @@
+"""Brings up the Prefect server, MLflow and a worker on this machine's loopback; Ctrl-C stops them all."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # started as a script from the checkout
+
+from flows.serving import SERVING_PATH, answers
+
+ROOT = Path(__file__).resolve().parent.parent
+HOST = "127.0.0.1"
+START_LIMIT_S = 120
+
+
+class Servers:
+    """The processes that were started, each the leader of a session of its own so that its children end with it."""
+
+    def __init__(self, log_path: Path) -> None:
+        self._log_path = log_path
+        self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self.stopping = threading.Event()
+
+    def start(self, name: str, command: list[str], environment: dict[str, str]) -> None:
+        """Start a process whose output goes to a file of its name."""
+        self._log_path.mkdir(parents=True, exist_ok=True)
+        with (self._log_path / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        self._running.append((name, process))
+
+    def wait_until(self, ready: Callable[[], bool], what: str) -> None:
+        """Wait until `ready`. Raises SystemExit if that takes too long, or a process ended meanwhile."""
+        for _ in range(START_LIMIT_S * 2):
+            if ready():
+                return
+            self.check_alive()
+            if self.stopping.wait(0.5):
+                raise SystemExit(130)
+        raise SystemExit(f"{what} did not come up within {START_LIMIT_S} s; see {self._log_path}")
+
+    def check_alive(self) -> None:
+        """Raise SystemExit if a process has ended by itself."""
+        for name, process in self._running:
+            if process.poll() is not None:
+                raise SystemExit(f"{name} ended with exit code {process.returncode}; see {self._log_path / name}.log")
+
+    def stop(self) -> None:
+        """Stop everything, the last started first, by asking and then by force."""
+        for _, process in reversed(self._running):
+            _signal_session(process, signal.SIGTERM)
+        for _, process in reversed(self._running):
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=15)
+            _signal_session(process, signal.SIGKILL)
+            process.wait()
+
+
+def _signal_session(process: "subprocess.Popen[bytes]", number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def main() -> int:
+    """Serve until interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--store", type=Path, default=Path("work/store"), help="store whose MLflow database is served")
+    parser.add_argument("--prefect-port", type=int, default=4200)
+    parser.add_argument("--mlflow-port", type=int, default=5000)
+    options = parser.parse_args()
+    prefect_url = f"http://{HOST}:{options.prefect_port}"
+    mlflow_url = f"http://{HOST}:{options.mlflow_port}"
+    taken = [url for url in (f"{prefect_url}/api/health", f"{mlflow_url}/health") if answers(url)]
+    if taken:
+        print(f"something already answers at {', '.join(taken)}; stop it or choose other ports", file=sys.stderr)
+        return 2
+    environment = {
+        **os.environ,
+        "DO_NOT_TRACK": "true",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PREFECT_API_URL": f"{prefect_url}/api",
+        "PREFECT_SERVER_API_HOST": HOST,
+        "PREFECT_SERVER_API_PORT": str(options.prefect_port),
+        "MLFLOW_TRACKING_URI": mlflow_url,
+        "CYTOARCH_ROOT": str(ROOT),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    servers = Servers(ROOT / "work" / "logs")
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        servers.stopping.set()
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        _start(servers, options, environment, prefect_url, mlflow_url)
+        clients = {"PREFECT_API_URL": f"{prefect_url}/api", "MLFLOW_TRACKING_URI": mlflow_url}
+        SERVING_PATH.write_text(json.dumps(clients))
+        print(f"\nPrefect   {prefect_url}\nMLflow    {mlflow_url}\nlogs      {ROOT / 'work' / 'logs'}")
+        print("\nRuns started with `python -m flows` in this checkout show up there. For others:")
+        print("  export " + " ".join(f"{name}={url}" for name, url in clients.items()))
+        print("\nCtrl-C stops it all.")
+        sys.stdout.flush()
+        while not servers.stopping.wait(2):
+            servers.check_alive()
+    finally:
+        print("stopping")
+        SERVING_PATH.unlink(missing_ok=True)
+        servers.stop()
+    return 0
+
+
+def _start(
+    servers: Servers,
+    options: argparse.Namespace,
+    environment: dict[str, str],
+    prefect_url: str,
+    mlflow_url: str,
+) -> None:
+    python = sys.executable
+    tracking = (ROOT / options.store / "mlflow").resolve()
+    tracking.mkdir(parents=True, exist_ok=True)
+    print("starting the Prefect server and MLflow")
+    # the server itself must not take the API's address for that of another server
+    own = {name: value for name, value in environment.items() if name != "PREFECT_API_URL"}
+    servers.start("prefect-server", [python, "-m", "prefect", "server", "start", "--host", HOST], own)
+    mlflow = [python, "-m", "mlflow", "server", "--host", HOST, "--port", str(options.mlflow_port), "--workers", "1"]
+    mlflow += ["--backend-store-uri", f"sqlite:///{tracking}/mlflow.db"]
+    mlflow += ["--artifacts-destination", str(tracking / "artifacts")]
+    servers.start("mlflow", mlflow, environment)
+    servers.wait_until(lambda: answers(f"{prefect_url}/api/health"), "the Prefect server")
+    if subprocess.run([python, "deployments/bootstrap.py"], cwd=ROOT, env=environment, check=False).returncode:
+        raise SystemExit("setting up the Prefect server failed; see above")
+    worker = [python, "-m", "prefect", "worker", "start", "--pool", "cytoarch", "--type", "process", "--limit", "2"]
+    servers.start("worker", worker, environment)
+    servers.wait_until(lambda: answers(f"{mlflow_url}/health"), "MLflow")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
