@@ -98,6 +98,7 @@ def run_stage(
         futures = {runner.submit(task, arguments(section)): section.section_id for section in sections}
         for future in as_completed(list(futures)):
             section_id = futures[future]
+            future.wait()  # from here on the state is the final one, not what the server last heard of
             state = future.state
             if state.name == SECTION_FAILED:
                 outcomes[section_id] = Outcome(section_id, "failed", state.message or "")

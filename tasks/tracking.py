@@ -6,6 +6,7 @@ Models are registered as folders of safetensors and JSON; nothing from the regis
 
 import logging
 import os
+import re
 import subprocess
 import tempfile
 import threading
@@ -26,6 +27,8 @@ from cytoarch.stores import BrainStore
 EXPERIMENT = "cytoarch"
 CHAMPION = "champion"
 PARENT_KIND = "brain"
+
+_MODEL_URI = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))")
 
 _client_lock = threading.Lock()
 
@@ -145,19 +148,22 @@ def fetch_head(store: BrainStore, model_uri: str) -> str:
 
     Raises ModelError if the registry has no such model or its files are not a head.
     """
-    import mlflow
+    from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    _client(store)
+    match = _MODEL_URI.fullmatch(model_uri)
+    if match is None:
+        raise ModelError(f"{model_uri!r} names no registered model; models:/NAME@ALIAS or models:/NAME/VERSION is needed")
+    name, alias, number = match.groups()
+    client, uri = _client(store), tracking_uri(store)
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            folder = Path(
-                mlflow.artifacts.download_artifacts(
-                    artifact_uri=model_uri, dst_path=scratch, tracking_uri=tracking_uri(store)
-                )
-            )
+            # not download_artifacts(model_uri): that asks the process's default registry, whatever store this is
+            version = client.get_model_version_by_alias(name, alias).version if alias else number
+            source = client.get_model_version_download_uri(name, version)
+            folder = Path(download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=uri))
         except (MlflowException, OSError) as error:
-            raise ModelError(f"{model_uri} cannot be had from {tracking_uri(store)} ({error})") from None
+            raise ModelError(f"{model_uri} cannot be had from {uri} ({error})") from None
         unexpected = sorted(p.name for p in folder.iterdir() if p.name not in (CARD_FILE, WEIGHTS_FILE))
         if unexpected:
             raise ModelError(f"{model_uri} holds {', '.join(unexpected)}; only {CARD_FILE} and {WEIGHTS_FILE} are read")

@@ -202,9 +202,12 @@ class BrainStore:
             yield Record.model_validate_json(path.read_bytes())
 
     def content_digest(self, brain_id: str) -> str:
-        """sha256 over every committed file of a brain: equal for equal content, whenever and however it was made."""
-        hashes = {key: seal.sha256 for record in self.records(brain_id) for key, seal in record.files.items()}
-        return content_digest(hashes)
+        """sha256 over every committed file of a brain: equal for equal content, whenever and however it was made.
+
+        The report is a view of the content that names runs and model versions; it is left out.
+        """
+        content = (record for record in self.records(brain_id) if record.step != "report")
+        return content_digest({key: seal.sha256 for record in content for key, seal in record.files.items()})
 
     def verify(self, brain_id: str) -> list[str]:
         """Read every committed file back; the keys of those that are missing or changed."""
@@ -218,11 +221,12 @@ class BrainStore:
 
     def _staging(self, product: Product, mark: str) -> Staging:
         """The staging folder of the product for this fingerprint; those of other fingerprints are removed."""
-        rooms = self.brain_path(product.brain_id) / "staging" / product.step / product.name / product.section_id
-        room = rooms / mark[:16]
+        rooms = self.brain_path(product.brain_id) / "staging"
+        address = "+".join((product.step, product.name, product.section_id, ""))  # '+' cannot be part of a name
+        room = rooms / f"{address}{mark[:16]}"
         if rooms.is_dir():
             for other in rooms.iterdir():
-                if other != room:
+                if other.name.startswith(address) and other != room:
                     shutil.rmtree(other)
         room.mkdir(parents=True, exist_ok=True)
         return Staging(room)

@@ -1,0 +1,213 @@
+from typing import Any
+
+import numpy as np
+import ome_zarr_models
+import pytest
+import zarr
+from numpy.typing import NDArray
+from ome_zarr_models.v05.image_label import ImageLabel
+from scipy import ndimage
+from skimage.filters import threshold_otsu
+
+from cytoarch.anatomy.tissue import TissueMask, TissueSettings, find_tissue, overview, write_tissue
+from cytoarch.errors import SectionError
+from cytoarch.images.pyramids import Pyramid, write_pyramid
+from cytoarch.images.views import StoredImage
+from cytoarch.phantoms.anatomy import section_truth, stain
+from cytoarch.records import Staging
+
+Array = NDArray[Any]
+H, W = 200, 260
+SETTINGS = TissueSettings(smallest_mm2=0.0)
+
+
+def disc(radius: float, y: float = H / 2, x: float = W / 2) -> Array:
+    ys, xs = np.mgrid[:H, :W]
+    return np.hypot(ys - y, xs - x) < radius
+
+
+def picture(mask: Array, inside: float, outside: float, noise: float = 4.0) -> Array:
+    grey = np.where(mask, inside, outside) + np.random.default_rng(6).normal(0, noise, mask.shape)
+    return grey.astype(np.float32)
+
+
+def dice(a: Array, b: Array) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+# -- finding -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("inside", "outside", "polarity"), [(110, 235, "dark"), (150, 12, "bright")])
+@pytest.mark.parametrize("scale", [1.0, 257.0, 1e-3])
+def test_tissue_is_found_in_either_polarity_and_in_any_range_of_values(
+    inside: float, outside: float, polarity: str, scale: float
+) -> None:
+    truth = disc(70)
+    tissue = find_tissue((picture(truth, inside, outside) * scale).astype(np.float32), 64.0, SETTINGS)
+    assert tissue.polarity == polarity
+    assert dice(tissue.mask, truth) > 0.98
+
+
+def test_the_negative_of_a_picture_has_the_same_tissue_in_the_other_polarity() -> None:
+    grey = picture(disc(70), 110, 235)
+    positive, negative = find_tissue(grey, 64.0, SETTINGS), find_tissue(255 - grey, 64.0, SETTINGS)
+    assert (positive.polarity, negative.polarity) == ("dark", "bright")
+    assert dice(positive.mask, negative.mask) > 0.999
+    assert positive.threshold == pytest.approx(255 - negative.threshold, abs=1.0)
+
+
+def test_two_clear_populations_are_told_apart_where_otsu_tells_them_apart() -> None:
+    grey = picture(disc(70), 110, 235)
+    smooth = ndimage.gaussian_filter(grey, 1.0, mode="nearest")
+    assert find_tissue(grey, 64.0, SETTINGS).threshold == pytest.approx(float(threshold_otsu(smooth)), abs=1.5)
+
+
+def test_a_stated_polarity_overrules_the_border() -> None:
+    grey = picture(disc(70), 110, 235)
+    dark = find_tissue(grey, 64.0, SETTINGS.model_copy(update={"polarity": "dark"}))
+    bright = find_tissue(grey, 64.0, SETTINGS.model_copy(update={"polarity": "bright"}))
+    assert (dark.polarity, bright.polarity) == ("dark", "bright")
+    assert dice(dark.mask, disc(70)) > 0.98
+    assert not (dark.mask & bright.mask).any()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_pale_tissue_beside_dense_tissue_is_tissue(sign: int) -> None:
+    grey = picture(disc(80), 200, 240, noise=2.0)
+    grey[disc(45)] -= 110
+    values = grey if sign == 1 else 255 - grey
+    assert dice(find_tissue(values, 64.0, SETTINGS).mask, disc(80)) > 0.97
+
+
+def test_the_cortex_and_the_white_matter_of_a_phantom_are_tissue() -> None:
+    rng = np.random.default_rng(0)
+    truth = section_truth(240, 320, 16.0, 0.4, rng)
+    tissue = find_tissue(stain(truth, 16.0, rng).astype(np.float32), 16.0, TissueSettings())
+    assert tissue.polarity == "dark"
+    assert dice(tissue.mask, truth.layer > 0) > 0.95
+
+
+@pytest.mark.parametrize("strength", [10, 30])
+def test_a_gradient_of_the_light_is_no_tissue(strength: float) -> None:
+    grey = picture(disc(70), 110, 235) + np.linspace(-strength, 0, W, dtype=np.float32)
+    assert dice(find_tissue(grey, 64.0, SETTINGS).mask, disc(70)) > 0.97
+
+
+@pytest.mark.parametrize("value", [0.0, 128.0, 65535.0])
+def test_a_flat_picture_has_no_tissue_to_find(value: float) -> None:
+    with pytest.raises(SectionError, match="flat"):
+        find_tissue(np.full((H, W), value, dtype=np.float32), 64.0, SETTINGS)
+
+
+def test_a_picture_of_one_pixel_is_flat() -> None:
+    with pytest.raises(SectionError):
+        find_tissue(np.full((1, 1), 5.0, dtype=np.float32), 64.0, SETTINGS)
+
+
+def test_tissue_that_touches_one_border_is_still_told_from_the_slide() -> None:
+    truth = disc(80, y=0)
+    assert dice(find_tissue(picture(truth, 110, 235), 64.0, SETTINGS).mask, truth) > 0.97
+
+
+def test_pieces_and_holes_smaller_than_asked_for_are_ignored() -> None:
+    truth = disc(70) & ~disc(4) | disc(4, y=20, x=20)
+    exact = find_tissue(picture(truth, 110, 235), 100.0, SETTINGS)
+    cleaned = find_tissue(picture(truth, 110, 235), 100.0, TissueSettings(smallest_mm2=1.0))
+    assert dice(exact.mask, truth) > 0.98
+    assert exact.mask[20, 20]
+    assert not exact.mask[H // 2, W // 2]
+    assert dice(cleaned.mask, disc(70)) > 0.99
+    assert ndimage.label(cleaned.mask)[1] == ndimage.label(~cleaned.mask)[1] == 1
+
+
+def test_the_area_in_mm2_is_that_of_the_disc_at_any_pixel_size() -> None:
+    for pixel_size_um in (10.0, 64.0):
+        tissue = find_tissue(picture(disc(70), 110, 235), pixel_size_um, SETTINGS)
+        assert tissue.area_mm2 == pytest.approx(np.pi * (70 * pixel_size_um / 1000) ** 2, rel=0.02)
+        assert tissue.area_mm2 == pytest.approx(tissue.fraction * H * W * (pixel_size_um / 1000) ** 2)
+
+
+def test_finding_does_not_change_the_picture() -> None:
+    grey = picture(disc(70), 110, 235)
+    before = grey.copy()
+    find_tissue(grey, 64.0, SETTINGS)
+    np.testing.assert_array_equal(grey, before)
+
+
+# -- overviews ---------------------------------------------------------------------------------------------------------
+
+
+def image_of(staging: Staging, pixels: Array, pixel_size_um: float, levels: int) -> StoredImage:
+    layout = Pyramid(pixels.shape, pixels.dtype, pixel_size_um, "mean", levels=levels)
+    write_pyramid(staging, layout, lambda y, x, h, w: pixels[..., y : y + h, x : x + w], name="x")
+    return StoredImage.open(staging.path)
+
+
+def test_an_overview_averages_the_channels_at_the_size_asked_for(staging: Staging) -> None:
+    rgb = np.stack([np.full((64, 96), value, np.uint8) for value in (30, 60, 120)])
+    grey, size_um = overview(image_of(staging, rgb, 16.0, 3), 64.0)
+    assert size_um == 64.0
+    assert grey.shape == (16, 24)
+    np.testing.assert_allclose(grey, 70.0)
+
+
+def test_the_overview_of_a_coarse_scan_is_the_scan_itself(staging: Staging) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 40, 50), dtype=np.uint8)
+    grey, size_um = overview(image_of(staging, pixels, 100.0, 1), 64.0)
+    assert size_um == 100.0
+    np.testing.assert_array_equal(grey, pixels[0])
+
+
+@pytest.mark.parametrize("size_um", [16.0, 20.0, 32.0, 50.0])
+def test_an_overview_from_a_much_finer_level_keeps_mean_and_place(staging: Staging, size_um: float) -> None:
+    pixels = np.broadcast_to(np.linspace(0, 6000, 240).astype(np.uint16)[:, None], (240, 200)).copy()
+    noisy = pixels + np.random.default_rng(0).integers(0, 2000, pixels.shape).astype(np.uint16)
+    grey, _ = overview(image_of(staging, noisy, 4.0, 1), size_um)
+    rows = (np.arange(grey.shape[0]) + 0.5) * size_um / 4.0 - 0.5
+    expected = np.interp(rows, np.arange(240), noisy.mean(axis=1).astype(float))
+    inner = slice(2, -2)
+    np.testing.assert_allclose(grey.mean(axis=1)[inner], expected[inner], atol=0.06 * 6000)
+
+
+# -- what is stored ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stored(staging: Staging) -> tuple[Staging, Array]:
+    grey = picture(disc(70), 110, 235)
+    tissue = find_tissue(grey, 64.0, SETTINGS)
+    write_tissue(staging, grey, tissue)
+    return staging, tissue.mask
+
+
+def test_the_mask_is_stored_as_a_label_of_its_overview(stored: tuple[Staging, Array]) -> None:
+    staging, mask = stored
+    group = zarr.open_group(staging.path, mode="r")
+    image = ome_zarr_models.open_ome_zarr(group)
+    label = ImageLabel.from_zarr(group["labels/tissue"])
+    assert len(image.ome_attributes.multiscales[0].datasets) == len(label.ome_attributes.multiscales[0].datasets)
+    np.testing.assert_array_equal(TissueMask.open(staging.path).mask, mask)
+    assert TissueMask.open(staging.path).pixel_size_um == 64.0
+
+
+def test_the_shares_of_windows_that_partition_the_section_add_up_to_its_tissue(stored: tuple[Staging, Array]) -> None:
+    mask = TissueMask.open(stored[0].path)
+    edge = 20 * 64.0
+    shares = [mask.fraction(y * edge, x * edge, edge, edge) for y in range(H // 20) for x in range(W // 20)]
+    assert np.mean(shares) == pytest.approx(mask.mask.mean())
+    assert mask.fraction(0, 0, H * 64.0, W * 64.0) == pytest.approx(mask.mask.mean())
+
+
+def test_the_share_of_a_window_beyond_the_section_counts_only_what_is_inside() -> None:
+    mask = TissueMask(np.ones((10, 10), dtype=np.bool_), 64.0)
+    assert mask.fraction(-320, -320, 640, 640) == 1.0
+    assert mask.fraction(320, 320, 6400, 6400) == 1.0
+    assert mask.fraction(6400, 0, 64, 64) == 0.0
+
+
+def test_the_mask_on_its_own_grid_is_itself_and_on_finer_grids_each_cell_is_repeated() -> None:
+    mask = TissueMask(np.random.default_rng(1).random((10, 12)) > 0.5, 64.0)
+    np.testing.assert_array_equal(mask.on_grid(10, 12, 64.0), mask.mask)
+    np.testing.assert_array_equal(mask.on_grid(40, 48, 16.0), np.kron(mask.mask, np.ones((4, 4), np.bool_)))
+    assert mask.on_grid(11, 13, 64.0).shape == (11, 13)

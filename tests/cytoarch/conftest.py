@@ -1,0 +1,41 @@
+"""What the tests of the library share: a manifest in a folder, and a staging folder to write into."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cytoarch.brains import Brain, read_manifest
+from cytoarch.records import Staging
+
+HEADER = "brain_id,section_id,section_number,path"
+
+
+@pytest.fixture
+def staging(tmp_path: Path) -> Staging:
+    """An open staging folder; its content lies in `.path`."""
+    return Staging(tmp_path / "staging").open()
+
+
+@pytest.fixture
+def write_manifest(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a manifest of the given rows (the header is given by `header`) and returns its path."""
+
+    def write(*rows: str, header: str = HEADER) -> Path:
+        path = tmp_path / "manifest.csv"
+        path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def brains_of(tmp_path: Path, write_manifest: Callable[..., Path]) -> Callable[..., tuple[Brain, ...]]:
+    """Writes a manifest and a label table of A = 1, B = 2, and reads them."""
+
+    def read(*rows: str, header: str = HEADER) -> tuple[Brain, ...]:
+        table = tmp_path / "table.csv"
+        table.write_text("id,name\n1,A\n2,B\n", encoding="utf-8")
+        return read_manifest(write_manifest(*rows, header=header), tmp_path, table)
+
+    return read

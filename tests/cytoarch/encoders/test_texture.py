@@ -1,0 +1,121 @@
+"""The texture bank: shapes, reach and position of its features."""
+
+import numpy as np
+import pytest
+
+from cytoarch.encoders.registry import EncoderSettings, load_encoder
+from cytoarch.encoders.texture import HALO_PX, TOKEN_PX, TextureEncoder
+from cytoarch.errors import ModelError
+from cytoarch.images.views import mirrored
+from cytoarch.tiling import TilePlan, blending_window, map_tiles
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_tokens_are_four_pixels_with_26_features_a_channel(channels: int):
+    tiles = np.random.default_rng(0).random((2, channels, 96, 96), dtype=np.float32)
+    encoder = TextureEncoder()
+    (layer,) = encoder.encode(tiles)
+    assert layer.shape == (2, 26 * channels, 24, 24)
+    assert layer.dtype == np.float32
+    assert encoder.dims(channels) == (26 * channels,)
+    assert len(encoder.layers) == 1
+    assert encoder.tiles.token_px == TOKEN_PX == 4
+    assert np.isfinite(layer).all()
+
+
+def test_channels_and_tiles_do_not_mix():
+    tiles = np.random.default_rng(1).random((2, 2, 64, 64), dtype=np.float32)
+    (together,) = TextureEncoder().encode(tiles)
+    for tile in range(2):
+        for channel in range(2):
+            (alone,) = TextureEncoder().encode(tiles[tile : tile + 1, channel : channel + 1])
+            np.testing.assert_array_equal(together[tile, 26 * channel : 26 * (channel + 1)], alone[0])
+
+
+def test_the_first_features_are_mean_and_contrast_of_the_token():
+    tile = np.random.default_rng(2).random((1, 1, 64, 64), dtype=np.float32)
+    (layer,) = TextureEncoder().encode(tile)
+    cells = tile[0, 0].reshape(16, 4, 16, 4).transpose(0, 2, 1, 3).reshape(16, 16, 16)
+    np.testing.assert_allclose(layer[0, 0], cells.mean(axis=-1), rtol=1e-5)
+    np.testing.assert_allclose(layer[0, 1], 4 * cells.std(axis=-1), rtol=1e-3)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.4, 1.0])
+def test_a_constant_image_has_its_grey_value_and_no_texture(value: float):
+    (layer,) = TextureEncoder().encode(np.full((1, 1, 128, 128), value, dtype=np.float32))
+    spread = layer[0].reshape(26, -1)
+    np.testing.assert_allclose(spread, np.broadcast_to(spread[:, :1], spread.shape), atol=2e-3)
+    levels = spread[:, 0]
+    assert np.logical_or(np.isclose(levels, value, atol=2e-3), np.abs(levels) < 2e-3).all()
+
+
+@pytest.mark.parametrize(("row", "column"), [(5, 9), (20, 2), (31, 31)])
+def test_a_bright_square_lands_at_its_token_in_every_scale(row: int, column: int):
+    tile = np.zeros((1, 1, 256, 256), dtype=np.float32)
+    tile[0, 0, row * 4 : row * 4 + 4, column * 4 : column * 4 + 4] = 1
+    (layer,) = TextureEncoder().encode(tile)
+    assert np.unravel_index(layer[0, 0].argmax(), layer[0, 0].shape) == (row, column)
+    intensities = (2, 6, 10, 14, 18, 22)
+    for index in intensities:
+        feature = layer[0, index]
+        peak = np.argwhere(feature == feature.max()).mean(axis=0)
+        # the coarsest copy of the image has cells of four tokens
+        assert np.abs(peak - (row, column)).max() <= 2.5
+
+
+def test_turning_or_mirroring_the_image_turns_or_mirrors_the_features():
+    tile = np.random.default_rng(3).random((1, 1, 96, 96), dtype=np.float32)
+    (layer,) = TextureEncoder().encode(tile)
+    (turned,) = TextureEncoder().encode(np.ascontiguousarray(np.rot90(tile, axes=(2, 3))))
+    (flipped,) = TextureEncoder().encode(np.ascontiguousarray(tile[..., ::-1]))
+    np.testing.assert_allclose(turned, np.rot90(layer, axes=(2, 3)), atol=2e-4)
+    np.testing.assert_allclose(flipped, layer[..., ::-1], atol=2e-4)
+
+
+def test_an_image_in_tiles_gives_what_it_gives_as_a_whole():
+    height, width, tile = 420, 90, 4 * HALO_PX - 320
+    image = np.random.default_rng(4).random((1, height, width), dtype=np.float32)
+
+    def read(y: int, x: int, rows: int, columns: int) -> np.ndarray:
+        at_y, at_x = mirrored(np.arange(y, y + rows), height), mirrored(np.arange(x, x + columns), width)
+        return np.ascontiguousarray(image[:, at_y][:, :, at_x])
+
+    encoder = TextureEncoder()
+    plan = TilePlan(height, width, tile, tile - 2 * HALO_PX, HALO_PX, TOKEN_PX)
+    assert plan.tile_count == 2
+    bands = map_tiles(
+        lambda tiles: encoder.encode(tiles)[0], read, plan, blending_window("core", tile, TOKEN_PX, HALO_PX), 26
+    )
+    tiled = np.concatenate([band for _, band in bands], axis=1)
+    whole = read(-HALO_PX, -HALO_PX, 432 + 2 * HALO_PX, 96 + 2 * HALO_PX)
+    (untiled,) = encoder.encode(whole[None])
+    margin = HALO_PX // TOKEN_PX
+    expected = untiled[0, :, margin : margin + plan.grid[0], margin : margin + plan.grid[1]]
+    np.testing.assert_allclose(tiled, expected, atol=1e-5)
+
+
+def test_the_bank_is_the_same_every_time_and_says_so_in_its_digest():
+    tile = np.random.default_rng(5).random((1, 1, 64, 64), dtype=np.float32)
+    np.testing.assert_array_equal(TextureEncoder().encode(tile)[0], TextureEncoder().encode(tile)[0])
+    assert TextureEncoder().digest == TextureEncoder().digest
+    assert len(TextureEncoder().digest) == 64
+
+
+@pytest.mark.parametrize("tile_px", [1300, 1301, 2050])
+def test_a_tile_size_the_bank_cannot_use_is_refused_or_made_to_fit(tile_px: int):
+    from cytoarch.embeddings import EmbedSettings, tile_plan
+    from cytoarch.images.views import Level, View
+
+    settings = EmbedSettings(tile_px=tile_px)
+    view = View(Level(np.zeros((3000, 3000), dtype=np.uint8), 4.0, 0.0), 4.0, 3000, 3000)
+    try:
+        plan, _ = tile_plan(load_encoder(settings), view, settings)
+    except ModelError as error:
+        assert "16" in str(error)  # noqa: PT017
+    else:
+        assert plan.tile_px % 16 == plan.step_px % 16 == plan.margin_px % 16 == 0
+
+
+def test_settings_refuse_what_they_do_not_know():
+    with pytest.raises(ValueError, match="flavour"):
+        EncoderSettings(flavour="sweet")

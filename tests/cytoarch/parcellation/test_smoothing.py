@@ -1,0 +1,233 @@
+"""Smoothed probabilities and the label maps made from them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from sklearn import metrics
+
+from cytoarch.brains import LabelClass
+from cytoarch.images import pyramids
+from cytoarch.images.pyramids import Pyramid, level_count, write_pyramid
+from cytoarch.images.views import Level, StoredImage
+from cytoarch.parcellation.smoothing import (
+    SmoothSettings,
+    label_level,
+    score_label_map,
+    smooth_probabilities,
+    write_parcellation,
+)
+from cytoarch.records import Staging
+
+CLASSES = (LabelClass(name="a", ids=(4, 2)), LabelClass(name="b", ids=(300,)), LabelClass(name="c", ids=(7,)))
+
+
+def probabilities_of(channels: int, height: int, width: int, seed: int = 0, size: float = 3.0) -> np.ndarray:
+    """Smooth random regions under noise, on the simplex."""
+    rng = np.random.default_rng(seed)
+    logits = ndimage.gaussian_filter(rng.normal(0, 1, (channels, height, width)), (0, size, size)) * size * 8
+    powers = np.exp(logits + rng.normal(0, 0.7, logits.shape))
+    return (powers / powers.sum(axis=0)).astype(np.float32)
+
+
+def total_variation(field: np.ndarray) -> float:
+    """Isotropic, summed over channels, as Rudin, Osher and Fatemi define it."""
+    down = np.diff(field, axis=1, append=field[:, -1:])
+    right = np.diff(field, axis=2, append=field[:, :, -1:])
+    return float(np.sqrt(down**2 + right**2).sum())
+
+
+@pytest.mark.parametrize("weight", [0.05, 0.15, 1.0])
+def test_a_constant_stays_as_it_is(weight: float):
+    p = np.broadcast_to(np.array([0.2, 0.5, 0.3], dtype=np.float32)[:, None, None], (3, 20, 30))
+    np.testing.assert_allclose(smooth_probabilities(p, weight), p, atol=1e-6)
+
+
+def test_without_weight_nothing_changes():
+    p = probabilities_of(3, 20, 30)
+    np.testing.assert_array_equal(smooth_probabilities(p, 0), p)
+    np.testing.assert_allclose(smooth_probabilities(p, 1e-6), p, atol=1e-4)
+
+
+@given(
+    channels=st.integers(2, 6), weight=st.floats(0.01, 2), seed=st.integers(0, 1000), size=st.sampled_from([0.7, 3.0])
+)
+@settings(max_examples=25, deadline=None, derandomize=True)
+def test_the_result_is_on_the_simplex_and_varies_no_more_than_before(
+    channels: int, weight: float, seed: int, size: float
+):
+    p = probabilities_of(channels, 24, 31, seed, size)
+    smooth = smooth_probabilities(p, weight)
+    assert smooth.shape == p.shape
+    assert smooth.dtype == np.float32
+    assert smooth.min() >= 0
+    np.testing.assert_allclose(smooth.sum(axis=0), 1, atol=1e-5)
+    assert total_variation(smooth) <= total_variation(p)
+
+
+def test_more_weight_varies_less():
+    p = probabilities_of(4, 40, 40)
+    variations = [total_variation(smooth_probabilities(p, weight)) for weight in (0, 0.05, 0.15, 0.5)]
+    assert variations == sorted(variations, reverse=True)
+
+
+def test_two_classes_are_treated_alike():
+    p = probabilities_of(2, 30, 30)
+    np.testing.assert_allclose(smooth_probabilities(p[::-1], 0.15), smooth_probabilities(p, 0.15)[::-1], atol=1e-6)
+
+
+def test_single_cells_of_noise_are_cleaned_and_the_border_stays():
+    truth = np.zeros((40, 40), dtype=int)
+    truth[:, 20:] = 1
+    noisy = truth.copy()
+    noisy[np.random.default_rng(0).random(truth.shape) < 0.08] ^= 1
+    p = np.where(np.arange(2)[:, None, None] == noisy, 0.75, 0.25).astype(np.float32)
+    assert (smooth_probabilities(p, 0.3).argmax(axis=0) == truth).mean() > 0.98 > (noisy == truth).mean()
+
+
+# -- in the store ----------------------------------------------------------------------------------------------------
+
+
+def stored(folder: Path, pixels: np.ndarray, size_um: float, origin_um: float = 0.0, levels: int | None = None, **own):
+    journal = Staging(folder).open()
+    count = levels or level_count(*pixels.shape[-2:])
+    pyramid = Pyramid(pixels.shape, pixels.dtype, size_um, "mean", levels=count, origin_um=origin_um)
+    write_pyramid(
+        journal, pyramid, lambda y, x, h, w: pixels[..., y : y + h, x : x + w], name="image", own_attributes=own or None
+    )
+    return StoredImage.open(journal.path)
+
+
+def section_of(folder: Path, height: int, width: int, size_um: float, levels: int = 1) -> StoredImage:
+    return stored(folder, np.zeros((1, height, width), dtype=np.uint8), size_um, levels=levels)
+
+
+def parcellated(folder: Path, image, probabilities, classes=CLASSES, weight: float = 0.15, level=None):
+    journal = Staging(folder).open()
+    facts = write_parcellation(journal, image, probabilities, classes, SmoothSettings(weight=weight), level, "areas")
+    return StoredImage.open(journal.path), StoredImage.open(journal.path / "labels" / "areas"), facts
+
+
+def stored_probabilities(folder: Path, p: np.ndarray, cell_um: float = 16.0, section_um: float = 4.0) -> StoredImage:
+    origin_um = (cell_um - section_um) / 2
+    return stored(folder, p, cell_um, origin_um, 1, channels=["outside tissue", "a", "b", "c"])
+
+
+def test_smoothing_in_windows_equals_smoothing_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    p = probabilities_of(4, 200, 330, size=6.0)
+    probabilities = stored_probabilities(tmp_path / "p", p)
+    image = section_of(tmp_path / "section", 800, 1320, 4.0)
+    monkeypatch.setattr(pyramids, "CHUNK_PX", 64)
+    monkeypatch.setattr(pyramids, "SHARD_CHUNKS", 2)
+    smooth, _, _ = parcellated(tmp_path / "out", image, probabilities)
+    assert smooth.levels[0].array.shards[-1] == 128
+    np.testing.assert_allclose(np.asarray(smooth.levels[0].array), smooth_probabilities(p, 0.15), atol=1e-3)
+
+
+def test_the_label_map_is_the_most_probable_class_under_its_first_id(tmp_path: Path):
+    p = probabilities_of(4, 40, 60)
+    image = section_of(tmp_path / "section", 160, 240, 4.0, levels=3)
+    smooth, labels, facts = parcellated(tmp_path / "out", image, stored_probabilities(tmp_path / "p", p))
+    values = np.array([0, 4, 300, 7])
+    drawn = np.asarray(labels.levels[0].array)
+    assert drawn.shape == (40, 60)
+    assert drawn.dtype == np.uint16
+    assert facts == {"pixel_size_um": 16.0, "grid": [40, 60]}
+    np.testing.assert_array_equal(drawn, values[np.asarray(smooth.levels[0].array).argmax(axis=0)])
+    np.testing.assert_array_equal(drawn, values[smooth_probabilities(p, 0.15).argmax(axis=0)])
+    assert len(smooth.levels) == len(labels.levels)
+
+
+def test_few_ids_take_one_byte(tmp_path: Path):
+    classes = tuple(LabelClass(name=f"c{i}", ids=(i,)) for i in (1, 2, 255))
+    image = section_of(tmp_path / "section", 80, 80, 4.0)
+    p = stored_probabilities(tmp_path / "p", probabilities_of(4, 20, 20))
+    _, labels, _ = parcellated(tmp_path / "out", image, p, classes, level=0)
+    assert labels.levels[0].array.dtype == np.uint8
+    assert set(np.unique(labels.levels[0].array)) <= {0, 1, 2, 255}
+
+
+def test_renumbering_the_classes_renumbers_the_map_and_nothing_else(tmp_path: Path):
+    p = probabilities_of(4, 30, 40)
+    image = section_of(tmp_path / "section", 120, 160, 4.0)
+    kept = stored_probabilities(tmp_path / "p", p)
+    swapped = stored_probabilities(tmp_path / "q", p[[0, 3, 1, 2]])
+    order = tuple(CLASSES[i] for i in (2, 0, 1))
+    one, other = (
+        np.asarray(parcellated(tmp_path / name, image, source, classes, level=0)[1].levels[0].array)
+        for name, source, classes in (("one", kept, CLASSES), ("other", swapped, order))
+    )
+    np.testing.assert_array_equal(one, other)
+    moved = tuple(LabelClass(name=c.name, ids=(1000 + c.ids[0],)) for c in CLASSES)
+    renumbered = np.asarray(parcellated(tmp_path / "moved", image, kept, moved, level=0)[1].levels[0].array)
+    np.testing.assert_array_equal(renumbered, np.where(one > 0, one.astype(int) + 1000, 0))
+
+
+def test_outside_tissue_is_zero_where_channel_zero_prevails(tmp_path: Path):
+    p = np.zeros((4, 20, 20), dtype=np.float32)
+    p[0, :10], p[2, 10:] = 1, 1
+    image = section_of(tmp_path / "section", 80, 80, 4.0)
+    _, labels, _ = parcellated(tmp_path / "out", image, stored_probabilities(tmp_path / "p", p), level=0)
+    drawn = np.asarray(labels.levels[0].array)
+    assert (drawn[:36] == 0).all()
+    assert (drawn[44:] == 300).all()
+
+
+@pytest.mark.parametrize(("level", "chosen"), [(None, 2), (0, 0), (1, 1), (3, 3), (9, 3)])
+def test_maps_are_drawn_on_the_level_asked_for_or_that_closest_to_the_cells(
+    tmp_path: Path, level: int | None, chosen: int
+):
+    image = section_of(tmp_path / "section", 160, 240, 4.0, levels=4)
+    assert label_level(image, 16.0, level) == chosen
+    _, labels, facts = parcellated(
+        tmp_path / "out", image, stored_probabilities(tmp_path / "p", probabilities_of(4, 40, 60)), level=level
+    )
+    target = image.levels[chosen]
+    drawn = labels.levels[0]
+    assert drawn.size == target.size
+    assert drawn.pixel_size_um == target.pixel_size_um == facts["pixel_size_um"]
+    assert drawn.origin_um == target.origin_um
+
+
+@pytest.mark.parametrize(("cell_um", "chosen"), [(1.0, 0), (4.0, 0), (7.0, 1), (10.0, 1), (12.0, 2), (100.0, 3)])
+def test_closest_means_closest_in_ratio(tmp_path: Path, cell_um: float, chosen: int):
+    image = section_of(tmp_path / "section", 160, 240, 4.0, levels=4)
+    assert label_level(image, cell_um, None) == chosen
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
+def test_a_region_keeps_its_physical_place_on_every_level(tmp_path: Path, level: int):
+    p = np.zeros((4, 40, 60), dtype=np.float32)
+    p[0] = 1
+    p[:, 10:25, 20:44] = np.array([0, 1, 0, 0])[:, None, None]
+    image = section_of(tmp_path / "section", 160, 240, 4.0, levels=4)
+    _, labels, _ = parcellated(tmp_path / "out", image, stored_probabilities(tmp_path / "p", p), weight=0, level=level)
+    drawn = labels.levels[0]
+    where = np.argwhere(np.asarray(drawn.array) == 4) * drawn.pixel_size_um + drawn.origin_um
+    truth = np.array([[10, 20], [25, 44]]).mean(axis=0) * 16.0 - 2.0
+    # half-way cells may fall to either side, so the place is good to half a cell
+    assert np.abs(where.mean(axis=0) - truth).max() <= max(8.0, drawn.pixel_size_um / 2)
+
+
+def test_a_label_map_is_scored_as_scikit_learn_scores_it():
+    rng = np.random.default_rng(0)
+    truth = rng.choice([0, 2, 4, 300, 7, 99], (30, 40)).astype(np.uint16)
+    drawn = rng.choice([0, 4, 300, 7], (30, 40)).astype(np.uint16)
+    label_map = StoredImage((Level(drawn, 8.0, 0.0),), {})
+    confusion = score_label_map(label_map, Level(truth, 8.0, 0.0), CLASSES)
+    index = {0: -1, 2: 0, 4: 0, 300: 1, 7: 2, 99: -1}
+    known, given_ = (np.vectorize(index.get)(values).ravel() for values in (truth, drawn))
+    labelled = known >= 0
+    expected = metrics.confusion_matrix(known[labelled], given_[labelled], labels=[-1, 0, 1, 2])
+    np.testing.assert_array_equal(confusion, expected)
+    assert confusion[0].sum() == 0
+
+
+def test_a_map_scored_against_itself_is_perfect():
+    drawn = np.random.default_rng(1).choice([0, 4, 300, 7], (30, 40)).astype(np.uint16)
+    confusion = score_label_map(StoredImage((Level(drawn, 8.0, 0.0),), {}), Level(drawn, 8.0, 0.0), CLASSES)
+    np.testing.assert_array_equal(confusion, np.diag(np.diag(confusion)))
+    assert confusion.sum() == (drawn > 0).sum()

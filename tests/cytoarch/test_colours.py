@@ -1,0 +1,110 @@
+"""Embeddings as colours: principal components, the same over a brain."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+
+from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.colours import ColourMap, write_colours
+from cytoarch.embeddings import SectionEmbeddings
+from cytoarch.errors import SectionError
+from cytoarch.images.views import Level, StoredImage
+from cytoarch.records import Staging
+
+
+def tokens_of(count: int = 500, length: int = 6, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(99).normal(0, 1, (length, length)) * np.linspace(3, 0.3, length)[:, None]
+    return (rng.normal(0, 1, (count, length)) @ mixing + 4).astype(np.float32)
+
+
+def as_image(tokens: np.ndarray) -> np.ndarray:
+    """(n, c) -> (c, 1, n)."""
+    return tokens.T[:, None]
+
+
+def test_the_projection_is_the_principal_components_of_standardised_tokens():
+    tokens = tokens_of()
+    colours = ColourMap.fit([tokens])
+    ours = (tokens - colours.mean) @ colours.projection
+    theirs = PCA(3).fit_transform(StandardScaler().fit_transform(tokens.astype(np.float64)))
+    for axis in range(3):
+        sign = np.sign((ours[:, axis] * theirs[:, axis]).sum())
+        np.testing.assert_allclose(ours[:, axis], sign * theirs[:, axis], atol=1e-3)
+
+
+def test_all_but_the_extreme_tokens_lie_between_black_and_white():
+    tokens = tokens_of(5000)
+    shown = ColourMap.fit([tokens]).colours(as_image(tokens))
+    assert shown.shape == (3, 1, 5000)
+    assert shown.dtype == np.uint8
+    assert shown.min() == 1
+    assert shown.max() == 255
+    for channel in shown[:, 0]:
+        assert (channel == 1).mean() == pytest.approx(0.01, abs=0.006)
+        assert (channel == 255).mean() == pytest.approx(0.01, abs=0.006)
+
+
+def test_a_token_has_its_colour_wherever_it_lies():
+    tokens = tokens_of()
+    colours = ColourMap.fit([tokens])
+    shown = colours.colours(as_image(tokens))
+    order = np.random.default_rng(0).permutation(len(tokens))
+    np.testing.assert_array_equal(colours.colours(as_image(tokens[order])), shown[:, :, order])
+
+
+def test_the_sections_are_pooled_and_their_order_does_not_turn_the_colours():
+    tokens = tokens_of()
+    one, other = ColourMap.fit([tokens[:100], tokens[100:]]), ColourMap.fit([tokens[100:], tokens[:100]])
+    difference = one.colours(as_image(tokens)).astype(int) - other.colours(as_image(tokens))
+    assert np.abs(difference).max() <= 1
+
+
+def test_a_kept_map_gives_the_same_colours():
+    tokens = tokens_of()
+    colours = ColourMap.fit([tokens])
+    back = ColourMap.from_bytes(colours.to_bytes())
+    np.testing.assert_array_equal(back.colours(as_image(tokens)), colours.colours(as_image(tokens)))
+    assert back.to_bytes() == colours.to_bytes() == ColourMap.fit([tokens]).to_bytes()
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_fewer_features_than_colours_leave_the_others_even(length: int):
+    tokens = tokens_of(length=length)
+    shown = ColourMap.fit([tokens]).colours(as_image(tokens))
+    assert all(len(np.unique(channel)) == 1 for channel in shown[length:])
+    assert all(len(np.unique(channel)) > 50 for channel in shown[:length])
+
+
+def test_tokens_that_are_all_alike_have_a_colour():
+    shown = ColourMap.fit([np.full((10, 4), 3, dtype=np.float32)]).colours(np.full((4, 2, 2), 3, dtype=np.float32))
+    assert len(np.unique(shown)) == 1
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_too_few_tokens_are_refused(count: int):
+    with pytest.raises(SectionError, match=f"only {count} embeddings lie in tissue"):
+        ColourMap.fit([tokens_of(count)])
+
+
+def test_a_written_map_is_black_outside_tissue_and_only_there(tmp_path: Path):
+    layer = tokens_of(20 * 30).T.reshape(6, 20, 30)
+    array = zarr.create_array(store=zarr.storage.MemoryStore(), shape=layer.shape, dtype=np.float16, chunks=(6, 16, 16))
+    array[:] = layer.astype(np.float16)
+    embeddings = SectionEmbeddings((StoredImage((Level(array, 16.0, 6.0),), {}),))
+    colours = ColourMap.fit([tokens_of()])
+    mask = np.zeros((20, 30), dtype=bool)
+    mask[3:15, 4:26] = True
+    journal = Staging(tmp_path).open()
+    write_colours(journal, embeddings, TissueMask(mask, 16.0), colours)
+    image = StoredImage.open(journal.path)
+    drawn = np.asarray(image.levels[0].array)
+    np.testing.assert_array_equal((drawn > 0).all(axis=0), mask)
+    np.testing.assert_array_equal((drawn > 0).any(axis=0), mask)
+    np.testing.assert_array_equal(drawn[:, mask], colours.colours(embeddings.read(0, 0, 20, 30))[:, mask])
+    assert image.pixel_size_um == 16.0
+    assert image.levels[0].origin_um == 6.0

@@ -1,0 +1,541 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cytoarch.brains import Brain, Section
+from cytoarch.errors import BrainBusyError, CytoarchError, StoreError
+from cytoarch.records import Staging
+from cytoarch.stores import WHOLE_BRAIN, BrainStore, Product, Work
+
+TISSUE = Product("B1", "tissue", "otsu", "s1")
+WORK = Work(1, {"scan": "00"}, {"size_um": 4.0})
+CHANGES = [
+    replace(WORK, version=2),
+    replace(WORK, inputs={"scan": "01"}),
+    replace(WORK, inputs={"scan": "00", "mask": "02"}),
+    replace(WORK, settings={"size_um": 8.0}),
+]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BrainStore:
+    return BrainStore(tmp_path / "store")
+
+
+def writes(content: Mapping[str, bytes], **facts: Any) -> Callable[[Staging], Mapping[str, Any]]:
+    def write(staging: Staging) -> Mapping[str, Any]:
+        for key, data in content.items():
+            staging.write(key, data)
+        return facts
+
+    return write
+
+
+def never(_: Staging) -> Mapping[str, Any]:
+    raise AssertionError("a current product was made again")
+
+
+def state(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Every file and folder with its size, inode and time of change."""
+    return {str(p): (p.stat().st_size, p.stat().st_ino, p.stat().st_mtime_ns) for p in sorted(folder.rglob("*"))}
+
+
+# -- addresses ---------------------------------------------------------------------------------------------------------
+
+BAD_IDS = ["..", ".", "", "a/b", "../a", "/a", "a b", "ä", "a\0", "a\n", "-a", "x" * 65, "a\\b"]
+
+
+@pytest.mark.parametrize("bad", BAD_IDS)
+def test_what_cannot_be_an_id_cannot_be_part_of_an_address(store: BrainStore, bad: str) -> None:
+    for names in ((bad, "otsu", "s1"), ("B1", bad, "s1"), ("B1", "otsu", bad)):
+        with pytest.raises(StoreError):
+            Product(names[0], "tissue", names[1], names[2])
+    with pytest.raises(StoreError):
+        store.brain_path(bad)
+    with pytest.raises(StoreError):
+        store.read_brain(bad)
+    with pytest.raises(StoreError), store.lock(bad):
+        pass
+
+
+@pytest.mark.parametrize("bad", ["", "..", "0" * 63, "0" * 65, "G" * 64, "A" * 64, "../" + "0" * 61])
+def test_what_is_no_digest_is_no_address_of_a_model(store: BrainStore, bad: str) -> None:
+    with pytest.raises(StoreError):
+        store.model_path(bad)
+
+
+def test_addresses_of_different_products_differ_and_lie_in_their_brain(store: BrainStore) -> None:
+    products = [
+        Product(brain, step, name, section)
+        for brain in ("B1", "B2")
+        for step in ("tissue", "embeddings", "clusters")
+        for name in ("a", "b")
+        for section in ("s1", "s2", WHOLE_BRAIN)
+    ]
+    products += [Product("B1", step, "x", "s1") for step in ("sections", "labels", "report")]
+    assert len({store.path(product) for product in products}) == len(products)
+    assert all(store.brain_path(product.brain_id) in store.path(product).parents for product in products)
+
+
+def test_asking_makes_no_folder(store: BrainStore) -> None:
+    assert store.brain_ids() == ()
+    assert store.record(TISSUE) is None
+    assert store.current(TISSUE, WORK) is None
+    assert list(store.records("B1")) == []
+    assert store.verify("B1") == []
+    store.path(TISSUE)
+    store.forget(TISSUE)
+    assert not store.root.exists()
+
+
+# -- brains ------------------------------------------------------------------------------------------------------------
+
+
+def brain(**changes: Any) -> Brain:
+    section = Section(brain_id="B1", section_id="s1", section_number=1, path="a.tif", region_px=(0, 5, 0, 5))
+    return Brain(brain_id="B1", sections=(section.model_copy(update=changes),))
+
+
+def test_a_brain_is_read_as_it_was_written(store: BrainStore) -> None:
+    store.write_brain(brain())
+    assert store.read_brain("B1") == brain()
+    assert store.brain_ids() == ("B1",)
+
+
+def test_an_unchanged_brain_is_not_written_again_and_a_changed_one_is(store: BrainStore) -> None:
+    store.write_brain(brain())
+    before = state(store.root)
+    store.write_brain(brain())
+    assert state(store.root) == before
+    store.write_brain(brain(stain="nissl"))
+    assert store.read_brain("B1").sections[0].stain == "nissl"
+
+
+def test_a_brain_that_is_not_there_is_named_with_those_that_are(store: BrainStore) -> None:
+    with pytest.raises(StoreError, match=r"'B2'.*none"):
+        store.read_brain("B2")
+    store.write_brain(brain())
+    with pytest.raises(StoreError, match=r"'B2'.*B1"):
+        store.read_brain("B2")
+
+
+# -- ensure ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_product_is_made_once_and_then_not_a_byte_is_written(store: BrainStore) -> None:
+    record, made = store.ensure(TISSUE, WORK, writes({"a": b"1", "deep/b": b"2"}, area_mm2=3.5))
+    assert made
+    assert record.facts == {"area_mm2": 3.5}
+    assert (store.path(TISSUE) / "deep" / "b").read_bytes() == b"2"
+    before = state(store.root)
+    again, made_again = store.ensure(TISSUE, WORK, never)
+    assert not made_again
+    assert again == record
+    assert state(store.root) == before
+
+
+@pytest.mark.parametrize("changed", CHANGES)
+def test_another_version_input_or_setting_makes_the_product_again(store: BrainStore, changed: Work) -> None:
+    store.ensure(TISSUE, WORK, writes({"a": b"1", "only-before": b""}))
+    assert store.current(TISSUE, changed) is None
+    record, made = store.ensure(TISSUE, changed, writes({"a": b"2"}))
+    assert made
+    assert list(record.files) == [f"{TISSUE.key}/a"]
+    assert [p.name for p in store.path(TISSUE).iterdir()] == ["a"]
+    assert store.current(TISSUE, WORK) is None
+
+
+def test_settings_that_are_the_same_json_are_the_same_settings(store: BrainStore) -> None:
+    store.ensure(TISSUE, replace(WORK, settings={"a": (1, 2), "b": 1}), writes({"a": b"1"}))
+    assert not store.ensure(TISSUE, replace(WORK, settings={"b": 1, "a": [1, 2]}), never)[1]
+
+
+def test_a_product_whose_writing_failed_is_not_there(store: BrainStore) -> None:
+    def fails(staging: Staging) -> Mapping[str, Any]:
+        staging.write("a", b"1")
+        raise RuntimeError("mid-way")
+
+    with pytest.raises(RuntimeError):
+        store.ensure(TISSUE, WORK, fails)
+    assert store.record(TISSUE) is None
+    assert not store.path(TISSUE).exists()
+    with pytest.raises(StoreError, match="run find-tissue"):
+        store.require(TISSUE, "run find-tissue first")
+
+
+def test_finished_files_of_a_failed_run_are_adopted_and_the_rest_is_written(store: BrainStore) -> None:
+    def fails(staging: Staging) -> Mapping[str, Any]:
+        staging.write("a", b"1")
+        (staging.path / "b").write_bytes(b"half")
+        raise RuntimeError("mid-way")
+
+    def goes_on(staging: Staging) -> Mapping[str, Any]:
+        assert staging.has("a")
+        assert not staging.has("b")
+        assert not (staging.path / "b").exists()
+        staging.write("b", b"2")
+        return {}
+
+    with pytest.raises(RuntimeError):
+        store.ensure(TISSUE, WORK, fails)
+    resumed, _ = store.ensure(TISSUE, WORK, goes_on)
+    straight, _ = store.ensure(replace(TISSUE, section_id="s2"), WORK, writes({"a": b"1", "b": b"2"}))
+    assert [s.sha256 for s in resumed.files.values()] == [s.sha256 for s in straight.files.values()]
+
+
+def test_finished_files_of_another_fingerprint_are_not_adopted(store: BrainStore) -> None:
+    def fails(staging: Staging) -> Mapping[str, Any]:
+        staging.write("a", b"1")
+        raise RuntimeError("mid-way")
+
+    with pytest.raises(RuntimeError):
+        store.ensure(TISSUE, WORK, fails)
+    seen: list[bool] = []
+
+    def write(staging: Staging) -> Mapping[str, Any]:
+        seen.append(staging.has("a"))
+        staging.write("b", b"2")
+        return {}
+
+    record, _ = store.ensure(TISSUE, CHANGES[0], write)
+    assert seen == [False]
+    assert list(record.files) == [f"{TISSUE.key}/b"]
+
+
+def test_a_product_that_was_sealed_but_not_published_is_published_without_being_made_again(
+    store: BrainStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Staging, "publish", dies)
+        store.ensure(TISSUE, WORK, writes({"a": b"1"}))
+    assert store.record(TISSUE) is None
+    record, made = store.ensure(TISSUE, WORK, never)
+    assert made
+    assert store.current(TISSUE, WORK) == record
+    assert store.verify("B1") == []
+
+
+def test_an_old_record_never_speaks_for_new_content(store: BrainStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.ensure(TISSUE, WORK, writes({"a": b"old"}))
+    replace_file = Path.replace
+
+    def dies_at_the_record(path: Path, target: Path) -> Path:
+        if path.name == "record.json" and target.parent.name == "otsu":
+            raise KeyboardInterrupt
+        return replace_file(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", dies_at_the_record)
+        store.ensure(TISSUE, CHANGES[0], writes({"a": b"new"}))
+    store.ensure(TISSUE, WORK, writes({"a": b"old"}))
+    assert (store.path(TISSUE) / "a").read_bytes() == b"old"
+    assert store.verify("B1") == []
+
+
+def test_a_killed_run_leaves_a_store_from_which_the_next_run_makes_the_same_bytes(tmp_path: Path) -> None:
+    program = """
+import sys
+from pathlib import Path
+from cytoarch.stores import BrainStore, Product, Work
+store, product, work = BrainStore(Path(sys.argv[1])), Product("B1", "tissue", "otsu", "s1"), Work(1, {}, {})
+def write(staging):
+    for number in range(50):
+        if not staging.has(f"c/{number}"):
+            staging.write(f"c/{number}", bytes([number]) * 1000)
+            print(number, flush=True)
+    return {}
+with store.lock("B1"):
+    store.ensure(product, work, write)
+"""
+    clean, killed = tmp_path / "clean", tmp_path / "killed"
+    subprocess.run([sys.executable, "-c", program, clean], check=True, capture_output=True)
+    with subprocess.Popen([sys.executable, "-c", program, killed], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        lines = [run.stdout.readline() for _ in range(10)]
+        run.kill()
+    assert lines[-1] == "9\n"
+    resumed = subprocess.run([sys.executable, "-c", program, killed], check=True, capture_output=True, text=True)
+    assert 0 < len(resumed.stdout.splitlines()) <= 40
+    assert BrainStore(killed).content_digest("B1") == BrainStore(clean).content_digest("B1")
+    assert BrainStore(killed).verify("B1") == []
+
+
+def test_a_forgotten_product_is_made_again(store: BrainStore) -> None:
+    store.ensure(TISSUE, WORK, writes({"a": b"1"}))
+    store.forget(TISSUE)
+    assert store.record(TISSUE) is None
+    assert store.ensure(TISSUE, WORK, writes({"a": b"1"}))[1]
+
+
+def test_a_section_made_again_takes_its_old_labels_with_it_and_they_are_made_again_too(store: BrainStore) -> None:
+    section, labels = Product("B1", "sections", "scan", "s1"), Product("B1", "labels", "manifest", "s1")
+    store.ensure(section, WORK, writes({"zarr.json": b"{}"}))
+    store.ensure(labels, WORK, writes({"zarr.json": b"[]"}))
+    assert store.verify("B1") == []
+    store.ensure(section, CHANGES[0], writes({"zarr.json": b"{}"}))
+    assert store.record(labels) is None
+    store.ensure(labels, WORK, writes({"zarr.json": b"[]"}))
+    assert store.verify("B1") == []
+
+
+# -- records, verification, digests ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def filled(store: BrainStore) -> Iterator[BrainStore]:
+    for section in ("s1", "s2"):
+        content = {"a": b"alpha" + section.encode(), "deep/b": bytes(5000)}
+        store.ensure(replace(TISSUE, section_id=section), WORK, writes(content))
+    yield store
+
+
+def test_records_come_in_the_order_of_their_addresses(filled: BrainStore) -> None:
+    filled.ensure(Product("B1", "clusters", "k", WHOLE_BRAIN), WORK, writes({"fit": b"1"}))
+    found = [(record.step, record.name, record.section) for record in filled.records("B1")]
+    assert found == [("clusters", "k", WHOLE_BRAIN), ("tissue", "otsu", "s1"), ("tissue", "otsu", "s2")]
+
+
+def test_no_file_belongs_to_two_records(filled: BrainStore) -> None:
+    keys = [key for record in filled.records("B1") for key in record.files]
+    assert len(keys) == len(set(keys)) == 4
+
+
+@pytest.mark.parametrize("bit", [0, 7, 8 * 2500, 8 * 4999 + 3])
+def test_verification_finds_any_flipped_bit(filled: BrainStore, bit: int) -> None:
+    file = filled.path(TISSUE) / "deep" / "b"
+    content = bytearray(file.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(content)
+    assert filled.verify("B1") == [f"{TISSUE.key}/deep/b"]
+
+
+@pytest.mark.parametrize("damage", [lambda f: f.unlink(), lambda f: os.truncate(f, 4), lambda f: os.truncate(f, 9999)])
+def test_a_missing_or_truncated_file_is_found_and_its_product_is_not_current(
+    filled: BrainStore, damage: Callable[[Path], None]
+) -> None:
+    damage(filled.path(TISSUE) / "deep" / "b")
+    assert filled.verify("B1") == [f"{TISSUE.key}/deep/b"]
+    assert filled.current(TISSUE, WORK) is None
+    filled.ensure(TISSUE, WORK, writes({"a": b"alphas1", "deep/b": bytes(5000)}))
+    assert filled.verify("B1") == []
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"[]", b"null", b"\xff\xfe"])
+def test_a_damaged_record_is_no_record_or_an_error_that_names_it(filled: BrainStore, content: bytes) -> None:
+    path = filled.brain_path("B1") / "records" / "tissue" / "otsu" / "s1.json"
+    path.write_bytes(content)
+    try:
+        assert filled.current(TISSUE, WORK) is None
+    except CytoarchError as error:
+        assert str(path) in str(error)
+
+
+def test_the_content_digest_knows_no_times_links_or_places(filled: BrainStore, tmp_path: Path) -> None:
+    before = filled.content_digest("B1")
+    elsewhere = BrainStore(tmp_path / "elsewhere")
+    shutil.copytree(filled.root, elsewhere.root)
+    for file in elsewhere.root.rglob("*"):
+        os.utime(file, (1, 1))
+    assert elsewhere.content_digest("B1") == before
+
+
+def test_the_content_digest_knows_no_order_of_making_and_no_facts(filled: BrainStore, tmp_path: Path) -> None:
+    other = BrainStore(tmp_path / "other")
+    for section in ("s2", "s1"):
+        content = {"deep/b": bytes(5000), "a": b"alpha" + section.encode()}
+        other.ensure(replace(TISSUE, section_id=section), WORK, writes(content, seconds=time.monotonic()))
+    assert other.content_digest("B1") == filled.content_digest("B1")
+
+
+def test_the_content_digest_changes_with_the_content(filled: BrainStore) -> None:
+    before = filled.content_digest("B1")
+    filled.ensure(TISSUE, CHANGES[0], writes({"a": b"other", "deep/b": bytes(5000)}))
+    assert filled.content_digest("B1") != before
+
+
+# -- scans -------------------------------------------------------------------------------------------------------------
+
+EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_the_digest_of_a_scan_is_its_sha256(store: BrainStore, tmp_path: Path) -> None:
+    (tmp_path / "empty.tif").write_bytes(b"")
+    assert store.scan_digest("B1", tmp_path / "empty.tif") == EMPTY_SHA256
+
+
+def test_a_scan_is_read_once_and_again_only_if_it_changed_or_is_asked_for(
+    store: BrainStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = tmp_path / "a.tif"
+    scan.write_bytes(b"one")
+    first = store.scan_digest("B1", scan)
+    before = state(store.root)
+    with monkeypatch.context() as patch:
+        patch.delattr("cytoarch.stores.hash_file")
+        assert store.scan_digest("B1", scan) == first
+        assert state(store.root) == before
+    assert store.scan_digest("B1", scan, rehash=True) == first
+    assert state(store.root) == before
+    scan.write_bytes(b"three")
+    assert store.scan_digest("B1", scan) != first
+
+
+def test_a_touched_scan_keeps_its_digest(store: BrainStore, tmp_path: Path) -> None:
+    scan = tmp_path / "a.tif"
+    scan.write_bytes(b"one")
+    first = store.scan_digest("B1", scan)
+    os.utime(scan, (1, 1))
+    assert store.scan_digest("B1", scan) == first
+
+
+def test_a_scan_replaced_by_another_of_equal_size_and_time_is_noticed(store: BrainStore, tmp_path: Path) -> None:
+    scan, other = tmp_path / "a.tif", tmp_path / "b.tif"
+    scan.write_bytes(b"one")
+    other.write_bytes(b"two")
+    for file in (scan, other):
+        os.utime(file, ns=(5, 5))
+    first = store.scan_digest("B1", scan)
+    other.replace(scan)
+    assert store.scan_digest("B1", scan) != first
+
+
+def test_rehash_notices_bytes_that_changed_under_the_same_size_time_and_inode(
+    store: BrainStore, tmp_path: Path
+) -> None:
+    scan = tmp_path / "a.tif"
+    scan.write_bytes(b"one")
+    os.utime(scan, ns=(5, 5))
+    first = store.scan_digest("B1", scan)
+    scan.write_bytes(b"two")
+    os.utime(scan, ns=(5, 5))
+    changed = store.scan_digest("B1", scan, rehash=True)
+    assert changed != first
+    assert store.scan_digest("B1", scan) == changed
+
+
+def test_scans_of_the_same_name_in_different_folders_are_told_apart(store: BrainStore, tmp_path: Path) -> None:
+    digests = set()
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.tif").write_bytes(name.encode())
+        digests.add(store.scan_digest("B1", tmp_path / name / "a.tif"))
+    assert len(digests) == 2
+
+
+# -- groups and models -------------------------------------------------------------------------------------------------
+
+
+def test_group_metadata_is_written_once(store: BrainStore) -> None:
+    store.write_group(store.root / "g", {"b": 1, "a": 2})
+    before = state(store.root)
+    store.write_group(store.root / "g", {"a": 2, "b": 1})
+    assert state(store.root) == before
+
+
+def test_a_model_is_kept_under_the_digest_of_its_files(store: BrainStore) -> None:
+    files = {"head.safetensors": b"weights", "head.json": b"{}"}
+    digest = store.add_model(files)
+    assert {p.name: p.read_bytes() for p in store.model_path(digest).iterdir()} == files
+    before = state(store.root)
+    assert store.add_model(dict(reversed(files.items()))) == digest
+    assert state(store.root) == before
+    assert store.add_model({**files, "head.json": b"[]"}) != digest
+
+
+# -- locks -------------------------------------------------------------------------------------------------------------
+
+HOLDER = """
+import sys
+from pathlib import Path
+from cytoarch.stores import BrainStore
+with BrainStore(Path(sys.argv[1])).lock("B1"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(store: BrainStore) -> Iterator["subprocess.Popen[str]"]:
+    """Another process that holds the lock of brain B1 until its input ends."""
+    command = [sys.executable, "-c", HOLDER, str(store.root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        if process.poll() is None:
+            process.communicate("")
+
+
+def test_a_second_process_is_refused_at_once_and_told_who_holds_the_brain(
+    store: BrainStore, holder: "subprocess.Popen[str]"
+) -> None:
+    start = time.monotonic()
+    with pytest.raises(BrainBusyError, match=f"process {holder.pid}"), store.lock("B1"):
+        pass
+    assert time.monotonic() - start < 5
+
+
+def test_another_brain_is_not_locked(store: BrainStore, holder: "subprocess.Popen[str]") -> None:
+    with store.lock("B2"):
+        assert holder.poll() is None
+
+
+def test_the_lock_is_free_when_its_holder_ends(store: BrainStore, holder: "subprocess.Popen[str]") -> None:
+    holder.communicate("")
+    assert holder.returncode == 0
+    with store.lock("B1"):
+        pass
+
+
+def test_the_lock_is_free_when_its_holder_is_killed(store: BrainStore, holder: "subprocess.Popen[str]") -> None:
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with store.lock("B1"):
+        pass
+
+
+def test_a_run_that_holds_the_brain_does_not_lock_itself_out(store: BrainStore) -> None:
+    with store.lock("B1"):
+        with store.lock("B1"), BrainStore(store.root).lock("B1"):
+            pass
+        refused = subprocess.run([sys.executable, "-c", HOLDER, store.root], input="", capture_output=True, text=True)
+        assert refused.returncode != 0
+        assert f"BrainBusyError: brain B1 is being written by process {os.getpid()}" in refused.stderr
+
+
+def test_two_runs_in_one_process_exclude_each_other(store: BrainStore) -> None:
+    found: list[type[BaseException] | None] = []
+
+    def run() -> None:
+        try:
+            with store.lock("B1"):
+                found.append(None)
+        except BrainBusyError as error:
+            found.append(type(error))
+
+    with store.lock("B1"):
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    run()
+    assert found == [BrainBusyError, None]
+
+
+def test_the_lock_is_free_after_an_error_under_it(store: BrainStore) -> None:
+    with pytest.raises(RuntimeError), store.lock("B1"):
+        raise RuntimeError("under the lock")
+    refused = subprocess.run([sys.executable, "-c", HOLDER, store.root], input="", capture_output=True, text=True)
+    assert refused.returncode == 0

@@ -1,0 +1,84 @@
+"""Every entrypoint of prefect.yaml really loads, and the form it makes explains itself."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect.flows import Flow, load_flow_from_entrypoint
+from prefect.utilities.callables import parameter_schema
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DEPLOYMENTS = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text())["deployments"]
+ENTRYPOINTS = [one["entrypoint"] for one in DEPLOYMENTS]
+
+
+@pytest.fixture(scope="module", params=ENTRYPOINTS)
+def flow(request: pytest.FixtureRequest) -> "Flow[..., Any]":
+    path, _, name = request.param.partition(":")
+    return load_flow_from_entrypoint(f"{ROOT / path}:{name}")
+
+
+def test_every_flow_is_deployed() -> None:
+    flows = {path.stem for path in (ROOT / "flows").glob("*.py") if "@flow(" in path.read_text()}
+    assert {Path(entry.split(":")[0]).stem for entry in ENTRYPOINTS} == flows
+
+
+def test_an_entrypoint_loads_as_the_flow_its_file_is_named_after(flow: "Flow[..., Any]") -> None:
+    assert flow.name == flow.fn.__name__.replace("_", "-")
+
+
+def test_default_parameters_are_valid(flow: "Flow[..., Any]") -> None:
+    schema = parameter_schema(flow.fn)
+    given = {"brain": {"brain_id": "B01"}} if "brain" in schema.required else {}
+    validated = flow.validate_parameters(given)
+    assert set(validated) <= set(schema.properties)
+
+
+def models_in(schema: dict[str, Any]) -> dict[str, Any]:
+    return {name: model for name, model in schema["definitions"].items() if "properties" in model}
+
+
+def test_every_field_of_the_form_is_described_and_unknown_ones_are_refused(flow: "Flow[..., Any]") -> None:
+    schema = json.loads(parameter_schema(flow.fn).model_dump_json())
+    undescribed = [
+        f"{name}.{field}"
+        for name, model in models_in(schema).items()
+        for field, content in model["properties"].items()
+        if not content.get("description")
+    ]
+    for name, content in schema["properties"].items():
+        model = schema["definitions"].get(content.get("$ref", "").rpartition("/")[-1], {})  # may say it instead
+        if not (content.get("description") or model.get("description")):
+            undescribed.append(name)
+    assert not undescribed
+    assert all(model.get("additionalProperties") is False for model in models_in(schema).values())
+
+
+def test_every_number_of_the_form_is_bounded(flow: "Flow[..., Any]") -> None:
+    schema = json.loads(parameter_schema(flow.fn).model_dump_json())
+    unbounded = []
+    for name, model in models_in(schema).items():
+        for field, content in model["properties"].items():
+            for choice in content.get("anyOf", [content]):
+                low = {"minimum", "exclusiveMinimum"} & set(choice)
+                high = {"maximum", "exclusiveMaximum"} & set(choice)
+                if choice.get("type") in ("integer", "number") and not (low and high):
+                    unbounded.append(f"{name}.{field}")
+    assert not unbounded
+
+
+def test_schedules_are_shipped_inactive_with_time_zone_and_slug() -> None:
+    schedules = [schedule for one in DEPLOYMENTS for schedule in one.get("schedules", [])]
+    assert schedules
+    for schedule in schedules:
+        assert schedule["active"] is False
+        assert schedule["timezone"]
+        assert schedule["slug"]
+
+
+def test_deployments_name_no_path_of_a_machine() -> None:
+    text = (ROOT / "deployments" / "prefect.yaml").read_text()
+    assert not re.search(r"(?<![\w{$])/(home|root|mnt|work|tmp)/", text)

@@ -1,0 +1,316 @@
+"""The chain on a phantom: everything is there, valid, tracked, and free when it is run again."""
+
+import csv
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import ome_zarr_models
+import pytest
+import zarr
+from mlflow import MlflowClient
+from ome_zarr_models.v05.bioformats2raw import BioFormats2Raw
+from ome_zarr_models.v05.image import Image as NgffImage
+from ome_zarr_models.v05.image_label import ImageLabel
+from PIL import Image
+from prefect.client.orchestration import get_client
+from prefect.states import State
+
+from cytoarch.embeddings import EmbedSettings
+from cytoarch.errors import ManifestError, ModelError, StoreError
+from cytoarch.images.views import StoredImage
+from cytoarch.learning.training import DecoderSettings
+from cytoarch.parcellation.inference import ParcellateSettings
+from cytoarch.stores import BrainStore, Product
+from flows.map_brain import map_brain
+from flows.parameters import BrainSource, RunSettings, StoredBrain
+from flows.parcellate_brain import parcellate_brain
+from flows.stages import Summary
+from tasks.tracking import fetch_head, tracking_uri
+from tests.flows.conftest import MappedBrain
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flows")]
+
+
+def files_in(folder: Path) -> dict[str, tuple[int, int, str]]:
+    """Every file with its inode, modification time and content."""
+    return {
+        path.relative_to(folder).as_posix(): (
+            path.stat().st_ino,
+            path.stat().st_mtime_ns,
+            hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("lock", "mlflow.db")
+    }
+
+
+def client_of(mapped: MappedBrain) -> MlflowClient:
+    return MlflowClient(tracking_uri=tracking_uri(mapped.store), registry_uri=tracking_uri(mapped.store))
+
+
+def copied(phantom: Path, folder: Path) -> Path:
+    shutil.copytree(phantom.parent, folder / "brain")
+    return folder / "brain" / "manifest.csv"
+
+
+def rewrite(manifest: Path, change: dict[str, dict[str, str]]) -> None:
+    """Change cells of a manifest: section id -> column -> value."""
+    with manifest.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = list(dict.fromkeys([*rows[0], *(name for cells in change.values() for name in cells)]))
+    with manifest.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows([{**row, **change.get(row["section_id"], {})} for row in rows])
+
+
+def test_every_section_is_mapped_and_every_product_has_its_record(mapped: MappedBrain) -> None:
+    steps = {record.step for record in mapped.store.records("P01")}
+    assert steps == {
+        "sections", "labels", "tissue", "embeddings", "colours", "training", "probabilities", "parcellations",
+        "clusters", "report",
+    }  # fmt: skip
+    assert isinstance(mapped.summary, Summary)
+    assert mapped.summary.failed == {}
+    assert mapped.store.verify("P01") == []
+
+
+def test_no_file_belongs_to_two_records_and_none_to_no_record(mapped: MappedBrain) -> None:
+    home = mapped.store.brain_path("P01")
+    keys = [key for record in mapped.store.records("P01") for key in record.files]
+    assert len(keys) == len(set(keys))
+    on_disk = {path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()}
+    loose = {key for key in on_disk - set(keys) if key.split("/")[0] not in ("records", "scan-digests", "brain.json", "lock")}
+    assert loose == {"sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json"}
+
+
+def test_every_image_is_accepted_by_ome_zarr_models(mapped: MappedBrain) -> None:
+    home = mapped.store.brain_path("P01")
+    BioFormats2Raw.from_zarr(zarr.open_group(home / "sections.ome.zarr", mode="r"))
+    images = labels = 0
+    for path in sorted(home.rglob("zarr.json")):
+        ome = json.loads(path.read_text()).get("attributes", {}).get("ome", {})
+        if "multiscales" not in ome:
+            continue
+        group = zarr.open_group(path.parent, mode="r")
+        assert ome_zarr_models.open_ome_zarr(group) is not None
+        if "image-label" in ome:
+            label = ImageLabel.from_zarr(group)
+            image = NgffImage.from_zarr(zarr.open_group(path.parent.parent.parent, mode="r"))
+            levels = [len(one.ome_attributes.multiscales[0].datasets) for one in (label, image)]
+            assert levels[0] == levels[1], path
+            labels += 1
+        else:
+            NgffImage.from_zarr(group)
+            images += 1
+    assert (images, labels) == (5 * 7, 5 * 4)
+
+
+def test_pixels_and_physical_sizes_are_those_of_the_scans(mapped: MappedBrain) -> None:
+    import tifffile
+
+    for section in mapped.brain.sections:
+        scan = tifffile.imread(mapped.manifest_path.parent / section.path)
+        image = StoredImage.open(mapped.store.path(Product("P01", "sections", "scan", section.section_id)))
+        np.testing.assert_array_equal(np.asarray(image.levels[0].array)[0], scan)
+        assert [level.pixel_size_um for level in image.levels] == [16.0, 32.0][: len(image.levels)]
+
+
+def test_the_map_finds_the_phantoms_areas_far_above_chance(mapped: MappedBrain) -> None:
+    record = next(one for one in mapped.store.records("P01") if one.step == "training")
+    assert record.facts["scores"]["held_out/macro_f1"] > 0.5  # five classes: chance is below 0.2
+
+
+def test_running_again_writes_no_byte_and_adds_no_row(mapped: MappedBrain) -> None:
+    before = files_in(mapped.store_path)
+    experiment = client_of(mapped).get_experiment_by_name("cytoarch").experiment_id
+    rows = len(client_of(mapped).search_runs([experiment]))
+    summary = map_brain(source=BrainSource(manifest_path=mapped.manifest_path, store_path=mapped.store_path))
+    assert summary.made == 0
+    assert files_in(mapped.store_path) == before
+    assert len(client_of(mapped).search_runs([experiment])) == rows
+
+
+def test_mlflow_holds_one_parent_row_with_links_both_ways(mapped: MappedBrain) -> None:
+    runs = mlflow.MlflowClient(tracking_uri(mapped.store)).search_runs(
+        [client_of(mapped).get_experiment_by_name("cytoarch").experiment_id], "tags.kind = 'brain'"
+    )
+    assert len(runs) == 1
+    tags, metrics = runs[0].data.tags, runs[0].data.metrics
+    assert {"brain", "config_digest", "input_digest", "encoder_digest", "git_revision", "prefect.flow_run_id"} <= set(tags)
+    assert {"held_out/macro_f1", "held_out/top1", "held_out/top3", "map/macro_f1", "sections/mapped"} <= set(metrics)
+    with get_client(sync_client=True) as prefect:
+        artifacts = prefect.read_latest_artifacts()
+        assert prefect.read_flow_run(tags["prefect.flow_run_id"]).name == "map-P01"
+    links = [one.data for one in artifacts if one.key == "mlflow-run-p01"]
+    assert links
+    assert runs[0].info.run_id in str(links[0])
+
+
+def test_prefect_shows_a_table_a_summary_and_progress(mapped: MappedBrain) -> None:
+    with get_client(sync_client=True) as prefect:
+        artifacts = prefect.read_artifacts()
+    kinds = {one.key: one.type for one in artifacts if one.key}
+    assert kinds["qc-p01"] == "table"
+    assert kinds["summary-p01"] == "markdown"
+    progress = [one for one in artifacts if one.type == "progress"]
+    assert progress
+    assert all(float(str(one.data)) == 100.0 for one in progress)
+
+
+def test_the_champion_is_read_from_the_registry_without_running_anything(mapped: MappedBrain, tmp_path: Path) -> None:
+    digest = fetch_head(mapped.store, "models:/areas-probe-P01@champion")
+    record = next(one for one in mapped.store.records("P01") if one.step == "training")
+    assert digest == record.facts["model"]
+    kept = {path.suffix for path in mapped.store.tracking_path.rglob("*") if path.is_file()}
+    assert not kept & {".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib"}
+    with pytest.raises(ModelError, match="cannot be had"):
+        fetch_head(mapped.store, "models:/no-such-model@champion")
+
+
+def test_the_report_shows_every_section_and_only_files_that_exist(mapped: MappedBrain) -> None:
+    import re
+
+    page = mapped.store.brain_path("P01") / "report" / "index.html"
+    html = page.read_text()
+    sources = re.findall(r'src="([^"]+)"', html)
+    assert len(sources) == 5 * 5 + 1
+    assert all((page.parent / source).is_file() for source in sources)
+    assert not re.search(r"https?://", html)
+    for section in mapped.brain.sections:
+        assert section.section_id in html
+    assert "those of a phantom" in html
+    record = next(one for one in mapped.store.records("P01") if one.step == "sections")
+    assert record.inputs["scan"] in html
+
+
+def test_a_section_that_cannot_be_read_costs_that_section_only(phantom: Path, tmp_path: Path, prefect_server: None) -> None:
+    """Missing, truncated, no image, label image of another size, checksum of another file."""
+    manifest = copied(phantom, tmp_path)
+    scans = manifest.parent / "scans"
+    (scans / "s0000.tif").unlink()
+    whole = (scans / "s0010.tif").read_bytes()
+    (scans / "s0010.tif").write_bytes(whole[: len(whole) // 2])
+    (scans / "s0020.tif").write_text("not an image")
+    Image.fromarray(np.zeros((10, 12), dtype=np.uint8)).save(manifest.parent / "labels" / "s0030.png")
+    store_path = tmp_path / "store"
+    state: State[Any] = map_brain(
+        source=BrainSource(manifest_path=manifest, store_path=store_path), return_state=True
+    )  # type: ignore[call-overload]  # Prefect adds return_state
+    assert state.is_completed()
+    assert state.name == "4 sections failed"
+    summary = state.result()
+    assert {one: reason.split(":")[0].split("/")[-1] for one, reason in summary.failed.items()} == {
+        "s0000": "s0000.tif",
+        "s0010": "s0010.tif",
+        "s0020": "s0020.tif",
+        "s0030": "s0030.png",
+    }
+    assert "10 x 12 pixels where the scan has" in summary.failed["s0030"]
+    html = (BrainStore(store_path).brain_path("P01") / "report" / "index.html").read_text()
+    assert html.count('class="failed"') >= 4
+    # once they are mended, only they are made
+    shutil.copytree(phantom.parent, manifest.parent, dirs_exist_ok=True)
+    healed = map_brain(source=BrainSource(manifest_path=manifest, store_path=store_path))
+    assert healed.failed == {}
+
+
+def test_a_manifest_at_fault_starts_nothing(phantom: Path, tmp_path: Path, prefect_server: None) -> None:
+    manifest = copied(phantom, tmp_path)
+    rewrite(manifest, {"s0010": {"section_number": "0"}, "s0020": {"pixel_size_um": "-3"}, "s0030": {"path": "../x.tif"}})
+    with pytest.raises(ManifestError) as caught:
+        map_brain(source=BrainSource(manifest_path=manifest, store_path=tmp_path / "store"))
+    assert [fault.split(":")[0] for fault in caught.value.faults] == ["row 4", "row 5", "row 3"]
+    assert not (tmp_path / "store").exists()
+
+
+def test_an_encoder_that_cannot_be_had_is_found_before_any_section_is_read(
+    phantom: Path, tmp_path: Path, prefect_server: None
+) -> None:
+    source = BrainSource(manifest_path=phantom, store_path=tmp_path / "store")
+    with pytest.raises(ModelError, match="encoders are texture"):
+        map_brain(source=source, embed=EmbedSettings(encoder="dinov9"))
+    assert not (tmp_path / "store").exists()
+
+
+def test_excluded_sections_are_left_out_with_their_reason(phantom: Path, tmp_path: Path, prefect_server: None) -> None:
+    manifest = copied(phantom, tmp_path)
+    rewrite(manifest, {"s0010": {"exclude": "yes", "reason": "torn in half", "flip": "horizontal"}, "s0020": {"rotation": "90"}})
+    store = BrainStore(tmp_path / "store")
+    summary = map_brain(source=BrainSource(manifest_path=manifest, store_path=store.root))
+    assert summary.failed == {}
+    assert store.record(Product("P01", "sections", "scan", "s0010")) is None
+    assert "torn in half" in (store.brain_path("P01") / "report" / "index.html").read_text()
+
+
+def test_a_brain_without_labels_is_clustered_and_reported(phantom: Path, tmp_path: Path, prefect_server: None) -> None:
+    manifest = copied(phantom, tmp_path)
+    rewrite(manifest, {f"s{number:04d}": {"labels": ""} for number in range(0, 50, 10)})
+    store = BrainStore(tmp_path / "store")
+    map_brain(source=BrainSource(manifest_path=manifest, store_path=store.root))
+    steps = {record.step for record in store.records("P01")}
+    assert "clusters" in steps
+    assert not steps & {"training", "parcellations", "labels"}
+    assert "No section has labels" in (store.brain_path("P01") / "report" / "index.html").read_text()
+
+
+def test_two_brains_of_a_manifest_get_a_run_and_a_row_each(
+    phantom: Path, tmp_path: Path, prefect_server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = copied(phantom, tmp_path)
+    lines = manifest.read_text().splitlines()
+    second = [line.replace("P01,", "P02,", 1) for line in lines[1:]]
+    manifest.write_text("\n".join([*lines, *second]) + "\n")
+    store = BrainStore(tmp_path / "store")
+    summary = map_brain(source=BrainSource(manifest_path=manifest, store_path=store.root), parcellate=ParcellateSettings(source="cache"))
+    assert summary.brain_id == "P01, P02"
+    monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", tracking_uri(store))
+    runs = mlflow.search_runs(experiment_names=["cytoarch"], filter_string="tags.kind = 'brain'")
+    assert sorted(runs["tags.brain"]) == ["P01", "P02"]
+    metrics = runs[[column for column in runs.columns if column.startswith("metrics.")]]
+    assert not metrics.isna().any().any()
+
+
+def test_scribbles_train_a_decoder(phantom: Path, tmp_path: Path, prefect_server: None) -> None:
+    """Sparse strokes in two sections, a decoder, parcellation from the cache; the probe's champion stays its own."""
+    manifest = copied(phantom, tmp_path)
+    for path in sorted((manifest.parent / "labels").glob("*.png")):
+        dense = np.array(Image.open(path))
+        sparse = np.zeros_like(dense)
+        sparse[::24, :] = dense[::24, :]
+        Image.fromarray(sparse).save(path)
+    store = BrainStore(tmp_path / "store")
+    map_brain(
+        source=BrainSource(manifest_path=manifest, store_path=store.root),
+        head="decoder",
+        decoder=DecoderSettings(epochs=8, width=16, learning_rate=5e-3),
+        parcellate=ParcellateSettings(source="cache"),
+    )
+    record = next(one for one in store.records("P01") if one.step == "training")
+    losses = record.facts["fit"]["loss"]
+    assert losses[-1] < losses[0]
+    # the registered decoder maps the brain from its own flow, too
+    summary = parcellate_brain(
+        brain=StoredBrain(brain_id="P01", store_path=store.root),
+        model="models:/areas-decoder-P01@champion",
+        embedding=next(one.name for one in store.records("P01") if one.step == "embeddings"),
+        parcellate=ParcellateSettings(source="cache"),
+    )
+    assert summary.made == 0
+
+
+def test_a_flow_on_a_brain_that_is_not_there_says_which_are(mapped: MappedBrain) -> None:
+    with pytest.raises(StoreError, match=r"holds no brain 'B99' \(brains there: P01\)"):
+        parcellate_brain(brain=StoredBrain(brain_id="B99", store_path=mapped.store_path))
+
+
+def test_dask_processes_give_the_same_content(mapped: MappedBrain, tmp_path: Path) -> None:
+    store = BrainStore(tmp_path / "store")
+    source = BrainSource(manifest_path=mapped.manifest_path, store_path=store.root)
+    map_brain(source=source, run=RunSettings(workers=2, runner="dask"))
+    assert store.content_digest("P01") == mapped.store.content_digest("P01")
