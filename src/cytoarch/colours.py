@@ -17,7 +17,7 @@ from cytoarch.images.pyramids import Journal, Pyramid, level_count, write_pyrami
 
 Float32 = NDArray[np.float32]
 
-COLOURS_VERSION = 1
+COLOURS_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,19 @@ class ColourMap:
             raise SectionError(f"only {len(pool)} embeddings lie in tissue; there is nothing to fit colours to")
         mean, spread = pool.mean(axis=0), np.maximum(pool.std(axis=0), 1e-6)
         scaled = (pool - mean) / spread
-        count = min(3, *scaled.shape)
-        components = PCA(n_components=count, svd_solver="covariance_eigh").fit(scaled).components_
+        count = min(3, *scaled.shape) if scaled.any() else 0  # where all embeddings are equal there is no direction
+        components = np.zeros((0, scaled.shape[1]))
+        if count:
+            components = PCA(n_components=count, svd_solver="covariance_eigh").fit(scaled).components_
         components = np.concatenate([components, np.zeros((3 - count, scaled.shape[1]))])
         signs = np.where(components.sum(axis=1) < 0, -1.0, 1.0)  # a component's sign is arbitrary: fix it
         projection = (components * signs[:, None]).T / spread[:, None]
         low, high = np.percentile((pool - mean) @ projection, (1, 99), axis=0)
         return cls(
-            *(np.asarray(part, dtype=np.float32) for part in (mean, projection, low, np.maximum(high, low + 1e-6)))
+            *(
+                np.ascontiguousarray(part, dtype=np.float32)
+                for part in (mean, projection, low, np.maximum(high, low + 1e-6))
+            )
         )
 
     def to_bytes(self) -> bytes:

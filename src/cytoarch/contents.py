@@ -6,12 +6,13 @@ from numpy.typing import NDArray
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.brains import Brain, Section
 from cytoarch.colours import ColourMap
+from cytoarch.digests import content_digest, hash_file
 from cytoarch.discovery.clusters import Clustering
 from cytoarch.embeddings import SectionEmbeddings
-from cytoarch.errors import StoreError
+from cytoarch.errors import ModelError, StoreError
 from cytoarch.images.sections import LABEL_NAME
 from cytoarch.images.views import Level, StoredImage
-from cytoarch.learning.heads import Head, load_head
+from cytoarch.learning.heads import CARD_FILE, WEIGHTS_FILE, Head, load_head
 from cytoarch.records import Record
 from cytoarch.stores import WHOLE_BRAIN, BrainStore, Product
 
@@ -74,7 +75,12 @@ def open_embeddings(store: BrainStore, brain_id: str, name: str, section_id: str
 
 def open_head(store: BrainStore, digest: str) -> Head:
     """A head in the store. Raises ModelError if it is not there or damaged."""
-    return load_head(store.model_path(digest))
+    folder = store.model_path(digest)
+    head = load_head(folder)
+    found = content_digest({name: hash_file(folder / name).sha256 for name in (CARD_FILE, WEIGHTS_FILE)})
+    if found != digest:
+        raise ModelError(f"{folder}: its files have changed since they were kept; train or import the head again")
+    return head
 
 
 def open_colour_map(store: BrainStore, brain_id: str, name: str) -> ColourMap:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ TISSUE_FRACTION = 0.01
 class EmbedSettings(EncoderSettings):
     """How sections are turned into embeddings."""
 
-    channels: tuple[int, ...] = Field(
+    channels: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         default=(), max_length=8, description="Channels to read, from 0; blank: all, or what the encoder can take."
     )
 
@@ -106,7 +106,8 @@ def tile_plan(encoder: Encoder, view: View, settings: EmbedSettings) -> tuple[Ti
         plan = TilePlan(view.height, view.width, tile, tile // 2, tile // 4, shape.token_px)
         return plan, blending_window("radial", tile, shape.token_px)
     needed = -(-max(view.height, view.width) // 16) * 16 + 2 * shape.halo_px
-    tile = max(min(tile, needed), 4 * shape.halo_px)
+    # tiles begin at multiples of 16 px, the coarsest cell of the filter bank; their size does not change the result
+    tile = max(min(tile // 16 * 16, needed), 4 * shape.halo_px)
     plan = TilePlan(view.height, view.width, tile, tile - 2 * shape.halo_px, shape.halo_px, shape.token_px)
     return plan, blending_window("core", tile, shape.token_px, shape.halo_px)
 

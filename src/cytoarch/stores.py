@@ -222,7 +222,7 @@ class BrainStore:
     def _staging(self, product: Product, mark: str) -> Staging:
         """The staging folder of the product for this fingerprint; those of other fingerprints are removed."""
         rooms = self.brain_path(product.brain_id) / "staging"
-        address = "+".join((product.step, product.name, product.section_id, ""))  # '+' cannot be part of a name
+        address = f"{product.step}+{product.name}+{product.section_id}+"  # '+' cannot be part of a name
         room = rooms / f"{address}{mark[:16]}"
         if rooms.is_dir():
             for other in rooms.iterdir():

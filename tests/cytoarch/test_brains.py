@@ -144,11 +144,10 @@ def test_no_bytes_make_the_reader_fail_in_any_other_way_than_a_manifest_error(tm
     path = tmp_path / "manifest.csv"
     path.write_bytes(content)
     try:
-        brains = read_manifest(path, tmp_path, None)
+        outcome: tuple[object, ...] = read_manifest(path, tmp_path, None)
     except ManifestError as error:
-        assert error.faults
-    else:
-        assert brains
+        outcome = error.faults
+    assert outcome
 
 
 # -- faults ------------------------------------------------------------------------------------------------------------

@@ -140,7 +140,9 @@ def test_a_journal_torn_at_any_byte_loses_at_most_the_line_it_is_torn_in(staging
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(line=st.text(max_size=40) | st.sampled_from(["null", "[]", '{"key": 1}', '{"key":"a","sha256":1,"size_bytes":"x"}']))
+@given(
+    line=st.text(max_size=40) | st.sampled_from(["null", "[]", '{"key": 1}', '{"key":"a","sha256":1,"size_bytes":"x"}'])
+)
 def test_a_journal_line_that_says_nothing_is_passed_over(tmp_path_factory: pytest.TempPathFactory, line: str) -> None:
     staging = Staging(tmp_path_factory.mktemp("room")).open()
     staging.write("a.bin", b"alpha")

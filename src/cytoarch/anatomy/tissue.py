@@ -27,6 +27,8 @@ Polarity = Literal["dark", "bright"]
 TISSUE_VERSION = 1
 BIMODAL = 0.8
 """Share of the variance that two populations must explain (one Gaussian gives 0.64, a uniform one 0.75)."""
+RIM_PX = 4
+"""Pixels around dense tissue that are not asked whether there is pale tissue."""
 PALE_CONTRAST = 0.1
 """Least contrast of pale tissue against the slide, relative to that of dense tissue."""
 
@@ -92,8 +94,9 @@ def find_tissue(grey: Float32, pixel_size_um: float, settings: TissueSettings) -
 
 def _pale_tissue_threshold(values: Float32, threshold: float, border: Float32) -> float:
     """A lower threshold that takes in pale tissue, or the one given where there is no sign of any."""
-    rest = values[values <= threshold]
-    if float(np.ptp(rest)) < 1e-6:
+    # the blurred rim of dense tissue is no population of its own
+    rest = values[~ndimage.binary_dilation(values > threshold, iterations=RIM_PX)]
+    if not len(rest) or float(np.ptp(rest)) < 1e-6:
         return threshold
     second = float(threshold_otsu(rest))
     pale, slide = rest[rest > second], rest[rest <= second]

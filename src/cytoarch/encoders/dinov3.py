@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from transformers import AutoBackbone, AutoConfig
+from transformers import AutoConfig, DINOv3ViTBackbone
 
 from cytoarch.digests import content_digest, hash_file
 from cytoarch.encoders.protocol import TileShape
@@ -47,12 +47,12 @@ def weights_folder(source: str, revision: str | None = None) -> Path:
             "Without weights, use the encoder texture"
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=["config.json", "*.safetensors*"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise ModelError(
             f"encoder weights {source!r} cannot be had from the hub ({type(error).__name__}: {reason}). If the model "
             "is gated, accept its licence and log in with `hf auth login`; offline, download it elsewhere and give "
@@ -154,11 +154,20 @@ def load_dinov3(
         raise ModelError(f"tile_px {tile} is no multiple of four patches of {patch} px, which overlapping tiles need")
     _check_finite(folder)
     try:
-        model = AutoBackbone.from_pretrained(
-            folder, out_indices=list(chosen), local_files_only=True, use_safetensors=True, trust_remote_code=False
+        # not AutoBackbone: in transformers 5.23 it asks the hub whether a local folder's path exists there
+        model, report = DINOv3ViTBackbone.from_pretrained(
+            str(folder),
+            out_indices=list(chosen),
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: the weights do not load into a {config['model_type']} model ({error})") from None
+    if report["missing_keys"]:
+        # transformers would go on with random values in their place
+        missing = ", ".join(sorted(report["missing_keys"])[:5])
+        raise ModelError(f"{folder}: weights are missing ({missing}, ...); the file is incomplete")
     model.eval().requires_grad_(False).to(device)
     identity = {"weights": weights_digest(folder), "blocks": repr(chosen), "tile": str(tile), "precision": precision}
     return Dinov3Encoder(

@@ -1,5 +1,6 @@
 """Images in the store, read at any pixel size: the right pyramid level, brought to exactly the size asked for."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -76,7 +77,7 @@ class StoredImage:
 
     def at(self, pixel_size_um: float) -> "View":
         """The image on a grid of exactly `pixel_size_um`, whose first pixel shares its corner with the image's."""
-        height, width = (max(1, round(edge / pixel_size_um)) for edge in self.extent_um)
+        height, width = (max(1, math.ceil(edge / pixel_size_um - 1e-6)) for edge in self.extent_um)
         corner_um = self.levels[0].origin_um - self.pixel_size_um / 2
         return View(self.level_for(pixel_size_um), pixel_size_um, height, width, corner_um)
 

@@ -69,9 +69,10 @@ class Decoder:
     @classmethod
     def from_tensors(cls, card: HeadCard, tensors: Mapping[str, Float32]) -> Self:
         """Rebuild a decoder. Raises ModelError if its tensors do not fit its card."""
-        if "fuse.bias" not in tensors or not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+        width = tensors.get("fuse.bias", np.zeros(())).shape
+        if len(width) != 1 or width[0] < 1 or not all(np.isfinite(tensor).all() for tensor in tensors.values()):
             raise ModelError(f"a decoder's finite tensors are needed, found {sorted(tensors)}")
-        network = FusionNetwork(card.dims, len(card.classes), len(tensors["fuse.bias"]), card.cells_per_token)
+        network = FusionNetwork(card.dims, len(card.classes), width[0], card.cells_per_token)
         try:
             network.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()})
         except RuntimeError as error:

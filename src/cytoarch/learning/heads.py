@@ -33,8 +33,8 @@ class HeadCard(BaseModel):
     format: int = HEAD_FORMAT
     kind: Literal["probe", "decoder"]
     target: str = Field(description="What the classes are: areas, layers, groups.")
-    classes: tuple[LabelClass, ...]
-    dims: tuple[int, ...] = Field(description="Length of the embedding per layer.")
+    classes: tuple[LabelClass, ...] = Field(min_length=1)
+    dims: tuple[int, ...] = Field(min_length=1, description="Length of the embedding per layer.")
     cells_per_token: int = Field(ge=1, description="Output cells along the edge of a token.")
     embedding: EmbedSettings
     encoder_digest: str

@@ -60,7 +60,7 @@ def fit_probe(
     """
     mean = embeddings.mean(axis=0, dtype=np.float64)
     spread = np.maximum(embeddings.std(axis=0, dtype=np.float64), 1e-6)
-    model = LogisticRegression(C=1 / regularisation, class_weight="balanced", max_iter=300, tol=1e-3)
+    model = LogisticRegression(C=1 / regularisation, class_weight="balanced", max_iter=1000, tol=1e-4)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         model.fit(((embeddings - mean) / spread).astype(np.float32), targets)

@@ -53,9 +53,14 @@ def accuracy(confusion: Int64) -> float:
 
 
 def top_k_hits(probabilities: NDArray[np.float32], truth: Int64, k: int) -> int:
-    """How many of n samples have their true class among the k most probable; probabilities (n, classes)."""
+    """How many of n samples have their true class among the k most probable; probabilities (n, classes).
+
+    Of equally probable classes the first counts as more probable, as it does for argmax.
+    """
     own = np.take_along_axis(probabilities, truth[:, None], axis=1)
-    return int(((probabilities > own).sum(axis=1) < k).sum())
+    first = np.arange(probabilities.shape[1]) < truth[:, None]
+    ahead = (probabilities > own) | ((probabilities == own) & first)
+    return int((ahead.sum(axis=1) < k).sum())
 
 
 def purity(contingency: Int64) -> float:

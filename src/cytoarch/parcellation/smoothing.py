@@ -18,7 +18,8 @@ from cytoarch.palette import class_colours
 
 Float32 = NDArray[np.float32]
 
-SMOOTHING_VERSION = 1
+SMOOTHING_VERSION = 2
+ITERATIONS = 100
 HALO_CELLS = 64
 """Cells read beyond a window, so that smoothing in windows leaves no seams."""
 
@@ -39,8 +40,9 @@ def smooth_probabilities(probabilities: Float32, weight: float) -> Float32:
     """
     if weight == 0:
         return probabilities
-    smooth = np.asarray(denoise_tv_chambolle(probabilities, weight=weight, channel_axis=0), dtype=np.float32)
-    smooth = np.maximum(smooth, 0)
+    # a fixed number of iterations: the usual stopping rule depends on the window, and would leave seams
+    denoised = denoise_tv_chambolle(probabilities, weight=weight, eps=0, max_num_iter=ITERATIONS, channel_axis=0)
+    smooth = np.maximum(np.asarray(denoised, dtype=np.float32), 0)
     return np.asarray(smooth / np.maximum(smooth.sum(axis=0), 1e-6), dtype=np.float32)
 
 

@@ -109,7 +109,9 @@ def test_halving_loses_no_row_or_column_and_stays_within_the_range_of_the_values
         half = halve(block)
         assert half.shape == (block.shape[0], -(-block.shape[1] // 2), -(-block.shape[2] // 2))
         assert block.min() <= half.min() <= half.max() <= block.max()
-        np.testing.assert_array_equal(half[:, -1, -1], halve(block[:, block.shape[1] - 1 & ~1 :, block.shape[2] - 1 & ~1 :])[:, 0, 0])
+        np.testing.assert_array_equal(
+            half[:, -1, -1], halve(block[:, block.shape[1] - 1 & ~1 :, block.shape[2] - 1 & ~1 :])[:, 0, 0]
+        )
 
 
 @quick
@@ -281,11 +283,11 @@ def test_a_value_that_is_not_finite_is_never_written(staging: Staging, value: fl
 @pytest.mark.parametrize(
     "read",
     [
-        lambda y, x, h, w: np.zeros((3, h, w + 1), np.uint8),
-        lambda y, x, h, w: np.zeros((h, w), np.uint8),
-        lambda y, x, h, w: np.zeros((1, h, w), np.uint8),
-        lambda y, x, h, w: np.zeros((3, h, w), np.uint16),
-        lambda y, x, h, w: np.zeros((3, h, w), np.int8),
+        lambda _y, _x, h, w: np.zeros((3, h, w + 1), np.uint8),
+        lambda _y, _x, h, w: np.zeros((h, w), np.uint8),
+        lambda _y, _x, h, w: np.zeros((1, h, w), np.uint8),
+        lambda _y, _x, h, w: np.zeros((3, h, w), np.uint16),
+        lambda _y, _x, h, w: np.zeros((3, h, w), np.int8),
     ],
 )
 def test_a_source_that_gives_another_shape_or_type_than_announced_is_refused(staging: Staging, read: Any) -> None:

@@ -50,6 +50,16 @@ def refusal(path: Path, **options: Any) -> str:
     return str(caught.value)
 
 
+def read_or_refused(path: Path) -> Array | None:
+    """The pixels, or None where the file is refused with the one error that names it."""
+    try:
+        return whole(path)
+    except ScanError as error:
+        text = str(error)
+    assert str(path) in text
+    return None
+
+
 def tiff(path: Path, pixels: Array, **options: Any) -> Path:
     tifffile.imwrite(path, pixels, **{"metadata": None, **options})
     return path
@@ -115,7 +125,9 @@ def test_planar_rgb_is_read_like_interleaved_rgb(tmp_path: Path, layout: str) ->
     np.testing.assert_array_equal(whole(path), planes)
 
 
-@pytest.mark.parametrize("options", [{"metadata": {"axes": "CYX"}, "ome": True}, {"metadata": {"axes": "CYX"}, "imagej": True}])
+@pytest.mark.parametrize(
+    "options", [{"metadata": {"axes": "CYX"}, "ome": True}, {"metadata": {"axes": "CYX"}, "imagej": True}]
+)
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_channels_in_pages_are_channels(tmp_path: Path, options: dict[str, Any], dtype: str) -> None:
     planes = noise(5, H, W, dtype=dtype)
@@ -168,11 +180,8 @@ def test_pixels_whose_numbers_are_not_grey_or_rgb_are_refused_or_read_as_they_lo
         tiff(path, noise(H, W, count), photometric=number, planarconfig="contig")
     with Image.open(path) as image:
         shown = image.convert("RGB" if photometric == "palette" else "L" if photometric == "miniswhite" else "RGB")
-    try:
-        found = whole(path)
-    except ScanError as error:
-        assert str(path) in str(error)
-    else:
+    found = read_or_refused(path)
+    if found is not None:
         np.testing.assert_array_equal(found, channel_first(np.asarray(shown)))
 
 
@@ -277,11 +286,11 @@ def test_reading_leaves_pillows_own_limit_as_it_was(tmp_path: Path) -> None:
 # -- windows and regions -----------------------------------------------------------------------------------------------
 
 FILES: dict[str, Callable[[Path], Path]] = {
-    "tiled": lambda folder: tiff(folder / "a.tif", noise(H, W, 3), photometric="rgb", tile=(32, 48), compression="zlib"),
-    "striped": lambda folder: tiff(folder / "a.tif", noise(H, W, dtype="uint16"), rowsperstrip=7),
-    "jpeg": lambda folder: tiff(
-        folder / "a.tif", smooth(3), photometric="rgb", tile=(32, 48), compression="jpeg"
+    "tiled": lambda folder: tiff(
+        folder / "a.tif", noise(H, W, 3), photometric="rgb", tile=(32, 48), compression="zlib"
     ),
+    "striped": lambda folder: tiff(folder / "a.tif", noise(H, W, dtype="uint16"), rowsperstrip=7),
+    "jpeg": lambda folder: tiff(folder / "a.tif", smooth(3), photometric="rgb", tile=(32, 48), compression="jpeg"),
     "turned": lambda folder: tiff(
         folder / "a.tif", noise(H, W, 3), photometric="rgb", tile=(32, 48), extratags=[(274, "H", 1, 6, True)]
     ),
@@ -370,7 +379,9 @@ def test_an_orientation_that_is_not_defined_is_refused(tmp_path: Path, orientati
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("content", [b"", b"II*\0", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"a text, no image\n" * 9, bytes(500)])
+@pytest.mark.parametrize(
+    "content", [b"", b"II*\0", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"a text, no image\n" * 9, bytes(500)]
+)
 def test_a_file_that_is_no_image_is_refused(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(content)
@@ -422,10 +433,8 @@ def test_damaged_bytes_are_read_or_refused_but_nothing_else_happens(tmp_path: Pa
         for _ in range(8):
             damaged[int(rng.integers(len(damaged)))] = int(rng.integers(256))
         path.write_bytes(damaged)
-        try:
-            assert whole(path).ndim == 3
-        except ScanError as error:
-            assert str(path) in str(error)
+        found = read_or_refused(path)
+        assert found is None or found.ndim == 3
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "int8", "uint32", "complex64"])
@@ -451,7 +460,8 @@ def lying_tiff(
     ]
     data = bytes(10)
     entries = b"".join(
-        struct.pack("<HHI", tag, kind, count) + (struct.pack("<HH", value, 0) if kind == 3 else struct.pack("<I", value))
+        struct.pack("<HHI", tag, kind, count)
+        + (struct.pack("<HH", value, 0) if kind == 3 else struct.pack("<I", value))
         for tag, kind, count, value in tags
     )
     content = struct.pack("<2sHI", b"II", 42, 18) + data + struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
@@ -492,10 +502,8 @@ def test_a_tiff_whose_pages_form_a_circle_is_refused_or_read_but_ends(tmp_path: 
     content = bytearray(path.read_bytes())
     content[-4:] = struct.pack("<I", 18)
     path.write_bytes(content)
-    try:
-        assert whole(path).shape == (1, 2, 5)
-    except ScanError as error:
-        assert str(path) in str(error)
+    found = read_or_refused(path)
+    assert found is None or found.shape == (1, 2, 5)
 
 
 @pytest.mark.parametrize(("width", "height"), [(100_000, 100_000), (2**31 - 1, 2**31 - 1), (0, 5)])
@@ -507,7 +515,9 @@ def test_a_tiny_png_that_claims_to_be_huge_is_refused(tmp_path: Path, width: int
 
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     path = tmp_path / "a.png"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    )
     refusal(path)
 
 
@@ -531,7 +541,11 @@ def test_resolution_tags_in_cm_and_inches_say_the_same(tmp_path: Path, unit: str
 
 def test_resolution_without_a_unit_or_of_zero_states_nothing(tmp_path: Path) -> None:
     for number, options in enumerate(
-        ({"resolution": (2, 2), "resolutionunit": "NONE"}, {"resolution": ((0, 1), (0, 1)), "resolutionunit": "INCH"}, {})
+        (
+            {"resolution": (2, 2), "resolutionunit": "NONE"},
+            {"resolution": ((0, 1), (0, 1)), "resolutionunit": "INCH"},
+            {},
+        )
     ):
         assert stated(tiff(tmp_path / f"{number}.tif", noise(H, W), **options)) == []
 
@@ -598,7 +612,10 @@ def test_an_entity_bomb_and_an_external_entity_in_ome_xml_do_nothing(tmp_path: P
     secret = tmp_path / "secret"
     secret.write_text("0.25")
     levels = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 12))
-    bomb = f'<?xml version="1.0"?><!DOCTYPE OME [<!ENTITY l0 "0.5">{levels}]><OME><Pixels PhysicalSizeX="1">&l11;</Pixels></OME>'
+    bomb = (
+        f'<?xml version="1.0"?><!DOCTYPE OME [<!ENTITY l0 "0.5">{levels}]>'
+        '<OME><Pixels PhysicalSizeX="1">&l11;</Pixels></OME>'
+    )
     outside = (
         f'<?xml version="1.0"?><!DOCTYPE OME [<!ENTITY x SYSTEM "{secret.as_uri()}">]>'
         '<OME><Image><Pixels PhysicalSizeX="1"/><Name>&x;</Name></Image></OME>'
@@ -606,10 +623,8 @@ def test_an_entity_bomb_and_an_external_entity_in_ome_xml_do_nothing(tmp_path: P
     for number, text in enumerate((bomb, outside)):
         assert ome_pixel_size_um(text) is None
         path = tiff(tmp_path / f"{number}.ome.tif", noise(H, W), description=text)
-        try:
+        if read_or_refused(path) is not None:
             assert "ome-xml" not in [source for source, _ in stated(path)]
-        except ScanError as error:
-            assert str(path) in str(error)
 
 
 # -- label images ------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 import hashlib
 import json
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -203,8 +203,8 @@ def test_an_image_of_nothing_but_unlabelled_pixels_is_stored(staging: Staging, t
 
 def ingest(store: BrainStore, brain: Brain, scan_path: Path) -> None:
     for one in brain.kept:
-        writer: Callable[[Staging], dict[str, Any]] = lambda staging, one=one: write_section(staging, scan_path, one)
-        store.ensure(Product(brain.brain_id, "sections", "scan", one.section_id), Work(1, {}, {}), writer)
+        product = Product(brain.brain_id, "sections", "scan", one.section_id)
+        store.ensure(product, Work(1, {}, {}), partial(write_section, scan_path=scan_path, section=one))
 
 
 def test_a_collection_lists_the_committed_sections_in_cutting_order(tmp_path: Path) -> None:
