@@ -153,7 +153,9 @@ def fetch_head(store: BrainStore, model_uri: str) -> str:
 
     match = _MODEL_URI.fullmatch(model_uri)
     if match is None:
-        raise ModelError(f"{model_uri!r} names no registered model; models:/NAME@ALIAS or models:/NAME/VERSION is needed")
+        raise ModelError(
+            f"{model_uri!r} names no registered model; models:/NAME@ALIAS or models:/NAME/VERSION is needed"
+        )
     name, alias, number = match.groups()
     client, uri = _client(store), tracking_uri(store)
     with tempfile.TemporaryDirectory() as scratch:

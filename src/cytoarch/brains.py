@@ -20,6 +20,9 @@ PIXEL_SIZE_LIMITS_UM = (0.05, 100.0)
 UNCONFIRMED = "?"
 """A cell that starts with this was read from a file name; a person confirms it by removing the mark."""
 
+RESERVED_IDS = ("ome", "zarr.json")
+"""Names that a collection of sections needs for itself (in any case)."""
+
 _YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 _REGION = re.compile(r"^(\d+):(\d+)\s+(\d+):(\d+)$")
 
@@ -62,7 +65,9 @@ class Section(BaseModel):
     labels_origin: Literal["expert", "automatic", "molecular", "phantom", "unstated"] = Field(
         default="unstated", description="Who drew the labels; reports say so beside every score."
     )
-    position_um: float | None = Field(default=None, description="Place along the cutting axis (um).")
+    position_um: float | None = Field(
+        default=None, ge=-1e7, le=1e7, allow_inf_nan=False, description="Place along the cutting axis (um)."
+    )
     plane: Literal["coronal", "sagittal", "horizontal", "unstated"] = Field(
         default="unstated", description="Cutting plane."
     )
@@ -74,6 +79,13 @@ class Section(BaseModel):
         default="agree", description="manifest: use pixel_size_um even where the scan states another size."
     )
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="Checksum of the scan file.")
+
+    @field_validator("section_id")
+    @classmethod
+    def _not_reserved(cls, section_id: str) -> str:
+        if section_id.lower() in RESERVED_IDS:
+            raise ValueError("this name is taken by the collection of sections; choose another")
+        return section_id
 
     @field_validator("region_px")
     @classmethod

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cytoarch.brains import COLUMNS, PIXEL_SIZE_LIMITS_UM, UNCONFIRMED
+from cytoarch.brains import COLUMNS, PIXEL_SIZE_LIMITS_UM, RESERVED_IDS, UNCONFIRMED
 from cytoarch.errors import ManifestError, ScanError
 from cytoarch.images.scans import SUFFIXES, open_scan
 from cytoarch.paths import is_id
@@ -37,11 +37,12 @@ def draft_manifest(
     root = Path(os.path.commonpath([scans_folder.resolve(), (labels_folder or scans_folder).resolve()]))
     labels = {path.stem: path for path in _images_in(labels_folder)} if labels_folder else {}
     numbers = section_numbers([path.stem for path in scans])
+    ids = section_ids([path.stem for path in scans])
     rows, remarks = [], []
     for index, (path, number) in enumerate(zip(scans, numbers, strict=True)):
         row = dict.fromkeys(COLUMNS, "")
         row["brain_id"] = brain_id
-        row["section_id"] = _section_id(path.stem, index)
+        row["section_id"] = ids[index]
         row["section_number"] = "" if number is None else f"{UNCONFIRMED}{number}"
         row["path"] = path.resolve().relative_to(root).as_posix()
         if path.stem in labels:
@@ -86,9 +87,23 @@ def _images_below(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in SUFFIXES]
 
 
-def _section_id(stem: str, index: int) -> str:
-    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:64]
-    return cleaned if is_id(cleaned) else f"section-{index + 1:04d}"
+def section_ids(stems: Sequence[str]) -> list[str]:
+    """An id for each file name, what an id cannot hold replaced by dashes; no two alike, whatever the case.
+
+    >>> section_ids(["a 1", "a-1", "A-1"])
+    ['a-1', 'a-1-2', 'A-1-3']
+    """
+    taken: set[str] = set(RESERVED_IDS)
+    ids = []
+    for index, stem in enumerate(stems):
+        cleaned = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:56]
+        base = cleaned if is_id(cleaned) else f"section-{index + 1:04d}"
+        candidate, number = base, 2
+        while candidate.lower() in taken:
+            candidate, number = f"{base}-{number}", number + 1
+        taken.add(candidate.lower())
+        ids.append(candidate)
+    return ids
 
 
 def _stated_pixel_size(path: Path) -> str:

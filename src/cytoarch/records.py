@@ -106,6 +106,11 @@ class Staging:
         write_atomically(self._journal_path, "".join(lines).encode())
         return self
 
+    def discard(self) -> None:
+        """Remove the folder, if it is there."""
+        if self._room.exists():
+            shutil.rmtree(self._room)
+
     def has(self, key: str) -> bool:
         """Whether an earlier or this run finished the file at `key` (relative to `path`)."""
         return key in self._seals
@@ -143,12 +148,14 @@ class Staging:
             if not self.has(self._key(file)):
                 self.seal(self._key(file))
         for key, seal in self._seals.items():
-            found = hash_file(self.path / key)
+            file = self.path / key
+            found = hash_file(file) if file.is_file() else None
             if found != seal:
-                (self.path / key).unlink()
+                file.unlink(missing_ok=True)
+                state = f"{found.size_bytes} bytes, {found.sha256[:12]}" if found else "missing"
                 raise StoreError(
-                    f"{self.path / key} does not read back as written ({found.size_bytes} bytes, {found.sha256[:12]}; "
-                    f"{seal.size_bytes} bytes, {seal.sha256[:12]} expected); check the disk, then run again"
+                    f"{file} does not read back as written ({state}; {seal.size_bytes} bytes, {seal.sha256[:12]} "
+                    "expected); check the disk, then run again"
                 )
         for folder in sorted(path for path in self.path.rglob("*") if path.is_dir()):
             flush_to_disk(folder)
@@ -160,8 +167,14 @@ class Staging:
         return record
 
     def publish(self, target: Path, record_path: Path) -> None:
-        """Rename the sealed content to `target` and its record to `record_path`; each step can be repeated."""
+        """Rename the sealed content to `target` and its record to `record_path`; each step can be repeated.
+
+        An older record goes first: at no moment does it stand beside content it does not speak of.
+        """
         if self.path.exists():
+            if record_path.exists():
+                record_path.unlink()
+                flush_to_disk(record_path.parent)
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists():
                 retired = self._room / "retired"

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from cytoarch.brains import Brain
 from cytoarch.digests import canonical_json, content_digest, hash_file
 from cytoarch.errors import BrainBusyError, StoreError
@@ -129,7 +131,10 @@ class BrainStore:
         if not path.exists():
             known = ", ".join(self.brain_ids()) or "none"
             raise StoreError(f"{self.root} holds no brain {brain_id!r} (brains there: {known}); run ingest-brain first")
-        return Brain.model_validate_json(path.read_bytes())
+        try:
+            return Brain.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise StoreError(f"{path} is damaged ({_first_line(error)}); run ingest-brain again") from None
 
     # -- records -----------------------------------------------------------------------------------------------------
 
@@ -138,7 +143,7 @@ class BrainStore:
         path = self._record_path(product)
         if not path.exists():
             return None
-        record = Record.model_validate_json(path.read_bytes())
+        record = _read_record(path)
         home = self.brain_path(product.brain_id)
         for key, seal in record.files.items():
             try:
@@ -170,10 +175,11 @@ class BrainStore:
         brain's lock.
         """
         record = self.current(product, work)
-        if record is not None:
-            return record, False
         mark = fingerprint(product.step, work.version, work.inputs, work.settings)
         staging = self._staging(product, mark)
+        if record is not None:
+            staging.discard()  # what a crash between the last two steps of publishing left
+            return record, False
         sealed = staging.sealed_record
         if sealed is None:
             facts = dict(write(staging.open()))
@@ -199,7 +205,7 @@ class BrainStore:
         """Every record of a brain, in the order of their addresses."""
         folder = self.brain_path(brain_id) / "records"
         for path in sorted(folder.glob("*/*/*.json")):
-            yield Record.model_validate_json(path.read_bytes())
+            yield _read_record(path)
 
     def content_digest(self, brain_id: str) -> str:
         """sha256 over every committed file of a brain: equal for equal content, whenever and however it was made.
@@ -228,7 +234,6 @@ class BrainStore:
             for other in rooms.iterdir():
                 if other.name.startswith(address) and other != room:
                     shutil.rmtree(other)
-        room.mkdir(parents=True, exist_ok=True)
         return Staging(room)
 
     # -- scans, collection, models -----------------------------------------------------------------------------------
@@ -303,3 +308,16 @@ class BrainStore:
                 _held.reset(token)
         finally:
             os.close(handle)
+
+
+def _read_record(path: Path) -> Record:
+    try:
+        return Record.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise StoreError(
+            f"{path} is not a readable record ({_first_line(error)}); delete it and run the step again"
+        ) from None
+
+
+def _first_line(error: ValidationError) -> str:
+    return str(error).splitlines()[0]

@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-MODULES = sorted(
-    path for folder in ("src/cytoarch", "tasks", "flows") for path in (ROOT / folder).rglob("*.py")
-)
+MODULES = sorted(path for folder in ("src/cytoarch", "tasks", "flows") for path in (ROOT / folder).rglob("*.py"))
 
 STOREYS = {
     "src": {"prefect", "prefect_dask", "mlflow", "tasks", "flows"},
@@ -71,7 +69,9 @@ def test_rooms_of_the_library_import_only_rooms_below_them(path: Path) -> None:
 
 
 def test_every_room_has_its_place() -> None:
-    rooms = {path.name.removesuffix(".py") for path in (ROOT / "src" / "cytoarch").iterdir() if path.name[0] not in "_."}
+    rooms = {
+        path.name.removesuffix(".py") for path in (ROOT / "src" / "cytoarch").iterdir() if path.name[0] not in "_."
+    }
     assert rooms == {room for rooms in ROOMS for room in rooms}
 
 

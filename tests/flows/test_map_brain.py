@@ -85,7 +85,9 @@ def test_no_file_belongs_to_two_records_and_none_to_no_record(mapped: MappedBrai
     keys = [key for record in mapped.store.records("P01") for key in record.files]
     assert len(keys) == len(set(keys))
     on_disk = {path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()}
-    loose = {key for key in on_disk - set(keys) if key.split("/")[0] not in ("records", "scan-digests", "brain.json", "lock")}
+    loose = {
+        key for key in on_disk - set(keys) if key.split("/")[0] not in ("records", "scan-digests", "brain.json", "lock")
+    }
     assert loose == {"sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json"}
 
 
@@ -142,7 +144,9 @@ def test_mlflow_holds_one_parent_row_with_links_both_ways(mapped: MappedBrain) -
     )
     assert len(runs) == 1
     tags, metrics = runs[0].data.tags, runs[0].data.metrics
-    assert {"brain", "config_digest", "input_digest", "encoder_digest", "git_revision", "prefect.flow_run_id"} <= set(tags)
+    assert {"brain", "config_digest", "input_digest", "encoder_digest", "git_revision", "prefect.flow_run_id"} <= set(
+        tags
+    )
     assert {"held_out/macro_f1", "held_out/top1", "held_out/top3", "map/macro_f1", "sections/mapped"} <= set(metrics)
     with get_client(sync_client=True) as prefect:
         artifacts = prefect.read_latest_artifacts()
@@ -189,7 +193,9 @@ def test_the_report_shows_every_section_and_only_files_that_exist(mapped: Mapped
     assert record.inputs["scan"] in html
 
 
-def test_a_section_that_cannot_be_read_costs_that_section_only(phantom: Path, tmp_path: Path, prefect_server: None) -> None:
+def test_a_section_that_cannot_be_read_costs_that_section_only(
+    phantom: Path, tmp_path: Path, prefect_server: None
+) -> None:
     """Missing, truncated, no image, label image of another size, checksum of another file."""
     manifest = copied(phantom, tmp_path)
     scans = manifest.parent / "scans"
@@ -199,9 +205,7 @@ def test_a_section_that_cannot_be_read_costs_that_section_only(phantom: Path, tm
     (scans / "s0020.tif").write_text("not an image")
     Image.fromarray(np.zeros((10, 12), dtype=np.uint8)).save(manifest.parent / "labels" / "s0030.png")
     store_path = tmp_path / "store"
-    state: State[Any] = map_brain(
-        source=BrainSource(manifest_path=manifest, store_path=store_path), return_state=True
-    )  # type: ignore[call-overload]  # Prefect adds return_state
+    state: State[Any] = map_brain(source=BrainSource(manifest_path=manifest, store_path=store_path), return_state=True)  # type: ignore[call-overload]  # Prefect adds return_state
     assert state.is_completed()
     assert state.name == "4 sections failed"
     summary = state.result()
@@ -222,7 +226,9 @@ def test_a_section_that_cannot_be_read_costs_that_section_only(phantom: Path, tm
 
 def test_a_manifest_at_fault_starts_nothing(phantom: Path, tmp_path: Path, prefect_server: None) -> None:
     manifest = copied(phantom, tmp_path)
-    rewrite(manifest, {"s0010": {"section_number": "0"}, "s0020": {"pixel_size_um": "-3"}, "s0030": {"path": "../x.tif"}})
+    rewrite(
+        manifest, {"s0010": {"section_number": "0"}, "s0020": {"pixel_size_um": "-3"}, "s0030": {"path": "../x.tif"}}
+    )
     with pytest.raises(ManifestError) as caught:
         map_brain(source=BrainSource(manifest_path=manifest, store_path=tmp_path / "store"))
     assert [fault.split(":")[0] for fault in caught.value.faults] == ["row 4", "row 5", "row 3"]
@@ -240,7 +246,10 @@ def test_an_encoder_that_cannot_be_had_is_found_before_any_section_is_read(
 
 def test_excluded_sections_are_left_out_with_their_reason(phantom: Path, tmp_path: Path, prefect_server: None) -> None:
     manifest = copied(phantom, tmp_path)
-    rewrite(manifest, {"s0010": {"exclude": "yes", "reason": "torn in half", "flip": "horizontal"}, "s0020": {"rotation": "90"}})
+    rewrite(
+        manifest,
+        {"s0010": {"exclude": "yes", "reason": "torn in half", "flip": "horizontal"}, "s0020": {"rotation": "90"}},
+    )
     store = BrainStore(tmp_path / "store")
     summary = map_brain(source=BrainSource(manifest_path=manifest, store_path=store.root))
     assert summary.failed == {}
@@ -267,7 +276,9 @@ def test_two_brains_of_a_manifest_get_a_run_and_a_row_each(
     second = [line.replace("P01,", "P02,", 1) for line in lines[1:]]
     manifest.write_text("\n".join([*lines, *second]) + "\n")
     store = BrainStore(tmp_path / "store")
-    summary = map_brain(source=BrainSource(manifest_path=manifest, store_path=store.root), parcellate=ParcellateSettings(source="cache"))
+    summary = map_brain(
+        source=BrainSource(manifest_path=manifest, store_path=store.root), parcellate=ParcellateSettings(source="cache")
+    )
     assert summary.brain_id == "P01, P02"
     monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", tracking_uri(store))
     runs = mlflow.search_runs(experiment_names=["cytoarch"], filter_string="tags.kind = 'brain'")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cytoarch.brains import PIXEL_SIZE_LIMITS_UM, Section
 from cytoarch.errors import ScanError
-from cytoarch.images.scans import StatedPixelSize
+from cytoarch.images.planes import StatedPixelSize
 
 TOLERANCE = 0.01
 """Statements that differ by more than this fraction disagree."""

@@ -45,7 +45,9 @@ class StoredImage:
         except (FileNotFoundError, KeyError, ValueError) as error:
             raise StoreError(f"{path} holds no readable NGFF image ({error})") from None
         attributes = dict(group.attrs)
-        ome: Any = attributes["ome"]
+        ome: Any = attributes.get("ome", {})
+        if "multiscales" not in ome:
+            raise StoreError(f"{path} is a Zarr group but no NGFF image")
         levels: list[Level] = []
         for dataset in ome["multiscales"][0]["datasets"]:
             scale, translation = (t[t["type"]] for t in dataset["coordinateTransformations"])

@@ -33,6 +33,8 @@ SIZES: dict[Size, PhantomSize] = {
     "tiny": PhantomSize(sections=5, height=240, width=320, pixel_size_um=16.0),
     "small": PhantomSize(sections=12, height=720, width=960, pixel_size_um=10.0),
 }
+MARKER_FILE = "PHANTOM.txt"
+"""Written first: a folder without it is somebody's work and is left alone."""
 THICKNESS_UM = 50.0
 WHITE_MATTER_COLOUR = "#d8d4cc"
 SPACING = 10
@@ -54,8 +56,12 @@ def write_phantom(
     if not is_id(brain_id):
         raise CytoarchError(f"brain {brain_id!r} is not a valid name; letters, digits, '.', '_' and '-' are needed")
     manifest_path = folder / "manifest.csv"
-    if folder.is_dir() and any(folder.iterdir()) and not manifest_path.exists():
-        raise CytoarchError(f"{folder} is not empty and holds no phantom; give a new folder")
+    marker = folder / MARKER_FILE
+    if folder.is_dir() and any(folder.iterdir()) and not marker.exists():
+        raise CytoarchError(f"{folder} is not empty and was not written as a phantom; give a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.write_text("This folder holds a phantom brain: synthetic, and free to be written again.\n")
+    manifest_path.unlink(missing_ok=True)
     for name in ("scans", "labels"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     shape = SIZES[size]

@@ -5,7 +5,7 @@ import pytest
 from cytoarch.brains import Section
 from cytoarch.errors import ScanError
 from cytoarch.images.pixel_size import resolve_pixel_size
-from cytoarch.images.scans import StatedPixelSize
+from cytoarch.images.planes import StatedPixelSize
 
 
 def section(**changes: object) -> Section:

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from cytoarch.errors import ScanError
-from cytoarch.images.scans import SUFFIXES, Scan, ome_pixel_size_um, open_scan, read_labels
+from cytoarch.images.planes import Scan
+from cytoarch.images.scans import SUFFIXES, open_scan, read_labels
+from cytoarch.images.tiff import ome_pixel_size_um
 
 Array = NDArray[Any]
 H, W = 75, 101

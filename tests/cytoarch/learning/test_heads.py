@@ -86,7 +86,7 @@ def test_the_standardisation_is_folded_into_the_weights_exactly(card):
     probe, _ = fit_probe(card("probe", (2, 4)), tokens, targets, 1.0)
     mean, spread = tokens.mean(axis=0, dtype=np.float64), tokens.std(axis=0, dtype=np.float64)
     scaled = ((tokens - mean) / spread).astype(np.float32)
-    model = LogisticRegression(C=1.0, class_weight="balanced", max_iter=300, tol=1e-3).fit(scaled, targets)
+    model = LogisticRegression(C=1.0, class_weight="balanced", max_iter=1000, tol=1e-4).fit(scaled, targets)
     np.testing.assert_allclose(on_tokens(probe, tokens), model.predict_proba(scaled), atol=1e-5)
 
 

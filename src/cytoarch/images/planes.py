@@ -1,0 +1,112 @@
+"""One plane of a scan, open for reading by window, whatever format it came in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoarch.errors import ScanError
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+Kind = Literal["grey", "rgb", "multichannel"]
+
+MAX_PIXELS = 200_000_000_000
+"""Largest plane that is believed (a 136,000 x 95,000 scan has 13 thousand million pixels)."""
+MAX_WHOLE_PIXELS = 600_000_000
+"""Largest plane of a format that can only be decoded whole (PNG, JPEG, TIFF in one strip)."""
+MAX_TILE_BYTES = 256 << 20
+"""Largest decoded tile or strip that is believed."""
+MAX_CHANNELS = 64
+
+
+@dataclass(frozen=True)
+class StatedPixelSize:
+    """A pixel size (um) that a scan states about itself, and where it states it."""
+
+    source: Literal["ome-xml", "vendor", "tiff-tag"]
+    value_um: float
+
+
+@dataclass(frozen=True)
+class Scan:
+    """An open scan: one plane, in the orientation its tag asks for."""
+
+    shape: tuple[int, int, int]
+    """(c, y, x)."""
+    dtype: np.dtype[np.uint8] | np.dtype[np.uint16]
+    kind: Kind
+    stated_pixel_sizes: tuple[StatedPixelSize, ...]
+    """In order of trust: OME-XML, vendor, TIFF tag."""
+    remarks: tuple[str, ...]
+    """What was done to the pixels on the way in, for the record."""
+    _read: Callable[[int, int, int, int], NDArray[Any]]
+
+    def read(self, y: int, x: int, height: int, width: int) -> Pixels:
+        """The window (c, height, width) that starts at (y, x), which must lie inside the plane."""
+        _, h, w = self.shape
+        if not (0 <= y <= y + height <= h and 0 <= x <= x + width <= w):
+            raise ValueError(f"window {y}:{y + height} {x}:{x + width} leaves the plane of {h} x {w} pixels")
+        pixels: Pixels = np.ascontiguousarray(self._read(y, x, height, width))
+        return pixels
+
+
+def cropped(scan: Scan, region: tuple[int, int, int, int] | None) -> Scan:
+    """The part (y0, y1, x0, x1) of a scan, or all of it."""
+    if region is None:
+        return scan
+    y0, y1, x0, x1 = region
+    c, h, w = scan.shape
+    if y1 > h or x1 > w:
+        raise ScanError(f"region_px {y0}:{y1} {x0}:{x1} leaves the plane of {h} x {w} pixels")
+    return replace(
+        scan,
+        shape=(c, y1 - y0, x1 - x0),
+        remarks=(*scan.remarks, f"region {y0}:{y1} {x0}:{x1} of a slide"),
+        _read=lambda y, x, height, width: scan.read(y + y0, x + x0, height, width),
+    )
+
+
+def check_dtype(dtype: np.dtype[np.generic]) -> None:
+    """Raise ScanError unless pixels are 8- or 16-bit unsigned."""
+    if dtype.newbyteorder("=") not in (np.dtype(np.uint8), np.dtype(np.uint16)):
+        raise ScanError(f"its pixels are {dtype}; 8- or 16-bit unsigned pixels are needed")
+
+
+def check_size(c: int, h: int, w: int) -> None:
+    """Raise ScanError if a plane is empty or larger than is believed."""
+    if h < 1 or w < 1 or h * w > MAX_PIXELS or not 1 <= c <= MAX_CHANNELS:
+        raise ScanError(f"it claims {c} channels of {h} x {w} pixels; at most {MAX_CHANNELS} of {MAX_PIXELS} in all")
+
+
+def without_alpha(scan: Scan) -> Scan:
+    """The scan without its last channel, which is transparency: that is no stain."""
+    c, height, width = scan.shape
+    return replace(
+        scan,
+        shape=(c - 1, height, width),
+        remarks=(*scan.remarks, "alpha channel left out"),
+        _read=lambda y, x, h, w: scan.read(y, x, h, w)[:-1],
+    )
+
+
+def oriented(scan: Scan, orientation: int) -> Scan:
+    """The scan as its TIFF/EXIF orientation tag (1-8) asks for it to be shown."""
+    if orientation == 1:
+        return scan
+    if orientation not in range(2, 9):
+        raise ScanError(f"its orientation tag is {orientation}; 1 to 8 are defined")
+    transposed = orientation >= 5
+    flip_y, flip_x = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    c, stored_h, stored_w = scan.shape
+    h, w = (stored_w, stored_h) if transposed else (stored_h, stored_w)
+
+    def read(y: int, x: int, height: int, width: int) -> Pixels:
+        y0 = h - y - height if flip_y else y
+        x0 = w - x - width if flip_x else x
+        block = scan.read(x0, y0, width, height) if transposed else scan.read(y0, x0, height, width)
+        block = block.transpose(0, 2, 1) if transposed else block
+        return block[:, :: -1 if flip_y else 1, :: -1 if flip_x else 1]
+
+    return replace(scan, shape=(c, h, w), remarks=(*scan.remarks, f"orientation tag {orientation} applied"), _read=read)

@@ -1,0 +1,201 @@
+"""Planes of TIFF files: tiled or in strips, BigTIFF, OME-TIFF, ImageJ, pyramidal, SVS."""
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import tifffile
+import zarr
+
+from cytoarch.errors import ScanError
+from cytoarch.images.planes import (
+    MAX_TILE_BYTES,
+    MAX_WHOLE_PIXELS,
+    Kind,
+    Pixels,
+    Scan,
+    StatedPixelSize,
+    check_dtype,
+    check_size,
+    oriented,
+    without_alpha,
+)
+
+_UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "um": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1e-3, "inch": 25400.0}
+_APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([0-9.]+)")
+_JPEG = (6, 7, 33003, 33004, 33005, 34712)
+"""Compressions whose decoder gives RGB, whatever the photometric tag says: JPEG and JPEG 2000."""
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
+_ALPHA = (1, 2)
+
+
+def open_tiff(tiff: tifffile.TiffFile, plane_index: int | None, as_numbers: bool = False) -> Scan:
+    """The plane of an open TIFF file; `as_numbers` gives pixel values as stored, as label images need them.
+
+    Raises ScanError if the file holds no such plane, or pixels that are neither grey nor RGB.
+    """
+    if not tiff.series:
+        raise ScanError("holds no image")
+    series = tiff.series[0]
+    page = series.keyframe
+    check_dtype(series.dtype)
+    plane_axes = _plane_axes(series.axes, series.shape, plane_index)
+    sizes = dict(zip(series.axes, series.shape, strict=True))
+    c_axis = "S" if sizes.get("S", 1) > 1 else "C"
+    c, h, w = sizes.get(c_axis, 1), sizes["Y"], sizes["X"]
+    check_size(c, h, w)
+    for each in series.pages:
+        if each is not None:
+            _check_segments(each if isinstance(each, tifffile.TiffPage) else page, each, tiff.filehandle.size)
+    array = zarr.open_array(series.aszarr(level=0), mode="r")
+    stored_axes = [axis for axis in series.axes if axis in (c_axis, "Y", "X")]
+
+    def read(y: int, x: int, height: int, width: int) -> Pixels:
+        window: dict[str, Any] = {
+            "Y": slice(y, y + height),
+            "X": slice(x, x + width),
+            c_axis: slice(None),
+            **plane_axes,
+        }
+        block = np.asarray(array[tuple(window[axis] for axis in series.axes)])
+        if c_axis not in stored_axes:
+            return block[None]
+        return np.moveaxis(block, stored_axes.index(c_axis), 0)
+
+    dtype = series.dtype.newbyteorder("=")
+    kind = _kind(page, c_axis, c)
+    scan = Scan(
+        shape=(c, h, w),
+        dtype=dtype,
+        kind=kind,
+        stated_pixel_sizes=tuple(_tiff_pixel_sizes(tiff, page)),
+        remarks=(),
+        _read=lambda y, x, height, width: read(y, x, height, width).astype(dtype, copy=False),
+    )
+    if not as_numbers:
+        scan = _as_it_looks(scan, page, c_axis)
+    tag = page.tags.get(274)
+    return oriented(scan, int(tag.value) if tag is not None else 1)
+
+
+def _kind(page: tifffile.TiffPage, c_axis: str, c: int) -> Kind:
+    photometric, compression = int(page.photometric), int(page.compression)
+    coloured = photometric == _RGB or (photometric == _YCBCR and compression in _JPEG)
+    if c_axis == "S" and c in (3, 4) and coloured:
+        return "rgb"
+    return "grey" if c == 1 else "multichannel"
+
+
+def _as_it_looks(scan: Scan, page: tifffile.TiffPage, c_axis: str) -> Scan:
+    """The scan with numbers that mean brightness. Raises ScanError for palettes, CMYK, Lab and raw YCbCr."""
+    photometric = int(page.photometric)
+    grey_or_rgb = photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) or scan.kind == "rgb"
+    if not grey_or_rgb:
+        raise ScanError(f"its pixels are {page.photometric.name}; grey or RGB is needed, save the scan so")
+    alpha = c_axis == "S" and scan.shape[0] > 1 and any(int(sample) in _ALPHA for sample in page.extrasamples)
+    if alpha or (scan.kind == "rgb" and scan.shape[0] == 4):
+        scan = without_alpha(scan)
+        scan = replace(scan, kind="grey" if scan.shape[0] == 1 else scan.kind)
+    if photometric == _WHITE_IS_ZERO:
+        stored, top = scan, int(np.iinfo(scan.dtype).max)
+        scan = replace(
+            stored,
+            remarks=(*stored.remarks, "zero meant white: inverted"),
+            _read=lambda y, x, height, width: np.subtract(top, stored.read(y, x, height, width), dtype=stored.dtype),
+        )
+    return scan
+
+
+def _plane_axes(axes: str, shape: tuple[int, ...], plane_index: int | None) -> dict[str, int]:
+    """The index along every axis that is neither channel nor plane; `plane_index` counts through them in order."""
+    others = [(axis, size) for axis, size in zip(axes, shape, strict=True) if axis not in "CSYX"]
+    if "Y" not in axes or "X" not in axes:
+        raise ScanError(f"holds axes {axes}; an image with Y and X is needed")
+    if "S" in axes and "C" in axes and dict(zip(axes, shape, strict=True))["S"] > 1:
+        others += [("C", shape[axes.index("C")])]
+    planes = int(np.prod([size for _, size in others], dtype=np.int64))
+    if plane_index is None and planes > 1:
+        raise ScanError(f"is a stack of {planes} planes (axes {axes}, {shape}); say which in column plane_index")
+    index = plane_index or 0
+    if index >= planes:
+        raise ScanError(f"plane_index is {index} but the file holds {planes} plane(s), counted from 0")
+    picks = np.unravel_index(index, [size for _, size in others]) if others else ()
+    return {axis: int(pick) for (axis, _), pick in zip(others, picks, strict=True)}
+
+
+def _check_segments(page: tifffile.TiffPage, frame: tifffile.TiffPage | tifffile.TiffFrame, file_bytes: int) -> None:
+    """Refuse tiles or strips that are absent, lie beyond the end of the file, or would decode to too much."""
+    counts, offsets = frame.databytecounts, frame.dataoffsets
+    if not counts or 0 in counts:
+        raise ScanError("some tiles or strips are missing from the file; it is truncated or was never finished")
+    if max(o + n for o, n in zip(offsets, counts, strict=True)) > file_bytes or sum(counts) > file_bytes:
+        raise ScanError(f"its tiles or strips reach beyond its end at {file_bytes} bytes; it is truncated or damaged")
+    item_bytes = page.dtype.itemsize if page.dtype is not None else 1
+    if page.is_tiled:
+        decoded = page.tilelength * page.tilewidth * page.samplesperpixel * item_bytes
+        if decoded > MAX_TILE_BYTES:
+            raise ScanError(f"its tiles decode to {decoded} bytes each; save it with tiles of at most 4096 pixels")
+    elif min(page.rowsperstrip or page.imagelength, page.imagelength) * page.imagewidth > MAX_WHOLE_PIXELS:
+        raise ScanError("its strips are too large to be decoded one by one; save the scan as a tiled TIFF")
+    pixels = page.imagelength * page.imagewidth * page.samplesperpixel * item_bytes
+    if page.compression == 1 and sum(counts) < pixels * page.bitspersample // (8 * item_bytes):
+        raise ScanError(f"it claims {pixels} bytes of pixels and holds {sum(counts)}; it is truncated or damaged")
+
+
+def _tiff_pixel_sizes(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> Iterator[StatedPixelSize]:
+    if tiff.is_ome and tiff.ome_metadata:
+        size = ome_pixel_size_um(tiff.ome_metadata)
+        if size is not None:
+            yield StatedPixelSize("ome-xml", size)
+    match = _APERIO_MPP.search(page.description or "")
+    if match:
+        yield StatedPixelSize("vendor", float(match.group(1)))
+    tags = [page.tags.get(number) for number in (282, 283, 296)]
+    if tags[0] is None or tags[1] is None:
+        return
+    unit = {2: "inch", 3: "cm"}.get(int(tags[2].value) if tags[2] is not None else 2, "")
+    if tiff.is_imagej and tiff.imagej_metadata:
+        unit = str(tiff.imagej_metadata.get("unit", "")).replace("\\u00B5", "u").replace("\u00b5", "u")
+    (nx, dx), (ny, dy) = tags[0].value, tags[1].value
+    if unit.lower() not in _UM_PER_UNIT or not (nx and dx and ny and dy):
+        return
+    x_um, y_um = (_UM_PER_UNIT[unit.lower()] * d / n for n, d in ((nx, dx), (ny, dy)))
+    if abs(x_um - y_um) > 0.01 * x_um:
+        raise ScanError(f"its pixels are not square ({y_um:g} x {x_um:g} um by its TIFF tags); resample it")
+    yield StatedPixelSize("tiff-tag", x_um)
+
+
+def ome_pixel_size_um(ome_xml: str) -> float | None:
+    """The pixel size (um) of the first image in an OME-XML text, or None where it states none.
+
+    >>> ome_pixel_size_um('<OME><Image><Pixels PhysicalSizeX="500" PhysicalSizeXUnit="nm"/></Image></OME>')
+    0.5
+    """
+    try:
+        # expat refuses entity bombs and reads no external entities; a test tries both
+        root = ET.fromstring(ome_xml)  # noqa: S314 - see above
+    except ET.ParseError:
+        return None
+    pixels = next((element for element in root.iter() if element.tag.rsplit("}", 1)[-1] == "Pixels"), None)
+    if pixels is None or "PhysicalSizeX" not in pixels.attrib:
+        return None
+    y_name = "PhysicalSizeY" if "PhysicalSizeY" in pixels.attrib else "PhysicalSizeX"
+    x_um, y_um = (_ome_length_um(pixels, name) for name in ("PhysicalSizeX", y_name))
+    if x_um is None or y_um is None:
+        return None
+    if abs(x_um - y_um) > 0.01 * x_um:
+        raise ScanError(f"its pixels are not square ({y_um:g} x {x_um:g} um by its OME-XML); resample it")
+    return x_um
+
+
+def _ome_length_um(pixels: ET.Element, name: str) -> float | None:
+    """A positive length in um, or None where the attribute is no number, not positive, or of an unknown unit."""
+    unit = pixels.get(f"{name}Unit", "\u00b5m").replace("\u00b5", "u").replace("\u03bc", "u")
+    try:
+        length_um = float(pixels.attrib[name]) * _UM_PER_UNIT[unit]
+    except (ValueError, KeyError):
+        return None
+    return length_um if 0 < length_um < float("inf") else None
