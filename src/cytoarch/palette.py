@@ -14,7 +14,7 @@ def distinct_colours(count: int) -> list[Rgb]:
     """`count` colours, neighbours far apart in hue.
 
     >>> distinct_colours(2)
-    [(217, 67, 54), (87, 115, 242)]
+    [(217, 67, 54), (87, 120, 242)]
     """
     colours: list[Rgb] = []
     for index in range(count):

@@ -94,7 +94,7 @@ def test_blending_is_the_weighted_mean_of_the_tiles_cell_by_cell(plan: TilePlan,
     def compute(batch: Array) -> Array:
         return np.stack([next(order) for _ in batch])
 
-    def read(y: int, x: int, height: int, width: int) -> Array:  # noqa: ARG001
+    def read(y: int, x: int, height: int, width: int) -> Array:
         return np.zeros((1, height, width), dtype=np.float32)
 
     result = put_together(plan, window, read, compute, 2, batch_size=3)
@@ -114,7 +114,7 @@ def test_every_cell_lies_in_a_tile_and_the_weights_are_a_partition_of_unity(plan
     def ones(batch: Array) -> Array:
         return np.ones((len(batch), 1, n, n), dtype=np.float32)
 
-    def read(y: int, x: int, height: int, width: int) -> Array:  # noqa: ARG001
+    def read(y: int, x: int, height: int, width: int) -> Array:
         return np.zeros((1, height, width), dtype=np.float32)
 
     np.testing.assert_allclose(put_together(plan, window, read, ones, 1), 1, atol=1e-6)
@@ -128,7 +128,7 @@ def test_tiles_cut_from_a_fixed_field_reproduce_it(plan: TilePlan, kind: str, ba
     size = [len(starts) * plan.step_px // plan.cell_px + n for starts in (plan.rows, plan.columns)]
     field = np.random.default_rng(1).random((3, *size), dtype=np.float32)
 
-    def read(y: int, x: int, height: int, width: int) -> Array:  # noqa: ARG001
+    def read(y: int, x: int, height: int, width: int) -> Array:
         row, column = y // plan.cell_px + margin, x // plan.cell_px + margin
         return field[:, row : row + n, column : column + n]
 
@@ -257,7 +257,7 @@ def test_skipped_tiles_count_as_empty_and_are_never_read():
         assert (height, width) == (16, 16)
         return (y // 8 + x // 8) % 3 == 0
 
-    def read(y: int, x: int, height: int, width: int) -> Array:  # noqa: ARG001
+    def read(y: int, x: int, height: int, width: int) -> Array:
         seen.append((y, x))
         return np.random.default_rng([y + 16, x + 16]).random((2, 8, 8), dtype=np.float32)
 
