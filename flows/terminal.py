@@ -73,7 +73,10 @@ def run(arguments: Sequence[str]) -> int:
 def application(console: Console) -> App:
     """The command-line application."""
     app = App(
-        name="python -m flows", version=__version__, help="Map the cytoarchitecture of whole brains.", console=console
+        name="python -m flows",
+        version=__version__,
+        help="Map the cytoarchitecture of whole brains.",
+        error_console=console,
     )
     app.default_parameter = Parameter(negative="")
     for each in FLOWS:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from prefect import tags as run_tags
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from pydantic import BaseModel
@@ -20,6 +20,7 @@ from cytoarch.errors import ManifestError
 from cytoarch.paths import confined
 
 LABEL_TABLE = "labels.csv"
+MAP_FLOW = "map-brain"
 
 
 class Arrival(NamedTuple):
@@ -85,10 +86,11 @@ def earlier_runs(one: Ticket) -> Earlier:
     """What Prefect knows of runs for a ticket."""
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[MAP_FLOW])),  # its subflows carry the tag as well
             flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[one.tags[-1]])),
             sort=FlowRunSort.EXPECTED_START_TIME_DESC,
         )
-    types = [run.state_type for run in runs if run.parent_task_run_id is None or one.tags[-1] in run.tags]
+    types = [run.state_type for run in runs]
     failed = sum(kind in (StateType.FAILED, StateType.CRASHED, StateType.CANCELLED) for kind in types)
     done = sum(kind == StateType.COMPLETED for kind in types)
     return Earlier(len(types) - failed - done, done, failed, runs[0].name if runs else "")

@@ -1,0 +1,52 @@
+"""A transformer goes through the whole chain as the filter bank does."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import DINOv3ViTConfig, DINOv3ViTModel
+
+from cytoarch.embeddings import EmbedSettings
+from cytoarch.images.views import StoredImage
+from cytoarch.learning.training import DecoderSettings
+from cytoarch.stores import BrainStore, Product
+from flows.map_brain import map_brain
+from flows.parameters import BrainSource
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("more flows")]
+
+
+@pytest.fixture
+def tiny_vit(tmp_path: Path) -> Path:
+    """A randomly initialised DINOv3 of twelve blocks in a folder."""
+    torch.manual_seed(0)
+    config = DINOv3ViTConfig(
+        hidden_size=24, intermediate_size=48, num_hidden_layers=12, num_attention_heads=2, num_register_tokens=4
+    )
+    DINOv3ViTModel(config).save_pretrained(tmp_path / "vit")
+    return tmp_path / "vit"
+
+
+def test_a_brain_is_mapped_with_a_vision_transformer_and_a_decoder(
+    phantom: Path, tiny_vit: Path, tmp_path: Path, prefect_server: None
+) -> None:
+    store = BrainStore(tmp_path / "store")
+    summary = map_brain(
+        source=BrainSource(manifest_path=phantom, store_path=store.root),
+        embed=EmbedSettings(encoder=f"dinov3:{tiny_vit}", tile_px=256),
+        head="decoder",
+        decoder=DecoderSettings(epochs=3, width=8),
+    )
+    assert summary.failed == {}
+    records = {record.step: record for record in store.records("P01")}
+    embedded = records["embeddings"]
+    assert embedded.facts["dims"] == [24] * 4
+    assert embedded.facts["upsampled"], "16 um sections are brought to the encoder's 4 um"
+    folder = store.path(Product("P01", "embeddings", embedded.name, embedded.section))
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == [
+        "block-03", "block-06", "block-09", "block-12",
+    ]  # fmt: skip
+    token = StoredImage.open(folder / "block-03")
+    assert token.pixel_size_um == 64.0
+    assert token.levels[0].origin_um == (64.0 - 16.0) / 2
+    assert "were upsampled for it" in (store.brain_path("P01") / "report" / "index.html").read_text()

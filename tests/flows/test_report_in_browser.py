@@ -1,0 +1,39 @@
+"""The report opens in a real browser from its files alone, with every picture there."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.flows.conftest import MappedBrain
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("flows")]
+
+COUNT = """<script>
+for (const image of document.images) image.loading = "eager";
+setInterval(() => {
+  const missing = [...document.images].filter(image => !image.naturalWidth).length;
+  document.title = `pictures ${document.images.length} missing ${missing} wide ${document.documentElement.scrollWidth}`;
+}, 100);
+</script>"""
+
+
+def test_every_picture_is_shown_and_nothing_runs_off_the_page(mapped: MappedBrain, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    folder = tmp_path / "report"
+    shutil.copytree(mapped.store.brain_path("P01") / "report", folder)
+    page = folder / "index.html"
+    page.write_text(page.read_text().replace("</body>", f"{COUNT}</body>"))
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    flags += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1280,2000", "--virtual-time-budget=20000"]
+    done = subprocess.run([chromium, *flags, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120)
+    title = re.search(r"<title>pictures (\d+) missing (\d+) wide (\d+)</title>", done.stdout)
+    assert title, done.stdout[:500] + done.stderr[-500:]
+    pictures, missing, width = (int(number) for number in title.groups())
+    assert (pictures, missing) == (5 * 5 + 1, 0)
+    assert width <= 1280

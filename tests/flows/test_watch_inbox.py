@@ -1,0 +1,97 @@
+"""The inbox: each brain and content is started once; what is half copied waits; what failed may be started again."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cytoarch.brains import Brain
+from cytoarch.errors import StoreError
+from cytoarch.parcellation.inference import ParcellateSettings
+from flows.stages import Summary
+from flows.watch_inbox import InboxSettings, watch_inbox
+from tasks.inbox import arrivals
+
+pytestmark = [pytest.mark.xdist_group("more flows")]
+
+
+@pytest.fixture
+def inbox(phantom: Path, tmp_path: Path) -> Path:
+    """An inbox in which a phantom arrived an hour ago."""
+    folder = tmp_path / "inbox"
+    shutil.copytree(phantom.parent, folder / "P01")
+    for path in folder.rglob("*"):
+        aged(path, 3600)
+    return folder
+
+
+def aged(path: Path, seconds: float) -> None:
+    stat = path.stat()
+    os.utime(path, (stat.st_atime - seconds, stat.st_mtime - seconds))
+
+
+def waits(folder: Path, settle_s: float = 60, grace_s: float = 7200) -> str:
+    (arrival,) = arrivals(folder, settle_s, grace_s)
+    return arrival.wait
+
+
+def test_a_brain_that_has_settled_waits_for_nothing(inbox: Path) -> None:
+    assert waits(inbox) == ""
+
+
+def test_a_manifest_that_was_just_changed_waits(inbox: Path) -> None:
+    (inbox / "P01" / "manifest.csv").touch()
+    assert "changed less than 60 s ago" in waits(inbox)
+
+
+def test_a_manifest_cut_in_the_middle_waits(inbox: Path) -> None:
+    path = inbox / "P01" / "manifest.csv"
+    path.write_bytes(path.read_bytes()[:-30])
+    aged(path, 3600)
+    assert "cannot be read yet" in waits(inbox)
+
+
+def test_a_scan_that_is_still_copied_or_missing_is_waited_for(inbox: Path) -> None:
+    scan = inbox / "P01" / "scans" / "s0010.tif"
+    scan.touch()
+    assert "s0010.tif changed less than" in waits(inbox)
+    scan.unlink()
+    assert "not there yet, s0010.tif first" in waits(inbox)
+    assert waits(inbox, grace_s=10) == "", "after the time of grace the brain is mapped without the missing scan"
+
+
+def test_an_inbox_that_is_not_there_is_named(tmp_path: Path, prefect_server: None) -> None:
+    with pytest.raises(StoreError, match="does not exist"):
+        watch_inbox(inbox=InboxSettings(inbox_path=tmp_path / "nowhere", map_on="here"))
+
+
+@pytest.mark.slow
+def test_a_brain_is_started_once_and_again_only_when_its_manifest_changes(
+    inbox: Path, tmp_path: Path, prefect_server: None
+) -> None:
+    settings = InboxSettings(inbox_path=inbox, store_path=tmp_path / "store", map_on="here")
+
+    def look() -> Summary:
+        return watch_inbox(inbox=settings, parcellate=ParcellateSettings(source="cache"))
+
+    assert look().made == 1
+    second = look()
+    assert second.made == 0
+    assert "done: map-P01" in second.notes["P01/manifest.csv: P01"]
+    manifest = inbox / "P01" / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace("phantom,coronal", "phantom,sagittal"))
+    aged(manifest, 3600)
+    assert look().made == 1
+
+
+@pytest.mark.slow
+def test_a_failed_brain_is_started_again_a_limited_number_of_times(
+    inbox: Path, tmp_path: Path, prefect_server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_self: object, _brain: Brain) -> None:
+        raise StoreError("the disk is gone")
+
+    monkeypatch.setattr("cytoarch.stores.BrainStore.write_brain", broken)
+    settings = InboxSettings(inbox_path=inbox, store_path=tmp_path / "other", map_on="here", max_attempts=2)
+    assert [watch_inbox(inbox=settings).made for _ in range(3)] == [1, 1, 0]
