@@ -4,6 +4,7 @@ from prefect import flow
 
 from cytoarch.contents import pick_embedding, ready_sections
 from cytoarch.discovery.clusters import ClusterSettings
+from cytoarch.errors import StoreError
 from cytoarch.stores import BrainStore, Product
 from flows.parameters import RunSettings, StoredBrain
 from flows.stages import Summary, failures, final_state, made_count, run_name, run_stage, without, workers
@@ -36,6 +37,8 @@ def cluster_brain(
         for one in ready_sections(store, known)
         if one.section_id not in skip and store.record(Product(brain.brain_id, "embeddings", name, one.section_id))
     )
+    if not sections:
+        raise StoreError(f"brain {brain.brain_id}: no section has embeddings {name}; run embed-brain first")
     with store.lock(brain.brain_id), workers(run) as runner:
         made = int(fit_clusters(brain.store_path, known, sections, name, cluster))
         outcomes = run_stage(

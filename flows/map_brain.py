@@ -20,11 +20,12 @@ from flows.embed_brain import embed_brain
 from flows.ingest_brain import ingest_brain
 from flows.parameters import BrainSource, RunSettings, StoredBrain
 from flows.parcellate_brain import parcellate_brain
-from flows.stages import Summary, final_state, for_each_brain, run_name
+from flows.stages import Summary, final_state, for_each_brain, run_name, without
 from flows.training import train_on_brain
 from tasks.encoders import encoder_for
 from tasks.learning import labelled_sections
-from tasks.summaries import Remembered, configuration_tags, publish_summary, remember
+from tasks.sections import Outcome
+from tasks.summaries import Remembered, configuration_tags, publish_section_table, publish_summary, remember
 from tasks.tracking import BrainLedger
 
 
@@ -51,7 +52,7 @@ def map_brain(
         ingest: How scans are read.
         tissue: How tissue is told from the slide.
         embed: The encoder and how it sees the sections.
-        head: probe (linear, one class per token) or decoder (fusion of layers, 4 px cells).
+        head: probe (linear, token by token) or decoder (layers fused, cells of 4 px).
         probe: How a probe is trained.
         decoder: How a decoder is trained.
         parcellate: How tiles overlap and which level the maps are drawn on.
@@ -101,9 +102,13 @@ def _map(source: BrainSource, brain: Brain, settings: dict[str, Any], run: RunSe
         failed |= embedded.failed
         skip = tuple(sorted(failed))
         made += embedded.made
+        embedded_sections = without(sections, failed)
+        if not embedded_sections:
+            reasons = "; ".join(f"{one}: {reason}" for one, reason in failed.items())
+            raise StoreError(f"brain {brain.brain_id}: no section could be embedded ({reasons})")
         embedding = embedded.notes["embeddings"]
         remembered = Remembered(embedding=embedding)
-        if labelled_sections(brain, sections):
+        if labelled_sections(brain, embedded_sections):
             trained = train_on_brain(stored, embedding, settings[head], head, skip)
             mapped: Summary = parcellate_brain(
                 stored,
@@ -111,6 +116,7 @@ def _map(source: BrainSource, brain: Brain, settings: dict[str, Any], run: RunSe
                 embedding,
                 settings["parcellate"],
                 settings["smooth"],
+                settings["embed"].device,
                 settings["embed"].batch_size,
                 skip,
                 run,
@@ -129,5 +135,6 @@ def _map(source: BrainSource, brain: Brain, settings: dict[str, Any], run: RunSe
         ledger.close({}, failed=True)
         raise
     summary = Summary(brain.brain_id, made + made_report, failed, notes)
+    publish_section_table(brain, [Outcome(one, "failed", reason) for one, reason in failed.items()])
     publish_summary(brain, summary.made, failed, notes)
     return summary

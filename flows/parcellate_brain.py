@@ -1,6 +1,9 @@
 """A head applied to every section of a brain."""
 
+from typing import Annotated, Literal
+
 from prefect import flow
+from pydantic import Field
 
 from cytoarch.contents import open_head, ready_sections
 from cytoarch.parcellation.inference import ParcellateSettings
@@ -20,7 +23,8 @@ def parcellate_brain(
     embedding: str = "",
     parcellate: ParcellateSettings = ParcellateSettings(),
     smooth: SmoothSettings = SmoothSettings(),
-    batch_size: int = 2,
+    device: Literal["cpu", "cuda"] = "cpu",
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 2,
     skip: tuple[str, ...] = (),
     run: RunSettings = RunSettings(),
 ) -> Summary:
@@ -32,6 +36,7 @@ def parcellate_brain(
         embedding: Name of the stored embedding, where parcellation starts from the cache.
         parcellate: How tiles overlap and which level the maps are drawn on.
         smooth: How strongly maps are smoothed.
+        device: Where the encoder runs.
         batch_size: Tiles computed at once.
         skip: Sections to leave out.
         run: How the work is spread.
@@ -42,7 +47,7 @@ def parcellate_brain(
     wanted = model or f"models:/areas-probe-{brain.brain_id}@champion"
     digest = fetch_head(store, wanted) if wanted.startswith("models:/") else wanted
     card = open_head(store, digest).card
-    encoder_for(card.embedding)
+    encoder_for(card.embedding.model_copy(update={"device": device}))
     sections = tuple(one for one in ready_sections(store, known) if one.section_id not in skip)
     with store.lock(brain.brain_id), workers(run) as runner:
         outcomes = run_stage(
@@ -57,6 +62,7 @@ def parcellate_brain(
                 "embedding_name": embedding,
                 "settings": parcellate,
                 "smooth": smooth,
+                "device": device,
                 "batch_size": batch_size,
             },
         )

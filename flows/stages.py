@@ -57,9 +57,17 @@ def for_each_brain(
 ) -> Summary:
     """Run a flow once for every brain of a manifest, one after the other, and sum up."""
     summaries: list[Summary] = []
+    errors: list[CytoarchError] = []
     for brain in brains:
         chosen = source.model_copy(update={"brain_id": brain.brain_id})
-        summaries.append(one_brain(source=chosen, **parameters))
+        try:
+            summaries.append(one_brain(source=chosen, **parameters))
+        except CytoarchError as error:  # it costs that brain only; it is raised when the others are done
+            get_run_logger().error("brain %s: %s", brain.brain_id, error)
+            errors.append(error)
+    if errors:
+        done = ", ".join(summary.brain_id for summary in summaries) or "none"
+        raise CytoarchError("\n".join([*map(str, errors), f"brains that were done: {done}"]))
     return final_state(
         Summary(
             brain_id=", ".join(brain.brain_id for brain in brains),

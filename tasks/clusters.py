@@ -16,6 +16,7 @@ from cytoarch.contents import (
     open_embeddings,
     open_labels,
     open_tissue,
+    require_embedding,
     tissue_on_tokens,
 )
 from cytoarch.discovery.clusters import CLUSTERS_VERSION, Clustering, ClusterSettings, write_clusters
@@ -75,10 +76,9 @@ def cluster_section(
         store = BrainStore(store_path)
         brain_id, section_id = section.brain_id, section.section_id
         name = clusters_name(embedding_name, settings)
-        hint = "run embed-brain first"
         inputs = {
-            "embeddings": store.require(Product(brain_id, "embeddings", embedding_name, section_id), hint).digest,
-            "clustering": store.require(Product(brain_id, "clusters", name), hint).digest,
+            "embeddings": require_embedding(store, brain_id, embedding_name, section_id).digest,
+            "clustering": store.require(Product(brain_id, "clusters", name), "run cluster-brain").digest,
         }
         labels = store.record(labels_product(brain_id, section_id)) if section.labels else None
         if labels is not None:

@@ -35,7 +35,7 @@ from cytoarch.errors import StoreError
 from cytoarch.images.views import StoredImage
 from cytoarch.records import Staging
 from cytoarch.stores import BrainStore, Product, Work
-from tasks.encoders import encoder_for
+from tasks.encoders import device_slot, encoder_for
 from tasks.progress import reporter
 from tasks.sections import POLICY, section_state
 
@@ -56,10 +56,16 @@ def plan_embedding(
 ) -> EmbeddingPlan:
     """Decide how the sections are embedded. Raises StoreError if the result would not fit on the disk."""
     encoder = encoder_for(settings)
-    images = [open_section(store, brain.brain_id, section.section_id) for section in sections]
-    pixel_size_um = working_pixel_size_um(settings, encoder, [image.pixel_size_um for image in images])
-    check_space(store, images, encoder, pixel_size_um)
-    return EmbeddingPlan(embedding_name(settings, encoder, pixel_size_um), pixel_size_um)
+    images = {one.section_id: open_section(store, brain.brain_id, one.section_id) for one in sections}
+    pixel_size_um = working_pixel_size_um(settings, encoder, [image.pixel_size_um for image in images.values()])
+    name = embedding_name(settings, encoder, pixel_size_um)
+    absent = [
+        image
+        for section_id, image in images.items()
+        if store.record(Product(brain.brain_id, "embeddings", name, section_id)) is None
+    ]
+    check_space(store, absent, encoder, pixel_size_um)
+    return EmbeddingPlan(name, pixel_size_um)
 
 
 def check_space(store: BrainStore, images: Sequence[StoredImage], encoder: Encoder, pixel_size_um: float) -> None:
@@ -95,7 +101,8 @@ def embed_section(
             image = open_section(store, brain_id, section_id)
             tissue = open_tissue(store, brain_id, section_id)
             progress = reporter(STAGE, section_id)
-            return write_embeddings(staging, image, tissue, encoder, settings, pixel_size_um, progress)
+            with device_slot(settings.device):
+                return write_embeddings(staging, image, tissue, encoder, settings, pixel_size_um, progress)
 
         product = Product(brain_id, "embeddings", name, section_id)
         _, made = store.ensure(product, Work(EMBEDDINGS_VERSION, inputs, stated), write)

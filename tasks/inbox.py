@@ -91,8 +91,8 @@ def earlier_runs(one: Ticket) -> Earlier:
             sort=FlowRunSort.EXPECTED_START_TIME_DESC,
         )
     types = [run.state_type for run in runs]
-    failed = sum(kind in (StateType.FAILED, StateType.CRASHED, StateType.CANCELLED) for kind in types)
-    done = sum(kind == StateType.COMPLETED for kind in types)
+    failed = sum(kind in (StateType.FAILED, StateType.CRASHED) for kind in types)
+    done = sum(kind in (StateType.COMPLETED, StateType.CANCELLED) for kind in types)  # cancelled: a person's will
     return Earlier(len(types) - failed - done, done, failed, runs[0].name if runs else "")
 
 

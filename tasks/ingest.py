@@ -42,7 +42,10 @@ def ingest_section(
     def work() -> bool:
         store = BrainStore(store_path)
         pixels, made = _ingest_pixels(store, section, scans_path, settings)
-        labelled = _ingest_labels(store, brain, section, scans_path, settings, pixels) if section.labels else False
+        if section.labels:
+            labelled = _ingest_labels(store, brain, section, scans_path, settings, pixels)
+        else:  # the manifest may have named some before
+            labelled = store.remove(labels_product(section.brain_id, section.section_id))
         return _find_tissue(store, section, tissue_settings, pixels) or labelled or made
 
     return section_state(section.section_id, work)
@@ -56,7 +59,7 @@ def _ingest_pixels(
     check_sha256(section, digest)
     stated = section.model_dump(
         mode="json",
-        include={"pixel_size_um", "pixel_size_source", "region_px", "plane_index", "flip", "rotation"},
+        include={"pixel_size_um", "pixel_size_source", "region_px", "plane_index"},
     )
     work = Work(SECTIONS_VERSION, {"scan": digest}, stated)
     product = section_product(section.brain_id, section.section_id)
@@ -101,7 +104,12 @@ def _find_tissue(store: BrainStore, section: Section, settings: TissueSettings, 
 
 
 def _existing(path: str, scans_path: Path) -> Path:
-    full = confined(path, scans_path)
-    if not full.is_file():
-        raise ScanError(f"{path}: no such file below {scans_path}; check the path in the manifest")
+    try:
+        full = confined(path, scans_path)
+        if not full.is_file():
+            raise ScanError(f"{path}: no such file below {scans_path}; check the path in the manifest")
+        with full.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise ScanError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
     return full

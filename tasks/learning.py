@@ -12,13 +12,14 @@ from cytoarch.contents import (
     embedding_records,
     labels_product,
     open_embeddings,
+    open_head,
     open_labels,
     open_tissue,
     tissue_product,
 )
 from cytoarch.digests import canonical_json
 from cytoarch.embeddings import EmbedSettings, check_same_dims
-from cytoarch.errors import TrainingError
+from cytoarch.errors import ModelError, TrainingError
 from cytoarch.learning.heads import HeadCard, head_files
 from cytoarch.learning.splits import split_sections
 from cytoarch.learning.training import (
@@ -50,6 +51,11 @@ class Trained(NamedTuple):
     made: bool
 
 
+def target_name(settings: ProbeSettings | DecoderSettings) -> str:
+    """What the classes are: heads of groups and of single labels are never compared with each other."""
+    return f"{settings.target}-groups" if settings.by_group else settings.target
+
+
 def labelled_sections(brain: Brain, sections: tuple[Section, ...]) -> tuple[Section, ...]:
     """The sections that the manifest names a label image for."""
     return tuple(section for section in sections if section.labels) if brain.label_table else ()
@@ -78,7 +84,7 @@ def train(
         token_px = int(embedded.facts["token_px"])
         card = HeadCard(
             kind=kind,
-            target=settings.target,
+            target=target_name(settings),
             classes=table.classes(settings.by_group),
             dims=check_same_dims([(one.section_id, one.embeddings) for one in opened]),
             cells_per_token=cells_per_token(kind, token_px),
@@ -96,13 +102,23 @@ def train(
         staging.write(METRICS_FILE, canonical_json(metrics).encode())
         return {"model": digest, "fit": fit, "train": list(split.train), "scores": _headline(scores)}
 
-    name = f"{settings.target}-{kind}-{embedding_name}"[:64]
+    name = f"{target_name(settings)}-{kind}-{embedding_name}"[:64]
     product = Product(brain.brain_id, "training", name)
     kept = store.current(product, work)
-    if kept is not None and not store.model_path(kept.facts["model"]).is_dir():
-        store.forget(product)  # the model was removed from the store: train it again
+    if kept is not None and not _is_whole(store, kept.facts["model"]):
+        store.forget(product)  # the model was removed or damaged: train it again
     record, made = store.ensure(product, work, write)
     return Trained(str(record.facts["model"]), name, made)
+
+
+def _is_whole(store: BrainStore, digest: str) -> bool:
+    """Whether a model is in the store as it was kept; what is left of a damaged one is removed."""
+    try:
+        open_head(store, digest)
+    except ModelError:
+        store.remove_model(digest)
+        return False
+    return True
 
 
 def training_metrics(store: BrainStore, brain_id: str, name: str) -> tuple[Record, dict[str, Any]]:

@@ -14,6 +14,7 @@ from cytoarch.contents import (
     open_labels,
     open_section,
     open_tissue,
+    require_embedding,
     section_product,
     tissue_product,
 )
@@ -22,7 +23,7 @@ from cytoarch.parcellation.inference import PROBABILITIES_VERSION, ParcellateSet
 from cytoarch.parcellation.smoothing import SMOOTHING_VERSION, SmoothSettings, score_label_map, write_parcellation
 from cytoarch.records import Record, Staging
 from cytoarch.stores import BrainStore, Product, Work
-from tasks.encoders import encoder_for
+from tasks.encoders import Device, device_slot, encoder_for
 from tasks.progress import reporter
 from tasks.sections import POLICY, section_state
 
@@ -42,6 +43,7 @@ def parcellate_section(
     embedding_name: str,
     settings: ParcellateSettings,
     smooth: SmoothSettings,
+    device: Device,
     batch_size: int,
 ) -> "State[Any]":
     """Map one section with a head: blended probabilities, smoothed, and the label map."""
@@ -50,7 +52,9 @@ def parcellate_section(
         store = BrainStore(store_path)
         card = open_head(store, model_digest).card
         name = parcellation_name(card.target, card.kind, model_digest)
-        probabilities, made = _probabilities(store, section, model_digest, name, embedding_name, settings, batch_size)
+        probabilities, made = _probabilities(
+            store, section, model_digest, name, embedding_name, settings, device, batch_size
+        )
         return (
             _label_map(store, section, model_digest, name, card.target, settings.level, smooth, probabilities) or made
         )
@@ -65,6 +69,7 @@ def _probabilities(
     name: str,
     embedding_name: str,
     settings: ParcellateSettings,
+    device: Device,
     batch_size: int,
 ) -> tuple[Record, bool]:
     brain_id, section_id = section.brain_id, section.section_id
@@ -76,21 +81,23 @@ def _probabilities(
     }
     cached = settings.source == "cache"
     if cached:
-        inputs["embeddings"] = store.require(Product(brain_id, "embeddings", embedding_name, section_id), hint).digest
+        inputs["embeddings"] = require_embedding(store, brain_id, embedding_name, section_id).digest
 
     def write(staging: Staging) -> dict[str, Any]:
         head = open_head(store, model_digest)
-        return write_probabilities(
-            staging,
-            open_section(store, brain_id, section_id),
-            open_tissue(store, brain_id, section_id),
-            head,
-            encoder_for(head.card.embedding),
-            open_embeddings(store, brain_id, embedding_name, section_id) if cached else None,
-            settings,
-            batch_size,
-            reporter(STAGE, section_id),
-        )
+        encoder = encoder_for(head.card.embedding.model_copy(update={"device": device}))
+        with device_slot(device):
+            return write_probabilities(
+                staging,
+                open_section(store, brain_id, section_id),
+                open_tissue(store, brain_id, section_id),
+                head,
+                encoder,
+                open_embeddings(store, brain_id, embedding_name, section_id) if cached else None,
+                settings,
+                batch_size,
+                reporter(STAGE, section_id),
+            )
 
     work = Work(PROBABILITIES_VERSION, inputs, settings.model_dump(mode="json", exclude={"level"}))
     return store.ensure(Product(brain_id, "probabilities", name, section_id), work, write)

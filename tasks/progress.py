@@ -42,7 +42,12 @@ class StageProgress:
         """Note how far a section is; may be called from any thread."""
         with self._lock:
             self._parts[section_id] = done / max(total, 1)
+            due = time.monotonic() - self._sent_at > ARTIFACT_PERIOD_S
+            if due:
+                self._sent_at = time.monotonic()
         self._tell()
+        if due:
+            self._send()
 
     def finished(self, section_id: str) -> None:
         """Note that a section is finished; called from the flow, which also keeps the artifact up to date."""

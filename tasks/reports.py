@@ -301,7 +301,10 @@ def _provenance(
         rows.append(("MLflow run of the training", mapped.model.run_id))
     if mapped.model_digest:
         rows.append(("model digest", mapped.model_digest))
-    rows += [(f"scan {one.section_id}", records[f"sections/{one.section_id}"].inputs["scan"]) for one in sections]
+    for one in sections:
+        rows.append((f"scan {one.section_id}", records[f"sections/{one.section_id}"].inputs["scan"]))
+        if one.labels:
+            rows.append((f"labels {one.section_id}", records[f"labels/{one.section_id}"].inputs["labels"]))
     return rows
 
 

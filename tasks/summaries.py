@@ -19,6 +19,9 @@ from tasks.reports import Mapped, map_metrics, write_report
 from tasks.sections import Outcome
 from tasks.tracking import BrainLedger, register_head, run_url, tracking_uri
 
+NO_MARK = {"embed": {"device", "batch_size"}, "ingest": {"rehash"}}
+"""Settings by stage that do not decide results."""
+
 
 class Remembered(NamedTuple):
     """What was made of a brain so far."""
@@ -51,7 +54,7 @@ def publish_section_table(brain: Brain, outcomes: Sequence[Outcome]) -> None:
     rows = []
     for section in brain.sections:
         outcome = by_id.get(section.section_id)
-        status = "excluded" if outcome is None else outcome.status
+        status = "excluded" if section.exclude else "kept" if outcome is None else outcome.status
         reason = section.reason if outcome is None else outcome.reason
         rows.append(
             {"section": section.section_id, "number": section.section_number, "status": status, "reason": reason}
@@ -74,9 +77,7 @@ def configuration_tags(
 ) -> Configuration:
     """The settings that decide results, and the tags by which MLflow finds a brain's row again."""
     plain = {
-        name: value.model_dump(mode="json", exclude={"device", "batch_size", "rehash"})
-        if isinstance(value, BaseModel)
-        else value
+        name: value.model_dump(mode="json", exclude=NO_MARK.get(name, set())) if isinstance(value, BaseModel) else value
         for name, value in settings.items()
     }
     other = "decoder" if settings["head"] == "probe" else "probe"
@@ -123,7 +124,7 @@ def remember(
         model = register_head(store, brain.brain_id, found.trained.digest, scores, parameters, ledger.open)
     if found.clusters is not None:
         metrics |= cluster_purities(store, brain.brain_id, sections, found.clusters)
-    if made or ledger.run_id is None:
+    if made or not ledger.finished:
         ledger.open()
     mapped = Mapped(
         embedding=found.embedding,

@@ -68,7 +68,10 @@ class BrainLedger:
         self._tags = {"brain": brain.brain_id, "kind": PARENT_KIND, **tags}
         self._started_ms = int(time.time() * 1000)
         self._opened = False
-        self.run_id: str | None = self._find()
+        self.run_id: str | None = None
+        self.finished = False
+        """Whether the run is there and was ended with its figures."""
+        self._find()
 
     def open(self) -> str:
         """The id of the run, which is made or opened again."""
@@ -95,11 +98,13 @@ class BrainLedger:
             _log_metrics(self._store, self.run_id, metrics)
             _client(self._store).set_terminated(self.run_id, status="FAILED" if failed else "FINISHED")
 
-    def _find(self) -> str | None:
-        keys = ("brain", "kind", "config_digest", "input_digest")
+    def _find(self) -> None:
+        keys = ("brain", "kind", "config_digest", "input_digest", "encoder_digest")
         where = " and ".join(f"tags.{key} = '{self._tags[key]}'" for key in keys)
         known = _client(self._store).search_runs([_experiment(self._store)], filter_string=where, max_results=1)
-        return str(known[0].info.run_id) if known else None
+        if known:
+            self.run_id = str(known[0].info.run_id)
+            self.finished = known[0].info.status == "FINISHED"
 
 
 def register_head(
@@ -120,6 +125,10 @@ def register_head(
     name = f"{head.card.target}-{head.card.kind}-{brain_id}"
     for known in client.search_model_versions(f"name = '{name}'"):
         if known.tags.get("model_digest") == digest:
+            # a run that was killed may have got no further than the version
+            if _champion(store, name) is None:
+                client.set_registered_model_alias(name, CHAMPION, known.version)
+            client.set_terminated(known.run_id)
             champion = _champion(store, name) == int(known.version)
             return ModelVersion(name, int(known.version), champion, str(known.run_id))
     tags = {"brain": brain_id, "kind": "training", "model_digest": digest, **_run_tags()}
@@ -219,7 +228,14 @@ def _experiment(store: BrainStore) -> str:
         return str(known.experiment_id)
     local = tracking_uri(store).startswith("sqlite:")
     location = f"file://{store.tracking_path.resolve()}/artifacts" if local else None
-    return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+    except MlflowException as error:  # another run was first
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return str(client.get_experiment_by_name(EXPERIMENT).experiment_id)
 
 
 def _ensure_model(store: BrainStore, name: str) -> None:

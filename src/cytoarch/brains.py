@@ -31,6 +31,10 @@ def _yes_no(value: object) -> object:
     return _YES_NO.get(value.lower(), value) if isinstance(value, str) else value
 
 
+def _lower_case(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
 def _region(value: object) -> object:
     match = _REGION.match(value) if isinstance(value, str) else None
     return tuple(int(number) for number in match.groups()) if match else value
@@ -78,7 +82,9 @@ class Section(BaseModel):
     pixel_size_source: Literal["agree", "manifest"] = Field(
         default="agree", description="manifest: use pixel_size_um even where the scan states another size."
     )
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="Checksum of the scan file.")
+    sha256: Annotated[str | None, BeforeValidator(_lower_case)] = Field(
+        default=None, pattern=r"^[0-9a-f]{64}$", description="Checksum of the scan file."
+    )
 
     @field_validator("section_id")
     @classmethod
@@ -196,9 +202,14 @@ def read_manifest(manifest_path: Path, scans_path: Path, label_table_path: Path 
         faults.append("no section is named; at least one row is needed")
     if label_table_path is None and any(section.labels for _, section in sections):
         faults.append("label images are named but there is no label table; give one with columns id, name")
+    table = None
+    if label_table_path is not None:
+        try:
+            table = read_label_table(label_table_path)
+        except ManifestError as error:
+            faults += [f"{label_table_path.name}: {fault}" for fault in error.faults]
     if faults:
         raise ManifestError(str(manifest_path), _gathered(faults))
-    table = read_label_table(label_table_path) if label_table_path else None
     by_brain: dict[str, list[Section]] = defaultdict(list)
     for _, section in sections:
         by_brain[section.brain_id].append(section)
@@ -249,7 +260,7 @@ def _csv_rows(
     if "\0" in text:
         raise ManifestError(str(path), ["holds NUL bytes: the file is half copied or not a CSV file"])
     try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True))
     except csv.Error as error:
         raise ManifestError(str(path), [f"not a CSV file: {error}"]) from None
     header = [name.strip() for name in lines[0]] if lines else []
@@ -270,14 +281,19 @@ def _csv_rows(
             faults.append(f"row {number}: {len(cells)} cells where the header has {len(header)}")
             continue
         row = {name: cell.strip() for name, cell in zip(header, cells, strict=True) if cell.strip()}
-        unconfirmed = [name for name, cell in row.items() if cell.startswith(UNCONFIRMED)]
-        faults += [
-            f"row {number}: {name} {row[name]!r} was read from a file name; check it and remove the {UNCONFIRMED!r}"
-            for name in unconfirmed
-        ]
-        if not unconfirmed:
-            rows.append((number, row))
+        for name in [name for name, cell in row.items() if cell.startswith(UNCONFIRMED)]:
+            faults.append(
+                f"row {number}: {name} {row[name]!r} was read from a file name; check it and remove the {UNCONFIRMED!r}"
+            )
+            row[name] = row[name].removeprefix(UNCONFIRMED)  # the rest of the row is looked at all the same
+        rows.append((number, row))
     return rows, faults
+
+
+def _delimiter(text: str) -> str:
+    """The character between cells: spreadsheets of some countries save semicolons, or tabs, under the name of CSV."""
+    head = text.partition("\n")[0]
+    return next((character for character in ",;\t" if character in head), ",")
 
 
 def _row_faults(number: int, error: ValidationError) -> list[str]:

@@ -105,12 +105,23 @@ def tissue_on_tokens(
     return open_tissue(store, brain_id, section_id).on_grid(*embeddings.grid, embeddings.token_um)
 
 
+def require_embedding(store: BrainStore, brain_id: str, name: str, section_id: str) -> Record:
+    """The record of a section's embeddings. Raises StoreError if there is none, or it is of an older scan or tissue."""
+    record = store.require(Product(brain_id, "embeddings", name, section_id), "run embed-brain first")
+    for key, product in (("section", section_product), ("tissue", tissue_product)):
+        source = store.record(product(brain_id, section_id))
+        if source is None or source.digest != record.inputs[key]:
+            raise StoreError(
+                f"brain {brain_id}: the embeddings {name} of section {section_id} were made from an older {key}; "
+                "run embed-brain again"
+            )
+    return record
+
+
 def embedding_records(store: BrainStore, brain: Brain, name: str, sections: tuple[Section, ...]) -> dict[str, Record]:
-    """The committed embedding records by section. Raises StoreError if any section has none."""
-    hint = "run embed-brain first"
+    """The committed embedding records by section. Raises StoreError if any section has none that is current."""
     return {
-        section.section_id: store.require(Product(brain.brain_id, "embeddings", name, section.section_id), hint)
-        for section in sections
+        section.section_id: require_embedding(store, brain.brain_id, name, section.section_id) for section in sections
     }
 
 

@@ -44,9 +44,9 @@ def draft_manifest(
         row["brain_id"] = brain_id
         row["section_id"] = ids[index]
         row["section_number"] = "" if number is None else f"{UNCONFIRMED}{number}"
-        row["path"] = path.resolve().relative_to(root).as_posix()
+        row["path"] = _relative(path, root)
         if path.stem in labels:
-            row["labels"] = labels[path.stem].resolve().relative_to(root).as_posix()
+            row["labels"] = _relative(labels[path.stem], root)
         try:
             row["pixel_size_um"] = _stated_pixel_size(path)
         except ScanError as error:
@@ -75,6 +75,13 @@ def section_numbers(stems: Sequence[str]) -> list[int | None]:
         if len(set(present)) == len(present) >= sum(number is not None for number in best):
             best = column
     return best
+
+
+def _relative(path: Path, root: Path) -> str:
+    full = path.resolve()
+    if root not in full.parents:
+        raise ManifestError(str(path), [f"is a link to {full}, outside {root}; draft in the folder it points to"])
+    return full.relative_to(root).as_posix()
 
 
 def _images_in(folder: Path) -> list[Path]:

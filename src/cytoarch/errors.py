@@ -30,7 +30,7 @@ class StoreError(CytoarchError):
 
 
 class BrainBusyError(CytoarchError):
-    """Another live run holds this brain's lock for the same step."""
+    """Another live run holds this brain's lock."""
 
 
 class ModelError(CytoarchError):

@@ -201,6 +201,15 @@ class BrainStore:
         """Take the product's record away, so that it is made again; its files stay until they are replaced."""
         self._record_path(product).unlink(missing_ok=True)
 
+    def remove(self, product: Product) -> bool:
+        """Remove a product that is no longer wanted, its record first; says whether there was one."""
+        path = self.path(product)
+        known = self._record_path(product).exists()
+        self.forget(product)
+        if path.exists():
+            shutil.rmtree(path)
+        return known
+
     def records(self, brain_id: str) -> Iterator[Record]:
         """Every record of a brain, in the order of their addresses."""
         folder = self.brain_path(brain_id) / "records"
@@ -276,6 +285,12 @@ class BrainStore:
             draft.rename(target)
             flush_to_disk(target.parent)
         return digest
+
+    def remove_model(self, digest: str) -> None:
+        """Remove a model's files, if they are there."""
+        folder = self.model_path(digest)
+        if folder.exists():
+            shutil.rmtree(folder)
 
     # -- locks -------------------------------------------------------------------------------------------------------
 

@@ -362,7 +362,7 @@ def test_label_images_without_a_label_table_are_refused(write_manifest: Callable
 def test_a_bad_label_table_stops_everything(write_manifest: Callable[..., Path], tmp_path: Path) -> None:
     table = table_at(tmp_path, "id,name", "1,")
     (fault,) = faults_of(lambda: read_manifest(write_manifest(ROW), tmp_path, table))
-    assert fault == "row 2: name is blank; it is needed"
+    assert fault == f"{table.name}: row 2: name is blank; it is needed"
 
 
 # -- label tables ------------------------------------------------------------------------------------------------------

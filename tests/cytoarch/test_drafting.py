@@ -91,7 +91,11 @@ def test_a_draft_is_refused_as_a_manifest_until_a_person_has_confirmed_it(tmp_pa
     root, _ = draft_manifest(folder, path)
     with pytest.raises(ManifestError) as caught:
         read_manifest(path, root, None)
-    assert all("remove the '?'" in fault for fault in caught.value.faults)
+    unconfirmed = [fault for fault in caught.value.faults if "remove the '?'" in fault]
+    assert [fault.split(":")[0] for fault in unconfirmed] == ["row 2", "row 3"]
+    assert [fault for fault in caught.value.faults if fault not in unconfirmed] == [
+        "rows 2-3: brain_id is blank; it is needed"
+    ]
     lines = path.read_text(encoding="utf-8").replace("?", "").splitlines()
     confirmed = [lines[0], *(f"B1{line}" if line.startswith(",") else line for line in lines[1:])]
     path.write_text("\n".join(confirmed), encoding="utf-8")

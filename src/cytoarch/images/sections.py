@@ -43,7 +43,8 @@ def check_sha256(section: Section, digest: str) -> None:
 def write_section(journal: Journal, scan_path: Path, section: Section, on_progress: Any = None) -> dict[str, Any]:
     """Stream a scan into the journal's folder as an NGFF image (c, y, x); returns facts for its record.
 
-    Flips and rotations are stated beside the pixels, not applied. Raises ScanError if the scan cannot be read.
+    Flips and rotations stay with the manifest: a correction never touches the pixels. Raises ScanError if the scan
+    cannot be read.
     """
     with open_scan(scan_path, section.plane_index, section.region_px) as scan:
         size: PixelSize = resolve_pixel_size(section, scan.stated_pixel_sizes)
@@ -61,14 +62,13 @@ def write_section(journal: Journal, scan_path: Path, section: Section, on_progre
             "pixel_size_source": size.source,
             "remarks": [*scan.remarks, *size.remarks],
         }
-        own = {**facts, "orientation": {"flip": section.flip, "rotation_degrees": section.rotation}}
         write_pyramid(
             journal,
             pyramid,
             scan.read,
             name=section.section_id,
             attributes={"omero": omero(scan.shape[0], scan.kind == "rgb", full_range)},
-            own_attributes=own,
+            own_attributes=facts,
             on_progress=on_progress,
         )
     return facts

@@ -1,5 +1,6 @@
 """Planes of PNG and JPEG files, which can only be decoded whole."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,22 +12,25 @@ from PIL import Image
 from cytoarch.errors import ScanError
 from cytoarch.images.planes import MAX_WHOLE_PIXELS, Pixels, Scan, check_dtype, oriented, without_alpha
 
+_limit_lock = threading.Lock()
+
 
 @contextmanager
 def whole_image(path: Path) -> Iterator[Image.Image]:
     """A PNG or JPEG, opened; its size is checked here against our own limit instead of Pillow's."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
+    with _limit_lock:  # Pillow's limit is global, and sections are opened side by side
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(path, formats=("PNG", "JPEG"))
+        finally:
             Image.MAX_IMAGE_PIXELS = limit
-            if image.width * image.height > MAX_WHOLE_PIXELS:
-                raise ScanError(
-                    f"{path}: {image.height} x {image.width} pixels in a format that can only be decoded whole "
-                    f"(limit {MAX_WHOLE_PIXELS}); save the scan as a tiled TIFF"
-                )
-            yield image
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    with image:
+        if image.width * image.height > MAX_WHOLE_PIXELS:
+            raise ScanError(
+                f"{path}: {image.height} x {image.width} pixels in a format that can only be decoded whole "
+                f"(limit {MAX_WHOLE_PIXELS}); save the scan as a tiled TIFF"
+            )
+        yield image
 
 
 def open_whole(path: Path) -> Scan:

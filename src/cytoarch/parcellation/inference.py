@@ -37,7 +37,7 @@ class ParcellateSettings(BaseModel):
         default=None,
         ge=0,
         le=20,
-        description="Pyramid level of the label maps; blank: closest to the model's own grid.",
+        description="Pyramid level of the label maps (the coarsest, where there are fewer); blank: the model's grid.",
     )
 
 

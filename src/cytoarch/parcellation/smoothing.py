@@ -20,8 +20,8 @@ Float32 = NDArray[np.float32]
 
 SMOOTHING_VERSION = 2
 ITERATIONS = 100
-HALO_CELLS = 64
-"""Cells read beyond a window, so that smoothing in windows leaves no seams."""
+HALO_CELLS = ITERATIONS
+"""Cells read beyond a window: an iteration reaches one cell further, so smoothing in windows leaves no seams."""
 
 
 class SmoothSettings(BaseModel):

@@ -73,14 +73,18 @@ def test_a_phantoms_section_and_labels_are_stored_as_they_were_written(staging: 
 
 @pytest.mark.parametrize("flip", ["none", "horizontal", "vertical"])
 @pytest.mark.parametrize("rotation", [0.0, 90.0])
-def test_flips_and_rotations_are_stated_beside_the_pixels_and_never_applied(
+def test_flips_and_rotations_leave_every_byte_of_a_section_as_it_is(
     staging: Staging, tmp_path: Path, flip: str, rotation: float
 ) -> None:
     pixels = scan(tmp_path / "a.tif", 60, 80)
     write_section(staging, tmp_path / "a.tif", section(flip=flip, rotation=rotation))
     np.testing.assert_array_equal(open_level(staging.path)[0], pixels)
-    stated = StoredImage.open(staging.path).attributes["orientation"]
-    assert stated == {"flip": flip, "rotation_degrees": rotation}
+    plain = Staging(tmp_path / "plain").open()
+    write_section(plain, tmp_path / "a.tif", section())
+    written = [
+        {p.relative_to(s.path): p.read_bytes() for p in s.path.rglob("*") if p.is_file()} for s in (staging, plain)
+    ]
+    assert written[0] == written[1]
 
 
 def test_the_region_of_a_slide_is_stored_alone(staging: Staging, tmp_path: Path) -> None:
