@@ -3,6 +3,7 @@
 import functools
 import inspect
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -210,11 +211,13 @@ def _bars(console: Console) -> Iterator[Listener]:
     )
     bars: dict[str, TaskID] = {}
     finished: set[str] = set()
+    adding = threading.Lock()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
 
         def listen(stage: str, done: float, total: int) -> None:
-            if stage not in bars:
-                bars[stage] = progress.add_task(stage, total=total)
+            with adding:  # tasks report from several threads
+                if stage not in bars:
+                    bars[stage] = progress.add_task(stage, total=total)
             progress.update(bars[stage], completed=done, total=total)
             if not console.is_terminal and done >= total and stage not in finished:
                 finished.add(stage)

@@ -21,11 +21,13 @@ from prefect.client.orchestration import get_client
 from prefect.states import State
 
 from cytoarch.embeddings import EmbedSettings
-from cytoarch.errors import ManifestError, ModelError, StoreError
+from cytoarch.errors import CytoarchError, ManifestError, ModelError, StoreError
 from cytoarch.images.views import StoredImage
 from cytoarch.learning.training import DecoderSettings
 from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.stores import BrainStore, Product
+from flows.cluster_brain import cluster_brain
+from flows.ingest_brain import ingest_brain
 from flows.map_brain import map_brain
 from flows.parameters import BrainSource, RunSettings, StoredBrain
 from flows.parcellate_brain import parcellate_brain
@@ -325,3 +327,28 @@ def test_dask_processes_give_the_same_content(mapped: MappedBrain, tmp_path: Pat
     source = BrainSource(manifest_path=mapped.manifest_path, store_path=store.root)
     map_brain(source=source, run=RunSettings(workers=2, runner="dask"))
     assert store.content_digest("P01") == mapped.store.content_digest("P01")
+
+
+def test_one_bad_brain_does_not_cost_the_others(phantom: Path, tmp_path: Path, prefect_server: None) -> None:
+    manifest = copied(phantom, tmp_path)
+    lines = manifest.read_text().splitlines()
+    bad = [line.replace("P01,", "A00,", 1).replace("scans/", "gone/") for line in lines[1:]]
+    manifest.write_text("\n".join([lines[0], *bad, *lines[1:]]) + "\n")
+    store = BrainStore(tmp_path / "store")
+    with pytest.raises(CytoarchError, match=r"(?s)A00: no section could be ingested.*brains that were done: P01"):
+        map_brain(
+            source=BrainSource(manifest_path=manifest, store_path=store.root),
+            parcellate=ParcellateSettings(source="cache"),
+        )
+    assert (store.brain_path("P01") / "report" / "index.html").is_file()
+
+
+def test_embeddings_of_an_older_scan_are_not_clustered(phantom: Path, tmp_path: Path, prefect_server: None) -> None:
+    manifest = copied(phantom, tmp_path)
+    rewrite(manifest, {f"s{number:04d}": {"labels": ""} for number in range(0, 50, 10)})
+    source = BrainSource(manifest_path=manifest, store_path=tmp_path / "store")
+    map_brain(source=source)
+    shutil.copy(manifest.parent / "scans" / "s0010.tif", manifest.parent / "scans" / "s0000.tif")
+    assert ingest_brain(source=source).made == 1
+    with pytest.raises(StoreError, match="section s0000 were made from an older section; run embed-brain again"):
+        cluster_brain(brain=StoredBrain(brain_id="P01", store_path=source.store_path))
