@@ -2,10 +2,10 @@
 
 from prefect import flow
 
-from cytoarch.contents import pick_embedding, ready_sections
+from cytoarch.contents import embedded_sections, pick_embedding
 from cytoarch.discovery.clusters import ClusterSettings
 from cytoarch.errors import StoreError
-from cytoarch.stores import BrainStore, Product
+from cytoarch.stores import BrainStore
 from flows.parameters import RunSettings, StoredBrain
 from flows.stages import Summary, failures, final_state, made_count, run_name, run_stage, without, workers
 from tasks.clusters import STAGE, cluster_purities, cluster_section, clusters_name, fit_clusters
@@ -32,11 +32,7 @@ def cluster_brain(
     store = BrainStore(brain.store_path)
     known = store.read_brain(brain.brain_id)
     name = pick_embedding(store, brain.brain_id, embedding)
-    sections = tuple(
-        one
-        for one in ready_sections(store, known)
-        if one.section_id not in skip and store.record(Product(brain.brain_id, "embeddings", name, one.section_id))
-    )
+    sections = embedded_sections(store, known, name, skip)
     if not sections:
         raise StoreError(f"brain {brain.brain_id}: no section has embeddings {name}; run embed-brain first")
     with store.lock(brain.brain_id), workers(run) as runner:

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from cytoarch.contents import pick_embedding, ready_sections
+from cytoarch.contents import embedded_sections, pick_embedding
 from cytoarch.learning.training import DecoderSettings, ProbeSettings
-from cytoarch.stores import BrainStore, Product
+from cytoarch.stores import BrainStore
 from flows.parameters import StoredBrain
 from flows.stages import Summary, final_state
 from tasks.learning import STAGE, Trained, train, training_metrics
@@ -23,11 +23,7 @@ def train_on_brain(
     store = BrainStore(brain.store_path)
     known = store.read_brain(brain.brain_id)
     name = pick_embedding(store, brain.brain_id, embedding)
-    sections = tuple(
-        one
-        for one in ready_sections(store, known)
-        if one.section_id not in skip and store.record(Product(brain.brain_id, "embeddings", name, one.section_id))
-    )
+    sections = embedded_sections(store, known, name, skip)
     with store.lock(brain.brain_id), stage_progress(STAGE, 1) as progress:
         trained = train(brain.store_path, known, sections, name, settings, kind)
         progress.finished("head")

@@ -1,5 +1,7 @@
 """Opens what the store holds of a brain: the one place that knows which product holds what."""
 
+from collections.abc import Collection
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,6 +53,16 @@ def ready_sections(store: BrainStore, brain: Brain) -> tuple[Section, ...]:
         return all(store.record(product) is not None for product in products)
 
     return tuple(section for section in brain.kept if ready(section))
+
+
+def embedded_sections(store: BrainStore, brain: Brain, name: str, skip: Collection[str] = ()) -> tuple[Section, ...]:
+    """The ready sections that have embeddings of this name, without those to skip."""
+    return tuple(
+        section
+        for section in ready_sections(store, brain)
+        if section.section_id not in skip
+        and store.record(Product(brain.brain_id, "embeddings", name, section.section_id)) is not None
+    )
 
 
 def open_section(store: BrainStore, brain_id: str, section_id: str) -> StoredImage:
