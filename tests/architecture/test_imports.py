@@ -157,7 +157,7 @@ def test_importing_any_module_does_no_work() -> None:
     ours = [module_name(path) for path in MODULES if path.name != "__main__.py"]
     third = sorted({pair for path in MODULES for pair in names_from_others(path)})
     done = subprocess.run(
-        [sys.executable, "-c", IMPORT_ALL, json.dumps([third, ours]), str(ROOT)],
+        [sys.executable, "-B", "-c", IMPORT_ALL, json.dumps([third, ours]), str(ROOT)],
         capture_output=True,
         text=True,
         timeout=300,
