@@ -32,6 +32,8 @@ class Arrival(NamedTuple):
     brain_digest: str
     wait: str
     """Why it is not started yet; empty: it can be."""
+    missing: tuple[str, ...] = ()
+    """Files it names that are not there; when they come, it is something new to map."""
 
 
 class Ticket(NamedTuple):
@@ -66,8 +68,9 @@ def arrivals(inbox: Path, settle_s: float, missing_grace_s: float) -> list[Arriv
             found.append(Arrival(name, path, "", "", f"cannot be read yet ({error.faults[0]})"))
             continue
         for brain in brains:
-            wait = _waits_for(brain, path, settle_s, missing_grace_s)
-            found.append(Arrival(f"{name}: {brain.brain_id}", path, brain.brain_id, brain.digest, wait))
+            missing = _missing(brain, path)
+            wait = _waits_for(brain, path, missing, settle_s, missing_grace_s)
+            found.append(Arrival(f"{name}: {brain.brain_id}", path, brain.brain_id, brain.digest, wait, missing))
     return found
 
 
@@ -77,7 +80,8 @@ def ticket(arrival: Arrival, settings: Mapping[str, BaseModel | str]) -> Ticket:
         name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
         for name, value in settings.items()
     }
-    identity = canonical_json([str(arrival.manifest_path.resolve()), arrival.brain_id, arrival.brain_digest, plain])
+    place = str(arrival.manifest_path.resolve())
+    identity = canonical_json([place, arrival.brain_id, arrival.brain_digest, list(arrival.missing), plain])
     digest = hashlib.sha256(identity.encode()).hexdigest()[:32]
     return Ticket(digest, (f"brain:{arrival.brain_id}", f"inbox:{digest}"))
 
@@ -103,12 +107,21 @@ def tagged(one: Ticket) -> Iterator[None]:
         yield
 
 
-def _waits_for(brain: Brain, manifest_path: Path, settle_s: float, missing_grace_s: float) -> str:
-    scans = [confined(path, manifest_path.parent) for s in brain.kept for path in (s.path, s.labels) if path]
-    missing = [path.name for path in scans if not path.is_file()]
+def _files(brain: Brain, manifest_path: Path) -> list[Path]:
+    return [confined(path, manifest_path.parent) for s in brain.kept for path in (s.path, s.labels) if path]
+
+
+def _missing(brain: Brain, manifest_path: Path) -> tuple[str, ...]:
+    return tuple(path.name for path in _files(brain, manifest_path) if not path.is_file())
+
+
+def _waits_for(
+    brain: Brain, manifest_path: Path, missing: tuple[str, ...], settle_s: float, missing_grace_s: float
+) -> str:
     if missing and _age_s(manifest_path) < missing_grace_s:
         return f"{len(missing)} scan(s) not there yet, {missing[0]} first"
-    fresh = [path.name for path in scans if path.is_file() and _age_s(path) < settle_s]
+    present = [path for path in _files(brain, manifest_path) if path.is_file()]
+    fresh = [path.name for path in present if _age_s(path) < settle_s]
     return f"{fresh[0]} changed less than {settle_s:g} s ago" if fresh else ""
 
 

@@ -11,7 +11,7 @@ from cytoarch.errors import StoreError
 from cytoarch.parcellation.inference import ParcellateSettings
 from flows.stages import Summary
 from flows.watch_inbox import InboxSettings, watch_inbox
-from tasks.inbox import arrivals
+from tasks.inbox import arrivals, ticket
 
 pytestmark = [pytest.mark.xdist_group("more flows")]
 
@@ -59,6 +59,19 @@ def test_a_scan_that_is_still_copied_or_missing_is_waited_for(inbox: Path) -> No
     scan.unlink()
     assert "not there yet, s0010.tif first" in waits(inbox)
     assert waits(inbox, grace_s=10) == "", "after the time of grace the brain is mapped without the missing scan"
+
+
+def test_a_scan_that_comes_late_makes_the_brain_something_new_to_map(inbox: Path) -> None:
+    scan = inbox / "P01" / "scans" / "s0010.tif"
+    content = scan.read_bytes()
+    scan.unlink()
+    (without,) = arrivals(inbox, 60, 10)
+    scan.write_bytes(content)
+    aged(scan, 3600)
+    (complete,) = arrivals(inbox, 60, 10)
+    assert without.missing == ("s0010.tif",)
+    assert ticket(without, {}) != ticket(complete, {})
+    assert ticket(complete, {}) == ticket(*arrivals(inbox, 60, 10), {})
 
 
 def test_an_inbox_that_is_not_there_is_named(tmp_path: Path, prefect_server: None) -> None:
