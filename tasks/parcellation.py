@@ -19,6 +19,7 @@ from cytoarch.contents import (
     tissue_product,
 )
 from cytoarch.images.views import StoredImage
+from cytoarch.learning.heads import check_fits
 from cytoarch.parcellation.inference import PROBABILITIES_VERSION, ParcellateSettings, write_probabilities
 from cytoarch.parcellation.smoothing import SMOOTHING_VERSION, SmoothSettings, score_label_map, write_parcellation
 from cytoarch.records import Record, Staging
@@ -81,11 +82,16 @@ def _probabilities(
     }
     cached = settings.source == "cache"
     if cached:
-        inputs["embeddings"] = require_embedding(store, brain_id, embedding_name, section_id).digest
+        record = require_embedding(store, brain_id, embedding_name, section_id)
+        embedded = record.facts
+        card = open_head(store, model_digest).card
+        check_fits(card, tuple(embedded["dims"]), record.inputs["encoder"], float(embedded["pixel_size_um"]))
+        inputs["embeddings"] = record.digest
 
     def write(staging: Staging) -> dict[str, Any]:
         head = open_head(store, model_digest)
         encoder = encoder_for(head.card.embedding.model_copy(update={"device": device}))
+        check_fits(head.card, head.card.dims, encoder.digest, head.card.pixel_size_um)  # weights may have been replaced
         with device_slot(device):
             return write_probabilities(
                 staging,
