@@ -1,124 +1,291 @@
-"""One phantom section: a folded cortical ribbon with areas and layers around white matter, drawn cell by cell.
+"""The anatomy of a population of phantom brains: one reference, and individuals drawn from it.
 
-Two ellipses with a wavy outline stand for the hemispheres. Depth runs from 0 at the outline to 1 at the white matter;
-areas are sectors of the ribbon; every area has its own layer thicknesses and cell densities.
+A brain has two hemispheres. The cortex of each is a folded sheet between a pial and a white surface, divided into
+areas; inside lie white matter and a grey nucleus. Positions are in mm: x from left (negative) to right, y from
+posterior to anterior, z from inferior to superior; the origin is the middle of the brain.
+
+Every hemisphere is described in a frame of its own, mirrored for the left, so that x points laterally in both; the
+origin of that frame is the centre of the hemisphere, from which all rays meet each surface once.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
-from scipy import ndimage
+from pydantic import BaseModel, ConfigDict, Field
 
-Float64 = NDArray[np.float64]
-UInt8 = NDArray[np.uint8]
+from cytoarch.phantoms.profiles import LaminarProfile, area_profiles
+from cytoarch.phantoms.sphere import FACES, KERNEL, Float64, Waves, cube_directions
 
-LAYERS = ("L1", "L2", "L3", "L4", "L5", "L6")
-WHITE_MATTER = 7
-"""Value of white matter in layer images; layers are 1-6."""
+HEMISPHERES = ("left", "right")
+AREA_COUNT = 24
+REFERENCE_SEED = 1909
+"""The one reference anatomy (Brodmann's year)."""
+
+SEMI_AXES_MM = (5.4, 11.0, 7.5)
+"""Of a hemisphere, from side to middle, front to back and top to bottom: a small primate."""
+CENTRE_MM = 5.7
+"""Distance of the centre of a hemisphere from the midline plane."""
+MIDLINE_GAP_MM = 0.25
+"""Nothing of a hemisphere is nearer to the midline plane."""
+CORTEX_MM = 1.25
+FOLD_SPACING_MM, FOLD_DEPTH_MM, FOLD_WIDTH_MM = 5.2, 2.2, 0.5
+NUCLEUS_AXES_MM = (1.1, 3.0, 1.9)
+NUCLEUS_WITHIN = 0.85
+"""The nucleus ends at this share of the way to the white surface, wherever that is nearer than its own outline."""
 
 
-@dataclass(frozen=True)
-class AreaProfile:
-    """The cytoarchitecture of an area."""
+class Variation(BaseModel):
+    """How much individual brains differ from the reference; 0 everywhere gives the reference itself."""
 
-    name: str
-    thickness: tuple[float, ...]
-    """Share of the cortical depth per layer, sums to 1"""
-    density: tuple[float, ...]
-    """Cells per 1000 um2 per layer"""
-    radius_um: tuple[float, ...]
-    """Radius of a cell body per layer"""
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-
-AREAS = (
-    AreaProfile(
-        "A1",
-        thickness=(0.10, 0.10, 0.25, 0.22, 0.15, 0.18),
-        density=(0.5, 6.0, 3.4, 9.5, 2.2, 3.2),
-        radius_um=(4.0, 5.0, 6.5, 4.5, 7.5, 6.0),
-    ),
-    AreaProfile(
-        "A2",
-        thickness=(0.12, 0.12, 0.34, 0.05, 0.20, 0.17),
-        density=(0.5, 5.0, 2.8, 3.2, 2.6, 2.4),
-        radius_um=(4.0, 5.5, 8.0, 5.5, 11.0, 7.0),
-    ),
-    AreaProfile(
-        "A3",
-        thickness=(0.14, 0.08, 0.20, 0.10, 0.30, 0.18),
-        density=(0.5, 8.5, 3.6, 5.5, 4.6, 1.6),
-        radius_um=(4.0, 4.5, 6.0, 5.0, 6.5, 8.0),
-    ),
-    AreaProfile(
-        "A4",
-        thickness=(0.20, 0.16, 0.16, 0.14, 0.12, 0.22),
-        density=(0.5, 3.6, 5.6, 6.5, 1.4, 5.2),
-        radius_um=(4.0, 7.5, 5.0, 4.5, 10.0, 4.5),
-    ),
-)
-WHITE_DENSITY, WHITE_RADIUS_UM = 1.1, 3.0
+    deformation: float = Field(default=0.05, ge=0, le=0.15, description="Smooth deformation: share of a distance.")
+    folding: float = Field(default=0.35, ge=0, le=1, description="Share of the folds that is the brain's own.")
+    area_size: float = Field(default=0.05, ge=0, le=0.1, description="Growth of areas against their neighbours.")
+    border: float = Field(default=0.06, ge=0, le=0.15, description="Wandering of areal borders (radians).")
+    asymmetry: float = Field(default=0.4, ge=0, le=1, description="Share of all variation that the sides do not share.")
+    thickness: float = Field(default=0.05, ge=0, le=0.15, description="Thickness of the cortex: share of the mean.")
+    profile: float = Field(default=0.04, ge=0, le=0.2, description="Laminar profiles: logarithm of every property.")
 
 
 @dataclass(frozen=True)
-class SectionTruth:
-    """What is known of a section, per pixel (y, x)."""
+class Hemisphere:
+    """Cube maps (6, n, n, c) float64 of one hemisphere, in its own frame, and its areas."""
 
-    area: UInt8
-    """0 outside cortex, 1..len(AREAS), then white matter = len(AREAS) + 1"""
-    layer: UInt8
-    """0 outside the brain, 1-6, white matter 7"""
-    depth: NDArray[np.float32]
-    """0 at the pial surface to 1 at the white matter; NaN elsewhere"""
-
-
-def section_truth(
-    height: int, width: int, pixel_size_um: float, progress: float, rng: np.random.Generator
-) -> SectionTruth:
-    """The anatomy of the section at `progress` (0-1) along the brain."""
-    ys, xs = np.mgrid[:height, :width].astype(np.float64)
-    bulge = 0.80 + 0.20 * np.sin(np.pi * (0.15 + 0.7 * progress))
-    tilt = rng.normal(0, 0.03)
-    cy, cx = height * (0.5 + rng.normal(0, 0.01)), width * (0.5 + rng.normal(0, 0.01))
-    y, x = ys - cy, xs - cx
-    y, x = np.cos(tilt) * y - np.sin(tilt) * x, np.sin(tilt) * y + np.cos(tilt) * x
-    angle = np.arctan2(y / height, np.abs(x) / width)  # from the lateral pole; both hemispheres alike
-    waves = 0.045 * np.sin(9 * angle + 2.0 + 1.5 * progress) + 0.03 * np.sin(15 * angle - 3 * progress)
-    cleft = 0.10 * np.exp(-((x / (0.05 * width)) ** 2))  # the midline dips
-    radius = np.hypot(y / (0.46 * height), x / (0.47 * width)) / (bulge * (1 + waves) - cleft)
-    brain = radius < 1
-    outside_um = ndimage.distance_transform_edt(brain) * pixel_size_um
-    thickness_um = 0.17 * min(height, width) * pixel_size_um * (1 + 0.15 * np.sin(3 * angle + 1))
-    depth = np.where(brain, outside_um / thickness_um, np.nan).astype(np.float32)
-    cortex = brain & (depth < 1)
-    # areas are sectors by angle, whose borders drift along the brain
-    position = (angle / np.pi + 0.5 + 0.06 * np.sin(2 * np.pi * progress)) * (len(AREAS) + 0.0)
-    sector = np.clip(np.floor(position), 0, len(AREAS) - 1).astype(np.uint8)
-    area = np.where(cortex, sector + 1, np.where(brain, len(AREAS) + 1, 0)).astype(np.uint8)
-    layer = np.zeros((height, width), dtype=np.uint8)
-    for index, profile in enumerate(AREAS):
-        here = cortex & (sector == index)
-        layer[here] = 1 + np.searchsorted(np.cumsum(profile.thickness)[:-1], depth[here], side="right")
-    layer[brain & ~cortex] = WHITE_MATTER
-    return SectionTruth(area, layer, np.where(cortex, depth, np.nan).astype(np.float32))
+    radii_mm: Float64
+    """Distance of the pial and the white surface from the centre (c = 2)."""
+    column_mm: Float64
+    """Vector from the white surface, straight through the cortex, to the pial surface (c = 3)."""
+    reference: Float64
+    """Direction in the reference (unit vector), and how much larger the brain is there (c = 4)."""
+    areal: Float64
+    """Unit vector at which the areas are looked up: the reference direction with wandering borders (c = 3)."""
+    area_weights: Float64
+    """(k,) growth of every area: the area of a place is the one whose seed . areal + weight is greatest."""
 
 
-def stain(truth: SectionTruth, pixel_size_um: float, rng: np.random.Generator) -> UInt8:
-    """A brightfield Nissl image (y, x) uint8 of a section: dark cell bodies on a light slide.
+@dataclass(frozen=True, eq=False)
+class PhantomBrain:
+    """One individual of the population. The same seed, variation and resolution give the same brain in any process."""
 
-    Cells are Poisson-distributed at the density of their layer; each darkens the pixels it covers.
+    seed: int | None
+    """None is the reference."""
+    resolution: int
+    hemispheres: tuple[Hemisphere, Hemisphere]
+    """Left, right."""
+    profiles: tuple[LaminarProfile, ...]
+    """One per area."""
+
+
+def area_seeds() -> Float64:
+    """Directions (k, 3) of the middles of the areas in the reference, k = AREA_COUNT."""
+    rng = np.random.default_rng([REFERENCE_SEED, 1])
+    index = np.arange(AREA_COUNT) + 0.5
+    height, turn = 1 - 2 * index / AREA_COUNT, index * np.pi * (3 - np.sqrt(5))  # a Fibonacci sphere
+    ring = np.sqrt(1 - height**2)
+    seeds = np.stack([ring * np.cos(turn), ring * np.sin(turn), height], axis=1) + rng.normal(0, 0.12, (AREA_COUNT, 3))
+    return np.asarray(seeds / np.linalg.norm(seeds, axis=1, keepdims=True))
+
+
+def area_names() -> tuple[str, ...]:
+    """A1, A2, ... in the order of the areas' values."""
+    return tuple(f"A{number + 1}" for number in range(AREA_COUNT))
+
+
+def area_regions() -> tuple[str, ...]:
+    """The region of every area, by where it lies: anterior, middle or posterior, dorsal or ventral."""
+    seeds = area_seeds()
+    along = np.digitize(seeds[:, 1], [-0.35, 0.35])
+    return tuple(
+        f"{('posterior', 'middle', 'anterior')[place]} {'dorsal' if seed[2] > 0 else 'ventral'}"
+        for place, seed in zip(along, seeds, strict=True)
+    )
+
+
+@lru_cache
+def reference_profiles() -> tuple[LaminarProfile, ...]:
+    """The laminar profiles of the areas in the reference."""
+    return area_profiles(area_seeds(), np.random.default_rng([REFERENCE_SEED, 2]))
+
+
+@lru_cache(maxsize=4)
+def draw_brain(seed: int | None, variation: Variation | None = None, resolution: int = 120) -> PhantomBrain:
+    """The individual of this seed, or the reference for None.
+
+    `resolution` is the number of nodes along an edge of the cube maps: 120 puts a node every 0.13 mm of the cortex.
     """
-    density, radius = np.zeros((2, *truth.area.shape))
-    for index, profile in enumerate(AREAS):
-        for number in range(len(LAYERS)):
-            here = (truth.area == index + 1) & (truth.layer == number + 1)
-            density[here], radius[here] = profile.density[number], profile.radius_um[number]
-    white = truth.layer == WHITE_MATTER
-    density[white], radius[white] = WHITE_DENSITY, WHITE_RADIUS_UM
-    counts = rng.poisson(density / 1000 * pixel_size_um**2)
-    bodies = counts * np.pi * radius**2 / pixel_size_um**2  # share of the pixel that cell bodies cover
-    absorbance = 0.9 * ndimage.gaussian_filter(bodies, 0.6) + 0.10 * (truth.layer > 0) + 0.06 * white
-    gain, offset = rng.normal(1.0, 0.05), rng.normal(0, 0.01)
-    rows = np.linspace(-1, 1, truth.area.shape[0])[:, None]
-    light = 238 * (1 + 0.02 * rng.normal() * rows) * np.exp(-np.maximum(gain * absorbance + offset, 0))
-    return np.asarray(np.clip(light + rng.normal(0, 2.0, light.shape), 0, 255), dtype=np.uint8)
+    varied = Variation() if variation is None else variation
+    if seed is None:
+        varied = Variation(**dict.fromkeys(Variation.model_fields, 0.0))
+    rng = np.random.default_rng([REFERENCE_SEED, 3, 0 if seed is None else seed])
+    shared = rng.integers(2**32)
+    sides = tuple(_hemisphere(int(shared), int(own), varied, resolution) for own in rng.integers(2**32, size=2))
+    profiles = tuple(
+        profile.varied(varied.profile * rng.normal(size=18)) if varied.profile else profile
+        for profile in reference_profiles()
+    )
+    return PhantomBrain(seed, resolution, (sides[0], sides[1]), profiles)
+
+
+class _Draws:
+    """Random fields and numbers of a hemisphere, partly shared with the other side."""
+
+    def __init__(self, shared: int, own: int, asymmetry: float) -> None:
+        self._both, self._own = np.random.default_rng(shared), np.random.default_rng(own)
+        self._mix = np.sqrt([1 - asymmetry, asymmetry])
+
+    def field(self, wavelength: float, points: Float64) -> Float64:
+        both, own = Waves(wavelength, self._both), Waves(wavelength, self._own)
+        return np.asarray(self._mix[0] * both.value(points) + self._mix[1] * own.value(points))
+
+    def vector(self, wavelength: float, points: Float64) -> Float64:
+        return np.stack([self.field(wavelength, points) for _ in range(3)], axis=-1)
+
+    def normal(self, count: int) -> Float64:
+        return np.asarray(self._mix[0] * self._both.normal(size=count) + self._mix[1] * self._own.normal(size=count))
+
+    def waves(self, wavelength: float) -> tuple[tuple[float, Waves], ...]:
+        return tuple(zip(self._mix, (Waves(wavelength, self._both), Waves(wavelength, self._own)), strict=True))
+
+
+def _hemisphere(shared: int, own: int, varied: Variation, resolution: int) -> Hemisphere:
+    draws = _Draws(shared, own, varied.asymmetry)
+    directions = cube_directions(resolution)
+    # the deformation turns directions and stretches distances; both fields are smooth, so space never folds over
+    reference = _unit(directions + varied.deformation * draws.vector(2.5, directions))
+    stretch = 1 + varied.deformation * draws.field(2.0, directions)
+    pial, stretch = _pial_mm(directions, reference, stretch, draws, varied)
+    thickness = _thickness_mm(reference, draws, varied)
+    white, column = _white_mm(pial, thickness)
+    areal = _unit(reference + varied.border * draws.vector(0.8, directions))
+    weights = np.random.default_rng([REFERENCE_SEED, 4]).normal(0, 0.06, AREA_COUNT)
+    return Hemisphere(
+        radii_mm=np.stack([pial, white], axis=-1),
+        column_mm=column,
+        reference=np.concatenate([reference, stretch[..., None]], axis=-1),
+        areal=areal,
+        area_weights=weights + varied.area_size * draws.normal(AREA_COUNT),
+    )
+
+
+def _unit(vectors: Float64) -> Float64:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
+
+
+def _hull_mm(directions: Float64, stretch: Float64 | float, wall: Float64) -> Float64:
+    """Radius of the unfolded hemisphere: an ellipsoid that the midline flattens; `wall` directions are the body's."""
+    ellipsoid = stretch / np.linalg.norm(directions / np.array(SEMI_AXES_MM), axis=-1)
+    towards = np.maximum(-wall[..., 0], 1e-9)
+    plane = (CENTRE_MM - MIDLINE_GAP_MM) / towards
+    return np.asarray((ellipsoid**-10 + plane**-10) ** -0.1)
+
+
+def _pial_mm(
+    directions: Float64, reference: Float64, stretch: Float64, draws: _Draws, varied: Variation
+) -> tuple[Float64, Float64]:
+    """Radius of the pial surface, and how much larger than the reference the brain is, per direction."""
+    resting = _hull_mm(reference, 1.0, reference)
+    hull = _hull_mm(reference, stretch, directions)
+    points = reference * resting[..., None]
+    fixed = np.random.default_rng([REFERENCE_SEED, 5])
+    share = np.sqrt([1 - varied.folding, varied.folding])
+    pattern = [(share[0], Waves(2 * FOLD_SPACING_MM, fixed))]
+    pattern += [(share[1] * mix, waves) for mix, waves in draws.waves(2 * FOLD_SPACING_MM)]
+    value = np.asarray(sum(weight * waves.value(points) for weight, waves in pattern))
+    slope = np.asarray(sum(weight * waves.gradient(points) for weight, waves in pattern))
+    slope -= (slope * reference).sum(axis=-1, keepdims=True) * reference
+    # sulci run where the pattern is zero; value / slope is the distance (mm) from the nearest
+    steepness = np.sqrt((slope**2).sum(axis=-1) + (0.15 * np.pi / FOLD_SPACING_MM) ** 2)
+    sulcus = np.exp(-((value / steepness / FOLD_WIDTH_MM) ** 2))
+    depth = FOLD_DEPTH_MM * np.clip(0.8 + 0.3 * Waves(12.0, fixed).value(points), 0.2, 1.1)
+    return hull - depth * sulcus, hull / resting
+
+
+def _thickness_mm(reference: Float64, draws: _Draws, varied: Variation) -> Float64:
+    """Thickness of the cortex: thicker in front, with slow changes, some of them the brain's own."""
+    fixed = Waves(1.5, np.random.default_rng([REFERENCE_SEED, 6]))
+    relative = 1 + 0.12 * reference[..., 1] + 0.06 * fixed.value(reference) + varied.thickness * draws.normal(1)
+    return np.asarray(CORTEX_MM * np.clip(relative + varied.thickness * draws.field(1.5, reference), 0.6, 1.5))
+
+
+def _white_mm(pial: Float64, thickness: Float64) -> tuple[Float64, Float64]:
+    """Radius of the white surface per direction, and the vector from it to the nearest points of the pial surface.
+
+    Along every ray from outside, the white surface is the first point as far from the pial surface as the cortex is
+    thick: where the ray leaves the union of the balls of that radius around all pial points.
+    """
+    resolution = pial.shape[1]
+    directions = cube_directions(resolution)
+    white, column = np.empty_like(pial), np.empty((*pial.shape, 3))
+    points = (directions * pial[..., None]).reshape(-1, 3)
+    for face in range(FACES):
+        for rows in np.array_split(np.arange(resolution), max(1, resolution // _BLOCK)):
+            for columns in np.array_split(np.arange(resolution), max(1, resolution // _BLOCK)):
+                block = (face, slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+                rays = directions[block].reshape(-1, 3)
+                reach = np.arccos(np.clip((rays @ _unit(rays.mean(axis=0))).min(), -1, 1))
+                white_mm, column_mm = _leave_balls(
+                    rays, pial[block].ravel(), thickness[block].ravel(), points, _unit(rays.mean(axis=0)), reach
+                )
+                white[block], column[block] = white_mm.reshape(pial[block].shape), column_mm.reshape(column[block].shape)
+    return white, column
+
+
+_BLOCK = 10
+"""Rays are traced in square blocks of about this many, which share their list of near points."""
+_FLAT_MM = 0.03
+"""Pial points within this of the nearest count as its equals: their mean is the foot of a column."""
+
+
+@njit(**KERNEL)
+def _leave_balls(
+    rays: Float64, start_mm: Float64, reach_mm: Float64, points: Float64, middle: Float64, spread: float
+) -> tuple[Float64, Float64]:
+    """Where rays (m, 3) that start at the pial surface leave the balls around `points`, and the vector to the foot."""
+    near = np.empty(points.shape[0], np.int64)
+    count = 0
+    widest = reach_mm.max()
+    for index in range(points.shape[0]):
+        x, y, z = points[index, 0], points[index, 1], points[index, 2]
+        along = x * middle[0] + y * middle[1] + z * middle[2]
+        square = x * x + y * y + z * z
+        limit = widest + np.sqrt(square) * spread
+        if along > 0 and square - along * along < limit * limit:
+            near[count] = index
+            count += 1
+    leave, column = np.empty(rays.shape[0]), np.zeros((rays.shape[0], 3))
+    low, high, ball = np.empty(count), np.empty(count), np.empty(count, np.int64)
+    for ray in range(rays.shape[0]):
+        u, v, w = rays[ray, 0], rays[ray, 1], rays[ray, 2]
+        hits = 0
+        for one in range(count):
+            x, y, z = points[near[one], 0], points[near[one], 1], points[near[one], 2]
+            along = x * u + y * v + z * w
+            aside = x * x + y * y + z * z - along * along
+            half = reach_mm[ray] * reach_mm[ray] - aside
+            if half > 0 and along > 0:
+                half = np.sqrt(half)
+                low[hits], high[hits], ball[hits] = along - half, along + half, near[one]
+                hits += 1
+        place, deeper = start_mm[ray], start_mm[ray]
+        while True:
+            for one in range(hits):
+                if high[one] >= place and low[one] < deeper:
+                    deeper = low[one]
+            if deeper >= place:
+                break
+            place = deeper
+        leave[ray] = max(place, 0.15 * start_mm[ray])
+        total = 0.0
+        for one in range(hits):
+            if low[one] < place + _FLAT_MM:
+                weight = 1.0 - (low[one] - place) / _FLAT_MM if low[one] > place else 1.0
+                total += weight
+                for axis in range(3):
+                    column[ray, axis] += weight * points[ball[one], axis]
+        for axis in range(3):
+            column[ray, axis] = column[ray, axis] / total - leave[ray] * rays[ray, axis]
+    return leave, column

@@ -1,0 +1,93 @@
+"""What is true of every pixel of a phantom section."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoarch.phantoms.anatomy import AREA_COUNT
+from cytoarch.phantoms.cortex import densities_per_mm3
+from cytoarch.phantoms.damage import damage_at
+from cytoarch.phantoms.kernels import NUCLEUS, WHITE, describe
+from cytoarch.phantoms.profiles import LAYERS
+from cytoarch.phantoms.sections import PhantomSection, Window
+
+Float32 = NDArray[np.float32]
+UInt8 = NDArray[np.uint8]
+
+WHITE_MATTER_LAYER, NUCLEUS_LAYER = len(LAYERS) + 1, len(LAYERS) + 2
+"""Values of what is no layer in layer images."""
+WHITE_MATTER_AREA, NUCLEUS_AREA = AREA_COUNT + 1, AREA_COUNT + 2
+"""Values of what is no cortical area in area images."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The truth of some positions of a section, arrays of one shape (...); NaN where a value has no meaning."""
+
+    tissue: UInt8
+    """0 background, 1 cortex, 2 white matter, 3 nucleus (grey matter that is no cortex)."""
+    hemisphere: UInt8
+    """0 background, 1 left, 2 right: of the brain, also where the section is mirrored."""
+    layer: UInt8
+    """0 background, 1-6, 7 white matter, 8 nucleus."""
+    area: UInt8
+    """0 background, 1-24, 25 white matter, 26 nucleus."""
+    damage: UInt8
+    """0 intact, 1 tear (no tissue is left), 2 fold (other tissue lies on it), 3 out of focus."""
+    depth: Float32
+    """0 at the pial to 1 at the white surface."""
+    position_mm: Float32
+    """(..., 3) place in the reference brain."""
+    cut_angle_deg: Float32
+    """Between the columns of the cortex and the normal of the section: 90 where they lie in the section, 0 where the
+    section runs along the surface."""
+    thickness_mm: Float32
+    """Thickness of the cortex."""
+    curvature_per_mm: Float32
+    """Mean curvature of the mid surface, positive on gyral crowns."""
+    density_per_mm3: Float32
+    """(..., 6) cells per mm3 in every layer of the column."""
+
+    def __getitem__(self, chosen: "NDArray[np.bool_] | NDArray[np.int64]") -> Self:
+        """The truth of some of the positions."""
+        return replace(self, **{one.name: getattr(self, one.name)[chosen] for one in fields(self)})
+
+
+def truth_at(section: PhantomSection, slide_mm: NDArray[np.float64]) -> Truth:
+    """The truth of positions (..., 2) on the slide, (y, x) mm."""
+    shape = slide_mm.shape[:-1]
+    points = section.brain_mm(slide_mm).reshape(-1, 3)
+    labels, values = np.empty((len(points), 4), np.uint8), np.empty((len(points), 7), np.float32)
+    describe(section.phantom.maps, points, section.axes[2], labels, values)
+    hemisphere, tissue, layer, area = labels.T.reshape(4, *shape)
+    density = densities_per_mm3(section.phantom.brain).astype(np.float32)[area]
+    damage = damage_at(section.mounting, slide_mm)
+    numbers = np.moveaxis(values.reshape(*shape, 7), -1, 0)
+    for image, white, nucleus in (
+        (layer, WHITE_MATTER_LAYER, NUCLEUS_LAYER),
+        (area, WHITE_MATTER_AREA, NUCLEUS_AREA),
+    ):
+        image[tissue == WHITE], image[tissue == NUCLEUS] = white, nucleus
+    torn = (damage == 1) & (tissue > 0)
+    blank = np.where(torn, np.float32(np.nan), np.float32(0))
+    return Truth(
+        *(np.where(torn, np.uint8(0), one) for one in (tissue, hemisphere, layer, area)),
+        damage=damage,
+        depth=numbers[0] + blank,
+        position_mm=np.moveaxis(numbers[1:4], 0, -1) + blank[..., None],
+        cut_angle_deg=numbers[4] + blank,
+        thickness_mm=numbers[5] + blank,
+        curvature_per_mm=numbers[6] + blank,
+        density_per_mm3=density + blank[..., None],
+    )
+
+
+def truth(section: PhantomSection, window: Window, pixel_size_um: float) -> Truth:
+    """The truth of the middle of every pixel (height, width) of a window of the scan."""
+    rows = (np.arange(window.y, window.y + window.height) + 0.5) * pixel_size_um / 1000
+    columns = (np.arange(window.x, window.x + window.width) + 0.5) * pixel_size_um / 1000
+    return truth_at(section, np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1))
+
+
