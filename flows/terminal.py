@@ -29,7 +29,8 @@ from rich.table import Table
 from cytoarch import __version__
 from cytoarch.drafting import draft_manifest
 from cytoarch.errors import CytoarchError
-from cytoarch.phantoms.writing import Size, Target, write_phantom
+from cytoarch.phantoms.writing import PhantomRequest, write_phantom
+from cytoarch.reporting.phantoms import draw_pictures
 from flows.cluster_brain import cluster_brain
 from flows.embed_brain import embed_brain
 from flows.ingest_brain import ingest_brain
@@ -118,31 +119,28 @@ def application(console: Console) -> App:
         folder: Path,
         *,
         brain: str = "P01",
-        size: Size = "small",
-        target: Target = "areas",
-        seed: int = 0,
+        pictures: bool = True,
+        request: Annotated[PhantomRequest, Parameter(name="*")] = PhantomRequest(),
     ) -> int:
-        """Write a phantom brain: scans, label images, label table and manifest.
+        """Write a phantom brain: scans, label images, label table and manifest, with the truth beside them.
 
         Parameters
         ----------
         folder
-            New folder to write into.
+            New folder to write into, or one that holds a phantom.
         brain
             Name of the brain.
-        size
-            tiny: 5 sections of 240 x 320 px for tests; small: 12 of 720 x 960 px.
-        target
-            Whether the label images show areas or layers.
-        seed
-            The same seed gives the same files.
+        pictures
+            Draw the sections beside their areas and layers, a close-up, and the folded surface.
 
         """
         with _bars(console) as listener:
-            path = write_phantom(
-                folder, brain, size, target, seed, lambda done, total: listener("phantom", done, total)
-            )
+            path = write_phantom(folder, brain, request, lambda done, total: listener("phantom", done, total))
+            drawn = draw_pictures(folder) if pictures else ()
         print(f"manifest  {path}")
+        print(f"truth     {folder / 'truth'}")
+        for picture in drawn:
+            print(f"picture   {picture}")
         return EXIT_OK
 
     return app

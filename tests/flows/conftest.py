@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 
 from cytoarch.brains import Brain
-from cytoarch.phantoms.writing import write_phantom
+from cytoarch.phantoms.writing import PhantomRequest, write_phantom
 from cytoarch.stores import BrainStore
 
 
@@ -29,7 +29,7 @@ class MappedBrain(NamedTuple):
 @pytest.fixture(scope="session")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The manifest of a tiny phantom brain; tests that change files copy its folder."""
-    return write_phantom(tmp_path_factory.mktemp("phantom") / "P01", "P01", "tiny")
+    return write_phantom(tmp_path_factory.mktemp("phantom") / "P01", "P01", PhantomRequest(size="tiny"))
 
 
 @pytest.fixture(scope="session")

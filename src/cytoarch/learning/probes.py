@@ -44,8 +44,12 @@ class Probe:
 
     def probabilities(self, embeddings: Float32) -> Float32:
         """(b, c, y, x) -> (b, k, y, x), sums to 1 over k."""
+        import torch
+
         b, c, y, x = embeddings.shape
-        logits = self.weight @ embeddings.reshape(b, c, y * x) + self.bias[:, None]
+        # torch, because numpy's product of the same matrices depends on how many threads compute it
+        tokens = torch.from_numpy(np.ascontiguousarray(embeddings.reshape(b, c, y * x)))
+        logits = (torch.from_numpy(self.weight) @ tokens).numpy() + self.bias[:, None]
         logits -= logits.max(axis=1, keepdims=True)
         np.exp(logits, out=logits)
         return np.asarray(logits / logits.sum(axis=1, keepdims=True)).reshape(b, -1, y, x)

@@ -31,7 +31,7 @@ CENTRE_MM = 5.7
 MIDLINE_GAP_MM = 0.25
 """Nothing of a hemisphere is nearer to the midline plane."""
 CORTEX_MM = 1.25
-FOLD_SPACING_MM, FOLD_DEPTH_MM, FOLD_WIDTH_MM = 5.2, 2.2, 0.5
+FOLD_SPACING_MM, FOLD_DEPTH_MM, FOLD_WIDTH_MM = 4.0, 2.2, 0.5
 NUCLEUS_AXES_MM = (1.1, 3.0, 1.9)
 NUCLEUS_WITHIN = 0.85
 """The nucleus ends at this share of the way to the white surface, wherever that is nearer than its own outline."""
@@ -43,7 +43,7 @@ class Variation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     deformation: float = Field(default=0.05, ge=0, le=0.15, description="Smooth deformation: share of a distance.")
-    folding: float = Field(default=0.35, ge=0, le=1, description="Share of the folds that is the brain's own.")
+    folding: float = Field(default=0.5, ge=0, le=1, description="Share of the folds that is the brain's own.")
     area_size: float = Field(default=0.05, ge=0, le=0.1, description="Growth of areas against their neighbours.")
     border: float = Field(default=0.06, ge=0, le=0.15, description="Wandering of areal borders (radians).")
     asymmetry: float = Field(default=0.4, ge=0, le=1, description="Share of all variation that the sides do not share.")

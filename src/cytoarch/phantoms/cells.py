@@ -12,7 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cytoarch.phantoms.anatomy import REFERENCE_SEED, PhantomBrain
-from cytoarch.phantoms.kernels import BACKGROUND, GREY, WHITE, Maps, area_at, column_at, layer_at, tissue_at
+from cytoarch.phantoms.kernels import BACKGROUND, GREY, WHITE, Maps, area_at, column_at, laminar_depth, layer_at, outside, tissue_at
 from cytoarch.phantoms.sections import PhantomSection
 from cytoarch.phantoms.sphere import KERNEL, Float64
 
@@ -24,6 +24,8 @@ SIZE_SPREAD = 0.18
 LARGEST = float(np.exp(SIZE_SPREAD * np.sqrt(6)))
 """Radius of the largest cell over the mean."""
 CELL_FIELDS = 10
+_SQUARES = 16
+"""Squares are skipped in blocks of this many where no tissue can be."""
 
 
 class CellTable(NamedTuple):
@@ -75,6 +77,75 @@ def part(bits: np.uint64, number: int) -> float:
 
 
 @njit(**KERNEL)
+def _candidate(
+    maps: Maps,
+    table: CellTable,
+    key: np.uint64,
+    origin: Float64,
+    axes: Float64,
+    to_slide: Float64,
+    thickness_mm: float,
+    pitch_mm: float,
+    row: int,
+    column: int,
+    out: Float64,
+) -> int:
+    """Fill `out` (10,) with the cell of a square; returns 1, or 0 where the square holds none.
+
+    y, x on the slide (mm), radius (um), direction of the long axis on the slide (y, x), elongation, taper, layer, area
+    and depth.
+    """
+    nucleus = table.density_per_mm3.shape[0] - 1
+    per_candidate = thickness_mm * pitch_mm * pitch_mm
+    square = scramble(scramble(key + np.uint64(row)) + np.uint64(column))
+    down, right = (row + part(square, 0)) * pitch_mm, (column + part(square, 1)) * pitch_mm
+    x = origin[0] + down * axes[0, 0] + right * axes[1, 0]
+    y = origin[1] + down * axes[0, 1] + right * axes[1, 1]
+    z = origin[2] + down * axes[0, 2] + right * axes[1, 2]
+    side, tissue, distance, pial, white = tissue_at(maps, x, y, z)
+    if tissue == BACKGROUND:
+        return 0
+    bits = scramble(square)
+    layer, depth, size = 1, np.nan, 1.0
+    angle = 2.0 * np.pi * part(bits, 2)
+    along_y, along_x = np.sin(angle), np.cos(angle)
+    if tissue == GREY:
+        depth = (pial - distance) / (pial - white)
+        cx, cy, cz, fx, fy, fz = column_at(maps, side, x, y, z, depth)
+        area = area_at(maps, side, fx, fy, fz)
+        layer = layer_at(maps, area, laminar_depth(maps, side, fx, fy, fz, depth))
+    else:
+        area = 0 if tissue == WHITE else nucleus
+    if part(square, 2) >= table.density_per_mm3[area, layer - 1] * per_candidate:
+        return 0
+    elongation, taper = table.elongation[area, layer - 1], table.taper[area, layer - 1]
+    if tissue == GREY:
+        # pyramidal cells point to the pial surface; seen from above, where the cut is oblique, they are round
+        if side == 0:
+            cx = -cx
+        length = np.sqrt(cx * cx + cy * cy + cz * cz)
+        py = (cx * axes[0, 0] + cy * axes[0, 1] + cz * axes[0, 2]) / length
+        px = (cx * axes[1, 0] + cy * axes[1, 1] + cz * axes[1, 2]) / length
+        seen = np.sqrt(py * py + px * px)
+        wobble = 0.5 * (part(bits, 2) - 0.5)
+        py, px = py + wobble * px, px - wobble * py
+        sy, sx = to_slide[0, 0] * py + to_slide[0, 1] * px, to_slide[1, 0] * py + to_slide[1, 1] * px
+        norm = np.sqrt(sy * sy + sx * sx)
+        if norm > 1e-9:
+            along_y, along_x = sy / norm, sx / norm
+        elongation, taper = 1.0 + (elongation - 1.0) * seen, taper * seen
+    size = np.exp(SIZE_SPREAD * np.sqrt(6.0) * (part(bits, 0) + part(bits, 1) - 1.0))
+    out[0] = to_slide[0, 0] * down + to_slide[0, 1] * right + to_slide[0, 2]
+    out[1] = to_slide[1, 0] * down + to_slide[1, 1] * right + to_slide[1, 2]
+    out[2] = table.radius_um[area, layer - 1] * size
+    out[3], out[4] = along_y, along_x
+    out[5], out[6] = elongation, taper
+    out[7], out[8] = (layer if tissue == GREY else 0), area
+    out[9] = depth
+    return 1
+
+
+@njit(**KERNEL)
 def _cells(
     maps: Maps,
     table: CellTable,
@@ -87,62 +158,21 @@ def _cells(
     box: NDArray[np.int64],
     out: Float64,
 ) -> int:
-    """Fill `out` (m, 10) with the cells of a box of squares; returns how many there are.
-
-    y, x on the slide (mm), radius (um), direction of the long axis on the slide (y, x), elongation, taper, layer, area
-    and depth.
-    """
+    """Fill `out` (m, 10) with the cells of a box of squares: rows and columns from, to; returns how many there are."""
     count = 0
-    nucleus = table.density_per_mm3.shape[0] - 1
-    per_candidate = thickness_mm * pitch_mm * pitch_mm
-    for row in range(box[0], box[1]):
-        for column in range(box[2], box[3]):
-            square = scramble(scramble(key + np.uint64(row)) + np.uint64(column))
-            down, right = (row + part(square, 0)) * pitch_mm, (column + part(square, 1)) * pitch_mm
+    for top in range(box[0], box[1], _SQUARES):
+        for left in range(box[2], box[3], _SQUARES):
+            down, right = (top + 0.5 * _SQUARES) * pitch_mm, (left + 0.5 * _SQUARES) * pitch_mm
             x = origin[0] + down * axes[0, 0] + right * axes[1, 0]
             y = origin[1] + down * axes[0, 1] + right * axes[1, 1]
             z = origin[2] + down * axes[0, 2] + right * axes[1, 2]
-            side, tissue, distance, pial, white = tissue_at(maps, x, y, z)
-            if tissue == BACKGROUND:
+            if outside(maps, x, y, z, _SQUARES * pitch_mm):
                 continue
-            bits = scramble(square)
-            layer, depth, size = 1, np.nan, 1.0
-            angle = 2.0 * np.pi * part(bits, 2)
-            along_y, along_x = np.sin(angle), np.cos(angle)
-            if tissue == GREY:
-                depth = (pial - distance) / (pial - white)
-                cx, cy, cz, fx, fy, fz = column_at(maps, side, x, y, z, depth)
-                area = area_at(maps, side, fx, fy, fz)
-                layer = layer_at(maps, area, depth)
-            else:
-                area = 0 if tissue == WHITE else nucleus
-            if part(square, 2) >= table.density_per_mm3[area, layer - 1] * per_candidate:
-                continue
-            elongation, taper = table.elongation[area, layer - 1], table.taper[area, layer - 1]
-            if tissue == GREY:
-                # pyramidal cells point to the pial surface; seen from above, where the cut is oblique, they are round
-                if side == 0:
-                    cx = -cx
-                length = np.sqrt(cx * cx + cy * cy + cz * cz)
-                py = (cx * axes[0, 0] + cy * axes[0, 1] + cz * axes[0, 2]) / length
-                px = (cx * axes[1, 0] + cy * axes[1, 1] + cz * axes[1, 2]) / length
-                seen = np.sqrt(py * py + px * px)
-                wobble = 0.5 * (part(bits, 2) - 0.5)
-                py, px = py + wobble * px, px - wobble * py
-                sy, sx = to_slide[0, 0] * py + to_slide[0, 1] * px, to_slide[1, 0] * py + to_slide[1, 1] * px
-                norm = np.sqrt(sy * sy + sx * sx)
-                if norm > 1e-9:
-                    along_y, along_x = sy / norm, sx / norm
-                elongation, taper = 1.0 + (elongation - 1.0) * seen, taper * seen
-            size = np.exp(SIZE_SPREAD * np.sqrt(6.0) * (part(bits, 0) + part(bits, 1) - 1.0))
-            out[count, 0] = to_slide[0, 0] * down + to_slide[0, 1] * right + to_slide[0, 2]
-            out[count, 1] = to_slide[1, 0] * down + to_slide[1, 1] * right + to_slide[1, 2]
-            out[count, 2] = table.radius_um[area, layer - 1] * size
-            out[count, 3], out[count, 4] = along_y, along_x
-            out[count, 5], out[count, 6] = elongation, taper
-            out[count, 7], out[count, 8] = (layer if tissue == GREY else 0), area
-            out[count, 9] = depth
-            count += 1
+            for row in range(top, min(top + _SQUARES, box[1])):
+                for column in range(left, min(left + _SQUARES, box[3])):
+                    count += _candidate(
+                        maps, table, key, origin, axes, to_slide, thickness_mm, pitch_mm, row, column, out[count]
+                    )
     return count
 
 

@@ -3,19 +3,25 @@
 from functools import lru_cache
 
 import numpy as np
+from numba import njit
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from cytoarch.phantoms.anatomy import CENTRE_MM, HEMISPHERES, PhantomBrain, area_seeds
+from cytoarch.phantoms.anatomy import CENTRE_MM, HEMISPHERES, SEMI_AXES_MM, PhantomBrain, area_seeds
 from cytoarch.phantoms.kernels import Maps, area_at
-from cytoarch.phantoms.sphere import Float64, cube_directions, icosphere, look_up
-from cytoarch.phantoms.surfaces import Surface, UInt8, mean_curvature
+from cytoarch.phantoms.sphere import KERNEL, Float64, Int64, cube_directions, icosphere, look_up
+from cytoarch.phantoms.surfaces import Surface, UInt8, mean_curvature, neighbour_mean, vertex_areas
 
 SURFACE_DEPTHS = {"pial": 0.0, "mid": 0.5, "white": 1.0}
-SUBDIVISIONS = 6
-"""40,962 vertices a hemisphere, about 0.2 mm apart."""
+
+
+def subdivisions_of(brain: PhantomBrain) -> int:
+    """How fine its meshes are: 40,962 vertices a hemisphere, 0.2 mm apart, or a quarter of that for coarse maps."""
+    return 6 if brain.resolution >= 100 else 5
 
 _FINER = 3
+_ROUNDS = 3
+"""Averages over neighbours: about 0.4 mm along the surface."""
 
 
 @lru_cache(maxsize=8)
@@ -28,7 +34,14 @@ def maps_of(brain: PhantomBrain) -> Maps:
     sheet = np.stack([_sheet(brain, side) for side in range(len(HEMISPHERES))])
     weights = np.stack([side.area_weights for side in brain.hemispheres])
     ends = np.cumsum([profile.thickness for profile in brain.profiles], axis=1)
-    return Maps(radii, fields[0], fields[1], fields[2], sheet, weights, area_seeds(), ends)
+    return Maps(radii, fields[0], fields[1], fields[2], sheet, weights, area_seeds(), ends, _hulls(radii))
+
+
+def _hulls(radii_mm: Float64) -> Float64:
+    """Semi-axes (2, 3) of the smallest ellipsoid of the reference's shape around each hemisphere."""
+    unit = np.linalg.norm(cube_directions(radii_mm.shape[2]) / np.array(SEMI_AXES_MM), axis=-1)
+    scale = (radii_mm[..., 0] * unit).max(axis=(1, 2, 3))
+    return np.asarray(scale[:, None] * np.array(SEMI_AXES_MM) * 1.001)
 
 
 def _smooth(field: Float64) -> Float64:
@@ -47,24 +60,57 @@ def _smooth(field: Float64) -> Float64:
 
 
 def _sheet(brain: PhantomBrain, side: int) -> Float64:
-    """Thickness and mean curvature (6, n, n, 2) of a hemisphere, at the pial foot of the column they belong to."""
-    directions, triangles = icosphere(SUBDIVISIONS)
+    """Thickness, mean curvature and white over pial size (6, n, n, 3), at the pial foot of the column they belong to."""
+    directions, triangles = icosphere(subdivisions_of(brain))
     hemisphere = brain.hemispheres[side]
-    middle = directions * look_up(hemisphere.radii_mm, directions).mean(axis=1, keepdims=True)
+    pial, white = np.moveaxis(look_up(hemisphere.radii_mm, directions)[..., None] * directions[:, None], 1, 0)
     column = look_up(hemisphere.column_mm, directions)
-    measured = np.stack([np.linalg.norm(column, axis=1), mean_curvature(middle, triangles)], axis=1)
-    feet = middle + 0.5 * column
-    feet /= np.linalg.norm(feet, axis=1, keepdims=True)
+    middle = (pial + white) / 2
+    measured = np.stack(
+        [
+            np.linalg.norm(column, axis=1),
+            mean_curvature(middle, triangles),
+            np.ones(len(column)),
+        ],
+        axis=1,
+    )
     nodes = cube_directions(brain.resolution)
-    distance, nearest = cKDTree(feet).query(nodes.reshape(-1, 3), k=3)
+    sheet = _nearby(_unit(middle + 0.5 * column), measured, nodes)
+    ratio = _spread_ratio(pial, white, white + column, triangles)
+    sheet[..., 2] = _nearby(directions, ratio[:, None], nodes)[..., 0]
+    return sheet
+
+
+def _nearby(directions: Float64, values: Float64, nodes: Float64) -> Float64:
+    """Values (v, c) known in some directions (v, 3), at the nodes of a cube map: the mean of the three nearest."""
+    distance, nearest = cKDTree(directions).query(nodes.reshape(-1, 3), k=3)
     weight = 1 / (distance + 1e-4)
-    blended = (measured[nearest] * weight[..., None]).sum(axis=1) / weight.sum(axis=1, keepdims=True)
-    return np.asarray(blended.reshape(*nodes.shape[:-1], 2))
+    blended = (values[nearest] * weight[..., None]).sum(axis=1) / weight.sum(axis=1, keepdims=True)
+    return np.asarray(blended.reshape(*nodes.shape[:-1], values.shape[1]))
 
 
-def surfaces(brain: PhantomBrain, depth: float, subdivisions: int = SUBDIVISIONS) -> tuple[Surface, Surface]:
+def _unit(vectors: Float64) -> Float64:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
+
+
+def _spread_ratio(pial: Float64, white: Float64, feet: Float64, triangles: Int64) -> Float64:
+    """Size of the white surface over that of the pial surface its columns stand on, at every pial vertex (v,).
+
+    Both are gathered at the pial vertices, the white surface's at the nearest to its feet, and averaged over about
+    half a millimetre of the surface.
+    """
+    _, nearest = cKDTree(pial).query(feet)
+    gathered = np.bincount(nearest, vertex_areas(white, triangles), len(pial))
+    own = vertex_areas(pial, triangles)
+    mean = neighbour_mean(triangles, len(pial))
+    for _ in range(_ROUNDS):
+        gathered, own = mean @ gathered, mean @ own
+    return np.clip(gathered / own, 0.02, 20.0)
+
+
+def surfaces(brain: PhantomBrain, depth: float) -> tuple[Surface, Surface]:
     """The left and right surface at a depth of the cortex: 0 pial, 0.5 mid, 1 white."""
-    directions, triangles = icosphere(subdivisions)
+    directions, triangles = icosphere(subdivisions_of(brain))
     maps = maps_of(brain)
     found = []
     for side, hemisphere in enumerate(brain.hemispheres):
@@ -79,8 +125,12 @@ def surfaces(brain: PhantomBrain, depth: float, subdivisions: int = SUBDIVISIONS
     return found[0], found[1]
 
 
+@njit(**KERNEL)
 def _areas(maps: Maps, side: int, feet: Float64) -> UInt8:
-    return np.array([area_at(maps, side, x, y, z) for x, y, z in feet], dtype=np.uint8)
+    areas = np.empty(feet.shape[0], np.uint8)
+    for index in range(feet.shape[0]):
+        areas[index] = area_at(maps, side, feet[index, 0], feet[index, 1], feet[index, 2])
+    return areas
 
 
 def densities_per_mm3(brain: PhantomBrain) -> Float64:

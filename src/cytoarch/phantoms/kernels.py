@@ -27,11 +27,23 @@ class Maps(NamedTuple):
     reference: Float64
     areal: Float64
     sheet: Float64
-    """(2, 6, n, n, 2) thickness (mm) and mean curvature (1 / mm), by where a column meets the pial surface."""
+    """(2, 6, n, n, 3) thickness (mm), mean curvature (1 / mm), and size of the white over that of the pial end of a
+    column, by where it meets the pial surface."""
     area_weights: Float64
     area_seeds: Float64
     layer_ends: Float64
-    """(k, 6) depth at which every layer ends."""
+    """(k, 6) laminar depth at which every layer ends."""
+    hull_mm: Float64
+    """(2, 3) semi-axes of an ellipsoid around each hemisphere, in its own frame."""
+
+
+@njit(**KERNEL)
+def outside(maps: Maps, x: float, y: float, z: float, slack_mm: float) -> bool:
+    """Whether no tissue is within `slack_mm` of a position in the brain; a quick look that may miss some."""
+    hull = maps.hull_mm[0 if x < 0 else 1]
+    a, b, c = (abs(x) - CENTRE_MM) / hull[0], y / hull[1], z / hull[2]
+    reach = 1.0 + slack_mm / hull.min()
+    return a * a + b * b + c * c > reach * reach
 
 
 @njit(**KERNEL)
@@ -87,20 +99,33 @@ def area_at(maps: Maps, side: int, x: float, y: float, z: float) -> int:
 
 
 @njit(**KERNEL)
-def layer_at(maps: Maps, area: int, depth: float) -> int:
-    """The layer, 1 to 6, at this depth of this area."""
+def laminar_depth(maps: Maps, side: int, x: float, y: float, z: float, depth: float) -> float:
+    """The share of a column's volume above a depth; (x, y, z) is its foot on the pial surface (own frame).
+
+    Layers keep their share of the volume where the cortex bends: deep ones are thick in crowns, upper ones in fundi
+    (Bok 1929; the equivolumetric model of Waehnert et al. 2014).
+    """
+    field = maps.sheet[side]
+    face, row, column, down, right = locate(x, y, z, field.shape[1])
+    ratio = blend(field, face, row, column, down, right, 2)
+    return depth * (2.0 + (ratio - 1.0) * depth) / (1.0 + ratio)
+
+
+@njit(**KERNEL)
+def layer_at(maps: Maps, area: int, laminar: float) -> int:
+    """The layer, 1 to 6, at this laminar depth of this area."""
     for layer in range(5):
-        if depth < maps.layer_ends[area - 1, layer]:
+        if laminar < maps.layer_ends[area - 1, layer]:
             return layer + 1
     return 6
 
 
 @njit(**KERNEL)
 def describe(maps: Maps, points: Float64, normal: Float64, labels: UInt8, values: Float32) -> None:
-    """Fill the truth of positions (m, 3): labels (m, 4) hemisphere, tissue, layer, area; values (m, 7).
+    """Fill the truth of positions (m, 3): labels (m, 4) hemisphere, tissue, layer, area; values (m, 8).
 
-    Values are depth, reference x, y, z (mm), angle between column and the section's normal (degrees), thickness (mm)
-    and curvature (1 / mm); NaN where they have no meaning.
+    Values are depth, reference x, y, z (mm), angle between column and the section's normal (degrees), thickness (mm),
+    curvature (1 / mm) and laminar depth; NaN where they have no meaning.
     """
     for index in range(points.shape[0]):
         x, y, z = points[index, 0], points[index, 1], points[index, 2]
@@ -126,8 +151,9 @@ def describe(maps: Maps, points: Float64, normal: Float64, labels: UInt8, values
         depth = (pial - distance) / (pial - white)
         cx, cy, cz, fx, fy, fz = column_at(maps, side, x, y, z, depth)
         area = area_at(maps, side, fx, fy, fz)
-        labels[index, 2], labels[index, 3] = layer_at(maps, area, depth), area
-        values[index, 0] = depth
+        laminar = laminar_depth(maps, side, fx, fy, fz, depth)
+        labels[index, 2], labels[index, 3] = layer_at(maps, area, laminar), area
+        values[index, 0], values[index, 7] = depth, laminar
         length = np.sqrt(cx * cx + cy * cy + cz * cz)
         cosine = abs(sign * cx * normal[0] + cy * normal[1] + cz * normal[2]) / length
         values[index, 4] = np.degrees(np.arccos(min(cosine, 1.0)))

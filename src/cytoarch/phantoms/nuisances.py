@@ -51,7 +51,7 @@ class BrainStaining:
     offset: float
     gamma: float
     gradient: tuple[float, float, float]
-    """Share of light added along y, along x and towards the corners, over half a slide."""
+    """Share of light added along y, along x, and from the middle to the corners, over half a slide."""
     tilt_deg: tuple[float, float]
     """Pitch and yaw of the cutting plane."""
 

@@ -25,7 +25,7 @@ ELONGATION = np.array([1.0, 1.15, 1.45, 1.0, 1.55, 1.25])
 TAPER = np.array([0.0, 0.3, 0.8, 0.0, 0.9, 0.4])
 """Layers of isocortex: share of the depth, cells per mm3, radius and length/width of a body, how pyramidal it is."""
 
-SPREAD = {"thickness": 0.22, "density": 0.18, "radius": 0.08}
+SPREAD = {"thickness": 0.18, "density": 0.15, "radius": 0.065}
 """Standard deviation between areas of the logarithm of each property of a layer."""
 SHARED = 0.45
 """Share of that variance that varies smoothly over the cortex, so that neighbours are alike."""

@@ -17,7 +17,7 @@ from cytoarch.phantoms.cells import (
     section_key,
 )
 from cytoarch.phantoms.damage import across, blurred, mirrored, torn, touching
-from cytoarch.phantoms.kernels import BACKGROUND, GREY, WHITE, Maps, tissue_at
+from cytoarch.phantoms.kernels import BACKGROUND, GREY, WHITE, Maps, outside, tissue_at
 from cytoarch.phantoms.sections import PhantomSection, Stain, Window
 from cytoarch.phantoms.sphere import KERNEL, Float64
 from cytoarch.tiling import partition
@@ -27,6 +27,8 @@ Int32 = NDArray[np.int32]
 
 BLUR_UM = 7.0
 """Standard deviation of the blur in the middle of a band out of focus."""
+GRAIN, GRAIN_MM = 0.45, 0.006
+"""Unevenness of what lies between cells: share of its absorbance, and how coarse it is."""
 _BLOCK_PX = 1024
 _ONE = 1 << 20
 """Absorbance is summed over cells in fixed point, so that their order does not matter to a single bit."""
@@ -63,6 +65,20 @@ LOOKS: dict[Stain, StainLook] = {
 
 
 @njit(**KERNEL)
+def _grain(key: np.uint64, y: float, x: float) -> float:
+    """Smooth noise in [-1, 1]: random numbers at whole places, blended between."""
+    top, left = int(np.floor(y)), int(np.floor(x))
+    down, right = y - top, x - left
+    value = 0.0
+    for row in (0, 1):
+        line = scramble(key + np.uint64(top + row))
+        for column in (0, 1):
+            draw = 2.0 * part(scramble(line + np.uint64(left + column)), 0) - 1.0
+            value += draw * (down if row else 1.0 - down) * (right if column else 1.0 - right)
+    return value
+
+
+@njit(**KERNEL)
 def _neuropil(
     maps: Maps,
     origin: Float64,
@@ -71,6 +87,7 @@ def _neuropil(
     tears: Float64,
     folds: Float64,
     shades: Float64,
+    key: np.uint64,
     corner: NDArray[np.int64],
     pixel_mm: float,
     out: Float32,
@@ -94,11 +111,14 @@ def _neuropil(
                     bx = origin[0] + down * axes[0, 0] + right * axes[1, 0]
                     by = origin[1] + down * axes[0, 1] + right * axes[1, 1]
                     bz = origin[2] + down * axes[0, 2] + right * axes[1, 2]
+                    if outside(maps, bx, by, bz, pixel_mm):
+                        continue
                     side, tissue, radius, pial, white = tissue_at(maps, bx, by, bz)
                     covered = min(max((pial - radius) / pixel_mm + 0.5, 0.0), 1.0)
                     if covered > 0.0:
                         shade = shades[0] if tissue in (GREY, BACKGROUND) else shades[1 if tissue == WHITE else 2]
-                        total += shade * covered
+                        grain = 1.0 + GRAIN * min(1.0, GRAIN_MM / pixel_mm) * _grain(key, down / GRAIN_MM, right / GRAIN_MM)
+                        total += shade * covered * grain
                         share = max(share, covered)
             out[row, column], intact[row, column] = total, share
 
@@ -179,7 +199,7 @@ def _light(
         v = 2.0 * (corner[0] + row + 0.5) / slide_px[0] - 1.0
         for column in range(out.shape[1]):
             u = 2.0 * (corner[1] + column + 0.5) / slide_px[1] - 1.0
-            lamp = 1.0 + gradient[0] * v + gradient[1] * u - abs(gradient[2]) * 0.5 * (u * u + v * v)
+            lamp = 1.0 + gradient[0] * v + gradient[1] * u + gradient[2] * (0.5 * (u * u + v * v) - 0.33)
             stained = cells[row, column] / _ONE * cell_colour * intact[row, column]
             absorbed = gain * (stained + neuropil_colour * (neuropil[row, column] + offset * intact[row, column]))
             if bright:
@@ -243,7 +263,7 @@ def _block(
     neuropil, intact = np.empty(shape, np.float32), np.empty(shape, np.float32)
     _neuropil(
         section.phantom.maps, section.origin_mm, section.axes, section.to_plane, tears, folds,
-        np.array(look.neuropil), corner, pixel_mm, neuropil, intact,
+        np.array(look.neuropil), section_key(section, 13), corner, pixel_mm, neuropil, intact,
     )  # fmt: skip
     cells = np.zeros(shape, np.int32)
     if intact.any():

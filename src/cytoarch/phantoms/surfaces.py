@@ -34,6 +34,15 @@ def vertex_areas(vertices: Float64, triangles: Int64) -> Float64:
     return np.bincount(triangles.ravel(), np.repeat(triangle_areas(vertices, triangles) / 3, 3), len(vertices))
 
 
+def neighbour_mean(triangles: Int64, count: int) -> sparse.csr_matrix:
+    """(v, v) the matrix that gives every vertex the mean of itself and its neighbours."""
+    i, j = triangles.ravel(), np.roll(triangles, 1, axis=1).ravel()
+    ones = np.ones(len(i))
+    touching = sparse.csr_matrix((ones, (i, j)), shape=(count, count))
+    touching = ((touching + touching.T) > 0).astype(np.float64) + sparse.identity(count)
+    return sparse.diags(1 / np.asarray(touching.sum(axis=1)).ravel()) @ touching
+
+
 def mean_curvature(vertices: Float64, triangles: Int64, rounds: int = 4) -> Float64:
     """Mean curvature (v,) per unit of length, positive where the surface is convex (a gyral crown).
 
@@ -55,8 +64,7 @@ def mean_curvature(vertices: Float64, triangles: Int64, rounds: int = 4) -> Floa
     flow = sparse.diags(np.asarray(weights.sum(axis=1)).ravel()) @ vertices - weights @ vertices
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     curvature = (flow * normals).sum(axis=1) / (4 * vertex_areas(vertices, triangles))
-    neighbours = (weights != 0).astype(float) + sparse.identity(count)
-    mean = sparse.diags(1 / np.asarray(neighbours.sum(axis=1)).ravel()) @ neighbours
+    mean = neighbour_mean(triangles, count)
     for _ in range(rounds):
         curvature = mean @ curvature
     return np.asarray(curvature)

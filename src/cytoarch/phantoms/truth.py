@@ -38,6 +38,8 @@ class Truth:
     """0 intact, 1 tear (no tissue is left), 2 fold (other tissue lies on it), 3 out of focus."""
     depth: Float32
     """0 at the pial to 1 at the white surface."""
+    laminar_depth: Float32
+    """Share of the column's volume above, 0 to 1: what layers go by."""
     position_mm: Float32
     """(..., 3) place in the reference brain."""
     cut_angle_deg: Float32
@@ -59,12 +61,12 @@ def truth_at(section: PhantomSection, slide_mm: NDArray[np.float64]) -> Truth:
     """The truth of positions (..., 2) on the slide, (y, x) mm."""
     shape = slide_mm.shape[:-1]
     points = section.brain_mm(slide_mm).reshape(-1, 3)
-    labels, values = np.empty((len(points), 4), np.uint8), np.empty((len(points), 7), np.float32)
+    labels, values = np.empty((len(points), 4), np.uint8), np.empty((len(points), 8), np.float32)
     describe(section.phantom.maps, points, section.axes[2], labels, values)
     hemisphere, tissue, layer, area = labels.T.reshape(4, *shape)
     density = densities_per_mm3(section.phantom.brain).astype(np.float32)[area]
     damage = damage_at(section.mounting, slide_mm)
-    numbers = np.moveaxis(values.reshape(*shape, 7), -1, 0)
+    numbers = np.moveaxis(values.reshape(*shape, 8), -1, 0)
     for image, white, nucleus in (
         (layer, WHITE_MATTER_LAYER, NUCLEUS_LAYER),
         (area, WHITE_MATTER_AREA, NUCLEUS_AREA),
@@ -76,6 +78,7 @@ def truth_at(section: PhantomSection, slide_mm: NDArray[np.float64]) -> Truth:
         *(np.where(torn, np.uint8(0), one) for one in (tissue, hemisphere, layer, area)),
         damage=damage,
         depth=numbers[0] + blank,
+        laminar_depth=numbers[7] + blank,
         position_mm=np.moveaxis(numbers[1:4], 0, -1) + blank[..., None],
         cut_angle_deg=numbers[4] + blank,
         thickness_mm=numbers[5] + blank,

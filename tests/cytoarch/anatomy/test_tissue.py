@@ -13,7 +13,9 @@ from cytoarch.anatomy.tissue import TissueMask, TissueSettings, find_tissue, ove
 from cytoarch.errors import SectionError
 from cytoarch.images.pyramids import Pyramid, write_pyramid
 from cytoarch.images.views import StoredImage
-from cytoarch.phantoms.anatomy import section_truth, stain
+from cytoarch.phantoms.rendering import render
+from cytoarch.phantoms.sections import PhantomSettings, Stain, Window, cut, make_phantom
+from cytoarch.phantoms.truth import truth
 from cytoarch.records import Staging
 
 Array = NDArray[Any]
@@ -79,12 +81,14 @@ def test_pale_tissue_beside_dense_tissue_is_tissue(sign: int) -> None:
     assert dice(find_tissue(values, 64.0, SETTINGS).mask, disc(80)) > 0.97
 
 
-def test_the_cortex_and_the_white_matter_of_a_phantom_are_tissue() -> None:
-    rng = np.random.default_rng(0)
-    truth = section_truth(240, 320, 16.0, 0.4, rng)
-    tissue = find_tissue(stain(truth, 16.0, rng).astype(np.float32), 16.0, TissueSettings())
-    assert tissue.polarity == "dark"
-    assert dice(tissue.mask, truth.layer > 0) > 0.95
+@pytest.mark.parametrize("stain", ["silver", "dapi"])
+def test_the_cortex_and_the_white_matter_of_a_phantom_are_tissue(stain: Stain) -> None:
+    settings = PhantomSettings(stain=stain, thickness_um=25.0, resolution=48)
+    section = cut(make_phantom(settings), 430)
+    window = Window(0, 0, *section.size_px(64.0))
+    tissue = find_tissue(render(section, window, 64.0).astype(np.float32), 64.0, TissueSettings())
+    assert tissue.polarity == ("bright" if stain == "dapi" else "dark")
+    assert dice(tissue.mask, truth(section, window, 64.0).tissue > 0) > 0.95
 
 
 @pytest.mark.parametrize("strength", [10, 30])

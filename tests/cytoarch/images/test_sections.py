@@ -18,7 +18,7 @@ from cytoarch.brains import Brain, Label, LabelTable, Section, read_manifest
 from cytoarch.errors import ScanError
 from cytoarch.images.sections import check_sha256, write_collection, write_labels, write_section
 from cytoarch.images.views import StoredImage
-from cytoarch.phantoms.writing import write_phantom
+from cytoarch.phantoms.writing import PhantomRequest, write_phantom
 from cytoarch.records import Staging
 from cytoarch.stores import BrainStore, Product, Work
 
@@ -55,18 +55,19 @@ def metadata(folder: Path) -> dict[str, Any]:
 
 
 def test_a_phantoms_section_and_labels_are_stored_as_they_were_written(staging: Staging, tmp_path: Path) -> None:
-    manifest = write_phantom(tmp_path / "phantom", "P1", "tiny")
+    manifest = write_phantom(tmp_path / "phantom", "P1", PhantomRequest(size="tiny", sections=1))
     (brain,) = read_manifest(manifest, manifest.parent, manifest.parent / "labels.csv")
     first = brain.sections[0]
     facts = write_section(staging, manifest.parent / first.path, first)
-    assert (facts["shape"], facts["dtype"], facts["kind"]) == ([1, 240, 320], "uint8", "grey")
-    assert (facts["pixel_size_um"], facts["pixel_size_source"], facts["remarks"]) == (16.0, "manifest", [])
-    np.testing.assert_array_equal(open_level(staging.path)[0], tifffile.imread(manifest.parent / first.path))
+    scanned = tifffile.imread(manifest.parent / first.path)
+    assert (facts["shape"], facts["dtype"], facts["kind"]) == ([1, *scanned.shape], "uint8", "grey")
+    assert (facts["pixel_size_um"], facts["pixel_size_source"], facts["remarks"]) == (64.0, "manifest", [])
+    np.testing.assert_array_equal(open_level(staging.path)[0], scanned)
     NgffImage.from_zarr(zarr.open_group(staging.path, mode="r"))
     assert first.labels is not None
     assert brain.label_table is not None
     labels = Staging(tmp_path / "labels").open()
-    write_labels(labels, manifest.parent / first.labels, first, brain.label_table, (240, 320), 16.0)
+    write_labels(labels, manifest.parent / first.labels, first, brain.label_table, scanned.shape, 64.0)
     with Image.open(manifest.parent / first.labels) as image:
         np.testing.assert_array_equal(open_level(labels.path / "labels"), np.asarray(image))
 
