@@ -119,7 +119,7 @@ def application(console: Console) -> App:
         folder: Path,
         *,
         brain: str = "P01",
-        pictures: bool = True,
+        pictures: Annotated[bool, Parameter(negative="--no-pictures")] = True,
         request: Annotated[PhantomRequest, Parameter(name="*")] = PhantomRequest(),
     ) -> int:
         """Write a phantom brain: scans, label images, label table and manifest, with the truth beside them.
