@@ -132,6 +132,8 @@ def application(console: Console) -> App:
             Name of the brain.
         pictures
             Draw the sections beside their areas and layers, a close-up, and the folded surface.
+        request
+            What to write.
 
         """
         with _bars(console) as listener:

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numba import njit
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from cytoarch.phantoms.profiles import LaminarProfile, area_profiles
-from cytoarch.phantoms.sphere import FACES, KERNEL, Float64, Waves, cube_directions
+from cytoarch.phantoms.sphere import Float64, Waves, cube_directions, unit
+from cytoarch.phantoms.white_surface import white_surface
 
 HEMISPHERES = ("left", "right")
 AREA_COUNT = 24
@@ -155,12 +154,12 @@ def _hemisphere(shared: int, own: int, varied: Variation, resolution: int) -> He
     draws = _Draws(shared, own, varied.asymmetry)
     directions = cube_directions(resolution)
     # the deformation turns directions and stretches distances; both fields are smooth, so space never folds over
-    reference = _unit(directions + varied.deformation * draws.vector(2.5, directions))
+    reference = unit(directions + varied.deformation * draws.vector(2.5, directions))
     stretch = 1 + varied.deformation * draws.field(2.0, directions)
     pial, stretch = _pial_mm(directions, reference, stretch, draws, varied)
     thickness = _thickness_mm(reference, draws, varied)
-    white, column = _white_mm(pial, thickness)
-    areal = _unit(reference + varied.border * draws.vector(0.8, directions))
+    white, column = white_surface(pial, thickness)
+    areal = unit(reference + varied.border * draws.vector(0.8, directions))
     weights = np.random.default_rng([REFERENCE_SEED, 4]).normal(0, 0.06, AREA_COUNT)
     return Hemisphere(
         radii_mm=np.stack([pial, white], axis=-1),
@@ -169,10 +168,6 @@ def _hemisphere(shared: int, own: int, varied: Variation, resolution: int) -> He
         areal=areal,
         area_weights=weights + varied.area_size * draws.normal(AREA_COUNT),
     )
-
-
-def _unit(vectors: Float64) -> Float64:
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
 
 
 def _hull_mm(directions: Float64, stretch: Float64 | float, wall: Float64) -> Float64:
@@ -209,83 +204,3 @@ def _thickness_mm(reference: Float64, draws: _Draws, varied: Variation) -> Float
     fixed = Waves(1.5, np.random.default_rng([REFERENCE_SEED, 6]))
     relative = 1 + 0.12 * reference[..., 1] + 0.06 * fixed.value(reference) + varied.thickness * draws.normal(1)
     return np.asarray(CORTEX_MM * np.clip(relative + varied.thickness * draws.field(1.5, reference), 0.6, 1.5))
-
-
-def _white_mm(pial: Float64, thickness: Float64) -> tuple[Float64, Float64]:
-    """Radius of the white surface per direction, and the vector from it to the nearest points of the pial surface.
-
-    Along every ray from outside, the white surface is the first point as far from the pial surface as the cortex is
-    thick: where the ray leaves the union of the balls of that radius around all pial points.
-    """
-    resolution = pial.shape[1]
-    directions = cube_directions(resolution)
-    white, column = np.empty_like(pial), np.empty((*pial.shape, 3))
-    points = (directions * pial[..., None]).reshape(-1, 3)
-    for face in range(FACES):
-        for rows in np.array_split(np.arange(resolution), max(1, resolution // _BLOCK)):
-            for columns in np.array_split(np.arange(resolution), max(1, resolution // _BLOCK)):
-                block = (face, slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-                rays = directions[block].reshape(-1, 3)
-                reach = np.arccos(np.clip((rays @ _unit(rays.mean(axis=0))).min(), -1, 1))
-                white_mm, column_mm = _leave_balls(
-                    rays, pial[block].ravel(), thickness[block].ravel(), points, _unit(rays.mean(axis=0)), reach
-                )
-                white[block], column[block] = white_mm.reshape(pial[block].shape), column_mm.reshape(column[block].shape)
-    return white, column
-
-
-_BLOCK = 10
-"""Rays are traced in square blocks of about this many, which share their list of near points."""
-_FLAT_MM = 0.03
-"""Pial points within this of the nearest count as its equals: their mean is the foot of a column."""
-
-
-@njit(**KERNEL)
-def _leave_balls(
-    rays: Float64, start_mm: Float64, reach_mm: Float64, points: Float64, middle: Float64, spread: float
-) -> tuple[Float64, Float64]:
-    """Where rays (m, 3) that start at the pial surface leave the balls around `points`, and the vector to the foot."""
-    near = np.empty(points.shape[0], np.int64)
-    count = 0
-    widest = reach_mm.max()
-    for index in range(points.shape[0]):
-        x, y, z = points[index, 0], points[index, 1], points[index, 2]
-        along = x * middle[0] + y * middle[1] + z * middle[2]
-        square = x * x + y * y + z * z
-        limit = widest + np.sqrt(square) * spread
-        if along > 0 and square - along * along < limit * limit:
-            near[count] = index
-            count += 1
-    leave, column = np.empty(rays.shape[0]), np.zeros((rays.shape[0], 3))
-    low, high, ball = np.empty(count), np.empty(count), np.empty(count, np.int64)
-    for ray in range(rays.shape[0]):
-        u, v, w = rays[ray, 0], rays[ray, 1], rays[ray, 2]
-        hits = 0
-        for one in range(count):
-            x, y, z = points[near[one], 0], points[near[one], 1], points[near[one], 2]
-            along = x * u + y * v + z * w
-            aside = x * x + y * y + z * z - along * along
-            half = reach_mm[ray] * reach_mm[ray] - aside
-            if half > 0 and along > 0:
-                half = np.sqrt(half)
-                low[hits], high[hits], ball[hits] = along - half, along + half, near[one]
-                hits += 1
-        place, deeper = start_mm[ray], start_mm[ray]
-        while True:
-            for one in range(hits):
-                if high[one] >= place and low[one] < deeper:
-                    deeper = low[one]
-            if deeper >= place:
-                break
-            place = deeper
-        leave[ray] = max(place, 0.15 * start_mm[ray])
-        total = 0.0
-        for one in range(hits):
-            if low[one] < place + _FLAT_MM:
-                weight = 1.0 - (low[one] - place) / _FLAT_MM if low[one] > place else 1.0
-                total += weight
-                for axis in range(3):
-                    column[ray, axis] += weight * points[ball[one], axis]
-        for axis in range(3):
-            column[ray, axis] = column[ray, axis] / total - leave[ray] * rays[ray, axis]
-    return leave, column

@@ -8,13 +8,23 @@ the square, so any window finds the same cells without knowing the others.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cytoarch.phantoms.anatomy import REFERENCE_SEED, PhantomBrain
-from cytoarch.phantoms.kernels import BACKGROUND, GREY, WHITE, Maps, area_at, column_at, laminar_depth, layer_at, outside, tissue_at
+from cytoarch.phantoms.kernels import (
+    BACKGROUND,
+    GREY,
+    WHITE,
+    Maps,
+    area_at,
+    column_at,
+    laminar_depth,
+    layer_at,
+    outside,
+    tissue_at,
+)
 from cytoarch.phantoms.sections import PhantomSection
-from cytoarch.phantoms.sphere import KERNEL, Float64
+from cytoarch.phantoms.sphere import Float64, kernel
 
 WHITE_CELLS = (45e3, 2.7, 1.0, 0.0)
 NUCLEUS_CELLS = (85e3, 5.0, 1.2, 0.2)
@@ -61,7 +71,7 @@ def cell_table(brain: PhantomBrain) -> CellTable:
     return CellTable(*columns)
 
 
-@njit(**KERNEL)
+@kernel
 def scramble(key: np.uint64) -> np.uint64:
     """A well-mixed 64-bit number from another (the finaliser of SplitMix64, Steele et al. 2014)."""
     key = np.uint64(key + np.uint64(0x9E3779B97F4A7C15))
@@ -70,13 +80,13 @@ def scramble(key: np.uint64) -> np.uint64:
     return np.uint64(key ^ (key >> np.uint64(31)))
 
 
-@njit(**KERNEL)
+@kernel
 def part(bits: np.uint64, number: int) -> float:
     """One of three numbers in [0, 1) held by a 64-bit number."""
     return float((bits >> np.uint64(21 * number)) & np.uint64(0x1FFFFF)) / 2097152.0
 
 
-@njit(**KERNEL)
+@kernel
 def _candidate(
     maps: Maps,
     table: CellTable,
@@ -145,7 +155,7 @@ def _candidate(
     return 1
 
 
-@njit(**KERNEL)
+@kernel
 def _cells(
     maps: Maps,
     table: CellTable,

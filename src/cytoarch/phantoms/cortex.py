@@ -3,13 +3,12 @@
 from functools import lru_cache
 
 import numpy as np
-from numba import njit
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from cytoarch.phantoms.anatomy import CENTRE_MM, HEMISPHERES, SEMI_AXES_MM, PhantomBrain, area_seeds
 from cytoarch.phantoms.kernels import Maps, area_at
-from cytoarch.phantoms.sphere import KERNEL, Float64, Int64, cube_directions, icosphere, look_up
+from cytoarch.phantoms.sphere import Float64, Int64, cube_directions, icosphere, kernel, look_up, unit
 from cytoarch.phantoms.surfaces import Surface, UInt8, mean_curvature, neighbour_mean, vertex_areas
 
 SURFACE_DEPTHS = {"pial": 0.0, "mid": 0.5, "white": 1.0}
@@ -18,6 +17,7 @@ SURFACE_DEPTHS = {"pial": 0.0, "mid": 0.5, "white": 1.0}
 def subdivisions_of(brain: PhantomBrain) -> int:
     """How fine its meshes are: 40,962 vertices a hemisphere, 0.2 mm apart, or a quarter of that for coarse maps."""
     return 6 if brain.resolution >= 100 else 5
+
 
 _FINER = 3
 _ROUNDS = 3
@@ -60,7 +60,7 @@ def _smooth(field: Float64) -> Float64:
 
 
 def _sheet(brain: PhantomBrain, side: int) -> Float64:
-    """Thickness, mean curvature and white over pial size (6, n, n, 3), at the pial foot of the column they belong to."""
+    """Thickness, mean curvature and white over pial size (6, n, n, 3), at the pial foot of their column."""
     directions, triangles = icosphere(subdivisions_of(brain))
     hemisphere = brain.hemispheres[side]
     pial, white = np.moveaxis(look_up(hemisphere.radii_mm, directions)[..., None] * directions[:, None], 1, 0)
@@ -75,7 +75,7 @@ def _sheet(brain: PhantomBrain, side: int) -> Float64:
         axis=1,
     )
     nodes = cube_directions(brain.resolution)
-    sheet = _nearby(_unit(middle + 0.5 * column), measured, nodes)
+    sheet = _nearby(unit(middle + 0.5 * column), measured, nodes)
     ratio = _spread_ratio(pial, white, white + column, triangles)
     sheet[..., 2] = _nearby(directions, ratio[:, None], nodes)[..., 0]
     return sheet
@@ -87,10 +87,6 @@ def _nearby(directions: Float64, values: Float64, nodes: Float64) -> Float64:
     weight = 1 / (distance + 1e-4)
     blended = (values[nearest] * weight[..., None]).sum(axis=1) / weight.sum(axis=1, keepdims=True)
     return np.asarray(blended.reshape(*nodes.shape[:-1], values.shape[1]))
-
-
-def _unit(vectors: Float64) -> Float64:
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
 
 
 def _spread_ratio(pial: Float64, white: Float64, feet: Float64, triangles: Int64) -> Float64:
@@ -125,7 +121,7 @@ def surfaces(brain: PhantomBrain, depth: float) -> tuple[Surface, Surface]:
     return found[0], found[1]
 
 
-@njit(**KERNEL)
+@kernel
 def _areas(maps: Maps, side: int, feet: Float64) -> UInt8:
     areas = np.empty(feet.shape[0], np.uint8)
     for index in range(feet.shape[0]):
@@ -137,5 +133,3 @@ def densities_per_mm3(brain: PhantomBrain) -> Float64:
     """Cells per mm3 (k + 1, 6) by area and layer; row 0, outside cortex, is NaN."""
     outside = np.full((1, 6), np.nan)
     return np.concatenate([outside, [profile.density_per_mm3 for profile in brain.profiles]])
-
-

@@ -1,18 +1,17 @@
 """Tears, folds and bands out of focus: wavy bands on the slide."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cytoarch.phantoms.nuisances import SectionMounting
-from cytoarch.phantoms.sphere import KERNEL, Float64
+from cytoarch.phantoms.sphere import Float64, kernel
 
 UInt8 = NDArray[np.uint8]
 
 INTACT, TEAR, FOLD, OUT_OF_FOCUS = 0, 1, 2, 3
 
 
-@njit(**KERNEL)
+@kernel
 def across(band: Float64, y: float, x: float) -> tuple[float, float]:
     """Distance (mm, with sign) of a place on the slide from the middle line of a band, and its half width there.
 
@@ -26,13 +25,13 @@ def across(band: Float64, y: float, x: float) -> tuple[float, float]:
     return distance, band[4] * max(0.0, 1.0 - share * share)
 
 
-@njit(**KERNEL)
+@kernel
 def mirrored(band: Float64, y: float, x: float, distance: float) -> tuple[float, float]:
     """The place on the other side of the middle line of a band, as far from it."""
     return y - 2.0 * distance * np.cos(band[2]), x + 2.0 * distance * np.sin(band[2])
 
 
-@njit(**KERNEL)
+@kernel
 def torn(tears: Float64, y: float, x: float) -> bool:
     """Whether a place on the slide has lost its tissue."""
     for index in range(tears.shape[0]):
@@ -42,7 +41,7 @@ def torn(tears: Float64, y: float, x: float) -> bool:
     return False
 
 
-@njit(**KERNEL)
+@kernel
 def blurred(blurs: Float64, y: float, x: float) -> float:
     """How far out of focus a place on the slide is, 0 to 1."""
     most = 0.0
@@ -53,7 +52,7 @@ def blurred(blurs: Float64, y: float, x: float) -> float:
     return most
 
 
-@njit(**KERNEL)
+@kernel
 def _damage(tears: Float64, folds: Float64, blurs: Float64, places: Float64, out: UInt8) -> None:
     for index in range(places.shape[0]):
         y, x = places[index, 0], places[index, 1]
@@ -84,7 +83,10 @@ def damage_at(mounting: SectionMounting, slide_mm: Float64) -> UInt8:
     if len(places):
         low, high = places.min(axis=0), places.max(axis=0)
         middle, radius = (low + high) / 2, float(np.hypot(*(high - low))) / 2
-        near = [touching(bands, (middle[0], middle[1]), radius) for bands in (mounting.tears, mounting.folds, mounting.blurs)]
+        near = [
+            touching(bands, (middle[0], middle[1]), radius)
+            for bands in (mounting.tears, mounting.folds, mounting.blurs)
+        ]
         if any(map(len, near)):
             _damage(near[0], near[1], near[2], places, out)
     return out.reshape(slide_mm.shape[:-1])

@@ -3,11 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cytoarch.phantoms.anatomy import CENTRE_MM, NUCLEUS_AXES_MM, NUCLEUS_WITHIN
-from cytoarch.phantoms.sphere import KERNEL, Float64, blend, locate
+from cytoarch.phantoms.sphere import Float64, blend, kernel, locate
 
 UInt8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
@@ -37,16 +36,16 @@ class Maps(NamedTuple):
     """(2, 3) semi-axes of an ellipsoid around each hemisphere, in its own frame."""
 
 
-@njit(**KERNEL)
+@kernel
 def outside(maps: Maps, x: float, y: float, z: float, slack_mm: float) -> bool:
     """Whether no tissue is within `slack_mm` of a position in the brain; a quick look that may miss some."""
     hull = maps.hull_mm[0 if x < 0 else 1]
     a, b, c = (abs(x) - CENTRE_MM) / hull[0], y / hull[1], z / hull[2]
     reach = 1.0 + slack_mm / hull.min()
-    return a * a + b * b + c * c > reach * reach
+    return bool(a * a + b * b + c * c > reach * reach)
 
 
-@njit(**KERNEL)
+@kernel
 def tissue_at(maps: Maps, x: float, y: float, z: float) -> tuple[int, int, float, float, float]:
     """Side, kind of tissue, and distances (mm) from the centre: of the position, the pial and the white surface."""
     side = 0 if x < 0 else 1
@@ -67,7 +66,7 @@ def tissue_at(maps: Maps, x: float, y: float, z: float) -> tuple[int, int, float
     return side, (NUCLEUS if inside else WHITE), radius, pial, white
 
 
-@njit(**KERNEL)
+@kernel
 def column_at(
     maps: Maps, side: int, x: float, y: float, z: float, depth: float
 ) -> tuple[float, float, float, float, float, float]:
@@ -81,7 +80,7 @@ def column_at(
     return cx, cy, cz, lateral + depth * cx, y + depth * cy, z + depth * cz
 
 
-@njit(**KERNEL)
+@kernel
 def area_at(maps: Maps, side: int, x: float, y: float, z: float) -> int:
     """The area, 1 to k, of the column that meets the pial surface in this direction (own frame)."""
     field = maps.areal[side]
@@ -98,7 +97,7 @@ def area_at(maps: Maps, side: int, x: float, y: float, z: float) -> int:
     return area
 
 
-@njit(**KERNEL)
+@kernel
 def laminar_depth(maps: Maps, side: int, x: float, y: float, z: float, depth: float) -> float:
     """The share of a column's volume above a depth; (x, y, z) is its foot on the pial surface (own frame).
 
@@ -111,7 +110,7 @@ def laminar_depth(maps: Maps, side: int, x: float, y: float, z: float, depth: fl
     return depth * (2.0 + (ratio - 1.0) * depth) / (1.0 + ratio)
 
 
-@njit(**KERNEL)
+@kernel
 def layer_at(maps: Maps, area: int, laminar: float) -> int:
     """The layer, 1 to 6, at this laminar depth of this area."""
     for layer in range(5):
@@ -120,7 +119,7 @@ def layer_at(maps: Maps, area: int, laminar: float) -> int:
     return 6
 
 
-@njit(**KERNEL)
+@kernel
 def describe(maps: Maps, points: Float64, normal: Float64, labels: UInt8, values: Float32) -> None:
     """Fill the truth of positions (m, 3): labels (m, 4) hemisphere, tissue, layer, area; values (m, 8).
 

@@ -97,7 +97,9 @@ def draw_staining(seed: int | None, nuisances: Nuisances) -> BrainStaining:
     )
 
 
-def draw_mounting(seed: int | None, section: int, nuisances: Nuisances, slide_mm: tuple[float, float]) -> SectionMounting:
+def draw_mounting(
+    seed: int | None, section: int, nuisances: Nuisances, slide_mm: tuple[float, float]
+) -> SectionMounting:
     """What happened to the section of this index on a slide of (height, width) mm."""
 
     def normal(name: str, count: int = 1) -> Float64:

@@ -50,8 +50,10 @@ class LaminarProfile:
 
     @property
     def moments(self) -> Float64:
-        """What the histogram of a patch sees of the profile (4,): logarithms of the covered share, the length of
-        outlines, the size and the unevenness of cell bodies."""
+        """What the histogram of a patch sees of the profile (4,).
+
+        Logarithms of the covered share, and of the length of outlines, size and unevenness of cell bodies.
+        """
         covered = self.density_per_mm3 * self.radius_um**2
         sums = [
             self.thickness @ covered,
@@ -59,7 +61,7 @@ class LaminarProfile:
             self.thickness @ (covered * self.radius_um),
             self.thickness @ covered**2,
         ]
-        return np.log(sums)
+        return np.asarray(np.log(sums))
 
     @property
     def _logarithms(self) -> Float64:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -19,7 +18,7 @@ from cytoarch.phantoms.cells import (
 from cytoarch.phantoms.damage import across, blurred, mirrored, torn, touching
 from cytoarch.phantoms.kernels import BACKGROUND, GREY, WHITE, Maps, outside, tissue_at
 from cytoarch.phantoms.sections import PhantomSection, Stain, Window
-from cytoarch.phantoms.sphere import KERNEL, Float64
+from cytoarch.phantoms.sphere import Float64, kernel
 from cytoarch.tiling import partition
 
 Float32 = NDArray[np.float32]
@@ -64,7 +63,7 @@ LOOKS: dict[Stain, StainLook] = {
 }
 
 
-@njit(**KERNEL)
+@kernel
 def _grain(key: np.uint64, y: float, x: float) -> float:
     """Smooth noise in [-1, 1]: random numbers at whole places, blended between."""
     top, left = int(np.floor(y)), int(np.floor(x))
@@ -78,7 +77,7 @@ def _grain(key: np.uint64, y: float, x: float) -> float:
     return value
 
 
-@njit(**KERNEL)
+@kernel
 def _neuropil(
     maps: Maps,
     origin: Float64,
@@ -113,17 +112,19 @@ def _neuropil(
                     bz = origin[2] + down * axes[0, 2] + right * axes[1, 2]
                     if outside(maps, bx, by, bz, pixel_mm):
                         continue
-                    side, tissue, radius, pial, white = tissue_at(maps, bx, by, bz)
+                    _, tissue, radius, pial, _ = tissue_at(maps, bx, by, bz)
                     covered = min(max((pial - radius) / pixel_mm + 0.5, 0.0), 1.0)
                     if covered > 0.0:
                         shade = shades[0] if tissue in (GREY, BACKGROUND) else shades[1 if tissue == WHITE else 2]
-                        grain = 1.0 + GRAIN * min(1.0, GRAIN_MM / pixel_mm) * _grain(key, down / GRAIN_MM, right / GRAIN_MM)
+                        grain = 1.0 + GRAIN * min(1.0, GRAIN_MM / pixel_mm) * _grain(
+                            key, down / GRAIN_MM, right / GRAIN_MM
+                        )
                         total += shade * covered * grain
                         share = max(share, covered)
             out[row, column], intact[row, column] = total, share
 
 
-@njit(**KERNEL)
+@kernel
 def _stamp(
     cells: Float64,
     opacity: float,
@@ -166,7 +167,7 @@ def _stamp(
                     out[row, column] += int(-np.log(1.0 - min(covered, 1.0) * dark) * _ONE + 0.5)
 
 
-@njit(**KERNEL)
+@kernel
 def _double(cells: Float64, folds: Float64, out: Float64) -> int:
     """The cells (m, 10) that a fold shows a second time, at their mirrored places; returns how many there are."""
     count = 0
@@ -182,7 +183,7 @@ def _double(cells: Float64, folds: Float64, out: Float64) -> int:
     return count
 
 
-@njit(**KERNEL)
+@kernel
 def _light(
     cells: Int32,
     neuropil: Float32,
@@ -202,14 +203,12 @@ def _light(
             lamp = 1.0 + gradient[0] * v + gradient[1] * u + gradient[2] * (0.5 * (u * u + v * v) - 0.33)
             stained = cells[row, column] / _ONE * cell_colour * intact[row, column]
             absorbed = gain * (stained + neuropil_colour * (neuropil[row, column] + offset * intact[row, column]))
-            if bright:
-                value = lamp * (0.03 + 0.85 * (1.0 - np.exp(-absorbed)))
-            else:
-                value = lamp * 0.94 * np.exp(-absorbed)
-            out[row, column] = min(max(value, 0.0), 1.0) ** gamma
+            passed = np.exp(-absorbed)
+            value = 0.03 + 0.85 * (1.0 - passed) if bright else 0.94 * passed
+            out[row, column] = min(max(lamp * value, 0.0), 1.0) ** gamma
 
 
-@njit(**KERNEL)
+@kernel
 def _focus(light: Float32, soft: Float32, blurs: Float64, corner: NDArray[np.int64], pixel_mm: float) -> None:
     """Replace light by its blurred self where a band is out of focus."""
     for row in range(light.shape[0]):
@@ -218,7 +217,7 @@ def _focus(light: Float32, soft: Float32, blurs: Float64, corner: NDArray[np.int
             light[row, column] += share * (soft[row, column] - light[row, column])
 
 
-@njit(**KERNEL)
+@kernel
 def _expose(
     light: Float32, key: np.uint64, corner: NDArray[np.int64], full: float, noise: float, out: NDArray[np.uint16]
 ) -> None:
@@ -233,7 +232,7 @@ def _expose(
 
 
 def render(section: PhantomSection, window: Window, pixel_size_um: float) -> NDArray[np.unsignedinteger]:
-    """The pixels of a window of the scan: (height, width) or, for nissl, (height, width, 3); uint8, dapi uint16 (12 bit).
+    """The pixels of a window of the scan: (height, width) or, for nissl, (height, width, 3); uint8, dapi uint16.
 
     A window may reach past the slide, which is bare there. Memory beyond the result is that of one block of 1024 px.
     """
@@ -275,7 +274,9 @@ def _block(
         _stamp(drawn, look.cell, scale, look.shape, corner, pixel_size_um, cells)
         if len(folds):
             doubled = np.empty((len(drawn) * len(folds), drawn.shape[1]))
-            _stamp(doubled[: _double(drawn, folds, doubled)], look.cell, scale, look.shape, corner, pixel_size_um, cells)
+            _stamp(
+                doubled[: _double(drawn, folds, doubled)], look.cell, scale, look.shape, corner, pixel_size_um, cells
+            )
     slide_px = np.array(section.phantom.slide_mm) / pixel_mm
     out = np.empty((window.height, window.width, len(look.cell_colour)), look.dtype)
     for channel, colours in enumerate(zip(look.cell_colour, look.neuropil_colour, strict=True)):

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 from scipy.sparse.csgraph import dijkstra
@@ -14,7 +13,7 @@ from skimage.morphology import skeletonize
 
 from cytoarch.phantoms.anatomy import REFERENCE_SEED
 from cytoarch.phantoms.sections import PhantomSection, Window
-from cytoarch.phantoms.sphere import KERNEL
+from cytoarch.phantoms.sphere import kernel
 from cytoarch.phantoms.truth import truth
 
 Float64 = NDArray[np.float64]
@@ -111,7 +110,7 @@ def _longest_path(nodes: NDArray[np.int64]) -> NDArray[np.int64]:
     return nodes[way]
 
 
-@njit(**KERNEL)
+@kernel
 def _mark(path: Float64, half: float, label: int, corner: NDArray[np.int64], labels: UInt8, out: UInt8) -> None:
     """Mark the pixels within `half` of a path (n, 2), all in pixels, where the truth is this label."""
     for index in range(path.shape[0] - 1):

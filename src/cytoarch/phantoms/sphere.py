@@ -4,7 +4,8 @@ The cortex of a phantom hemisphere is star-shaped: every ray from its centre mee
 surface once. All anatomy is therefore a map over directions, small enough to keep and quick to look up per pixel.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import njit
@@ -14,8 +15,20 @@ Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
 FACES = 6
-KERNEL: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
-"""How every kernel of the phantoms is compiled: no fast-math, so that a pixel is the same bits in any window."""
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def kernel(function: Function) -> Function:
+    """The function compiled by numba when it is first called, free of the GIL, and kept for the next process.
+
+    Without fast-math, so that the same arithmetic gives the same bits in every window.
+    """
+    return cast("Function", njit(nogil=True, cache=True, error_model="numpy")(function))
+
+
+def unit(vectors: Float64) -> Float64:
+    """Vectors (..., 3) at length 1."""
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
 
 
 def cube_directions(resolution: int) -> Float64:
@@ -27,10 +40,10 @@ def cube_directions(resolution: int) -> Float64:
         nodes[face, ..., axis] = -1.0 if face % 2 else 1.0
         nodes[face, ..., others[0]] = line[:, None]
         nodes[face, ..., others[1]] = line[None, :]
-    return np.asarray(nodes / np.linalg.norm(nodes, axis=-1, keepdims=True))
+    return unit(nodes)
 
 
-@njit(**KERNEL)
+@kernel
 def locate(x: float, y: float, z: float, resolution: int) -> tuple[int, int, int, float, float]:
     """The cell of a cube map that the direction (x, y, z) falls into: face, row, column, and the place in it [0, 1]."""
     ax, ay, az = abs(x), abs(y), abs(z)
@@ -46,7 +59,7 @@ def locate(x: float, y: float, z: float, resolution: int) -> tuple[int, int, int
     return face, row, column, row_place - row, column_place - column
 
 
-@njit(**KERNEL)
+@kernel
 def blend(field: Float64, face: int, row: int, column: int, down: float, right: float, channel: int) -> float:
     """The value of one channel of a cube map (6, n, n, c) at a place that `locate` found, bilinearly."""
     top = field[face, row, column, channel] * (1.0 - right) + field[face, row, column + 1, channel] * right
@@ -54,7 +67,7 @@ def blend(field: Float64, face: int, row: int, column: int, down: float, right: 
     return float(top * (1.0 - down) + low * down)
 
 
-@njit(**KERNEL)
+@kernel
 def _look_up(field: Float64, directions: Float64, out: Float64) -> None:
     for index in range(directions.shape[0]):
         face, row, column, down, right = locate(
@@ -109,7 +122,9 @@ def icosphere(subdivisions: int) -> tuple[Float64, Int64]:
         [(a, b, c) for a in range(12) for b in range(a + 1, 12) for c in range(b + 1, 12)
          if near[a, b] and near[b, c] and near[a, c]]
     )  # fmt: skip
-    inward = np.einsum("ij,ij->i", np.cross(*(vertices[triangles[:, k]] for k in (0, 1))), vertices[triangles[:, 2]]) < 0
+    inward = (
+        np.einsum("ij,ij->i", np.cross(*(vertices[triangles[:, k]] for k in (0, 1))), vertices[triangles[:, 2]]) < 0
+    )
     triangles[inward] = triangles[inward][:, ::-1]
     for _ in range(subdivisions):
         vertices, triangles = _subdivided(vertices, triangles)

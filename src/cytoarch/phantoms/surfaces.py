@@ -31,7 +31,8 @@ def triangle_areas(vertices: Float64, triangles: Int64) -> Float64:
 
 def vertex_areas(vertices: Float64, triangles: Int64) -> Float64:
     """A third of the size of the triangles around every vertex (v,)."""
-    return np.bincount(triangles.ravel(), np.repeat(triangle_areas(vertices, triangles) / 3, 3), len(vertices))
+    thirds = np.repeat(triangle_areas(vertices, triangles) / 3, 3)
+    return np.bincount(triangles.ravel(), thirds, len(vertices)).astype(np.float64)
 
 
 def neighbour_mean(triangles: Int64, count: int) -> sparse.csr_matrix:

@@ -126,8 +126,11 @@ def _write_gifti(folder: Path, side: str, name: str, surface: Surface) -> None:
     if name != "mid":
         return
     table = GiftiLabelTable()
-    for key, (area, rgb) in enumerate(zip(("???", *area_names()), [(0, 0, 0), *distinct_colours(AREA_COUNT)], strict=True)):
-        label = GiftiLabel(key, *(value / 255 for value in rgb), 1.0 if key else 0.0)
+    for key, (area, rgb) in enumerate(
+        zip(("???", *area_names()), [(0, 0, 0), *distinct_colours(AREA_COUNT)], strict=True)
+    ):
+        red, green, blue = (value / 255 for value in rgb)
+        label = GiftiLabel(key, red, green, blue, 1.0 if key else 0.0)
         label.label = area
         table.labels.append(label)
     array = GiftiDataArray(surface.area.astype(np.int32), intent="NIFTI_INTENT_LABEL", meta=structure)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cytoarch.phantoms.anatomy import AREA_COUNT
 from cytoarch.phantoms.cortex import densities_per_mm3
-from cytoarch.phantoms.damage import damage_at
+from cytoarch.phantoms.damage import TEAR, damage_at
 from cytoarch.phantoms.kernels import NUCLEUS, WHITE, describe
 from cytoarch.phantoms.profiles import LAYERS
 from cytoarch.phantoms.sections import PhantomSection, Window
@@ -72,10 +72,13 @@ def truth_at(section: PhantomSection, slide_mm: NDArray[np.float64]) -> Truth:
         (area, WHITE_MATTER_AREA, NUCLEUS_AREA),
     ):
         image[tissue == WHITE], image[tissue == NUCLEUS] = white, nucleus
-    torn = (damage == 1) & (tissue > 0)
+    torn = (damage == TEAR) & (tissue > 0)
     blank = np.where(torn, np.float32(np.nan), np.float32(0))
     return Truth(
-        *(np.where(torn, np.uint8(0), one) for one in (tissue, hemisphere, layer, area)),
+        tissue=np.where(torn, np.uint8(0), tissue),
+        hemisphere=np.where(torn, np.uint8(0), hemisphere),
+        layer=np.where(torn, np.uint8(0), layer),
+        area=np.where(torn, np.uint8(0), area),
         damage=damage,
         depth=numbers[0] + blank,
         laminar_depth=numbers[7] + blank,
@@ -92,5 +95,3 @@ def truth(section: PhantomSection, window: Window, pixel_size_um: float) -> Trut
     rows = (np.arange(window.y, window.y + window.height) + 0.5) * pixel_size_um / 1000
     columns = (np.arange(window.x, window.x + window.width) + 0.5) * pixel_size_um / 1000
     return truth_at(section, np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1))
-
-

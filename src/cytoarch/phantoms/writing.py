@@ -1,6 +1,5 @@
 """A phantom brain written as a scanner and an annotator would leave it, with its truth beside it."""
 
-import csv
 import json
 import uuid
 from collections import deque
@@ -232,7 +231,10 @@ class _Progress:
     """Counts blocks over all sections; a section's labels are its last block."""
 
     def __init__(
-        self, sections: "Sequence[PhantomSection] | Any", pixel_size_um: float, report: Callable[[int, int], None] | None
+        self,
+        sections: "Sequence[PhantomSection] | Any",
+        pixel_size_um: float,
+        report: Callable[[int, int], None] | None,
     ) -> None:
         self._report, self._done = report, 0
         self._total = sum(1 + len(_blocks(section, pixel_size_um)) for section in sections)

@@ -9,12 +9,11 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cytoarch.palette import Rgb, class_colours
 from cytoarch.brains import Label, LabelTable
+from cytoarch.palette import Rgb, class_colours
 from cytoarch.phantoms.anatomy import area_names
 from cytoarch.phantoms.cortex import surfaces
 from cytoarch.phantoms.points import midline_points
-from cytoarch.phantoms.profiles import LAYERS
 from cytoarch.phantoms.rendering import LOOKS, render
 from cytoarch.phantoms.scribbles import Target
 from cytoarch.phantoms.sections import Phantom, PhantomSection, Stain, Window, cut, make_phantom
@@ -57,12 +56,12 @@ def label_colours(target: Target) -> Picture:
 
 
 def shown(pixels: NDArray[np.unsignedinteger], stain: Stain) -> Picture:
-    """Pixels as a screen shows them (h, w, 3): 12-bit fluorescence scaled to 8 bit, in blue."""
+    """Pixels as a screen shows them (h, w, 3): fluorescence stretched to its brightest, in blue."""
     if stain == "nissl":
         return pixels.astype(np.uint8)
     grey = np.clip(pixels * (255 / LOOKS[stain].full), 0, 255)
     if stain == "dapi":
-        bright = np.clip(grey * 1.6, 0, 255)
+        bright = np.clip(grey * (255 / max(1.0, float(np.percentile(grey, 99.8)))), 0, 255)
         return np.stack([0.35 * bright, 0.55 * bright, bright], axis=-1).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=-1).astype(np.uint8)
 
@@ -107,7 +106,7 @@ def contact_sheet(sections: list[PhantomSection], names: tuple[str, ...]) -> Fig
 
 
 def close_up(sections: list[PhantomSection]) -> Figure | None:
-    """Cells, layers and an areal border at 1.5 um per pixel, plain and with the truth drawn in; None without a border."""
+    """Cells, layers and an areal border at 1.5 um per pixel, plain and with its truth; None without a border."""
     place = _border(sections)
     if place is None:
         return None
@@ -138,13 +137,16 @@ def close_up(sections: list[PhantomSection]) -> Figure | None:
 
 
 def _name_layers(axes: Axes, layer: NDArray[np.uint8]) -> None:
-    """The names of the layers where they are met along the column of pixels that crosses most of them."""
-    crossed = [len(np.unique(layer[:, column])) for column in range(0, layer.shape[1], 10)]
-    column = 10 * int(np.argmax(crossed))
-    for number, name in enumerate(LAYERS, start=1):
-        rows = np.flatnonzero(layer[:, column] == number)
-        if len(rows):
-            axes.text(column, rows.mean(), name[1:], fontsize=8, color="black", ha="center", va="center", weight="bold")
+    """The numbers of the layers along the row or column of pixels that crosses them most evenly."""
+    lines = [(True, at, layer[at]) for at in range(20, layer.shape[0], 20)]
+    lines += [(False, at, layer[:, at]) for at in range(20, layer.shape[1], 20)]
+    row, at, line = max(lines, key=lambda one: min(np.count_nonzero(one[2] == number) for number in range(1, 7)))
+    for number in range(1, 7):
+        places = np.flatnonzero(line == number)
+        if len(places):
+            x, y = (np.median(places), at) if row else (at, np.median(places))
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+            axes.text(x, y, str(number), fontsize=9, weight="bold", ha="center", va="center", bbox=box)
 
 
 def _border(sections: list[PhantomSection]) -> tuple[PhantomSection, NDArray[np.float64]] | None:
@@ -184,8 +186,10 @@ def folded_surface(phantom: Phantom) -> Figure:
 
 
 def _draw_surface(axes: Axes, surface: Surface, view: NDArray[np.int64]) -> None:
-    """The triangles that face the viewer, far ones first, shaded by where they look; rows of `view` are the screen's
-    right, up and towards the viewer."""
+    """Draw the triangles that face the viewer, far ones first, shaded by where they look.
+
+    Rows of `view` are the screen's right, up and towards the viewer.
+    """
     seen = surface.vertices_mm @ view.T
     corners = seen[surface.triangles]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -194,4 +198,6 @@ def _draw_surface(axes: Axes, surface: Surface, view: NDArray[np.int64]) -> None
     order = facing[np.argsort(corners[facing, :, 2].mean(axis=1))]
     light = 0.35 + 0.65 * np.clip(normals[order] @ LIGHT, 0, 1)
     colours = label_colours("areas")[surface.area[surface.triangles[order, 0]]] / 255 * light[:, None]
-    axes.add_collection(PolyCollection(list(corners[order, :, :2]), facecolors=colours, edgecolors=colours, linewidths=0.3))
+    axes.add_collection(
+        PolyCollection(list(corners[order, :, :2]), facecolors=colours, edgecolors=colours, linewidths=0.3)
+    )
