@@ -65,7 +65,7 @@ class LaminarProfile:
 
     @property
     def _logarithms(self) -> Float64:
-        return np.log(np.concatenate([self.thickness, self.density_per_mm3, self.radius_um]))
+        return np.asarray(np.log(np.concatenate([self.thickness, self.density_per_mm3, self.radius_um])))
 
     def varied(self, changes: Float64) -> Self:
         """The profile with `changes` (18,) added to the logarithms of thickness, density and radius."""

@@ -1,18 +1,14 @@
 """A phantom brain written as a scanner and an annotator would leave it, with its truth beside it."""
 
+import itertools
 import json
-import uuid
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from cytoarch.errors import CytoarchError
@@ -20,9 +16,9 @@ from cytoarch.palette import distinct_colours
 from cytoarch.paths import is_id
 from cytoarch.phantoms import tables
 from cytoarch.phantoms.anatomy import Variation, area_names, area_regions
+from cytoarch.phantoms.files import PNG_LIMIT_PX, ScanFormat, blocks, scan_name, write_labels, write_scan
 from cytoarch.phantoms.nuisances import Nuisances
 from cytoarch.phantoms.profiles import LAYERS
-from cytoarch.phantoms.rendering import LOOKS, render
 from cytoarch.phantoms.scribbles import Stroke, Target, draw_scribbles, label_image, scribble_image
 from cytoarch.phantoms.sections import (
     Phantom,
@@ -36,16 +32,10 @@ from cytoarch.phantoms.sections import (
 )
 
 Size = Literal["tiny", "small", "bench"]
-ScanFormat = Literal["tiff", "ome-tiff", "png"]
-Pixels = NDArray[np.unsignedinteger[Any]]
-
 MARKER_FILE = "PHANTOM.txt"
 """Written first: a folder without it is somebody's work and is left alone."""
 RECIPE_FILE = "phantom.json"
 """What the brain was made from: enough to make it, and the truth of any of its pixels, again."""
-TILE_PX = 512
-PNG_LIMIT_PX = 200_000_000
-"""A PNG is written from one array."""
 WHITE_MATTER_COLOUR, NUCLEUS_COLOUR = "#d8d4cc", "#8d8577"
 _END_SHARE = 0.06
 """Sections nearer than this share to the ends of the brain show hardly any cortex."""
@@ -150,29 +140,21 @@ def write_phantom(
     request = PhantomRequest() if request is None else request
     if not is_id(brain_id):
         raise CytoarchError(f"brain {brain_id!r} is not a valid name; letters, digits, '.', '_' and '-' are needed")
-    phantom = make_phantom(request.settings)
-    pixel_size_um = request.pixel_size_um or SIZES[request.size].pixel_size_um
-    sections, first = _chosen_sections(phantom, request)
-    _check_format(sections[0], request, pixel_size_um)
+    series = _series(request)
+    _check_format(series)
     _clear(folder)
-    kept = [section for section in sections if not section.mounting.missing]
-    if not kept:
-        raise CytoarchError(f"all {len(sections)} sections were lost: nuisances.missing is too high")
-    names = {f"s{section.number - first:04d}": section for section in kept}
-    strokes = draw_scribbles(kept, request.target, request.strokes) if request.annotation == "scribbles" else None
-    progress = _Progress(names.values(), pixel_size_um, on_progress)
-    for name, section in names.items():
-        _write_scan(folder, name, section, request.scans, pixel_size_um, progress)
-        _write_labels(folder / "labels", name, section, request.target, strokes, pixel_size_um)
-        progress.section_done(section)
-    if strokes is not None:
-        _write_strokes(folder / "scribbles", names, strokes, request.target, pixel_size_um)
-    numbers = {name: section.number for name, section in names.items()}
-    recipe = Recipe(settings=request.settings, pixel_size_um=pixel_size_um, sections=numbers)
+    strokes = None
+    if request.annotation == "scribbles":
+        strokes = draw_scribbles(list(series.sections.values()), request.target, request.strokes)
+        _write_strokes(folder / "scribbles", series, strokes)
+    rows = _write_images(folder, brain_id, series, strokes, on_progress)
+    numbers = {name: section.number for name, section in series.sections.items()}
+    recipe = Recipe(settings=request.settings, pixel_size_um=series.pixel_size_um, sections=numbers)
     (folder / RECIPE_FILE).write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    tables.write_truth(folder / "truth", phantom, names, sections, first, pixel_size_um)
+    tables.write_truth(
+        folder / "truth", series.phantom, series.sections, series.all, series.first, series.pixel_size_um
+    )
     tables.write_csv(folder / "labels.csv", label_rows(request.target))
-    rows = [_manifest_row(brain_id, name, section, first, request, pixel_size_um) for name, section in names.items()]
     tables.write_csv(folder / "manifest.csv", rows)  # last: a manifest that is there means that all it names is there
     return folder / "manifest.csv"
 
@@ -189,10 +171,28 @@ def label_rows(target: Target) -> list[dict[str, object]]:
     ]
 
 
-def _chosen_sections(phantom: Phantom, request: PhantomRequest) -> tuple[list[PhantomSection], int]:
-    """The sections to write, also lost ones, and the number that the series counts from."""
+@dataclass(frozen=True)
+class _Series:
+    """The sections of a phantom that a request asks for."""
+
+    request: PhantomRequest
+    phantom: Phantom
+    pixel_size_um: float
+    all: tuple[PhantomSection, ...]
+    """Also those that were lost."""
+    first: int
+    """The number that the series counts from."""
+
+    @property
+    def sections(self) -> dict[str, PhantomSection]:
+        """The sections to write, by id."""
+        return {f"s{one.number - self.first:04d}": one for one in self.all if not one.mounting.missing}
+
+
+def _series(request: PhantomRequest) -> _Series:
     size = SIZES[request.size]
     count = request.sections or size.sections
+    phantom = make_phantom(request.settings)
     whole = section_count(phantom)
     ends = int(_END_SHARE * whole)
     room = whole - 2 * ends
@@ -200,12 +200,15 @@ def _chosen_sections(phantom: Phantom, request: PhantomRequest) -> tuple[list[Ph
         raise CytoarchError(f"{count} sections were asked for, the brain has {room} of {size.thickness_um} um")
     step = min(size.step, room // count) if size.step else room // count
     first = ends + (room - step * (count - 1)) // 2
-    return [cut(phantom, first + index * step) for index in range(count)], first
+    sections = tuple(cut(phantom, first + index * step) for index in range(count))
+    if all(section.mounting.missing for section in sections):
+        raise CytoarchError(f"all {count} sections were lost: nuisances.missing is too high")
+    return _Series(request, phantom, request.pixel_size_um or size.pixel_size_um, sections, first)
 
 
-def _check_format(section: PhantomSection, request: PhantomRequest, pixel_size_um: float) -> None:
-    height, width = section.size_px(pixel_size_um)
-    if request.scans == "png" and height * width > PNG_LIMIT_PX:
+def _check_format(series: _Series) -> None:
+    height, width = series.all[0].size_px(series.pixel_size_um)
+    if series.request.scans == "png" and height * width > PNG_LIMIT_PX:
         raise CytoarchError(
             f"a section of {height} x {width} px is too large for a PNG (at most {PNG_LIMIT_PX:,} px); use --scans tiff"
         )
@@ -227,181 +230,74 @@ def _clear(folder: Path) -> None:
         (folder / name).mkdir(exist_ok=True)
 
 
-class _Progress:
-    """Counts blocks over all sections; a section's labels are its last block."""
-
-    def __init__(
-        self,
-        sections: "Sequence[PhantomSection] | Any",
-        pixel_size_um: float,
-        report: Callable[[int, int], None] | None,
-    ) -> None:
-        self._report, self._done = report, 0
-        self._total = sum(1 + len(_blocks(section, pixel_size_um)) for section in sections)
-
-    def block_done(self) -> None:
-        self._done += 1
-        if self._report is not None:
-            self._report(self._done, self._total)
-
-    def section_done(self, _section: PhantomSection) -> None:
-        self.block_done()
-
-
-def _blocks(section: PhantomSection, pixel_size_um: float) -> list[Window]:
-    """Windows of whole tiles, row by row, that cover the scan and may reach past it."""
-    height, width = section.size_px(pixel_size_um)
-    return [Window(y, x, TILE_PX, TILE_PX) for y in range(0, height, TILE_PX) for x in range(0, width, TILE_PX)]
-
-
-def _rendered(section: PhantomSection, pixel_size_um: float, progress: _Progress) -> Iterator[Pixels]:
-    """The blocks of a scan in order, rendered by two threads a few blocks ahead of the writer."""
-    windows = iter(_blocks(section, pixel_size_um))
-    with ThreadPoolExecutor(2) as pool:
-        ahead: deque[Future[Pixels]] = deque()
-        for window in windows:
-            ahead.append(pool.submit(render, section, window, pixel_size_um))
-            if len(ahead) == 4:
-                break
-        while ahead:
-            block = ahead.popleft().result()
-            following = next(windows, None)
-            if following is not None:
-                ahead.append(pool.submit(render, section, following, pixel_size_um))
-            progress.block_done()
-            yield block
-
-
-def _write_scan(
-    folder: Path, name: str, section: PhantomSection, scans: ScanFormat, pixel_size_um: float, progress: _Progress
-) -> None:
-    height, width = section.size_px(pixel_size_um)
-    look = LOOKS[section.phantom.settings.stain]
-    colours = (len(look.cell_colour),) if len(look.cell_colour) > 1 else ()
-    blocks = _rendered(section, pixel_size_um, progress)
-    path = folder / "scans" / _scan_name(name, scans)
-    if scans == "png":
-        whole = np.empty((height, width, *colours), look.dtype)
-        for window, block in zip(_blocks(section, pixel_size_um), blocks, strict=True):
-            y, x = min(TILE_PX, height - window.y), min(TILE_PX, width - window.x)
-            whole[window.y : window.y + y, window.x : window.x + x] = block[:y, :x]
-        per_metre = round(1e6 / pixel_size_um)
-        Image.fromarray(whole).save(path, dpi=(per_metre * 0.0254, per_metre * 0.0254))
-        return
-    tifffile.imwrite(
-        path,
-        blocks,
-        shape=(height, width, *colours),
-        dtype=look.dtype,
-        tile=(TILE_PX, TILE_PX),
-        photometric="rgb" if colours else "minisblack",
-        compression="zlib",
-        bigtiff=height * width * np.dtype(look.dtype).itemsize * max(1, *colours, 1) > 2**31,
-        resolution=(1e4 / pixel_size_um, 1e4 / pixel_size_um),
-        resolutionunit="CENTIMETER",
-        software=False,
-        **_ome(name, pixel_size_um, bool(colours)) if scans == "ome-tiff" else {"metadata": None},
-    )
-
-
-def _scan_name(name: str, scans: ScanFormat) -> str:
-    return f"{name}.{ {'tiff': 'tif', 'ome-tiff': 'ome.tif', 'png': 'png'}[scans] }"
-
-
-def _ome(name: str, pixel_size_um: float, coloured: bool) -> dict[str, Any]:
-    """What makes a TIFF an OME-TIFF; the identifier follows from the name, so that files stay the same."""
-    return {
-        "ome": True,
-        "metadata": {
-            "axes": "YXS" if coloured else "YX",
-            "Name": name,
-            "UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, f"phantom:{name}")),
-            "PhysicalSizeX": pixel_size_um,
-            "PhysicalSizeXUnit": "µm",
-            "PhysicalSizeY": pixel_size_um,
-            "PhysicalSizeYUnit": "µm",
-        },
-    }
-
-
-def _write_labels(
+def _write_images(
     folder: Path,
-    name: str,
-    section: PhantomSection,
-    target: Target,
+    brain_id: str,
+    series: _Series,
     strokes: list[Stroke] | None,
-    pixel_size_um: float,
-) -> None:
-    def block(window: Window) -> NDArray[np.uint8]:
-        if strokes is None:
-            return label_image(section, target, window, pixel_size_um)
-        return scribble_image(section, strokes, target, window, pixel_size_um)
+    on_progress: Callable[[int, int], None] | None,
+) -> list[dict[str, object]]:
+    """Write the scan and the label image of every section; returns the rows of the manifest."""
+    request, pixel_size_um = series.request, series.pixel_size_um
+    total = sum(len(blocks(section, pixel_size_um)) for section in series.sections.values())
+    done = itertools.count(1)
 
-    height, width = section.size_px(pixel_size_um)
-    if height * width <= PNG_LIMIT_PX // 8:
-        Image.fromarray(block(Window(0, 0, height, width))).save(folder / f"{name}.png")
-        return
-    tifffile.imwrite(
-        folder / f"{name}.tif",
-        (block(window) for window in _blocks(section, pixel_size_um)),
-        shape=(height, width),
-        dtype=np.uint8,
-        tile=(TILE_PX, TILE_PX),
-        compression="zlib",
-        metadata=None,
-        software=False,
-    )
+    def on_block() -> None:
+        if on_progress is not None:
+            on_progress(next(done), total)
+
+    rows = []
+    for name, section in series.sections.items():
+        scan = folder / "scans" / scan_name(name, request.scans)
+        write_scan(scan, section, request.scans, pixel_size_um, on_block)
+        labels = write_labels(folder / "labels", name, section, _labels_of(section, series, strokes), pixel_size_um)
+        rows.append(
+            {
+                "brain_id": brain_id,
+                "section_id": name,
+                "section_number": section.number - series.first,
+                "path": f"scans/{scan.name}",
+                "pixel_size_um": pixel_size_um,
+                "stain": request.stain,
+                "thickness_um": section.phantom.settings.thickness_um,
+                "species": "phantom",
+                "plane": "coronal",
+                "flip": "horizontal" if section.mounting.mirrored else "none",
+                "labels": f"labels/{labels.name}",
+                "labels_origin": "phantom",
+                "position_um": round(1000 * float(section.origin_mm[1])),
+            }
+        )
+    return rows
 
 
-def _write_strokes(
-    folder: Path,
-    names: Mapping[str, PhantomSection],
-    strokes: Sequence[Stroke],
-    target: Target,
-    pixel_size_um: float,
-) -> None:
+def _labels_of(
+    section: PhantomSection, series: _Series, strokes: list[Stroke] | None
+) -> Callable[[Window], NDArray[np.uint8]]:
+    """What a window of the section's label image holds."""
+    target, pixel_size_um = series.request.target, series.pixel_size_um
+    if strokes is None:
+        return lambda window: label_image(section, target, window, pixel_size_um)
+    return lambda window: scribble_image(section, strokes, target, window, pixel_size_um)
+
+
+def _write_strokes(folder: Path, series: _Series, strokes: Sequence[Stroke]) -> None:
     """Strokes as GeoJSON lines in pixels of the scan, (x, y), as QuPath and napari read them."""
     folder.mkdir(exist_ok=True)
-    table = {row["id"]: row for row in label_rows(target)}
-    for name, section in names.items():
-        features = [
-            {
-                "type": "Feature",
-                "geometry": {
-                    "type": "LineString",
-                    "coordinates": np.round(stroke.path_mm[:, ::-1] * 1000 / pixel_size_um, 2).tolist(),
-                },
-                "properties": {
-                    "objectType": "annotation",
-                    "classification": {
-                        "name": table[stroke.label]["name"],
-                        "color": [int(str(table[stroke.label]["colour"])[k : k + 2], 16) for k in (1, 3, 5)],
-                    },
-                },
-            }
-            for stroke in strokes
-            if stroke.number == section.number
-        ]
+    table = {row["id"]: row for row in label_rows(series.request.target)}
+    for name, section in series.sections.items():
+        own = [stroke for stroke in strokes if stroke.number == section.number]
+        features = [_feature(stroke, table[stroke.label], series.pixel_size_um) for stroke in own]
         text = json.dumps({"type": "FeatureCollection", "features": features}, indent=1)
         (folder / f"{name}.geojson").write_text(text + "\n", encoding="utf-8")
 
 
-def _manifest_row(
-    brain_id: str, name: str, section: PhantomSection, first: int, request: PhantomRequest, pixel_size_um: float
-) -> dict[str, object]:
-    labels = next(f"labels/{name}{end}" for end in (".png", ".tif"))
+def _feature(stroke: Stroke, label: dict[str, object], pixel_size_um: float) -> dict[str, object]:
+    path = np.round(stroke.path_mm[:, ::-1] * 1000 / pixel_size_um, 2)
+    colour = str(label["colour"])
+    rgb = [int(colour[k : k + 2], 16) for k in (1, 3, 5)]
     return {
-        "brain_id": brain_id,
-        "section_id": name,
-        "section_number": section.number - first,
-        "path": f"scans/{_scan_name(name, request.scans)}",
-        "pixel_size_um": pixel_size_um,
-        "stain": request.stain,
-        "thickness_um": section.phantom.settings.thickness_um,
-        "species": "phantom",
-        "plane": "coronal",
-        "flip": "horizontal" if section.mounting.mirrored else "none",
-        "labels": labels,
-        "labels_origin": "phantom",
-        "position_um": round(1000 * float(section.origin_mm[1])),
+        "type": "Feature",
+        "geometry": {"type": "LineString", "coordinates": path.tolist()},
+        "properties": {"objectType": "annotation", "classification": {"name": label["name"], "color": rgb}},
     }
