@@ -14,6 +14,7 @@ from PIL import Image
 
 from cytoarch.phantoms.rendering import LOOKS, render
 from cytoarch.phantoms.sections import PhantomSection, Window
+from cytoarch.tiling import partition
 
 ScanFormat = Literal["tiff", "ome-tiff", "png"]
 Pixels = NDArray[np.unsignedinteger[Any]]
@@ -30,7 +31,7 @@ BIGTIFF_BYTES = 2**31
 def blocks(section: PhantomSection, pixel_size_um: float) -> list[Window]:
     """Windows of whole tiles, row by row, that cover the scan and may reach past it."""
     height, width = section.size_px(pixel_size_um)
-    return [Window(y, x, TILE_PX, TILE_PX) for y in range(0, height, TILE_PX) for x in range(0, width, TILE_PX)]
+    return [Window(y, x, TILE_PX, TILE_PX) for y, x, _, _ in partition(height, width, TILE_PX)]
 
 
 def _rendered(section: PhantomSection, pixel_size_um: float, on_block: Callable[[], None]) -> Iterator[Pixels]:

@@ -39,9 +39,10 @@ class Maps(NamedTuple):
 @kernel
 def outside(maps: Maps, x: float, y: float, z: float, slack_mm: float) -> bool:
     """Whether no tissue is within `slack_mm` of a position in the brain; a quick look that may miss some."""
-    hull = maps.hull_mm[0 if x < 0 else 1]
-    a, b, c = (abs(x) - CENTRE_MM) / hull[0], y / hull[1], z / hull[2]
-    reach = 1.0 + slack_mm / hull.min()
+    side = 0 if x < 0 else 1
+    first, second, third = maps.hull_mm[side, 0], maps.hull_mm[side, 1], maps.hull_mm[side, 2]
+    a, b, c = (abs(x) - CENTRE_MM) / first, y / second, z / third
+    reach = 1.0 + slack_mm / min(first, second, third)
     return bool(a * a + b * b + c * c > reach * reach)
 
 
@@ -53,12 +54,11 @@ def tissue_at(maps: Maps, x: float, y: float, z: float) -> tuple[int, int, float
     radius = np.sqrt(lateral * lateral + y * y + z * z)
     if radius == 0.0:
         return side, NUCLEUS, radius, 1.0, 1.0
-    radii = maps.radii_mm[side]
-    face, row, column, down, right = locate(lateral, y, z, radii.shape[1])
-    pial = blend(radii, face, row, column, down, right, 0)
+    face, row, column, down, right = locate(lateral, y, z, maps.radii_mm.shape[2])
+    pial = blend(maps.radii_mm, side, face, row, column, down, right, 0)
     if radius > pial:
         return side, BACKGROUND, radius, pial, 0.0
-    white = blend(radii, face, row, column, down, right, 1)
+    white = blend(maps.radii_mm, side, face, row, column, down, right, 1)
     if radius >= white:
         return side, GREY, radius, pial, white
     a, b, c = lateral / NUCLEUS_AXES_MM[0], y / NUCLEUS_AXES_MM[1], z / NUCLEUS_AXES_MM[2]
@@ -72,26 +72,25 @@ def column_at(
 ) -> tuple[float, float, float, float, float, float]:
     """The column through a position in cortex (own frame): its vector, and its foot on the pial surface (own frame)."""
     lateral = abs(x) - CENTRE_MM
-    columns = maps.column_mm[side]
-    face, row, column, down, right = locate(lateral, y, z, columns.shape[1])
-    cx = blend(columns, face, row, column, down, right, 0)
-    cy = blend(columns, face, row, column, down, right, 1)
-    cz = blend(columns, face, row, column, down, right, 2)
+    face, row, column, down, right = locate(lateral, y, z, maps.column_mm.shape[2])
+    cx = blend(maps.column_mm, side, face, row, column, down, right, 0)
+    cy = blend(maps.column_mm, side, face, row, column, down, right, 1)
+    cz = blend(maps.column_mm, side, face, row, column, down, right, 2)
     return cx, cy, cz, lateral + depth * cx, y + depth * cy, z + depth * cz
 
 
 @kernel
 def area_at(maps: Maps, side: int, x: float, y: float, z: float) -> int:
     """The area, 1 to k, of the column that meets the pial surface in this direction (own frame)."""
-    field = maps.areal[side]
-    face, row, column, down, right = locate(x, y, z, field.shape[1])
-    a = blend(field, face, row, column, down, right, 0)
-    b = blend(field, face, row, column, down, right, 1)
-    c = blend(field, face, row, column, down, right, 2)
+    field = maps.areal
+    face, row, column, down, right = locate(x, y, z, field.shape[2])
+    a = blend(field, side, face, row, column, down, right, 0)
+    b = blend(field, side, face, row, column, down, right, 1)
+    c = blend(field, side, face, row, column, down, right, 2)
     best, area = -np.inf, 0
     for index in range(maps.area_seeds.shape[0]):
-        seed = maps.area_seeds[index]
-        score = seed[0] * a + seed[1] * b + seed[2] * c + maps.area_weights[side, index]
+        score = maps.area_seeds[index, 0] * a + maps.area_seeds[index, 1] * b + maps.area_seeds[index, 2] * c
+        score += maps.area_weights[side, index]
         if score > best:
             best, area = score, index + 1
     return area
@@ -104,9 +103,9 @@ def laminar_depth(maps: Maps, side: int, x: float, y: float, z: float, depth: fl
     Layers keep their share of the volume where the cortex bends: deep ones are thick in crowns, upper ones in fundi
     (Bok 1929; the equivolumetric model of Waehnert et al. 2014).
     """
-    field = maps.sheet[side]
-    face, row, column, down, right = locate(x, y, z, field.shape[1])
-    ratio = blend(field, face, row, column, down, right, 2)
+    field = maps.sheet
+    face, row, column, down, right = locate(x, y, z, field.shape[2])
+    ratio = blend(field, side, face, row, column, down, right, 2)
     return depth * (2.0 + (ratio - 1.0) * depth) / (1.0 + ratio)
 
 
@@ -136,12 +135,12 @@ def describe(maps: Maps, points: Float64, normal: Float64, labels: UInt8, values
         labels[index, 0], labels[index, 1] = side + 1, tissue
         sign = -1.0 if side == 0 else 1.0
         lateral = abs(x) - CENTRE_MM
-        field = maps.reference[side]
-        face, row, column, down, right = locate(lateral, y, z, field.shape[1])
-        ux = blend(field, face, row, column, down, right, 0)
-        uy = blend(field, face, row, column, down, right, 1)
-        uz = blend(field, face, row, column, down, right, 2)
-        stretch = blend(field, face, row, column, down, right, 3)
+        field = maps.reference
+        face, row, column, down, right = locate(lateral, y, z, field.shape[2])
+        ux = blend(field, side, face, row, column, down, right, 0)
+        uy = blend(field, side, face, row, column, down, right, 1)
+        uz = blend(field, side, face, row, column, down, right, 2)
+        stretch = blend(field, side, face, row, column, down, right, 3)
         radius = distance / stretch / np.sqrt(ux * ux + uy * uy + uz * uz)
         values[index, 1] = sign * (radius * ux + CENTRE_MM)
         values[index, 2], values[index, 3] = radius * uy, radius * uz
@@ -156,7 +155,7 @@ def describe(maps: Maps, points: Float64, normal: Float64, labels: UInt8, values
         length = np.sqrt(cx * cx + cy * cy + cz * cz)
         cosine = abs(sign * cx * normal[0] + cy * normal[1] + cz * normal[2]) / length
         values[index, 4] = np.degrees(np.arccos(min(cosine, 1.0)))
-        field = maps.sheet[side]
-        face, row, column, down, right = locate(fx, fy, fz, field.shape[1])
-        values[index, 5] = blend(field, face, row, column, down, right, 0)
-        values[index, 6] = blend(field, face, row, column, down, right, 1)
+        field = maps.sheet
+        face, row, column, down, right = locate(fx, fy, fz, field.shape[2])
+        values[index, 5] = blend(field, side, face, row, column, down, right, 0)
+        values[index, 6] = blend(field, side, face, row, column, down, right, 1)

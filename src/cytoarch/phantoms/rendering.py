@@ -16,7 +16,7 @@ from cytoarch.phantoms.cells import (
     section_key,
 )
 from cytoarch.phantoms.damage import across, blurred, mirrored, torn, touching
-from cytoarch.phantoms.kernels import BACKGROUND, GREY, WHITE, Maps, outside, tissue_at
+from cytoarch.phantoms.kernels import NUCLEUS, WHITE, Maps, outside, tissue_at
 from cytoarch.phantoms.sections import PhantomSection, Stain, Window
 from cytoarch.phantoms.sphere import Float64, kernel
 from cytoarch.tiling import partition
@@ -70,7 +70,7 @@ def _grain(key: np.uint64, y: float, x: float) -> float:
     down, right = y - top, x - left
     value = 0.0
     for row in (0, 1):
-        line = scramble(key + np.uint64(top + row))
+        line = key + np.uint64(top + row) * np.uint64(0xD1B54A32D192ED03)
         for column in (0, 1):
             draw = 2.0 * part(scramble(line + np.uint64(left + column)), 0) - 1.0
             value += draw * (down if row else 1.0 - down) * (right if column else 1.0 - right)
@@ -80,9 +80,7 @@ def _grain(key: np.uint64, y: float, x: float) -> float:
 @kernel
 def _neuropil(
     maps: Maps,
-    origin: Float64,
-    axes: Float64,
-    to_plane: Float64,
+    to_brain: Float64,
     tears: Float64,
     folds: Float64,
     shades: Float64,
@@ -93,9 +91,16 @@ def _neuropil(
     intact: Float32,
 ) -> None:
     """Absorbance between cells (h, w), and what share of every pixel is tissue that is not torn (h, w)."""
+    # scalars, which the compiler keeps in registers; it must reread arrays after every store
+    xy, xx, x0 = to_brain[0, 0], to_brain[0, 1], to_brain[0, 2]
+    yy, yx, y0 = to_brain[1, 0], to_brain[1, 1], to_brain[1, 2]
+    zy, zx, z0 = to_brain[2, 0], to_brain[2, 1], to_brain[2, 2]
+    grey, white_matter, nucleus = shades[0], shades[1], shades[2]
+    top, left = corner[0], corner[1]
+    grain = GRAIN * min(1.0, GRAIN_MM / pixel_mm)
     for row in range(out.shape[0]):
         for column in range(out.shape[1]):
-            slide_y, slide_x = (corner[0] + row + 0.5) * pixel_mm, (corner[1] + column + 0.5) * pixel_mm
+            slide_y, slide_x = (top + row + 0.5) * pixel_mm, (left + column + 0.5) * pixel_mm
             total, share = 0.0, 0.0
             if not torn(tears, slide_y, slide_x):
                 for sheet in range(folds.shape[0] + 1):
@@ -105,21 +110,14 @@ def _neuropil(
                         if not 0.0 < distance < half:
                             continue
                         y, x = mirrored(folds[sheet - 1], y, x, distance)
-                    down = to_plane[0, 0] * y + to_plane[0, 1] * x + to_plane[0, 2]
-                    right = to_plane[1, 0] * y + to_plane[1, 1] * x + to_plane[1, 2]
-                    bx = origin[0] + down * axes[0, 0] + right * axes[1, 0]
-                    by = origin[1] + down * axes[0, 1] + right * axes[1, 1]
-                    bz = origin[2] + down * axes[0, 2] + right * axes[1, 2]
+                    bx, by, bz = xy * y + xx * x + x0, yy * y + yx * x + y0, zy * y + zx * x + z0
                     if outside(maps, bx, by, bz, pixel_mm):
                         continue
                     _, tissue, radius, pial, _ = tissue_at(maps, bx, by, bz)
                     covered = min(max((pial - radius) / pixel_mm + 0.5, 0.0), 1.0)
                     if covered > 0.0:
-                        shade = shades[0] if tissue in (GREY, BACKGROUND) else shades[1 if tissue == WHITE else 2]
-                        grain = 1.0 + GRAIN * min(1.0, GRAIN_MM / pixel_mm) * _grain(
-                            key, down / GRAIN_MM, right / GRAIN_MM
-                        )
-                        total += shade * covered * grain
+                        shade = white_matter if tissue == WHITE else nucleus if tissue == NUCLEUS else grey
+                        total += shade * covered * (1.0 + grain * _grain(key, y / GRAIN_MM, x / GRAIN_MM))
                         share = max(share, covered)
             out[row, column], intact[row, column] = total, share
 
@@ -261,7 +259,7 @@ def _block(
     shape = (window.height + 2 * halo, window.width + 2 * halo)
     neuropil, intact = np.empty(shape, np.float32), np.empty(shape, np.float32)
     _neuropil(
-        section.phantom.maps, section.origin_mm, section.axes, section.to_plane, tears, folds,
+        section.phantom.maps, section.to_brain, tears, folds,
         np.array(look.neuropil), section_key(section, 13), corner, pixel_mm, neuropil, intact,
     )  # fmt: skip
     cells = np.zeros(shape, np.int32)

@@ -60,28 +60,30 @@ def locate(x: float, y: float, z: float, resolution: int) -> tuple[int, int, int
 
 
 @kernel
-def blend(field: Float64, face: int, row: int, column: int, down: float, right: float, channel: int) -> float:
-    """The value of one channel of a cube map (6, n, n, c) at a place that `locate` found, bilinearly."""
-    top = field[face, row, column, channel] * (1.0 - right) + field[face, row, column + 1, channel] * right
-    low = field[face, row + 1, column, channel] * (1.0 - right) + field[face, row + 1, column + 1, channel] * right
+def blend(
+    field: Float64, side: int, face: int, row: int, column: int, down: float, right: float, channel: int
+) -> float:
+    """One channel of one of several cube maps (s, 6, n, n, c) at a place that `locate` found, bilinearly."""
+    top = field[side, face, row, column, channel] * (1.0 - right) + field[side, face, row, column + 1, channel] * right
+    row += 1
+    low = field[side, face, row, column, channel] * (1.0 - right) + field[side, face, row, column + 1, channel] * right
     return float(top * (1.0 - down) + low * down)
 
 
 @kernel
 def _look_up(field: Float64, directions: Float64, out: Float64) -> None:
     for index in range(directions.shape[0]):
-        face, row, column, down, right = locate(
-            directions[index, 0], directions[index, 1], directions[index, 2], field.shape[1]
-        )
-        for channel in range(field.shape[3]):
-            out[index, channel] = blend(field, face, row, column, down, right, channel)
+        x, y, z = directions[index, 0], directions[index, 1], directions[index, 2]
+        face, row, column, down, right = locate(x, y, z, field.shape[2])
+        for channel in range(field.shape[4]):
+            out[index, channel] = blend(field, 0, face, row, column, down, right, channel)
 
 
 def look_up(field: Float64, directions: Float64) -> Float64:
     """A cube map (6, n, n, c) at directions (..., 3) of any length: (..., c) float64."""
     flat = np.ascontiguousarray(directions.reshape(-1, 3), dtype=np.float64)
     out = np.empty((flat.shape[0], field.shape[3]))
-    _look_up(field, flat, out)
+    _look_up(field[None], flat, out)
     return out.reshape(*directions.shape[:-1], field.shape[3])
 
 
