@@ -18,8 +18,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 # A phantom brain, mapped end to end. Run again: everything is current.
 demo: .venv/.runs
-	@test -f work/phantom/manifest.csv || $(BIN)/python -m flows phantom work/phantom
-	@$(BIN)/python -m flows map-brain --manifest-path work/phantom/manifest.csv --store-path work/store
+	@test -f work/phantom/manifest.csv || $(BIN)/python -m flows phantom work/phantom --target layers --no-pictures
+	@$(BIN)/python -m flows map-brain --manifest-path work/phantom/manifest.csv --store-path work/store \
+	  --probe.target layers
 
 test: .venv/.develops
 	$(BIN)/python -m pytest

@@ -4,19 +4,20 @@
 """
 
 import sys
+import tempfile
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 from skimage.draw import ellipse
 
 from benchmarks.cases import Case
-from cytoarch.phantoms.anatomy import AREA_COUNT, HEMISPHERES, area_names
+from cytoarch.phantoms.anatomy import HEMISPHERES
 from cytoarch.phantoms.cells import cells_in
-from cytoarch.phantoms.cortex import surfaces
 from cytoarch.phantoms.legibility import sample_patches, times_chance
-from cytoarch.phantoms.points import midline_points
 from cytoarch.phantoms.rendering import render
 from cytoarch.phantoms.sections import (
     Phantom,
@@ -27,8 +28,8 @@ from cytoarch.phantoms.sections import (
     make_phantom,
     section_count,
 )
-from cytoarch.phantoms.surfaces import area_sizes_mm2
 from cytoarch.phantoms.truth import truth
+from cytoarch.phantoms.writing import PhantomRequest, write_phantom
 
 README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- phantoms: written by python -m benchmarks.phantoms -->", "<!-- phantoms end -->"
@@ -103,34 +104,39 @@ def legibility() -> list[str]:
 
 
 def population() -> list[str]:
-    """Sizes of the areas over ten brains, and how many patches 1 mm apart they give on every 20th section."""
-    sizes, points = [], np.zeros((BRAINS, AREA_COUNT))
-    for seed in range(BRAINS):
-        phantom = _brain(seed)
-        sizes.append(area_sizes_mm2(surfaces(phantom.brain, 0.5), AREA_COUNT))
-        for number in range(0, section_count(phantom), 20):
-            area = midline_points(cut(phantom, number)).truth.area
-            points[seed] += np.bincount(area, minlength=AREA_COUNT + 1)[1:]
-    mm2 = np.stack(sizes)  # brain, side, area
-    left, right = (mm2[:, side].mean(axis=0) for side in range(len(HEMISPHERES)))
-    both = mm2.sum(axis=1)
+    """Ten brains written, and from their tables: sizes of the areas and their patches 1 mm apart, on 12 sections."""
+    areas, points = [], []
+    with tempfile.TemporaryDirectory() as name:
+        for seed in range(BRAINS):
+            folder = Path(name) / str(seed)
+            write_phantom(folder, f"P{seed:02d}", PhantomRequest(seed=seed))
+            areas.append(pd.read_csv(folder / "truth" / "areas.csv").set_index("name"))
+            points.append(pd.read_csv(folder / "truth" / "points.csv")["area"].value_counts())
+    names = list(areas[0].index)
+    left, right = (np.stack([one[f"{side}_mm2"] for one in areas]) for side in HEMISPHERES)  # brain, area
+    patches = np.stack([one.reindex(names, fill_value=0) for one in points])
+    both, uneven = left + right, np.abs(left - right) / (left + right)
     rows = [
-        "| area | left (mm2) | right (mm2) | variation between brains | asymmetry, mean | patches a brain |",
+        "| area | left (mm2) | right (mm2) | variation between brains | asymmetry, mean | patches a brain (range) |",
         "|---|---|---|---|---|---|",
     ]
-    asymmetry = (np.abs(mm2[:, 0] - mm2[:, 1]) / both).mean(axis=0)
-    for k, name in enumerate(area_names()):
-        variation = both[:, k].std(ddof=1) / both[:, k].mean()
+    for k, name in enumerate(names):
         rows.append(
-            f"| {name} | {left[k]:.1f} | {right[k]:.1f} | {variation:.0%} | {asymmetry[k]:.0%} "
-            f"| {points[:, k].mean():.0f} ({points[:, k].min():.0f}-{points[:, k].max():.0f}) |"
+            f"| {name} | {left[:, k].mean():.1f} | {right[:, k].mean():.1f} | {_variation(both[:, k]):.0%} "
+            f"| {uneven[:, k].mean():.0%} | {patches[:, k].mean():.0f} ({patches[:, k].min()}-{patches[:, k].max()}) |"
         )
-    total = both.sum(axis=1)
+    total = patches.sum(axis=1)
+    sums = [side.sum(axis=1).mean() for side in (left, right)]
     rows.append(
-        f"| all | {left.sum():.0f} | {right.sum():.0f} | {total.std(ddof=1) / total.mean():.0%} | "
-        f"| {points.sum(axis=1).mean():.0f} |"
+        f"| all | {sums[0]:.0f} | {sums[1]:.0f} | {_variation(both.sum(axis=1)):.0%} | "
+        f"| {total.mean():.0f} ({total.min()}-{total.max()}) |"
     )
     return rows
+
+
+def _variation(sizes: NDArray[np.float64]) -> float:
+    """Standard deviation over mean."""
+    return float(sizes.std(ddof=1) / sizes.mean())
 
 
 def _brain(seed: int) -> Phantom:

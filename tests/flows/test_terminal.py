@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from cytoarch.stores import BrainStore
 
@@ -38,7 +40,13 @@ def test_wrong_use_gives_exit_code_2_and_no_traceback(tmp_path: Path) -> None:
 
 def test_a_phantom_is_drafted_completed_and_mapped_with_a_failed_section(tmp_path: Path) -> None:
     brain = tmp_path / "brain"
-    assert flows(tmp_path / "home", "phantom", str(brain), "--size", "tiny").returncode == 0
+    written = flows(tmp_path / "home", "phantom", str(brain), "--size", "tiny")
+    assert written.returncode == 0, written.stderr
+    for picture in ("sections", "closeup", "surface"):
+        path = brain / "pictures" / f"{picture}.png"
+        assert f"picture   {path}" in written.stdout
+        with Image.open(path) as image:
+            assert np.asarray(image.convert("RGB")).reshape(-1, 3).std(axis=0).min() > 10, "a picture shows something"
     (brain / "manifest.csv").unlink()
     drafted = flows(
         tmp_path / "home", "manifest", str(brain / "scans"), "--brain", "B07",

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from cytoarch.phantoms.anatomy import Variation, area_names, area_regions
 from cytoarch.phantoms.files import PNG_LIMIT_PX, ScanFormat, blocks, scan_name, write_labels, write_scan
 from cytoarch.phantoms.nuisances import Nuisances
 from cytoarch.phantoms.profiles import LAYERS
+from cytoarch.phantoms.rendering import LOOKS
 from cytoarch.phantoms.scribbles import Stroke, Target, draw_scribbles, label_image, scribble_image
 from cytoarch.phantoms.sections import (
     Phantom,
@@ -141,7 +143,7 @@ def write_phantom(
     if not is_id(brain_id):
         raise CytoarchError(f"brain {brain_id!r} is not a valid name; letters, digits, '.', '_' and '-' are needed")
     series = _series(request)
-    _check_format(series)
+    _check_room(folder, series)
     _clear(folder)
     strokes = None
     if request.annotation == "scribbles":
@@ -206,11 +208,22 @@ def _series(request: PhantomRequest) -> _Series:
     return _Series(request, phantom, request.pixel_size_um or size.pixel_size_um, sections, first)
 
 
-def _check_format(series: _Series) -> None:
+def _check_room(folder: Path, series: _Series) -> None:
+    """Raise CytoarchError where a section is too large for its format or all of them for the disk."""
+    request = series.request
     height, width = series.all[0].size_px(series.pixel_size_um)
-    if series.request.scans == "png" and height * width > PNG_LIMIT_PX:
+    if request.scans == "png" and height * width > PNG_LIMIT_PX:
         raise CytoarchError(
             f"a section of {height} x {width} px is too large for a PNG (at most {PNG_LIMIT_PX:,} px); use --scans tiff"
+        )
+    look = LOOKS[request.stain]
+    needed = len(series.sections) * height * width * len(look.cell_colour) * np.dtype(look.dtype).itemsize
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise CytoarchError(
+            f"{len(series.sections)} sections of {height} x {width} px take up to {needed / 1e9:.1f} GB, {there} has "
+            f"{free / 1e9:.1f} GB free; write fewer sections or larger pixels"
         )
 
 
