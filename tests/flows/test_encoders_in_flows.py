@@ -33,7 +33,7 @@ def test_a_brain_is_mapped_with_a_vision_transformer_and_a_decoder(
     store = BrainStore(tmp_path / "store")
     summary = map_brain(
         source=BrainSource(manifest_path=phantom, store_path=store.root),
-        embed=EmbedSettings(encoder=f"dinov3:{tiny_vit}", tile_px=256, pixel_size_um=16.0),
+        embed=EmbedSettings(encoder=f"dinov3:{tiny_vit}", tile_px=256, pixel_size_um=20.0),
         head="decoder",
         decoder=DecoderSettings(epochs=3, width=8),
     )
@@ -41,12 +41,12 @@ def test_a_brain_is_mapped_with_a_vision_transformer_and_a_decoder(
     records = {record.step: record for record in store.records("P01")}
     embedded = records["embeddings"]
     assert embedded.facts["dims"] == [24] * 4
-    assert embedded.facts["upsampled"], "64 um sections are brought to 16 um"
+    assert embedded.facts["upsampled"], "80 um sections are brought to 20 um"
     folder = store.path(Product("P01", "embeddings", embedded.name, embedded.section))
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == [
         "block-03", "block-06", "block-09", "block-12",
     ]  # fmt: skip
     token = StoredImage.open(folder / "block-03")
-    assert token.pixel_size_um == 256.0
-    assert token.levels[0].origin_um == (256.0 - 64.0) / 2
+    assert token.pixel_size_um == 320.0
+    assert token.levels[0].origin_um == (320.0 - 80.0) / 2
     assert "were upsampled for it" in (store.brain_path("P01") / "report" / "index.html").read_text()

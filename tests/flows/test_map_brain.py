@@ -122,7 +122,7 @@ def test_pixels_and_physical_sizes_are_those_of_the_scans(mapped: MappedBrain) -
         scan = tifffile.imread(mapped.manifest_path.parent / section.path)
         image = StoredImage.open(mapped.store.path(Product("P01", "sections", "scan", section.section_id)))
         np.testing.assert_array_equal(np.asarray(image.levels[0].array)[0], scan)
-        assert [level.pixel_size_um for level in image.levels] == [64.0, 128.0][: len(image.levels)]
+        assert [level.pixel_size_um for level in image.levels] == [80.0, 160.0][: len(image.levels)]
 
 
 def test_the_map_finds_the_phantoms_areas_far_above_chance(mapped: MappedBrain) -> None:

@@ -56,7 +56,7 @@ class PhantomSize:
 
 
 SIZES: dict[Size, PhantomSize] = {
-    "tiny": PhantomSize(sections=5, step=10, pixel_size_um=64.0, thickness_um=25.0, resolution=48),
+    "tiny": PhantomSize(sections=5, step=10, pixel_size_um=80.0, thickness_um=25.0, resolution=48),
     "small": PhantomSize(sections=12, step=None, pixel_size_um=20.0, thickness_um=20.0, resolution=120),
     "bench": PhantomSize(sections=3, step=None, pixel_size_um=1.0, thickness_um=20.0, resolution=120),
 }
@@ -69,7 +69,7 @@ class PhantomRequest(BaseModel):
 
     size: Size = Field(
         default="small",
-        description="tiny: 5 neighbouring sections at 64 um per pixel, for tests; small: 12 over the brain at 20 um, "
+        description="tiny: 5 neighbouring sections at 80 um per pixel, for tests; small: 12 over the brain at 20 um, "
         "for trying things; bench: 3 at 1 um, 20,000 x 27,000 px each, for measuring.",
     )
     seed: int = Field(default=0, ge=0, description="The individual; the same seed gives the same files.")

@@ -61,13 +61,13 @@ def test_a_phantoms_section_and_labels_are_stored_as_they_were_written(staging: 
     facts = write_section(staging, manifest.parent / first.path, first)
     scanned = tifffile.imread(manifest.parent / first.path)
     assert (facts["shape"], facts["dtype"], facts["kind"]) == ([1, *scanned.shape], "uint8", "grey")
-    assert (facts["pixel_size_um"], facts["pixel_size_source"], facts["remarks"]) == (64.0, "manifest", [])
+    assert (facts["pixel_size_um"], facts["pixel_size_source"], facts["remarks"]) == (80.0, "manifest", [])
     np.testing.assert_array_equal(open_level(staging.path)[0], scanned)
     NgffImage.from_zarr(zarr.open_group(staging.path, mode="r"))
     assert first.labels is not None
     assert brain.label_table is not None
     labels = Staging(tmp_path / "labels").open()
-    write_labels(labels, manifest.parent / first.labels, first, brain.label_table, scanned.shape, 64.0)
+    write_labels(labels, manifest.parent / first.labels, first, brain.label_table, scanned.shape, 80.0)
     with Image.open(manifest.parent / first.labels) as image:
         np.testing.assert_array_equal(open_level(labels.path / "labels"), np.asarray(image))
 
