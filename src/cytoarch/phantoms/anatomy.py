@@ -110,7 +110,7 @@ def reference_profiles() -> tuple[LaminarProfile, ...]:
     return area_profiles(area_seeds(), np.random.default_rng([REFERENCE_SEED, 2]))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def draw_brain(seed: int | None, variation: Variation | None = None, resolution: int = 120) -> PhantomBrain:
     """The individual of this seed, or the reference for None.
 

@@ -24,7 +24,7 @@ _ROUNDS = 3
 """Averages over neighbours: about 0.4 mm along the surface."""
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def maps_of(brain: PhantomBrain) -> Maps:
     """The maps of a brain, with thickness and curvature measured on its own surfaces."""
     radii = np.stack([_smooth(side.radii_mm) for side in brain.hemispheres])

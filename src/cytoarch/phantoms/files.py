@@ -56,31 +56,66 @@ def write_scan(
     path: Path, section: PhantomSection, scans: ScanFormat, pixel_size_um: float, on_block: Callable[[], None]
 ) -> None:
     """Write the scan of a section; memory is bounded for the TIFF formats, whatever the section's size."""
-    height, width = section.size_px(pixel_size_um)
     look = LOOKS[section.phantom.settings.stain]
     colours = (len(look.cell_colour),) if len(look.cell_colour) > 1 else ()
+    shape, dtype = (*section.size_px(pixel_size_um), *colours), np.dtype(look.dtype)
     rendered = _rendered(section, pixel_size_um, on_block)
     if scans == "png":
-        whole = np.empty((height, width, *colours), look.dtype)
-        for window, block in zip(blocks(section, pixel_size_um), rendered, strict=True):
-            y, x = min(TILE_PX, height - window.y), min(TILE_PX, width - window.x)
-            whole[window.y : window.y + y, window.x : window.x + x] = block[:y, :x]
-        per_metre = round(1e6 / pixel_size_um)
-        Image.fromarray(whole).save(path, dpi=(per_metre * 0.0254, per_metre * 0.0254))
+        _write_png(path, rendered, shape, dtype, pixel_size_um)
         return
+    # metadata=None: a plain TIFF without tifffile's own description
+    extras = _ome(path.name, pixel_size_um, bool(colours)) if scans == "ome-tiff" else {"metadata": None}
+    _write_tiff(path, rendered, shape, dtype, resolution=(1e4 / pixel_size_um,) * 2, **extras)
+
+
+def write_labels(
+    folder: Path,
+    name: str,
+    section: PhantomSection,
+    label_block: Callable[[Window], NDArray[np.uint8]],
+    pixel_size_um: float,
+    on_block: Callable[[], None],
+) -> Path:
+    """Write a label image of the scan's size, given what a window of it holds; returns its path."""
+
+    def labelled() -> Iterator[NDArray[np.uint8]]:
+        for window in blocks(section, pixel_size_um):
+            yield label_block(window)
+            on_block()
+
+    height, width = section.size_px(pixel_size_um)
+    if height * width <= LABEL_PNG_LIMIT_PX:
+        path = folder / f"{name}.png"
+        _write_png(path, labelled(), (height, width), np.dtype(np.uint8), pixel_size_um)
+    else:
+        path = folder / f"{name}.tif"
+        _write_tiff(path, labelled(), (height, width), np.dtype(np.uint8), metadata=None)
+    return path
+
+
+def _write_png(
+    path: Path, tiles: Iterator[Pixels], shape: tuple[int, ...], dtype: np.dtype[Any], pixel_size_um: float
+) -> None:
+    whole = np.empty(shape, dtype)
+    for (y, x, height, width), tile in zip(partition(shape[0], shape[1], TILE_PX), tiles, strict=True):
+        whole[y : y + height, x : x + width] = tile[:height, :width]
+    per_inch = 25_400 / pixel_size_um
+    Image.fromarray(whole).save(path, dpi=(per_inch, per_inch))
+
+
+def _write_tiff(path: Path, tiles: Iterator[Pixels], shape: tuple[int, ...], dtype: np.dtype[Any], **more: Any) -> None:
     tifffile.imwrite(
         path,
-        rendered,
-        shape=(height, width, *colours),
-        dtype=look.dtype,
+        tiles,
+        shape=shape,
+        dtype=dtype,
         tile=(TILE_PX, TILE_PX),
-        photometric="rgb" if colours else "minisblack",
+        photometric="rgb" if len(shape) == 3 else "minisblack",
         compression="zlib",
-        bigtiff=height * width * max(1, *colours, 1) * np.dtype(look.dtype).itemsize > BIGTIFF_BYTES,
-        resolution=(1e4 / pixel_size_um, 1e4 / pixel_size_um),
+        bigtiff=int(np.prod(shape, dtype=np.int64)) * dtype.itemsize > BIGTIFF_BYTES,
         resolutionunit="CENTIMETER",
         software=False,
-        **_ome(path.name, pixel_size_um, bool(colours)) if scans == "ome-tiff" else {"metadata": None},
+        **more,
     )
 
 
@@ -103,29 +138,3 @@ def _ome(name: str, pixel_size_um: float, coloured: bool) -> dict[str, Any]:
             "PhysicalSizeYUnit": "µm",
         },
     }
-
-
-def write_labels(
-    folder: Path,
-    name: str,
-    section: PhantomSection,
-    label_block: Callable[[Window], NDArray[np.uint8]],
-    pixel_size_um: float,
-) -> Path:
-    """Write a label image of the scan's size, given what a window of it holds; returns its path."""
-    height, width = section.size_px(pixel_size_um)
-    if height * width <= LABEL_PNG_LIMIT_PX:
-        Image.fromarray(label_block(Window(0, 0, height, width))).save(folder / f"{name}.png")
-        return folder / f"{name}.png"
-    path = folder / f"{name}.tif"
-    tifffile.imwrite(
-        path,
-        (label_block(window) for window in blocks(section, pixel_size_um)),
-        shape=(height, width),
-        dtype=np.uint8,
-        tile=(TILE_PX, TILE_PX),
-        compression="zlib",
-        metadata=None,
-        software=False,
-    )
-    return path

@@ -136,8 +136,9 @@ def write_phantom(
 ) -> Path:
     """Write a phantom brain into a new or empty folder, or over another phantom; returns the path of its manifest.
 
-    `on_progress` counts blocks of pixels. Sections that the nuisances lost are gaps in the section numbers. Raises
-    CytoarchError if the folder holds anything else already, or if a section is too large for its format.
+    `on_progress` counts blocks of pixels, of scans and label images. Sections that the nuisances lost are gaps in the
+    section numbers. Raises CytoarchError if the folder holds anything else already, if a section is too large for its
+    format, or all of them for the disk.
     """
     request = PhantomRequest() if request is None else request
     if not is_id(brain_id):
@@ -252,7 +253,7 @@ def _write_images(
 ) -> list[dict[str, object]]:
     """Write the scan and the label image of every section; returns the rows of the manifest."""
     request, pixel_size_um = series.request, series.pixel_size_um
-    total = sum(len(blocks(section, pixel_size_um)) for section in series.sections.values())
+    total = 2 * sum(len(blocks(section, pixel_size_um)) for section in series.sections.values())
     done = itertools.count(1)
 
     def on_block() -> None:
@@ -263,7 +264,8 @@ def _write_images(
     for name, section in series.sections.items():
         scan = folder / "scans" / scan_name(name, request.scans)
         write_scan(scan, section, request.scans, pixel_size_um, on_block)
-        labels = write_labels(folder / "labels", name, section, _labels_of(section, series, strokes), pixel_size_um)
+        shown = _labels_of(section, series, strokes)
+        labels = write_labels(folder / "labels", name, section, shown, pixel_size_um, on_block)
         rows.append(
             {
                 "brain_id": brain_id,
