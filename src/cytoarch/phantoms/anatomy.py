@@ -43,8 +43,8 @@ class Variation(BaseModel):
 
     deformation: float = Field(default=0.05, ge=0, le=0.15, description="Smooth deformation: share of a distance.")
     folding: float = Field(default=0.5, ge=0, le=1, description="Share of the folds that is the brain's own.")
-    area_size: float = Field(default=0.05, ge=0, le=0.1, description="Growth of areas against their neighbours.")
-    border: float = Field(default=0.06, ge=0, le=0.15, description="Wandering of areal borders (radians).")
+    area_size: float = Field(default=0.03, ge=0, le=0.1, description="Growth of areas against their neighbours.")
+    border: float = Field(default=0.05, ge=0, le=0.15, description="Wandering of areal borders (radians).")
     asymmetry: float = Field(default=0.4, ge=0, le=1, description="Share of all variation that the sides do not share.")
     thickness: float = Field(default=0.05, ge=0, le=0.15, description="Thickness of the cortex: share of the mean.")
     profile: float = Field(default=0.04, ge=0, le=0.2, description="Laminar profiles: logarithm of every property.")
@@ -160,13 +160,12 @@ def _hemisphere(shared: int, own: int, varied: Variation, resolution: int) -> He
     thickness = _thickness_mm(reference, draws, varied)
     white, column = white_surface(pial, thickness)
     areal = unit(reference + varied.border * draws.vector(0.8, directions))
-    weights = np.random.default_rng([REFERENCE_SEED, 4]).normal(0, 0.06, AREA_COUNT)
     return Hemisphere(
         radii_mm=np.stack([pial, white], axis=-1),
         column_mm=column,
         reference=np.concatenate([reference, stretch[..., None]], axis=-1),
         areal=areal,
-        area_weights=weights + varied.area_size * draws.normal(AREA_COUNT),
+        area_weights=varied.area_size * np.clip(draws.normal(AREA_COUNT), -2, 2),
     )
 
 
