@@ -247,47 +247,54 @@ def _block(
     section: PhantomSection, look: StainLook, table: CellTable, window: Window, pixel_size_um: float
 ) -> NDArray[np.unsignedinteger]:
     """`render` of one block (h, w, c)."""
-    mounting, staining = section.mounting, section.phantom.staining
-    pixel_mm = pixel_size_um / 1000
+    staining, pixel_mm = section.phantom.staining, pixel_size_um / 1000
+    blurs = touching(section.mounting.blurs, *_disc_mm(window, pixel_mm))
     sigma = BLUR_UM / pixel_size_um
-    middle = ((window.y + window.height / 2) * pixel_mm, (window.x + window.width / 2) * pixel_mm)
-    radius = float(np.hypot(window.height, window.width)) / 2 * pixel_mm
-    blurs = touching(mounting.blurs, middle, radius)
     halo = int(np.ceil(4 * sigma)) if len(blurs) else 0
-    tears, folds = (touching(bands, middle, radius + 2 * halo * pixel_mm) for bands in (mounting.tears, mounting.folds))
-    corner = np.array([window.y - halo, window.x - halo])
-    shape = (window.height + 2 * halo, window.width + 2 * halo)
-    neuropil, intact = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    _neuropil(
-        section.phantom.maps, section.to_brain, tears, folds,
-        np.array(look.neuropil), section_key(section, 13), corner, pixel_mm, neuropil, intact,
-    )  # fmt: skip
-    cells = np.zeros(shape, np.int32)
-    if intact.any():
-        scale = look.body * (1 - mounting.shrinkage)
-        reach_mm = 2 * LARGEST * float(table.radius_um.max()) / 1000 + 2 * pixel_mm
-        reach_mm += float(4 * (folds[:, 4] + folds[:, 5]).max()) if len(folds) else 0.0
-        low, high = corner * pixel_mm - reach_mm, (corner + shape) * pixel_mm + reach_mm
-        drawn = drawn_cells(section, table, (low[0], low[1], high[0], high[1]))
-        _stamp(drawn, look.cell, scale, look.shape, corner, pixel_size_um, cells)
-        if len(folds):
-            doubled = np.empty((len(drawn) * len(folds), drawn.shape[1]))
-            _stamp(
-                doubled[: _double(drawn, folds, doubled)], look.cell, scale, look.shape, corner, pixel_size_um, cells
-            )
+    wide = Window(window.y - halo, window.x - halo, window.height + 2 * halo, window.width + 2 * halo)
+    corner, inner = np.array(wide[:2]), np.array(window[:2])
+    absorbed = _absorbed(section, look, table, wide, pixel_size_um)
     slide_px = np.array(section.phantom.slide_mm) / pixel_mm
+    gain = staining.gain * section.mounting.gain
+    noise = section.phantom.settings.nuisances.noise * look.full / 255
     out = np.empty((window.height, window.width, len(look.cell_colour)), look.dtype)
     for channel, colours in enumerate(zip(look.cell_colour, look.neuropil_colour, strict=True)):
-        gain = staining.gain * mounting.gain
-        light = np.empty(shape, np.float32)
-        look_now = np.array([*colours, gain, staining.offset, staining.gamma, float(look.bright)])
-        _light(cells, neuropil, intact, corner, slide_px, look_now, np.array(staining.gradient), light)
+        light = np.empty((wide.height, wide.width), np.float32)
+        optics = np.array([*colours, gain, staining.offset, staining.gamma, float(look.bright)])
+        _light(*absorbed, corner, slide_px, optics, np.array(staining.gradient), light)
         if halo:
-            soft = ndimage.gaussian_filter(light, sigma, truncate=4.0, mode="nearest")
-            _focus(light, soft, blurs, corner, pixel_mm)
-        levels = np.empty((window.height, window.width), np.uint16)
-        inside = np.ascontiguousarray(light[halo : halo + window.height, halo : halo + window.width])
-        noise = section.phantom.settings.nuisances.noise * look.full / 255
-        _expose(inside, section_key(section, 10 + channel), np.array(window[:2]), look.full, noise, levels)
+            _focus(light, ndimage.gaussian_filter(light, sigma, truncate=4.0), blurs, corner, pixel_mm)
+        light = np.ascontiguousarray(light[halo : halo + window.height, halo : halo + window.width])
+        levels = np.empty(light.shape, np.uint16)
+        _expose(light, section_key(section, 10 + channel), inner, look.full, noise, levels)
         out[..., channel] = levels
     return out
+
+
+def _disc_mm(window: Window, pixel_mm: float) -> tuple[tuple[float, float], float]:
+    """Middle (y, x) and radius on the slide of the disc around a window."""
+    middle = ((window.y + window.height / 2) * pixel_mm, (window.x + window.width / 2) * pixel_mm)
+    return middle, float(np.hypot(window.height, window.width)) / 2 * pixel_mm
+
+
+def _absorbed(
+    section: PhantomSection, look: StainLook, table: CellTable, window: Window, pixel_size_um: float
+) -> tuple[Int32, Float32, Float32]:
+    """Absorbance of cells (fixed point) and of what lies between them, and the share of tissue, each (h, w)."""
+    mounting, pixel_mm, corner = section.mounting, pixel_size_um / 1000, np.array(window[:2])
+    shape = (window.height, window.width)
+    tears, folds = (touching(bands, *_disc_mm(window, pixel_mm)) for bands in (mounting.tears, mounting.folds))
+    cells, neuropil, intact = np.zeros(shape, np.int32), np.empty(shape, np.float32), np.empty(shape, np.float32)
+    shades, key = np.array(look.neuropil), section_key(section, 13)
+    _neuropil(section.phantom.maps, section.to_brain, tears, folds, shades, key, corner, pixel_mm, neuropil, intact)
+    if intact.any():
+        reach_mm = 2 * LARGEST * float(table.radius_um.max()) / 1000 + 2 * pixel_mm
+        if len(folds):
+            reach_mm += float(4 * (folds[:, 4] + folds[:, 5]).max())  # cells beyond the fold are seen in it
+        low, high = corner * pixel_mm - reach_mm, (corner + shape) * pixel_mm + reach_mm
+        drawn = drawn_cells(section, table, (low[0], low[1], high[0], high[1]))
+        doubled = np.empty((len(drawn) * len(folds), drawn.shape[1]))
+        doubled = doubled[: _double(drawn, folds, doubled)]
+        for some in (drawn, doubled):
+            _stamp(some, look.cell, look.body * (1 - mounting.shrinkage), look.shape, corner, pixel_size_um, cells)
+    return cells, neuropil, intact

@@ -49,7 +49,7 @@ def test_the_sizes_of_vertices_sum_to_those_of_triangles() -> None:
 @pytest.mark.parametrize("radius", [0.5, 1.0, 7.0])
 def test_the_mean_curvature_of_a_sphere_is_one_over_its_radius(radius: float) -> None:
     vertices, triangles = icosphere(4)
-    np.testing.assert_allclose(mean_curvature(radius * vertices, triangles), 1 / radius, rtol=0.01)
+    np.testing.assert_allclose(mean_curvature(radius * vertices, triangles), 1 / radius, rtol=0.02)
 
 
 def test_a_sphere_seen_from_inside_is_concave() -> None:
@@ -85,8 +85,8 @@ def test_every_direction_lies_in_the_cell_that_it_is_located_in() -> None:
         assert 0 <= down <= 1
         assert 0 <= right <= 1
         corners = nodes[face, row : row + 2, column : column + 2].reshape(4, 3)
-        widest = np.linalg.norm(corners[0] - corners[3])
-        assert np.linalg.norm(corners - [x, y, z], axis=1).max() < 1.2 * widest
+        widest = max(np.linalg.norm(corners[0] - corners[3]), np.linalg.norm(corners[1] - corners[2]))
+        assert np.linalg.norm(corners - [x, y, z], axis=1).max() < 1.01 * widest
 
 
 def test_looking_up_the_nodes_of_a_cube_map_gives_its_values() -> None:
@@ -103,7 +103,7 @@ def test_a_linear_function_of_the_direction_is_looked_up_again_the_better_the_fi
     for resolution in (12, 24, 48):
         field = (cube_directions(resolution) @ slope)[..., None]
         errors.append(np.abs(look_up(field, directions)[:, 0] - directions @ slope).max())
-    assert errors[2] < 1e-3
+    assert errors[2] < 5e-4 * np.linalg.norm(slope)
     assert errors[1] < errors[0] / 3
     assert errors[2] < errors[1] / 3
 
