@@ -91,7 +91,11 @@ def peak_memory() -> list[str]:
         tracemalloc.stop()
         height, width = section.size_px(pixel_um)
         rows.append(f"| {height:,} x {width:,} | {pixel_um:g} | {peak / 1e6:.1f} |")
-    return rows
+    return [
+        *rows,
+        "",
+        "A tile of larger pixels shows more cells, which are held as a list; the section's size does not matter.",
+    ]
 
 
 def legibility() -> list[str]:

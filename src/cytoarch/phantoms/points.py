@@ -1,6 +1,6 @@
 """Points along the middle of the cortex of a section, with their truth: where patches are centred."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ class MidlinePoints:
     slide_mm: Float64
     """(n, 2) y, x on the slide."""
     line: NDArray[np.int64]
-    """(n,) which line of the section a point lies on."""
+    """(n,) which line of the section a point lies on; a tear ends a line."""
     truth: Truth
     """The truth of every point, arrays (n,)."""
 
@@ -37,20 +37,27 @@ def midline_points(section: PhantomSection, spacing_mm: float = 1.0) -> MidlineP
     average a length of l mm holds l / spacing points.
     """
     height, width = section.size_px(GRID_UM)
-    whole = truth(section, Window(0, 0, height, width), GRID_UM)
+    # traced on the section as it was before it tore: a contour would follow the edges of tears
+    whole = truth(_untorn(section), Window(0, 0, height, width), GRID_UM)
     field = np.where(whole.tissue == GREY, whole.depth, whole.tissue > 0).astype(np.float64)
     step_mm = spacing_mm * (1 - section.mounting.shrinkage)
-    places: list[Float64] = []
-    lines: list[NDArray[np.int64]] = []
+    places = [np.empty((0, 2))]
+    lines = [np.empty(0, np.int64)]
     for number, contour in enumerate(measure.find_contours(field, MID_DEPTH)):
         line = (contour + 0.5) * GRID_UM / 1000
         along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
         targets = np.arange(step_mm / 2, along[-1], step_mm)
         places.append(np.stack([np.interp(targets, along, line[:, axis]) for axis in (0, 1)], axis=1))
         lines.append(np.full(len(targets), number))
-    points = np.concatenate([np.empty((0, 2)), *places])
-    numbers = np.concatenate([np.empty(0, np.int64), *lines])
+    points, numbers = np.concatenate(places), np.concatenate(lines)
     found = truth_at(section, points)
-    # contours also follow the edges of tears; in the cortex they are where depth really is near the middle
-    kept = (found.tissue == GREY) & (found.damage != TEAR) & (np.abs(found.depth - MID_DEPTH) < 0.25)
-    return MidlinePoints(points[kept], numbers[kept], found[kept])
+    kept = np.flatnonzero((found.tissue == GREY) & (found.damage != TEAR))
+    # what lies between two points that follow each other on a line is whole
+    breaks = (np.diff(kept) > 1) | (np.diff(numbers[kept]) > 0)
+    pieces = np.cumsum(np.concatenate([np.zeros(min(1, len(kept)), np.int64), breaks]))
+    return MidlinePoints(points[kept], pieces, found[kept])
+
+
+def _untorn(section: PhantomSection) -> PhantomSection:
+    mounting = section.mounting
+    return replace(section, mounting=replace(mounting, tears=mounting.tears[:0]))

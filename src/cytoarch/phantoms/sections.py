@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from cytoarch.errors import CytoarchError
 from cytoarch.phantoms.anatomy import CENTRE_MM, PhantomBrain, Variation, draw_brain
 from cytoarch.phantoms.cortex import maps_of
 from cytoarch.phantoms.kernels import Maps
@@ -118,7 +119,12 @@ def section_count(phantom: Phantom) -> int:
 
 
 def cut(phantom: Phantom, number: int) -> PhantomSection:
-    """The section of this number, from 0 at the posterior pole; sections are cut coronally, but for the tilt."""
+    """The section of this number, from 0 at the posterior pole; sections are cut coronally, but for the tilt.
+
+    Raises CytoarchError for a number that the brain does not have.
+    """
+    if not 0 <= number < section_count(phantom):
+        raise CytoarchError(f"section {number} was asked for, the brain has 0 to {section_count(phantom) - 1}")
     mounting = draw_mounting(phantom.settings.seed, number, phantom.settings.nuisances, phantom.slide_mm)
     place = phantom.extent_mm[0] + (number + 0.5) * phantom.settings.thickness_um / 1000
     pitch, yaw = np.deg2rad(phantom.staining.tilt_deg)

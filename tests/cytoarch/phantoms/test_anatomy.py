@@ -2,7 +2,7 @@ import hashlib
 import subprocess
 import sys
 
-import networkx
+import networkx as nx
 import numpy as np
 import pytest
 from scipy.sparse.csgraph import connected_components
@@ -167,13 +167,13 @@ def test_the_graph_of_neighbours_is_symmetric_connected_and_that_of_the_edges_of
     np.testing.assert_array_equal(touching, touching.T)
     assert not touching.diagonal().any()
     assert connected_components(touching, directed=False)[0] == 1
-    graph = networkx.Graph()
+    graph = nx.Graph()
     graph.add_nodes_from(range(AREA_COUNT))
     for surface in middle:
         for a, b, c in surface.area[surface.triangles].tolist():
             graph.add_edges_from((m - 1, n - 1) for m, n in ((a, b), (b, c), (c, a)) if m != n)
-    np.testing.assert_array_equal(networkx.to_numpy_array(graph, nodelist=range(AREA_COUNT)) > 0, touching)
-    assert networkx.is_connected(graph)
+    np.testing.assert_array_equal(nx.to_numpy_array(graph, nodelist=range(AREA_COUNT)) > 0, touching)
+    assert nx.is_connected(graph)
 
 
 def test_individuals_keep_most_neighbours_of_the_reference() -> None:

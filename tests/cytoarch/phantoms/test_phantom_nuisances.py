@@ -1,4 +1,5 @@
 from dataclasses import fields, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -80,15 +81,14 @@ def test_without_nuisances_a_section_lies_on_its_slide_as_it_was_in_the_brain() 
 
 @pytest.mark.parametrize("knob", ["tears", "folds", "defocus"])
 def test_a_larger_mean_keeps_the_first_bands_and_adds_others(knob: str) -> None:
-    counts = []
-    for mean in (0.3, 1.0, 2.5, 5.0):
-        bands = [drawn(STRONG.but(**{knob: mean}), section=section)[next(iter(field_of(knob)))] for section in range(80)]
-        counts.append([len(one) for one in bands])
-        if len(counts) > 1:
-            assert all(np.array_equal(one, more[: len(one)]) for one, more in zip(before, bands, strict=True))
-        before = bands
-        assert np.mean(counts[-1]) == pytest.approx(mean, abs=4 * np.sqrt(mean / 80))
-    assert sum(counts[-1]) > sum(counts[0])
+    (name,) = field_of(knob)
+    means = (0.3, 1.0, 2.5, 5.0)
+    bands = [[drawn(STRONG.but(**{knob: mean}), section=section)[name] for section in range(80)] for mean in means]
+    for mean, found in zip(means, bands, strict=True):
+        assert np.mean([len(one) for one in found]) == pytest.approx(mean, abs=4 * np.sqrt(mean / 80))
+    for fewer, more in pairwise(bands):
+        assert all(np.array_equal(one, other[: len(one)]) for one, other in zip(fewer, more, strict=True))
+        assert sum(map(len, more)) > sum(map(len, fewer))
 
 
 @pytest.mark.parametrize("knob", ["mirrored", "missing"])
@@ -114,6 +114,11 @@ def test_brains_and_sections_have_nuisances_of_their_own() -> None:
 # -- what they do to a section -----------------------------------------------------------------------------------------
 
 PIXEL_UM = 40.0
+BAND = np.array([[11.0, 7.5, 0.3, 3.0, 0.25, 0.05, 0.4]])
+"""Through the middle of one hemisphere."""
+BANDS = {"tears": TEAR, "folds": FOLD, "defocus": OUT_OF_FOCUS}
+IN_TRANSFORM = ("tilt", "rotation", "translation", "shrinkage", "mirrored")
+IN_PIXELS = ("gain", "offset", "gamma", "gradient", "section_gain", "noise", *BANDS)
 
 
 @pytest.fixture(scope="module")
@@ -121,25 +126,85 @@ def plain() -> PhantomSection:
     return cut(make_phantom(PhantomSettings(seed=3, resolution=48, nuisances=Nuisances.none())), 500)
 
 
-def spoiled(plain: PhantomSection, knob: str, mounting: SectionMounting | None = None) -> PhantomSection:
+def spoiled(plain: PhantomSection, knob: str) -> PhantomSection:
     """The same section of the same brain with one nuisance on, on a slide of the same size."""
-    nuisances = Nuisances.none().but(**{knob: getattr(STRONG, knob)})
+    if knob in BANDS:
+        return replace(plain, mounting=replace(plain.mounting, **{OF_SECTION[knob]: BAND}))
+    nuisances = Nuisances.none().but(**{knob: 1.0 if knob == "mirrored" else getattr(STRONG, knob)})
     settings = plain.phantom.settings.model_copy(update={"nuisances": nuisances})
-    phantom = replace(plain.phantom, settings=settings, staining=draw_staining(3, nuisances))
-    for number in range(plain.number, plain.number + 40):
-        section = cut(phantom, number)
-        if knob not in OF_SECTION or np.size(getattr(section.mounting, OF_SECTION[knob])):
-            break
-    return section if knob not in ("tears", "folds", "defocus", "mirrored") else _with_band(plain, phantom, knob)
+    return cut(replace(plain.phantom, settings=settings, staining=draw_staining(3, nuisances)), plain.number)
 
 
-def _with_band(plain: PhantomSection, phantom: object, knob: str) -> PhantomSection:
-    """The plain section with a wide band through the middle of one hemisphere, or mirrored."""
-    if knob == "mirrored":
-        section = cut(phantom, plain.number)  # type: ignore[arg-type]
-        if section.mounting.mirrored:
-            return section
-        always = phantom.settings.model_copy(update={"nuisances": Nuisances.none().but(mirrored=1)})  # type: ignore[attr-defined]
-        return cut(replace(phantom, settings=always), plain.number)  # type: ignore[type-var]
-    band = np.array([[11.0, 7.5, 0.3, 3.0, 0.25, 0.05, 0.4]])
-    return replace(plain, mounting=replace(plain.mounting, **{OF_SECTION[knob]: band}))
+def whole(section: PhantomSection) -> Window:
+    return Window(0, 0, *section.size_px(PIXEL_UM))
+
+
+@pytest.mark.parametrize("knob", IN_TRANSFORM)
+def test_cutting_and_mounting_change_the_transform_and_the_pixels(plain: PhantomSection, knob: str) -> None:
+    section = spoiled(plain, knob)
+    assert np.abs(section.to_brain - plain.to_brain).max() > 0.05
+    pixels, before = (render(one, whole(plain), PIXEL_UM).astype(float) for one in (section, plain))
+    assert np.abs(pixels - before).mean() > 1
+
+
+@pytest.mark.parametrize("knob", IN_PIXELS)
+def test_staining_light_damage_and_focus_change_the_pixels_and_not_the_transform(
+    plain: PhantomSection, knob: str
+) -> None:
+    section = spoiled(plain, knob)
+    np.testing.assert_array_equal(section.to_brain, plain.to_brain)
+    pixels, before = (render(one, Window(1000, 400, 240, 500), 10.0).astype(float) for one in (section, plain))
+    assert (pixels != before).mean() > (0.01 if knob in BANDS else 0.5)
+
+
+@pytest.mark.parametrize("knob", [*BANDS, "gain", "offset", "gamma", "gradient", "section_gain", "noise"])
+def test_what_changes_only_pixels_leaves_the_truth_but_for_damage(plain: PhantomSection, knob: str) -> None:
+    before, now = truth(plain, whole(plain), PIXEL_UM), truth(spoiled(plain, knob), whole(plain), PIXEL_UM)
+    assert set(np.unique(now.damage).tolist()) == {INTACT, *([BANDS[knob]] if knob in BANDS else [])}
+    kept = now.damage != TEAR
+    for name in ("tissue", "hemisphere", "layer", "area", "depth", "position_mm"):
+        np.testing.assert_array_equal(getattr(now, name)[kept], getattr(before, name)[kept])
+
+
+@pytest.mark.parametrize("knob", BANDS)
+def test_damage_is_a_band_of_its_length_and_width(plain: PhantomSection, knob: str) -> None:
+    grid = np.stack(np.meshgrid(np.arange(7, 15, 0.01), np.arange(3, 12, 0.01), indexing="ij"), axis=-1)
+    marked = damage_at(spoiled(plain, knob).mounting, grid) == BANDS[knob]
+    # a band tapers as a parabola: two thirds of its length times its width; a fold covers the side it fell on, and
+    # half of the light is lost within half of a band out of focus
+    size = BAND[0, 3] * 2 * BAND[0, 4] * 4 / 3 * {"tears": 1, "folds": 0.5, "defocus": 0.5}[knob]
+    assert marked.sum() * 0.01**2 == pytest.approx(size, rel=0.03)
+    far = np.hypot(grid[..., 0] - 11.0, grid[..., 1] - 7.5) > 3.2
+    assert not marked[far].any()
+
+
+def test_only_the_camera_makes_noise(plain: PhantomSection) -> None:
+    bare = Window(0, 0, 20, 300)
+    assert np.ptp(render(plain, bare, PIXEL_UM)) == 0
+    noisy = render(spoiled(plain, "noise"), bare, PIXEL_UM).astype(float)
+    assert noisy.mean() == pytest.approx(float(render(plain, bare, PIXEL_UM)[0, 0]), abs=1)
+    assert noisy.std() == pytest.approx(STRONG.noise, rel=0.1)
+
+
+def test_tears_show_the_slide_and_folds_are_darker(plain: PhantomSection) -> None:
+    for knob in ("tears", "folds"):
+        section = spoiled(plain, knob)
+        window = Window(0, 0, *section.size_px(20.0))
+        pixels, plain_pixels = render(section, window, 20.0).astype(float), render(plain, window, 20.0).astype(float)
+        here = (truth(section, window, 20.0).damage == BANDS[knob]) & (truth(plain, window, 20.0).tissue > 0)
+        assert here.sum() > 100
+        if knob == "tears":
+            assert np.ptp(pixels[here]) == 0
+            assert pixels[here].min() == plain_pixels[0, 0]
+        else:
+            assert (pixels[here] <= plain_pixels[here]).all()
+            assert pixels[here].mean() < plain_pixels[here].mean() - 10
+
+
+def test_a_section_out_of_focus_is_smoother_and_as_bright(plain: PhantomSection) -> None:
+    window = Window(1300, 750, 200, 200)
+    sharp, soft = (render(one, window, 8.0).astype(float) for one in (plain, spoiled(plain, "defocus")))
+    here = truth(spoiled(plain, "defocus"), window, 8.0).damage == OUT_OF_FOCUS
+    assert here.sum() > 1000
+    assert soft[here].std() < 0.9 * sharp[here].std()
+    assert soft[here].mean() == pytest.approx(sharp[here].mean(), abs=2)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -33,7 +35,7 @@ def test_an_icosphere_is_a_closed_sphere_wound_outwards(subdivisions: int) -> No
 def test_the_size_of_an_icosphere_tends_to_that_of_the_sphere() -> None:
     short = [4 * np.pi - triangle_areas(*icosphere(level)).sum() for level in range(6)]
     assert all(gap > 0 for gap in short)
-    assert all(3.5 < coarse / fine < 4.5 for coarse, fine in zip(short[1:], short[2:], strict=False))
+    assert all(3.5 < coarse / fine < 4.5 for coarse, fine in pairwise(short[1:]))
     assert short[-1] < 1e-3 * 4 * np.pi
 
 
