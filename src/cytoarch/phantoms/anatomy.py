@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from cytoarch.phantoms.compiling import keep_kernels
 from cytoarch.phantoms.profiles import LaminarProfile, area_profiles
 from cytoarch.phantoms.sphere import Float64, Waves, cube_directions, unit
 from cytoarch.phantoms.white_surface import white_surface
@@ -116,6 +117,7 @@ def draw_brain(seed: int | None, variation: Variation | None = None, resolution:
 
     `resolution` is the number of nodes along an edge of the cube maps: 120 puts a node every 0.13 mm of the cortex.
     """
+    keep_kernels()
     varied = Variation() if variation is None else variation
     if seed is None:
         varied = Variation(**dict.fromkeys(Variation.model_fields, 0.0))

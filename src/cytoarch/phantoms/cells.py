@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.phantoms.anatomy import REFERENCE_SEED, PhantomBrain
+from cytoarch.phantoms.compiling import kernel
 from cytoarch.phantoms.kernels import (
     BACKGROUND,
     GREY,
@@ -24,7 +25,7 @@ from cytoarch.phantoms.kernels import (
     tissue_at,
 )
 from cytoarch.phantoms.sections import PhantomSection
-from cytoarch.phantoms.sphere import Float64, kernel
+from cytoarch.phantoms.sphere import Float64
 
 WHITE_CELLS = (45e3, 2.7, 1.0, 0.0)
 NUCLEUS_CELLS = (85e3, 5.0, 1.2, 0.2)

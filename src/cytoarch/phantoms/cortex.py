@@ -7,8 +7,9 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from cytoarch.phantoms.anatomy import CENTRE_MM, HEMISPHERES, SEMI_AXES_MM, PhantomBrain, area_seeds
+from cytoarch.phantoms.compiling import kernel
 from cytoarch.phantoms.kernels import Maps, area_at
-from cytoarch.phantoms.sphere import Float64, Int64, cube_directions, icosphere, kernel, look_up, unit
+from cytoarch.phantoms.sphere import Float64, Int64, cube_directions, icosphere, look_up, unit
 from cytoarch.phantoms.surfaces import Surface, UInt8, mean_curvature, neighbour_mean, vertex_areas
 
 SURFACE_DEPTHS = {"pial": 0.0, "mid": 0.5, "white": 1.0}

@@ -3,8 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoarch.phantoms.compiling import kernel
 from cytoarch.phantoms.nuisances import SectionMounting
-from cytoarch.phantoms.sphere import Float64, kernel
+from cytoarch.phantoms.sphere import Float64
 
 UInt8 = NDArray[np.uint8]
 

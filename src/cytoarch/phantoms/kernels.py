@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.phantoms.anatomy import CENTRE_MM, NUCLEUS_AXES_MM, NUCLEUS_WITHIN
-from cytoarch.phantoms.sphere import Float64, blend, kernel, locate
+from cytoarch.phantoms.compiling import kernel
+from cytoarch.phantoms.sphere import Float64, blend, locate
 
 UInt8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]

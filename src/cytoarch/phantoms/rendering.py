@@ -15,10 +15,11 @@ from cytoarch.phantoms.cells import (
     scramble,
     section_key,
 )
+from cytoarch.phantoms.compiling import keep_kernels, kernel
 from cytoarch.phantoms.damage import across, blurred, mirrored, torn, touching
 from cytoarch.phantoms.kernels import NUCLEUS, WHITE, Maps, outside, tissue_at
 from cytoarch.phantoms.sections import PhantomSection, Stain, Window
-from cytoarch.phantoms.sphere import Float64, kernel
+from cytoarch.phantoms.sphere import Float64
 from cytoarch.tiling import partition
 
 Float32 = NDArray[np.float32]
@@ -234,6 +235,7 @@ def render(section: PhantomSection, window: Window, pixel_size_um: float) -> NDA
 
     A window may reach past the slide, which is bare there. Memory beyond the result is that of one block of 1024 px.
     """
+    keep_kernels()
     look = LOOKS[section.phantom.settings.stain]
     table = cell_table(section.phantom.brain)
     out = np.empty((window.height, window.width, len(look.cell_colour)), look.dtype)

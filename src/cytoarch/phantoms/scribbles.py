@@ -12,8 +12,8 @@ from scipy.spatial import cKDTree
 from skimage.morphology import skeletonize
 
 from cytoarch.phantoms.anatomy import REFERENCE_SEED
+from cytoarch.phantoms.compiling import kernel
 from cytoarch.phantoms.sections import PhantomSection, Window
-from cytoarch.phantoms.sphere import kernel
 from cytoarch.phantoms.truth import truth
 
 Float64 = NDArray[np.float64]

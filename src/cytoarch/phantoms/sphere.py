@@ -4,26 +4,15 @@ The cortex of a phantom hemisphere is star-shaped: every ray from its centre mee
 surface once. All anatomy is therefore a map over directions, small enough to keep and quick to look up per pixel.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from cytoarch.phantoms.compiling import kernel
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
 FACES = 6
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def kernel(function: Function) -> Function:
-    """The function compiled by numba when it is first called, free of the GIL, and kept for the next process.
-
-    Without fast-math, so that the same arithmetic gives the same bits in every window.
-    """
-    return cast("Function", njit(nogil=True, cache=True, error_model="numpy")(function))
 
 
 def unit(vectors: Float64) -> Float64:

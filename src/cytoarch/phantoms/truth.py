@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.phantoms.anatomy import AREA_COUNT
+from cytoarch.phantoms.compiling import keep_kernels
 from cytoarch.phantoms.cortex import densities_per_mm3
 from cytoarch.phantoms.damage import TEAR, damage_at
 from cytoarch.phantoms.kernels import NUCLEUS, WHITE, describe
@@ -59,6 +60,7 @@ class Truth:
 
 def truth_at(section: PhantomSection, slide_mm: NDArray[np.float64]) -> Truth:
     """The truth of positions (..., 2) on the slide, (y, x) mm."""
+    keep_kernels()
     shape = slide_mm.shape[:-1]
     points = section.brain_mm(slide_mm).reshape(-1, 3)
     labels, values = np.empty((len(points), 4), np.uint8), np.empty((len(points), 8), np.float32)

@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoarch.phantoms.sphere import FACES, Float64, cube_directions, kernel, unit
+from cytoarch.phantoms.compiling import kernel
+from cytoarch.phantoms.sphere import FACES, Float64, cube_directions, unit
 
 BLOCK = 10
 """Rays are traced in square blocks of about this many, which share their list of near points."""
