@@ -138,7 +138,7 @@ def application(console: Console) -> App:
         """
         with _bars(console) as listener:
             path = write_phantom(folder, brain, request, lambda done, total: listener("phantom", done, total))
-            drawn = draw_pictures(folder) if pictures else ()
+            drawn = draw_pictures(folder, lambda done, total: listener("pictures", done, total)) if pictures else ()
         print(f"manifest  {path}")
         print(f"truth     {folder / 'truth'}")
         for picture in drawn:

@@ -125,7 +125,7 @@ def draw_brain(seed: int | None, variation: Variation | None = None, resolution:
     shared = rng.integers(2**32)
     sides = tuple(_hemisphere(int(shared), int(own), varied, resolution) for own in rng.integers(2**32, size=2))
     profiles = tuple(
-        profile.varied(varied.profile * rng.normal(size=18)) if varied.profile else profile
+        profile.varied(varied.profile * rng.normal(size=18)).with_moments(profile.moments)
         for profile in reference_profiles()
     )
     return PhantomBrain(seed, resolution, (sides[0], sides[1]), profiles)

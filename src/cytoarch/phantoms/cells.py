@@ -37,6 +37,8 @@ LARGEST = float(np.exp(SIZE_SPREAD * np.sqrt(6)))
 CELL_FIELDS = 10
 _SQUARES = 16
 """Squares are skipped in blocks of this many where no tissue can be."""
+_CHUNK = 1 << 18
+"""Squares looked at before what they hold is put aside."""
 
 
 class CellTable(NamedTuple):
@@ -208,13 +210,17 @@ def drawn_cells(section: PhantomSection, table: CellTable, slide_box_mm: tuple[f
     pitch_mm = float(1 / np.sqrt(table.density_per_mm3.max() * thickness_mm))
     low = np.floor(corners.min(axis=0) / pitch_mm).astype(np.int64)
     high = np.ceil(corners.max(axis=0) / pitch_mm).astype(np.int64)
-    box = np.array([low[0], high[0], low[1], high[1]])
-    out = np.empty((int((high - low).prod()), CELL_FIELDS))
-    count = _cells(
-        section.phantom.maps, table, section_key(section, 9), section.origin_mm, section.axes, to_slide(section),
-        thickness_mm, pitch_mm, box, out,
-    )  # fmt: skip
-    return out[:count]
+    rows = max(_SQUARES, int(_CHUNK // max(1, high[1] - low[1])) // _SQUARES * _SQUARES)
+    chunks = [np.empty((0, CELL_FIELDS))]
+    for top in range(int(low[0]), int(high[0]), rows):
+        box = np.array([top, min(top + rows, high[0]), low[1], high[1]])
+        out = np.empty((int((box[1] - box[0]) * (box[3] - box[2])), CELL_FIELDS))
+        count = _cells(
+            section.phantom.maps, table, section_key(section, 9), section.origin_mm, section.axes, to_slide(section),
+            thickness_mm, pitch_mm, box, out,
+        )  # fmt: skip
+        chunks.append(out[:count].copy())
+    return np.concatenate(chunks)
 
 
 def cells_in(section: PhantomSection, slide_box_mm: tuple[float, float, float, float]) -> Cells:

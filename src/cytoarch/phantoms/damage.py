@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.phantoms.compiling import kernel
-from cytoarch.phantoms.nuisances import SectionMounting
+from cytoarch.phantoms.sections import Damage
 from cytoarch.phantoms.sphere import Float64
 
 UInt8 = NDArray[np.uint8]
@@ -77,17 +77,14 @@ def touching(bands: Float64, middle_mm: tuple[float, float], radius_mm: float) -
     return bands[(along < radius_mm + bands[:, 3]) & (aside < radius_mm + bands[:, 4] + bands[:, 5])]
 
 
-def damage_at(mounting: SectionMounting, slide_mm: Float64) -> UInt8:
+def damage_at(damage: Damage, slide_mm: Float64) -> UInt8:
     """The damage (...) at positions (..., 2) on the slide: 0 intact, 1 tear, 2 fold, 3 out of focus."""
     places = np.ascontiguousarray(slide_mm.reshape(-1, 2))
     out = np.zeros(len(places), np.uint8)
     if len(places):
         low, high = places.min(axis=0), places.max(axis=0)
         middle, radius = (low + high) / 2, float(np.hypot(*(high - low))) / 2
-        near = [
-            touching(bands, (middle[0], middle[1]), radius)
-            for bands in (mounting.tears, mounting.folds, mounting.blurs)
-        ]
+        near = [touching(bands, (middle[0], middle[1]), radius) for bands in damage]
         if any(map(len, near)):
             _damage(near[0], near[1], near[2], places, out)
     return out.reshape(slide_mm.shape[:-1])

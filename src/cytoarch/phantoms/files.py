@@ -64,8 +64,8 @@ def write_scan(
         _write_png(path, rendered, shape, dtype, pixel_size_um)
         return
     # metadata=None: a plain TIFF without tifffile's own description
-    extras = _ome(path.name, pixel_size_um, bool(colours)) if scans == "ome-tiff" else {"metadata": None}
-    _write_tiff(path, rendered, shape, dtype, resolution=(1e4 / pixel_size_um,) * 2, **extras)
+    extras = _ome(path.name, section, pixel_size_um, bool(colours)) if scans == "ome-tiff" else {"metadata": None}
+    _write_tiff(path, rendered, shape, dtype, pixel_size_um, **extras)
 
 
 def write_labels(
@@ -89,7 +89,7 @@ def write_labels(
         _write_png(path, labelled(), (height, width), np.dtype(np.uint8), pixel_size_um)
     else:
         path = folder / f"{name}.tif"
-        _write_tiff(path, labelled(), (height, width), np.dtype(np.uint8), metadata=None)
+        _write_tiff(path, labelled(), (height, width), np.dtype(np.uint8), pixel_size_um, metadata=None)
     return path
 
 
@@ -103,7 +103,9 @@ def _write_png(
     Image.fromarray(whole).save(path, dpi=(per_inch, per_inch))
 
 
-def _write_tiff(path: Path, tiles: Iterator[Pixels], shape: tuple[int, ...], dtype: np.dtype[Any], **more: Any) -> None:
+def _write_tiff(
+    path: Path, tiles: Iterator[Pixels], shape: tuple[int, ...], dtype: np.dtype[Any], pixel_size_um: float, **more: Any
+) -> None:
     tifffile.imwrite(
         path,
         tiles,
@@ -113,6 +115,7 @@ def _write_tiff(path: Path, tiles: Iterator[Pixels], shape: tuple[int, ...], dty
         photometric="rgb" if len(shape) == 3 else "minisblack",
         compression="zlib",
         bigtiff=int(np.prod(shape, dtype=np.int64)) * dtype.itemsize > BIGTIFF_BYTES,
+        resolution=(1e4 / pixel_size_um, 1e4 / pixel_size_um),
         resolutionunit="CENTIMETER",
         software=False,
         **more,
@@ -124,14 +127,15 @@ def scan_name(name: str, scans: ScanFormat) -> str:
     return f"{name}.{ {'tiff': 'tif', 'ome-tiff': 'ome.tif', 'png': 'png'}[scans] }"
 
 
-def _ome(name: str, pixel_size_um: float, coloured: bool) -> dict[str, Any]:
-    """What makes a TIFF an OME-TIFF; the identifier follows from the name, so that files stay the same."""
+def _ome(name: str, section: PhantomSection, pixel_size_um: float, coloured: bool) -> dict[str, Any]:
+    """What makes a TIFF an OME-TIFF; the identifier follows from what is written, so that files stay the same."""
+    identity = f"{section.phantom.settings.model_dump_json()} {section.number} {pixel_size_um}"
     return {
         "ome": True,
         "metadata": {
             "axes": "YXS" if coloured else "YX",
             "Name": name,
-            "UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, f"phantom:{name}")),
+            "UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, identity)),
             "PhysicalSizeX": pixel_size_um,
             "PhysicalSizeXUnit": "µm",
             "PhysicalSizeY": pixel_size_um,

@@ -39,8 +39,8 @@ def sample_patches(phantom: Phantom, per_area: int, sections: int, pixel_size_um
 
     Patches are squares of 1.6 mm; only their cortex is looked at. The phantom's stain must have one channel.
     """
-    rng = np.random.default_rng(phantom.settings.seed)
-    step = section_count(phantom) // sections
+    rng = np.random.default_rng(0 if phantom.settings.seed is None else phantom.settings.seed + 1)
+    step = max(1, section_count(phantom) // sections)
     places: list[tuple[PhantomSection, Float64, int]] = []
     for number in range(step // 2, section_count(phantom), step):
         section = cut(phantom, number)

@@ -27,6 +27,8 @@ TAPER = np.array([0.0, 0.3, 0.8, 0.0, 0.9, 0.4])
 
 SPREAD = {"thickness": 0.18, "density": 0.15, "radius": 0.065}
 """Standard deviation between areas of the logarithm of each property of a layer."""
+SHAPE_SPREAD = 0.2
+"""The same of what makes a cell body other than round."""
 SHARED = 0.45
 """Share of that variance that varies smoothly over the cortex, so that neighbours are alike."""
 SMOOTHNESS = 2.2
@@ -94,5 +96,12 @@ def area_profiles(seeds: Float64, rng: np.random.Generator) -> tuple[LaminarProf
     smooth = np.stack([Waves(SMOOTHNESS, rng).value(seeds) for _ in spread], axis=1)
     own = rng.normal(size=(len(seeds), len(spread)))
     changes = spread * (np.sqrt(SHARED) * smooth + np.sqrt(1 - SHARED) * np.clip(own, -2, 2))
-    moments = ISOCORTEX.moments
-    return tuple(ISOCORTEX.varied(change).with_moments(moments) for change in changes)
+    shapes = np.exp(SHAPE_SPREAD * rng.normal(size=(len(seeds), len(LAYERS))))
+    return tuple(
+        replace(
+            ISOCORTEX.varied(change).with_moments(ISOCORTEX.moments),
+            elongation=1 + (ELONGATION - 1) * shape,
+            taper=np.minimum(TAPER * shape, 1.0),
+        )
+        for change, shape in zip(changes, shapes, strict=True)
+    )

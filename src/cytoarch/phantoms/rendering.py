@@ -18,7 +18,7 @@ from cytoarch.phantoms.cells import (
 from cytoarch.phantoms.compiling import keep_kernels, kernel
 from cytoarch.phantoms.damage import across, blurred, mirrored, torn, touching
 from cytoarch.phantoms.kernels import NUCLEUS, WHITE, Maps, outside, tissue_at
-from cytoarch.phantoms.sections import PhantomSection, Stain, Window
+from cytoarch.phantoms.sections import PhantomSection, Stain, Window, check_pixel_size
 from cytoarch.phantoms.sphere import Float64
 from cytoarch.tiling import partition
 
@@ -29,6 +29,8 @@ BLUR_UM = 7.0
 """Standard deviation of the blur in the middle of a band out of focus."""
 GRAIN, GRAIN_MM = 0.45, 0.006
 """Unevenness of what lies between cells: share of its absorbance, and how coarse it is."""
+SMALL_PX = 0.6
+"""Cells of a smaller radius are spread over the four nearest pixels."""
 _BLOCK_PX = 1024
 _ONE = 1 << 20
 """Absorbance is summed over cells in fixed point, so that their order does not matter to a single bit."""
@@ -83,6 +85,7 @@ def _neuropil(
     maps: Maps,
     to_brain: Float64,
     tears: Float64,
+    all_tears: Float64,
     folds: Float64,
     shades: Float64,
     key: np.uint64,
@@ -111,6 +114,8 @@ def _neuropil(
                         if not 0.0 < distance < half:
                             continue
                         y, x = mirrored(folds[sheet - 1], y, x, distance)
+                        if torn(all_tears, y, x):
+                            continue
                     bx, by, bz = xy * y + xx * x + x0, yy * y + yx * x + y0, zy * y + zx * x + z0
                     if outside(maps, bx, by, bz, pixel_mm):
                         continue
@@ -140,7 +145,7 @@ def _stamp(
         radius = cells[index, 2] * scale / pixel_um
         # cells differ a little in how dark they are; the last digits of the position serve as the draw
         dark = opacity * (0.85 + 0.3 * (cells[index, 0] * 1e5 % 1.0))
-        if radius < 0.8:
+        if radius < SMALL_PX:
             # smaller than a pixel: the covered share goes to the four nearest pixels
             y, x = y - 0.5, x - 0.5
             top, left = int(np.floor(y)), int(np.floor(x))
@@ -148,9 +153,10 @@ def _stamp(
             for row in (0, 1):
                 for column in (0, 1):
                     if 0 <= top + row < height and 0 <= left + column < width:
-                        covered = share * (down if row else 1 - down) * (right if column else 1 - right)
-                        out[top + row, left + column] += int(-np.log(1.0 - min(covered * dark, 0.98)) * _ONE + 0.5)
+                        covered = min(share * (down if row else 1 - down) * (right if column else 1 - right), 1.0)
+                        out[top + row, left + column] += int(-np.log(1.0 - covered * dark) * _ONE + 0.5)
             continue
+        soft = 1.0 / (1.0 + 1.0 / (12.0 * radius * radius))  # a disc with a soft edge is larger by this
         stretch = np.sqrt(1.0 + (cells[index, 5] - 1.0) * shape)
         along, aside = radius * stretch, radius / stretch
         ty, tx, taper = cells[index, 3], cells[index, 4], 0.45 * cells[index, 6] * shape
@@ -163,14 +169,16 @@ def _stamp(
                 b *= 1.0 + taper * a
                 covered = 0.5 + (1.0 - np.sqrt(a * a + b * b)) * radius
                 if covered > 0.0:
-                    out[row, column] += int(-np.log(1.0 - min(covered, 1.0) * dark) * _ONE + 0.5)
+                    out[row, column] += int(-np.log(1.0 - min(covered, 1.0) * soft * dark) * _ONE + 0.5)
 
 
 @kernel
-def _double(cells: Float64, folds: Float64, out: Float64) -> int:
+def _double(cells: Float64, folds: Float64, tears: Float64, out: Float64) -> int:
     """The cells (m, 10) that a fold shows a second time, at their mirrored places; returns how many there are."""
     count = 0
     for index in range(cells.shape[0]):
+        if torn(tears, cells[index, 0], cells[index, 1]):
+            continue
         for fold in range(folds.shape[0]):
             distance, _ = across(folds[fold], cells[index, 0], cells[index, 1])
             y, x = mirrored(folds[fold], cells[index, 0], cells[index, 1], distance)
@@ -178,6 +186,11 @@ def _double(cells: Float64, folds: Float64, out: Float64) -> int:
             if 0.0 < back < half:
                 out[count] = cells[index]
                 out[count, 0], out[count, 1] = y, x
+                # mirrored across the middle line, whose direction is (sine, cosine) in (y, x)
+                sine, cosine = np.sin(folds[fold, 2]), np.cos(folds[fold, 2])
+                along = cells[index, 3] * sine + cells[index, 4] * cosine
+                out[count, 3] = 2.0 * along * sine - cells[index, 3]
+                out[count, 4] = 2.0 * along * cosine - cells[index, 4]
                 count += 1
     return count
 
@@ -188,7 +201,8 @@ def _light(
     neuropil: Float32,
     intact: Float32,
     corner: NDArray[np.int64],
-    slide_px: Float64,
+    middle_px: Float64,
+    half_px: Float64,
     look: Float64,
     gradient: Float64,
     out: Float32,
@@ -196,9 +210,9 @@ def _light(
     """The light (h, w) of one channel, 0 to 1; `look` holds cell and neuropil colour, gain, offset, gamma, bright."""
     cell_colour, neuropil_colour, gain, offset, gamma, bright = look
     for row in range(out.shape[0]):
-        v = 2.0 * (corner[0] + row + 0.5) / slide_px[0] - 1.0
+        v = (corner[0] + row + 0.5 - middle_px[0]) / half_px[0]
         for column in range(out.shape[1]):
-            u = 2.0 * (corner[1] + column + 0.5) / slide_px[1] - 1.0
+            u = (corner[1] + column + 0.5 - middle_px[1]) / half_px[1]
             lamp = 1.0 + gradient[0] * v + gradient[1] * u + gradient[2] * (0.5 * (u * u + v * v) - 0.33)
             stained = cells[row, column] / _ONE * cell_colour * intact[row, column]
             absorbed = gain * (stained + neuropil_colour * (neuropil[row, column] + offset * intact[row, column]))
@@ -236,6 +250,7 @@ def render(section: PhantomSection, window: Window, pixel_size_um: float) -> NDA
     A window may reach past the slide, which is bare there. Memory beyond the result is that of one block of 1024 px.
     """
     keep_kernels()
+    check_pixel_size(pixel_size_um)
     look = LOOKS[section.phantom.settings.stain]
     table = cell_table(section.phantom.brain)
     out = np.empty((window.height, window.width, len(look.cell_colour)), look.dtype)
@@ -250,20 +265,20 @@ def _block(
 ) -> NDArray[np.unsignedinteger]:
     """`render` of one block (h, w, c)."""
     staining, pixel_mm = section.phantom.staining, pixel_size_um / 1000
-    blurs = touching(section.mounting.blurs, *_disc_mm(window, pixel_mm))
+    blurs = touching(section.damage.blurs, *_disc_mm(window, pixel_mm))
     sigma = BLUR_UM / pixel_size_um
     halo = int(np.ceil(4 * sigma)) if len(blurs) else 0
     wide = Window(window.y - halo, window.x - halo, window.height + 2 * halo, window.width + 2 * halo)
     corner, inner = np.array(wide[:2]), np.array(window[:2])
     absorbed = _absorbed(section, look, table, wide, pixel_size_um)
-    slide_px = np.array(section.phantom.slide_mm) / pixel_mm
+    middle_px, half_px = np.array(section.middle_mm) / pixel_mm, np.array(section.phantom.field_mm) / 2 / pixel_mm
     gain = staining.gain * section.mounting.gain
     noise = section.phantom.settings.nuisances.noise * look.full / 255
     out = np.empty((window.height, window.width, len(look.cell_colour)), look.dtype)
     for channel, colours in enumerate(zip(look.cell_colour, look.neuropil_colour, strict=True)):
         light = np.empty((wide.height, wide.width), np.float32)
         optics = np.array([*colours, gain, staining.offset, staining.gamma, float(look.bright)])
-        _light(*absorbed, corner, slide_px, optics, np.array(staining.gradient), light)
+        _light(*absorbed, corner, middle_px, half_px, optics, np.array(staining.gradient), light)
         if halo:
             _focus(light, ndimage.gaussian_filter(light, sigma, truncate=4.0), blurs, corner, pixel_mm)
         light = np.ascontiguousarray(light[halo : halo + window.height, halo : halo + window.width])
@@ -285,10 +300,13 @@ def _absorbed(
     """Absorbance of cells (fixed point) and of what lies between them, and the share of tissue, each (h, w)."""
     mounting, pixel_mm, corner = section.mounting, pixel_size_um / 1000, np.array(window[:2])
     shape = (window.height, window.width)
-    tears, folds = (touching(bands, *_disc_mm(window, pixel_mm)) for bands in (mounting.tears, mounting.folds))
+    tears, folds = (touching(bands, *_disc_mm(window, pixel_mm)) for bands in section.damage[:2])
+    all_tears = section.damage.tears
     cells, neuropil, intact = np.zeros(shape, np.int32), np.empty(shape, np.float32), np.empty(shape, np.float32)
     shades, key = np.array(look.neuropil), section_key(section, 13)
-    _neuropil(section.phantom.maps, section.to_brain, tears, folds, shades, key, corner, pixel_mm, neuropil, intact)
+    _neuropil(
+        section.phantom.maps, section.to_brain, tears, all_tears, folds, shades, key, corner, pixel_mm, neuropil, intact
+    )
     if intact.any():
         reach_mm = 2 * LARGEST * float(table.radius_um.max()) / 1000 + 2 * pixel_mm
         if len(folds):
@@ -296,7 +314,7 @@ def _absorbed(
         low, high = corner * pixel_mm - reach_mm, (corner + shape) * pixel_mm + reach_mm
         drawn = drawn_cells(section, table, (low[0], low[1], high[0], high[1]))
         doubled = np.empty((len(drawn) * len(folds), drawn.shape[1]))
-        doubled = doubled[: _double(drawn, folds, doubled)]
+        doubled = doubled[: _double(drawn, folds, all_tears, doubled)]
         for some in (drawn, doubled):
             _stamp(some, look.cell, look.body * (1 - mounting.shrinkage), look.shape, corner, pixel_size_um, cells)
     return cells, neuropil, intact

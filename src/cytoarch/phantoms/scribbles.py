@@ -85,15 +85,14 @@ def _stroke(mask: NDArray[np.bool_], rng: np.random.Generator) -> Float64 | None
     large = np.flatnonzero(sizes >= _SMALLEST_PX)
     if not len(large):
         return None
-    piece = int(rng.choice(large, p=sizes[large] / sizes[large].sum())) + 1
-    path = _longest_path(np.argwhere(skeletonize(np.pad(pieces == piece, 1)[1:-1, 1:-1])))
-    length = round(float(rng.uniform(*LENGTH_MM)) * 1000 / GRID_UM)
-    spare = max(0, len(path) - length)
-    start = int(rng.integers(spare + 1))
-    path = path[start : start + length]
-    if len(path) < 2:
-        return None
-    return np.asarray(ndimage.gaussian_filter1d(path.astype(np.float64), 2.0, axis=0, mode="nearest"))
+    for piece in rng.permutation(large) + 1:
+        path = _longest_path(np.argwhere(skeletonize(pieces == piece)))
+        length = round(float(rng.uniform(*LENGTH_MM)) * 1000 / GRID_UM)
+        start = int(rng.integers(max(0, len(path) - length) + 1))
+        path = path[start : start + length]
+        if len(path) > 1:
+            return np.asarray(ndimage.gaussian_filter1d(path.astype(np.float64), 2.0, axis=0, mode="nearest"))
+    return None
 
 
 def _longest_path(nodes: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -43,6 +43,14 @@ class Window(NamedTuple):
     width: int
 
 
+class Damage(NamedTuple):
+    """Bands (m, 7) as in SectionMounting, but with the places of their middles on the slide."""
+
+    tears: Float64
+    folds: Float64
+    blurs: Float64
+
+
 @dataclass(frozen=True, eq=False)
 class Phantom:
     """A brain with everything its sections share."""
@@ -53,8 +61,16 @@ class Phantom:
     staining: BrainStaining
     slide_mm: tuple[float, float]
     """(height, width) of every slide."""
+    field_mm: tuple[float, float]
+    """(height, width) of the untilted brain: what light and damage are placed by, whatever the knobs."""
     extent_mm: tuple[float, float]
     """First and last place along the cutting axis that holds tissue."""
+
+
+def check_pixel_size(pixel_size_um: float) -> None:
+    """Raise CytoarchError unless this is the size of a pixel."""
+    if not 0 < pixel_size_um < float("inf"):
+        raise CytoarchError(f"a pixel of {pixel_size_um} um was asked for; a positive size is needed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +87,19 @@ class PhantomSection:
     """(3, 3) unit vectors of the brain: down and right in the section, and its normal."""
     to_plane: Float64
     """(2, 3) affine from slide (y, x, 1) to (down, right) in the section, mm."""
+
+    @property
+    def middle_mm(self) -> tuple[float, float]:
+        """(y, x) of the middle of the slide."""
+        return self.phantom.slide_mm[0] / 2, self.phantom.slide_mm[1] / 2
+
+    @property
+    def damage(self) -> Damage:
+        """Tears, folds and bands out of focus in places of the slide."""
+        shift = np.array([*self.middle_mm, 0, 0, 0, 0, 0])
+        bands = (self.mounting.tears, self.mounting.folds, self.mounting.blurs)
+        tears, folds, blurs = (one + shift for one in bands)
+        return Damage(tears, folds, blurs)
 
     @property
     def to_brain(self) -> Float64:
@@ -94,22 +123,38 @@ class PhantomSection:
 def make_phantom(settings: PhantomSettings) -> Phantom:
     """The brain these settings describe, ready to be cut."""
     brain = draw_brain(settings.seed, settings.variation, settings.resolution)
+    staining = draw_staining(settings.seed, settings.nuisances)
     directions = cube_directions(settings.resolution)
-    pial = np.concatenate([(side.radii_mm[..., :1] * directions).reshape(-1, 3) for side in brain.hemispheres])
-    width, height = pial[:, 0].max() + CENTRE_MM, np.abs(pial[:, 2]).max()
-    turned = np.deg2rad(2.5 * settings.nuisances.rotation)
-    slide = (
-        float(np.ceil(2 * (height * np.cos(turned) + width * np.sin(turned)) + 2 * MARGIN_MM)),
-        float(np.ceil(2 * (width * np.cos(turned) + height * np.sin(turned)) + 2 * MARGIN_MM)),
-    )
+    pial = []
+    for sign, side in zip((-1, 1), brain.hemispheres, strict=True):
+        own = (side.radii_mm[..., :1] * directions).reshape(-1, 3) + np.array([CENTRE_MM, 0, 0])
+        pial.append(own * np.array([sign, 1, 1]))
+    points = np.concatenate(pial)
+    down, right, normal = _axes(staining)
+    place = points @ normal / normal[1]  # where on the y axis the section through a point is cut
+    within = points - place[:, None] * np.array([0, 1, 0])
+    high, wide = float(np.abs(within @ down).max()), float(np.abs(within @ right).max())
     return Phantom(
         settings=settings,
         brain=brain,
         maps=maps_of(brain),
-        staining=draw_staining(settings.seed, settings.nuisances),
-        slide_mm=slide,
-        extent_mm=(float(pial[:, 1].min()), float(pial[:, 1].max())),
+        staining=staining,
+        slide_mm=_slide_mm(high, wide, settings.nuisances),
+        field_mm=(2 * float(np.abs(points[:, 2]).max()), 2 * float(np.abs(points[:, 0]).max())),
+        extent_mm=(float(place.min()), float(place.max())),
     )
+
+
+def _slide_mm(high: float, wide: float, nuisances: Nuisances) -> tuple[float, float]:
+    """A slide that holds every section of these half sizes (mm), however it is turned and moved."""
+    turned = np.deg2rad(2.5 * nuisances.rotation)
+    margin = MARGIN_MM + 2 * nuisances.translation
+
+    def side(along: float, across: float) -> float:
+        angle = min(turned, np.arctan2(across, along))  # past this angle it gets smaller again
+        return float(np.ceil(2 * (along * np.cos(angle) + across * np.sin(angle) + margin)))
+
+    return side(high, wide), side(wide, high)
 
 
 def section_count(phantom: Phantom) -> int:
@@ -125,20 +170,25 @@ def cut(phantom: Phantom, number: int) -> PhantomSection:
     """
     if not 0 <= number < section_count(phantom):
         raise CytoarchError(f"section {number} was asked for, the brain has 0 to {section_count(phantom) - 1}")
-    mounting = draw_mounting(phantom.settings.seed, number, phantom.settings.nuisances, phantom.slide_mm)
+    mounting = draw_mounting(phantom.settings.seed, number, phantom.settings.nuisances, phantom.field_mm)
     place = phantom.extent_mm[0] + (number + 0.5) * phantom.settings.thickness_um / 1000
-    pitch, yaw = np.deg2rad(phantom.staining.tilt_deg)
-    turn = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
-    nod = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
-    coronal = np.array([[0, 0, -1.0], [1.0, 0, 0], [0, 1.0, 0]])  # down is inferior, right is right
     return PhantomSection(
         phantom=phantom,
         number=number,
         mounting=mounting,
         origin_mm=np.array([0.0, place, 0.0]),
-        axes=coronal @ (turn @ nod).T,
+        axes=_axes(phantom.staining),
         to_plane=_to_plane(mounting, phantom.slide_mm),
     )
+
+
+def _axes(staining: BrainStaining) -> Float64:
+    """(3, 3) unit vectors of the brain: down and right in a section, and its normal."""
+    pitch, yaw = np.deg2rad(staining.tilt_deg)
+    turn = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
+    nod = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
+    coronal = np.array([[0, 0, -1.0], [1.0, 0, 0], [0, 1.0, 0]])  # down is inferior, right is right
+    return np.asarray(coronal @ (turn @ nod).T)
 
 
 def _to_plane(mounting: SectionMounting, slide_mm: tuple[float, float]) -> NDArray[np.float64]:

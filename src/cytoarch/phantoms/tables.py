@@ -110,6 +110,8 @@ def area_rows(phantom: Phantom, middle: tuple[Surface, Surface]) -> Iterable[Row
             **{f"{layer}_share": round(float(profile.thickness[k]), 4) for k, layer in enumerate(LAYERS)},
             **{f"{layer}_per_mm3": round(float(profile.density_per_mm3[k])) for k, layer in enumerate(LAYERS)},
             **{f"{layer}_radius_um": round(float(profile.radius_um[k]), 3) for k, layer in enumerate(LAYERS)},
+            **{f"{layer}_length_per_width": round(float(profile.elongation[k]), 3) for k, layer in enumerate(LAYERS)},
+            **{f"{layer}_taper": round(float(profile.taper[k]), 3) for k, layer in enumerate(LAYERS)},
         }
 
 

@@ -12,7 +12,7 @@ from cytoarch.phantoms.cortex import densities_per_mm3
 from cytoarch.phantoms.damage import TEAR, damage_at
 from cytoarch.phantoms.kernels import NUCLEUS, WHITE, describe
 from cytoarch.phantoms.profiles import LAYERS
-from cytoarch.phantoms.sections import PhantomSection, Window
+from cytoarch.phantoms.sections import PhantomSection, Window, check_pixel_size
 
 Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
@@ -36,7 +36,9 @@ class Truth:
     area: UInt8
     """0 background, 1-24, 25 white matter, 26 nucleus."""
     damage: UInt8
-    """0 intact, 1 tear (no tissue is left), 2 fold (other tissue lies on it), 3 out of focus."""
+    """0 intact, 1 tear (no tissue is left), 2 fold, 3 out of focus; by place on the slide, also where it is bare.
+
+    In a fold other tissue lies on what truth describes."""
     depth: Float32
     """0 at the pial to 1 at the white surface."""
     laminar_depth: Float32
@@ -67,7 +69,7 @@ def truth_at(section: PhantomSection, slide_mm: NDArray[np.float64]) -> Truth:
     describe(section.phantom.maps, points, section.axes[2], labels, values)
     hemisphere, tissue, layer, area = labels.T.reshape(4, *shape)
     density = densities_per_mm3(section.phantom.brain).astype(np.float32)[area]
-    damage = damage_at(section.mounting, slide_mm)
+    damage = damage_at(section.damage, slide_mm)
     numbers = np.moveaxis(values.reshape(*shape, 8), -1, 0)
     for image, white, nucleus in (
         (layer, WHITE_MATTER_LAYER, NUCLEUS_LAYER),
@@ -94,6 +96,7 @@ def truth_at(section: PhantomSection, slide_mm: NDArray[np.float64]) -> Truth:
 
 def truth(section: PhantomSection, window: Window, pixel_size_um: float) -> Truth:
     """The truth of the middle of every pixel (height, width) of a window of the scan."""
+    check_pixel_size(pixel_size_um)
     rows = (np.arange(window.y, window.y + window.height) + 0.5) * pixel_size_um / 1000
     columns = (np.arange(window.x, window.x + window.width) + 0.5) * pixel_size_um / 1000
     return truth_at(section, np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1))

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cytoarch.errors import CytoarchError
 from cytoarch.palette import distinct_colours
@@ -38,6 +38,18 @@ MARKER_FILE = "PHANTOM.txt"
 """Written first: a folder without it is somebody's work and is left alone."""
 RECIPE_FILE = "phantom.json"
 """What the brain was made from: enough to make it, and the truth of any of its pixels, again."""
+PHANTOM_VERSION: Literal[1] = 1
+"""Raised whenever the same request gives other pixels or another truth."""
+_ID = "s[0-9][0-9][0-9][0-9]"
+OWN_FILES = {
+    ".": ("manifest.csv", RECIPE_FILE, "labels.csv"),
+    "scans": (f"{_ID}.tif", f"{_ID}.ome.tif", f"{_ID}.png"),
+    "labels": (f"{_ID}.tif", f"{_ID}.png"),
+    "scribbles": (f"{_ID}.geojson",),
+    "truth": ("*.csv", "*.gii"),
+    "pictures": ("sections.png", "closeup.png", "surface.png"),
+}
+"""What a phantom is made of, by folder; everything else in its folders is somebody's."""
 WHITE_MATTER_COLOUR, NUCLEUS_COLOUR = "#d8d4cc", "#8d8577"
 _END_SHARE = 0.06
 """Sections nearer than this share to the ends of the brain show hardly any cortex."""
@@ -93,12 +105,32 @@ class PhantomRequest(BaseModel):
         )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Series:
+    """The sections of a phantom that a request asks for."""
+
+    request: PhantomRequest
+    phantom: Phantom
+    pixel_size_um: float
+    all: tuple[PhantomSection, ...]
+    """Also those that were lost."""
+    first: int
+    """The number that the series counts from."""
+
+    @property
+    def sections(self) -> dict[str, PhantomSection]:
+        """The sections to write, by id."""
+        return {f"s{one.number - self.first:04d}": one for one in self.all if not one.mounting.missing}
+
+
 class Recipe(BaseModel):
     """What a written phantom was made from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    settings: PhantomSettings
+    version: Literal[1] = Field(description="PHANTOM_VERSION of the code that wrote it.")
+    brain_id: str
+    request: PhantomRequest
     pixel_size_um: float
     sections: dict[str, int] = Field(description="Section number in the brain by section id.")
 
@@ -111,9 +143,12 @@ class WrittenPhantom:
         path = folder / RECIPE_FILE
         if not path.is_file():
             raise CytoarchError(f"{folder} holds no {RECIPE_FILE}: a folder written by the phantom command is needed")
-        recipe = Recipe.model_validate_json(path.read_text(encoding="utf-8"))
+        try:
+            recipe = Recipe.model_validate_json(path.read_text(encoding="utf-8"))
+        except ValidationError as error:
+            raise CytoarchError(f"{path} is no recipe of version {PHANTOM_VERSION}; write the phantom again") from error
         self.pixel_size_um = recipe.pixel_size_um
-        self.phantom = make_phantom(recipe.settings)
+        self.phantom = make_phantom(recipe.request.settings)
         self._numbers = recipe.sections
 
     @property
@@ -145,19 +180,34 @@ def write_phantom(
         raise CytoarchError(f"brain {brain_id!r} is not a valid name; letters, digits, '.', '_' and '-' are needed")
     series = _series(request)
     _check_room(folder, series)
-    _clear(folder)
+    try:
+        _clear(folder)
+        return _write(folder, brain_id, series, on_progress)
+    except OSError as error:
+        raise CytoarchError(f"{folder} could not be written: {error}; mend this and write the phantom again") from error
+
+
+def _write(folder: Path, brain_id: str, series: _Series, on_progress: Callable[[int, int], None] | None) -> Path:
+    """Write everything into a cleared folder; returns the path of the manifest."""
+    request = series.request
     strokes = None
     if request.annotation == "scribbles":
         strokes = draw_scribbles(list(series.sections.values()), request.target, request.strokes)
         _write_strokes(folder / "scribbles", series, strokes)
     rows = _write_images(folder, brain_id, series, strokes, on_progress)
     numbers = {name: section.number for name, section in series.sections.items()}
-    recipe = Recipe(settings=request.settings, pixel_size_um=series.pixel_size_um, sections=numbers)
-    (folder / RECIPE_FILE).write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    recipe = Recipe(
+        version=PHANTOM_VERSION,
+        brain_id=brain_id,
+        request=request,
+        pixel_size_um=series.pixel_size_um,
+        sections=numbers,
+    )
     tables.write_truth(
         folder / "truth", series.phantom, series.sections, series.all, series.first, series.pixel_size_um
     )
     tables.write_csv(folder / "labels.csv", label_rows(request.target))
+    (folder / RECIPE_FILE).write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
     tables.write_csv(folder / "manifest.csv", rows)  # last: a manifest that is there means that all it names is there
     return folder / "manifest.csv"
 
@@ -172,24 +222,6 @@ def label_rows(target: Target) -> list[dict[str, object]]:
         {"id": value, "name": name, "colour": colour, "group": group}
         for value, (name, colour, group) in enumerate(zip(names, colours, groups, strict=True), start=1)
     ]
-
-
-@dataclass(frozen=True)
-class _Series:
-    """The sections of a phantom that a request asks for."""
-
-    request: PhantomRequest
-    phantom: Phantom
-    pixel_size_um: float
-    all: tuple[PhantomSection, ...]
-    """Also those that were lost."""
-    first: int
-    """The number that the series counts from."""
-
-    @property
-    def sections(self) -> dict[str, PhantomSection]:
-        """The sections to write, by id."""
-        return {f"s{one.number - self.first:04d}": one for one in self.all if not one.mounting.missing}
 
 
 def _series(request: PhantomRequest) -> _Series:
@@ -229,17 +261,23 @@ def _check_room(folder: Path, series: _Series) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """A folder to write in: new, empty, or holding an older phantom, whose manifest is taken away first."""
-    marker = folder / MARKER_FILE
-    if folder.is_dir() and any(folder.iterdir()) and not marker.exists():
+    """A folder to write in: new, empty, or holding an older phantom, of which only our own files are taken away.
+
+    The manifest and the recipe go first, so that no folder names what it does not hold.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise CytoarchError(f"{folder} is a file; give a new folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER_FILE).exists():
         raise CytoarchError(f"{folder} is not empty and was not written as a phantom; give a new folder")
+    for name in OWN_FILES:
+        if (folder / name).is_symlink():
+            raise CytoarchError(f"{folder / name} is a link; a phantom is written into real folders only")
     folder.mkdir(parents=True, exist_ok=True)
+    marker = folder / MARKER_FILE
     marker.write_text("This folder holds a phantom brain: synthetic, and free to be written again.\n", encoding="utf-8")
-    (folder / "manifest.csv").unlink(missing_ok=True)
-    for name in ("scans", "labels", "scribbles", "truth"):
-        for path in sorted((folder / name).rglob("*")):
-            if path.is_file():
-                path.unlink()
+    for name, patterns in OWN_FILES.items():
+        for path in (path for pattern in patterns for path in (folder / name).glob(pattern)):
+            path.unlink()
     for name in ("scans", "labels"):
         (folder / name).mkdir(exist_ok=True)
 

@@ -1,5 +1,6 @@
 """Pictures of a phantom: its sections beside their truth, a close-up of an areal border, the folded surface."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,22 +30,26 @@ CLOSE_UP_UM, CLOSE_UP_PX = 1.5, (1000, 1250)
 LIGHT = np.array([-0.35, -0.55, 0.76])
 
 
-def draw_pictures(folder: Path) -> tuple[Path, ...]:
+def draw_pictures(folder: Path, on_progress: Callable[[int, int], None] | None = None) -> tuple[Path, ...]:
     """Draw the pictures of a written phantom into its folder; returns their paths."""
     written = WrittenPhantom(folder)
     home = folder / FOLDER
     home.mkdir(exist_ok=True)
     sections = [written.section(name) for name in written.section_ids]
     drawn = []
-    for name, figure in (
-        ("sections", contact_sheet(sections, written.section_ids)),
-        ("closeup", close_up(sections)),
-        ("surface", folded_surface(written.phantom)),
-    ):
+    pictures: dict[str, Callable[[], Figure | None]] = {
+        "sections": lambda: contact_sheet(sections, written.section_ids),
+        "closeup": lambda: close_up(sections),
+        "surface": lambda: folded_surface(written.phantom),
+    }
+    for done, (name, draw) in enumerate(pictures.items(), start=1):
+        figure = draw()
         if figure is not None:
             path = home / f"{name}.png"
             figure.savefig(path, metadata={"Software": ""})
             drawn.append(path)
+        if on_progress is not None:
+            on_progress(done, len(pictures))
     return tuple(drawn)
 
 

@@ -7,12 +7,19 @@ import pytest
 from cytoarch.phantoms.damage import FOLD, INTACT, OUT_OF_FOCUS, TEAR, damage_at
 from cytoarch.phantoms.nuisances import BrainStaining, Nuisances, SectionMounting, draw_mounting, draw_staining
 from cytoarch.phantoms.rendering import render
-from cytoarch.phantoms.sections import PhantomSection, PhantomSettings, Window, cut, make_phantom
+from cytoarch.phantoms.sections import (
+    PhantomSection,
+    PhantomSettings,
+    Window,
+    cut,
+    make_phantom,
+    section_count,
+)
 from cytoarch.phantoms.truth import truth
 
 SLIDE_MM = (22.0, 27.0)
 STRONG = Nuisances(
-    gain=0.4, offset=0.2, gamma=0.4, gradient=0.3, section_gain=0.4, noise=10, tilt=20, rotation=30, translation=1.5,
+    gain=0.4, offset=0.2, gamma=0.4, gradient=0.3, section_gain=0.4, noise=10, tilt=15, rotation=30, translation=1.5,
     shrinkage=0.2, mirrored=0.5, missing=0.5, tears=4, folds=4, defocus=4,
 )  # fmt: skip
 OF_BRAIN = {"gain": "gain", "offset": "offset", "gamma": "gamma", "gradient": "gradient", "tilt": "tilt_deg"}
@@ -129,7 +136,8 @@ def plain() -> PhantomSection:
 def spoiled(plain: PhantomSection, knob: str) -> PhantomSection:
     """The same section of the same brain with one nuisance on, on a slide of the same size."""
     if knob in BANDS:
-        return replace(plain, mounting=replace(plain.mounting, **{OF_SECTION[knob]: BAND}))
+        band = BAND - np.array([*plain.middle_mm, 0, 0, 0, 0, 0])
+        return replace(plain, mounting=replace(plain.mounting, **{OF_SECTION[knob]: band}))
     nuisances = Nuisances.none().but(**{knob: 1.0 if knob == "mirrored" else getattr(STRONG, knob)})
     settings = plain.phantom.settings.model_copy(update={"nuisances": nuisances})
     return cut(replace(plain.phantom, settings=settings, staining=draw_staining(3, nuisances)), plain.number)
@@ -169,7 +177,7 @@ def test_what_changes_only_pixels_leaves_the_truth_but_for_damage(plain: Phantom
 @pytest.mark.parametrize("knob", BANDS)
 def test_damage_is_a_band_of_its_length_and_width(plain: PhantomSection, knob: str) -> None:
     grid = np.stack(np.meshgrid(np.arange(7, 15, 0.01), np.arange(3, 12, 0.01), indexing="ij"), axis=-1)
-    marked = damage_at(spoiled(plain, knob).mounting, grid) == BANDS[knob]
+    marked = damage_at(spoiled(plain, knob).damage, grid) == BANDS[knob]
     # a band tapers as a parabola: two thirds of its length times its width; a fold covers the side it fell on, and
     # half of the light is lost within half of a band out of focus
     size = BAND[0, 3] * 2 * BAND[0, 4] * 4 / 3 * {"tears": 1, "folds": 0.5, "defocus": 0.5}[knob]
@@ -208,3 +216,32 @@ def test_a_section_out_of_focus_is_smoother_and_as_bright(plain: PhantomSection)
     assert here.sum() > 1000
     assert soft[here].std() < 0.9 * sharp[here].std()
     assert soft[here].mean() == pytest.approx(sharp[here].mean(), abs=2)
+
+
+@pytest.mark.parametrize("knob", ["rotation", "translation", "shrinkage", "missing", "mirrored"])
+def test_a_knob_of_the_mounting_leaves_damage_and_light_where_they_were(knob: str) -> None:
+    strong = Nuisances(tears=3, folds=3, defocus=3)
+    on, off = (
+        make_phantom(PhantomSettings(seed=3, resolution=48, nuisances=one)) for one in (strong, strong.but(**{knob: 0}))
+    )
+    assert on.field_mm == off.field_mm
+    assert on.staining == off.staining
+    assert on.extent_mm == off.extent_mm
+    for number in (100, 400, 700):
+        with_it, without = cut(on, number), cut(off, number)
+        for bands, others in zip(with_it.damage, without.damage, strict=True):
+            np.testing.assert_allclose(bands[:, :2] - with_it.middle_mm, others[:, :2] - without.middle_mm, atol=1e-9)
+            np.testing.assert_array_equal(bands[:, 2:], others[:, 2:])
+
+
+@pytest.mark.parametrize(
+    "knobs", [{"rotation": 45}, {"translation": 2}, {"tilt": 15}, {"rotation": 20, "translation": 1, "tilt": 10}]
+)
+@pytest.mark.parametrize("seed", [0, 2])
+def test_no_section_reaches_the_edge_of_its_slide(knobs: dict[str, float], seed: int) -> None:
+    nuisances = Nuisances(shrinkage=0, mirrored=0.5).but(**knobs)
+    phantom = make_phantom(PhantomSettings(seed=seed, resolution=48, nuisances=nuisances))
+    for number in range(0, section_count(phantom), 60):
+        tissue = truth(cut(phantom, number), Window(0, 0, *cut(phantom, number).size_px(100.0)), 100.0).tissue
+        assert not tissue[[0, -1]].any()
+        assert not tissue[:, [0, -1]].any()

@@ -13,7 +13,7 @@ from cytoarch.brains import read_label_table, read_manifest
 from cytoarch.errors import CytoarchError
 from cytoarch.images.pixel_size import resolve_pixel_size
 from cytoarch.images.scans import open_scan, read_labels
-from cytoarch.phantoms.anatomy import AREA_COUNT, HEMISPHERES, area_names
+from cytoarch.phantoms.anatomy import AREA_COUNT, HEMISPHERES, Variation, area_names
 from cytoarch.phantoms.cortex import SURFACE_DEPTHS, surfaces
 from cytoarch.phantoms.files import ScanFormat
 from cytoarch.phantoms.nuisances import Nuisances
@@ -399,3 +399,50 @@ def test_a_phantom_whose_writing_was_cut_short_has_no_manifest_and_can_be_writte
     assert not (tmp_path / "p" / "manifest.csv").exists()
     write_phantom(tmp_path / "p", "P1", request(sections=2))
     assert tree(tmp_path / "p") == tree(tmp_path / "whole")
+
+
+def test_a_rewriting_that_was_cut_short_leaves_no_recipe_of_the_older_phantom(tmp_path: Path) -> None:
+    def stop(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    write_phantom(tmp_path / "p", "P1", request())
+    with pytest.raises(KeyboardInterrupt):
+        write_phantom(tmp_path / "p", "P1", request(seed=9), stop)
+    with pytest.raises(CytoarchError, match=r"holds no phantom\.json"):
+        WrittenPhantom(tmp_path / "p")
+
+
+def test_what_somebody_put_beside_a_phantoms_files_stays(tmp_path: Path) -> None:
+    write_phantom(tmp_path / "p", "P1", request())
+    (tmp_path / "p" / "pictures").mkdir()
+    notes = [tmp_path / "p" / place for place in ("notes.txt", "scans/s0000.qpdata", "pictures/mine.png")]
+    for path in notes:
+        path.write_text("mine", encoding="utf-8")
+    write_phantom(tmp_path / "p", "P1", request(seed=4))
+    assert [path.read_text(encoding="utf-8") for path in notes] == ["mine"] * 3
+
+
+def test_links_and_files_are_no_folders_to_write_a_phantom_into(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("work", encoding="utf-8")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(CytoarchError, match="file"):
+            write_phantom(folder, "P1", request())
+    write_phantom(tmp_path / "p", "P1", request())
+    (tmp_path / "p" / "scribbles").symlink_to(tmp_path, target_is_directory=True)
+    with pytest.raises(CytoarchError, match="is a link"):
+        write_phantom(tmp_path / "p", "P1", request())
+
+
+def test_a_recipe_of_another_version_is_refused(tmp_path: Path) -> None:
+    write_phantom(tmp_path / "p", "P1", request())
+    recipe = tmp_path / "p" / "phantom.json"
+    recipe.write_text(recipe.read_text().replace('"version": 1', '"version": 0'), encoding="utf-8")
+    with pytest.raises(CytoarchError, match="no recipe of version 1"):
+        WrittenPhantom(tmp_path / "p")
+
+
+@pytest.mark.parametrize("model", [Nuisances, Variation])
+def test_the_documentation_lists_every_knob_with_its_default(model: type[Nuisances | Variation]) -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "phantoms.md").read_text(encoding="utf-8")
+    for name, field in model.model_fields.items():
+        assert f"| `{name}` | {field.default:g} | {field.description} |" in text
