@@ -18,7 +18,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 # A phantom brain, mapped end to end. Run again: everything is current.
 demo: .venv/.runs
-	@test -f work/phantom/manifest.csv || $(BIN)/python -m flows phantom work/phantom --target layers --no-pictures
+	@test -f work/phantom/manifest.csv || $(BIN)/python -m flows phantom work/phantom --target layers --no-pictures --sections 8 \
+	  --pixel-size-um 25
 	@$(BIN)/python -m flows map-brain --manifest-path work/phantom/manifest.csv --store-path work/store \
 	  --probe.target layers
 
