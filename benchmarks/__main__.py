@@ -1,22 +1,18 @@
 """Runs every benchmark and writes the table in benchmarks/README.md (`make bench`, some three minutes)."""
 
 import platform
-import shutil
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from benchmarks import embedding, ingestion, phantoms
+from benchmarks import ingestion, phantoms
+from benchmarks.cases import REPEATS, medians_s, write_block
 
 README = Path(__file__).parent / "README.md"
-BEGIN, END = "<!-- table: written by make bench -->", "<!-- table end -->"
-REPEATS = 5
+BLOCK = "table: written by make bench"
 
 
 class Row(NamedTuple):
@@ -32,43 +28,25 @@ class Row(NamedTuple):
         return f"| {self.work} | {self.ours_s:.2f} | {self.peer} | {self.peer_s:.2f} | {ratio:.2f} |"
 
 
-def median_s(work: Callable[[Path], object], scratch: Path) -> float:
-    """Median wall time over five runs, each in an empty folder."""
-    times = []
-    for _ in range(REPEATS):
-        folder = scratch / "run"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        start = time.perf_counter()
-        work(folder)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
 def main() -> int:
     """Measure, print and write the table."""
     torch.set_num_threads(2)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        for case in (*ingestion.cases(scratch), *embedding.cases(), *phantoms.cases()):
-            ours = median_s(case.ours, scratch)
-            rows += [Row(case.work, ours, peer, median_s(run, scratch)) for peer, run in case.peers.items()]
+        for case in (*ingestion.cases(scratch), *phantoms.cases()):
+            ours, *theirs = medians_s([case.ours, *case.peers.values()], scratch)
+            rows += [Row(case.work, ours, peer, time) for peer, time in zip(case.peers, theirs, strict=True)]
             for row in rows[-len(case.peers) :]:
                 print(row, flush=True)
-    head, tail = README.read_text().split(BEGIN)[0], README.read_text().split(END)[1]
     lines = [
-        BEGIN,
-        "",
         f"Python {platform.python_version()}, torch {torch.__version__}, two cores, CPU; medians of {REPEATS}.",
         "",
         "| work | ours (s) | against | its time (s) | its time / ours |",
         "|---|---|---|---|---|",
         *map(str, rows),
-        "",
-        END,
     ]
-    README.write_text(head + "\n".join(lines) + tail)
+    write_block(README, BLOCK, "\n".join(lines))
     return 0
 
 

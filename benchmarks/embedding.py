@@ -1,65 +1,317 @@
-"""Embeddings of a section: the whole path from store to store, against the encoder alone on tiles in memory."""
+"""Embeddings: sections of a brain from store to store, against the same model on tiles in memory.
 
+`python -m benchmarks.embedding` also writes what each stage costs, how much memory is taken, the pipeline without a
+model, and, given the Python of an environment that has raw2features (`--raw2features`), the same image through that.
+"""
+
+import argparse
+import json
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
-from benchmarks.cases import Case
-from cytoarch.anatomy.tissue import TissueMask
-from cytoarch.embeddings import EmbedSettings, SectionReader, tile_plan, write_embeddings
-from cytoarch.encoders import Encoder, load_encoder
+from benchmarks.cases import Case, medians_s, write_block
+from cytoarch.anatomy.tissue import Tissue, TissueMask, write_tissue
+from cytoarch.brains import Section
+from cytoarch.contents import open_section, open_tissue, section_product, tissue_product
+from cytoarch.embeddings import EmbedSettings
+from cytoarch.embeddings.dense import DensePlan, dense_job, write_embeddings
+from cytoarch.encoders import Encoder, TileShape
+from cytoarch.encoders.cytonet import save_cytonet
+from cytoarch.encoders.cytonet_model import CytoNetConfig, build_cytonet
 from cytoarch.images.pyramids import Pyramid, level_count, write_pyramid
 from cytoarch.images.views import StoredImage
 from cytoarch.records import Staging
+from cytoarch.stores import BrainStore, Work
+from tasks.embeddings import embed_sections
+from tasks.encoders import encoder_for
 
-EDGE_PX = 1536
+Float32 = NDArray[np.float32]
+
+BRAIN = "B"
+BEGIN = "embeddings: written by python -m benchmarks.embedding"
+HERE = Path(__file__).parent
+
+
+class Subject(NamedTuple):
+    """A model, and the sections it is timed on."""
+
+    name: str
+    settings: EmbedSettings
+    pixel_size_um: float
+    edge_px: int
+    sections: int
+
+
+@dataclass(frozen=True)
+class NullEncoder:
+    """No model: every patch gives its mean, repeated; what is left is reading, cutting and writing."""
+
+    tile_px: int = 224
+    width: int = 768
+    encoder_id: str = "null"
+    digest: str = "0" * 64
+    pixel_size_um: float | None = 4.0
+    channels: None = None
+    layers: tuple[str, ...] = ("mean",)
+
+    @property
+    def tiles(self) -> TileShape:
+        """One token a tile."""
+        return TileShape(self.tile_px, self.tile_px, None)
+
+    def dims(self, channels: int) -> tuple[int, ...]:  # noqa: ARG002 - the protocol passes it
+        """As long as an embedding of ViT-B."""
+        return (self.width,)
+
+    def patch_dims(self, channels: int) -> int:  # noqa: ARG002 - the protocol passes it
+        """As a token's."""
+        return self.width
+
+    def encode(self, tiles: Float32) -> list[Float32]:
+        """(b, c, T, T) -> (b, 768, 1, 1)."""
+        return [np.repeat(self.embed(tiles)[:, :, None, None], 1, axis=3)]
+
+    def embed(self, patches: Float32) -> Float32:
+        """(b, c, T, T) -> (b, 768)."""
+        return np.repeat(patches.mean(axis=(1, 2, 3))[:, None], self.width, axis=1)
+
+
+def subjects(folder: Path) -> Iterator[Subject]:
+    """ViT-B/16 in both precisions and R50-ViT, of random weights, and the filter bank."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_register_tokens": 4}
+    DINOv3ViTModel(DINOv3ViTConfig(**sizes)).save_pretrained(folder / "vitb")
+    config = CytoNetConfig(model_type="cytonet_r50_vit")
+    save_cytonet(build_cytonet(config), config, folder / "hybrid")
+    vit = EmbedSettings(encoder=f"dinov3:{folder / 'vitb'}", batch_size=1)
+    yield Subject("DINOv3 ViT-B/16, fp32", vit, 4.0, 2048, 2)
+    yield Subject("DINOv3 ViT-B/16, bf16", vit.model_copy(update={"precision": "bf16"}), 4.0, 2048, 2)
+    hybrid = EmbedSettings(encoder=f"cytonet:{folder / 'hybrid'}", batch_size=1)
+    yield Subject("CytoNet R50-ViT, fp32", hybrid, 2.0, 4096, 2)
+    yield Subject("texture", EmbedSettings(), 4.0, 2048, 2)
 
 
 def cases() -> Iterator[Case]:
-    """The filter bank and a ViT-S of random weights, on a section of 1,536 x 1,536 px in the store."""
+    """Sections of a brain in the store, embedded, verified and committed; and the bare model on the same tiles."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        image = stored_image(folder / "section")
-        torch.manual_seed(0)
-        config = DINOv3ViTConfig(num_register_tokens=4)  # the defaults are those of ViT-S
-        DINOv3ViTModel(config).save_pretrained(folder / "vits")
-        yield case("texture", EmbedSettings(pixel_size_um=4.0), image)
-        yield case("DINOv3 ViT-S/16 fp32", EmbedSettings(encoder=f"dinov3:{folder / 'vits'}", batch_size=4), image)
+        for subject in subjects(folder / "models"):
+            yield case(subject, folder)
 
 
-def stored_image(folder: Path) -> StoredImage:
-    """A noisy section, written as ingestion writes it."""
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 255, (1, EDGE_PX, EDGE_PX), dtype=np.uint8)
-    pyramid = Pyramid(pixels.shape, pixels.dtype, 4.0, "mean", levels=level_count(EDGE_PX, EDGE_PX))
-    staging = Staging(folder).open()
-    write_pyramid(staging, pyramid, lambda y, x, h, w: pixels[:, y : y + h, x : x + w], name="section")
-    return StoredImage.open(staging.path)
+def case(subject: Subject, folder: Path) -> Case:
+    """One model: the task that flows run, and the bare loop over the same tiles in the same batches."""
+    root = folder / f"store-{subject.edge_px}"
+    store, sections = stored_brain(root, subject)
+    encoder = encoder_for(subject.settings)
+    plans = [plan_of(store, section, encoder, subject) for section in sections]
+    tiles = [tile for plan in plans for _, _, places in plan.shards() for tile in plan.read(places)]
+    size = subject.settings.batch_size
+    batches = [np.stack(tiles[first : first + size]) for first in range(0, len(tiles), size)]
 
-
-def case(name: str, settings: EmbedSettings, image: StoredImage) -> Case:
-    """One encoder: our path, and the bare loop over the same tiles in the same batches."""
-    encoder: Encoder = load_encoder(settings)
-    tissue = TissueMask(np.ones((96, 96), dtype=bool), 64.0)
-    reader = SectionReader.open(image, encoder, settings, 4.0)
-    plan, _ = tile_plan(encoder, reader.view, settings)
-    tiles = [reader.read(y, x, plan.tile_px, plan.tile_px) for y in plan.rows for x in plan.columns]
-    columns = len(plan.columns)
-    batches = [
-        np.stack(tiles[first : min(first + settings.batch_size, row + columns)])
-        for row in range(0, len(tiles), columns)
-        for first in range(row, row + columns, settings.batch_size)
-    ]
-
-    def ours(folder: Path) -> None:
-        write_embeddings(Staging(folder / "room").open(), image, tissue, encoder, settings, 4.0)
+    def ours(_folder: Path) -> None:
+        home = store.brain_path(BRAIN)
+        for part in ("derived/embeddings", "records/embeddings"):
+            shutil.rmtree(home / part, ignore_errors=True)
+        state = embed_sections.fn(root, sections, "bench", subject.settings, subject.pixel_size_um)
+        if state.name != "Made":
+            raise RuntimeError(f"{subject.name}: {state.name}: {state.message}")
 
     def bare(_folder: Path) -> None:
         for batch in batches:
             encoder.encode(batch)
 
-    return Case(f"embed {plan.tile_count} tiles of {plan.tile_px} px, {name}", ours, {"the encoder alone": bare})
+    work = f"embed {len(tiles)} tiles of {plans[0].plan.tile_px} px, {subject.name}"
+    return Case(work, ours, {"the model alone on tiles in memory": bare})
+
+
+def stored_brain(root: Path, subject: Subject) -> tuple[BrainStore, tuple[Section, ...]]:
+    """A brain of noisy sections, all of them tissue, in the store as ingestion leaves it."""
+    store = BrainStore(root)
+    rng = np.random.default_rng(0)
+    sections = []
+    for number in range(subject.sections):
+        section = Section(brain_id=BRAIN, section_id=f"s{number}", section_number=number, path="scan.tif")
+        edge = subject.edge_px
+        pixels = rng.integers(0, 255, (1, edge, edge), dtype=np.uint8)
+        store.ensure(
+            section_product(BRAIN, section.section_id),
+            Work(1, {}, {"edge": edge}),
+            lambda staging, pixels=pixels: _write_pixels(staging, pixels, subject.pixel_size_um),  # type: ignore[misc]  # a default binds the loop's value
+        )
+        store.ensure(tissue_product(BRAIN, section.section_id), Work(1, {}, {}), _write_tissue)
+        sections.append(section)
+    return store, tuple(sections)
+
+
+def _write_pixels(staging: Staging, pixels: NDArray[np.uint8], size_um: float) -> dict[str, Any]:
+    edge = pixels.shape[1]
+    pyramid = Pyramid(pixels.shape, pixels.dtype, size_um, "mean", levels=level_count(edge, edge))
+    write_pyramid(staging, pyramid, lambda y, x, h, w: pixels[:, y : y + h, x : x + w], name="section")
+    return {}
+
+
+def _write_tissue(staging: Staging) -> dict[str, Any]:
+    mask = np.ones((64, 64), dtype=bool)
+    write_tissue(staging, np.zeros((64, 64), np.float32), Tissue(mask, 1e4, "dark", 0.0))
+    return {}
+
+
+def plan_of(store: BrainStore, section: Section, encoder: Encoder, subject: Subject) -> DensePlan:
+    """What is computed of a section."""
+    image, tissue = open_section(store, BRAIN, section.section_id), open_tissue(store, BRAIN, section.section_id)
+    return DensePlan.of(image, tissue, encoder, subject.settings, subject.pixel_size_um)
+
+
+def stages() -> list[str]:
+    """What reading, casting, writing and verifying cost beside the model, a tile each, one after the other."""
+    rows = [
+        "| model | model (ms a tile) | read | cast | compress, write, fsync | verify | together / model |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for subject in subjects(folder / "models"):
+            rows.append(_stage_row(subject, folder))
+            print(rows[-1], flush=True)
+    return rows
+
+
+def _stage_row(subject: Subject, folder: Path) -> str:
+    store, sections = stored_brain(folder / f"store-{subject.edge_px}", subject)
+    encoder = encoder_for(subject.settings)
+    plan = plan_of(store, sections[0], encoder, subject)
+    spent: dict[str, list[float]] = {name: [] for name in ("model", "read", "cast", "write", "verify")}
+    for repeat in range(6):  # the first warms up
+        staging = Staging(folder / f"{subject.name.replace('/', '-')}-{repeat}").open()
+        lot = next(iter(dense_job("s0", plan, encoder, staging, dict).lots()))
+        with _timed(spent["read"]):
+            tiles = [np.ascontiguousarray(tile)[None] for window in lot.windows() for tile in window.read()]
+        with _timed(spent["model"]):
+            results = [encoder.encode(tile) for tile in tiles]
+        with _timed(spent["cast"]):
+            for place, layers in enumerate(results):
+                lot.put(place, [layer[0] for layer in layers])
+        with _timed(spent["write"]):
+            lot.close()
+        with _timed(spent["verify"]):
+            staging.open()  # reads every finished shard back
+        staging.discard()
+    ms = {name: 1000 * statistics.median(times[1:]) / lot.tiles for name, times in spent.items()}
+    beside = sum(value for name, value in ms.items() if name != "model")
+    return (
+        f"| {subject.name} | {ms['model']:.1f} | {ms['read']:.2f} | {ms['cast']:.2f} | {ms['write']:.2f} "
+        f"| {ms['verify']:.2f} | {beside / ms['model']:.1%} |"
+    )
+
+
+@contextmanager
+def _timed(spent: list[float]) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    spent.append(time.perf_counter() - start)
+
+
+def memory() -> list[str]:
+    """Peak resident memory of a process that embeds a section, by the section's size."""
+    rows = ["| section (px) | peak RSS, null encoder (MB) | beyond the smallest (MB) |", "|---|---|---|"]
+    found = []
+    for edge in (2048, 8192, 32768):
+        command = [sys.executable, "-m", "benchmarks.embedding", "--peak", str(edge)]
+        found.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+        rows.append(f"| {edge:,} x {edge:,} | {found[-1]:,.0f} | {found[-1] - found[0]:,.0f} |")
+        print(rows[-1], flush=True)
+    return rows
+
+
+def peak_mb(edge: int) -> float:
+    """Peak resident memory (MB) of this process after embedding a section whose pixels repeat one chunk."""
+    with tempfile.TemporaryDirectory() as name:
+        image = _endless_image(Path(name) / "section", edge)
+        plan = NullEncoder(tile_px=512)
+        tissue = TissueMask(np.ones((8, 8), dtype=bool), 1e6)
+        settings = EmbedSettings(pixel_size_um=4.0, batch_size=2)
+        write_embeddings(Staging(Path(name) / "out").open(), image, tissue, _Wide(plan), settings, 4.0)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@dataclass(frozen=True)
+class _Wide:
+    """The null encoder with the token grids of ViT-B: 32 x 32 tokens a tile, four layers."""
+
+    null: NullEncoder
+    encoder_id: str = "wide"
+    digest: str = "1" * 64
+    pixel_size_um: float | None = 4.0
+    channels: None = None
+    layers: tuple[str, ...] = ("a", "b", "c", "d")
+
+    @property
+    def tiles(self) -> TileShape:
+        return TileShape(512, 16, None)
+
+    def dims(self, channels: int) -> tuple[int, ...]:
+        return self.null.dims(channels) * 4
+
+    def patch_dims(self, channels: int) -> int:
+        return self.null.patch_dims(channels)
+
+    def encode(self, tiles: Float32) -> list[Float32]:
+        grid = np.broadcast_to(self.null.embed(tiles)[:, :, None, None], (len(tiles), self.null.width, 32, 32))
+        return [np.ascontiguousarray(grid)] * 4
+
+    def embed(self, patches: Float32) -> Float32:
+        return self.null.embed(patches)
+
+
+def _endless_image(folder: Path, edge: int) -> StoredImage:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 255, (1, 4096, 4096), dtype=np.uint8)
+    staging = Staging(folder).open()
+    pyramid = Pyramid((1, edge, edge), np.dtype(np.uint8), 4.0, "mean", levels=level_count(edge, edge))
+    write_pyramid(staging, pyramid, lambda _y, _x, h, w: noise[:, :h, :w], name="section")
+    return StoredImage.open(staging.path)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure and write the section on embeddings."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.embedding")
+    parser.add_argument("--peak", type=int, help="print the peak memory (MB) of embedding a section of this edge")
+    parser.add_argument("--raw2features", type=Path, help="Python of an environment that has raw2features")
+    asked = parser.parse_args(arguments)
+    torch.set_num_threads(2)
+    if asked.peak:
+        print(peak_mb(asked.peak))
+        return 0
+    speed = [
+        "| work | ours (s) | the model alone (s) | share of its speed |",
+        "|---|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        for one in cases():
+            ours, bare = medians_s([one.ours, *one.peers.values()], Path(scratch))
+            speed.append(f"| {one.work} | {ours:.2f} | {bare:.2f} | {bare / ours:.3f} |")
+            print(speed[-1], flush=True)
+    parts = {"Share of the model's own speed": speed, "What each stage costs": stages(), "Memory": memory()}
+    body = "\n\n".join(f"### {title}\n\n" + "\n".join(rows) for title, rows in parts.items())
+    write_block(HERE / "README.md", BEGIN, body)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -14,9 +14,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from skimage.draw import ellipse
 
-from benchmarks.cases import Case
+from benchmarks.cases import Case, write_block
 from cytoarch.phantoms.anatomy import HEMISPHERES
 from cytoarch.phantoms.cells import cells_in
+from cytoarch.phantoms.kernels import GREY
 from cytoarch.phantoms.legibility import sample_patches, times_chance
 from cytoarch.phantoms.rendering import render
 from cytoarch.phantoms.sections import (
@@ -32,7 +33,7 @@ from cytoarch.phantoms.truth import truth
 from cytoarch.phantoms.writing import PhantomRequest, write_phantom
 
 README = Path(__file__).parent / "README.md"
-BEGIN, END = "<!-- phantoms: written by python -m benchmarks.phantoms -->", "<!-- phantoms end -->"
+BLOCK = "phantoms: written by python -m benchmarks.phantoms"
 EDGE_PX, PIXEL_UM = 1024, 2.0
 BRAINS = 10
 
@@ -59,7 +60,7 @@ def cases() -> Iterator[Case]:
         return np.clip(200 + rng.normal(0, 2, (EDGE_PX, EDGE_PX)), 0, 255).astype(np.uint8)
 
     ours(Path())  # compiles
-    share = float((truth(section, window, PIXEL_UM).tissue == 1).mean())
+    share = float((truth(section, window, PIXEL_UM).tissue == GREY).mean())
     yield Case(
         f"render {EDGE_PX} x {EDGE_PX} px at 2 um, {share:.0%} cortex, {len(cells.radius_um):,} cells, one core",
         ours,
@@ -72,7 +73,7 @@ def cortex_window() -> tuple[PhantomSection, Window]:
     phantom = make_phantom(PhantomSettings(seed=1))
     section = cut(phantom, section_count(phantom) // 2)
     coarse_um = 64.0
-    cortex = truth(section, Window(0, 0, *section.size_px(coarse_um)), coarse_um).tissue == 1
+    cortex = truth(section, Window(0, 0, *section.size_px(coarse_um)), coarse_um).tissue == GREY
     edge = int(EDGE_PX * PIXEL_UM / coarse_um)
     sums = np.lib.stride_tricks.sliding_window_view(cortex, (edge, edge)).sum(axis=(2, 3))
     y, x = (int(at * coarse_um / PIXEL_UM) for at in np.unravel_index(int(sums.argmax()), sums.shape))
@@ -154,10 +155,8 @@ def main() -> int:
         "What an area can be read from (ten brains, default nuisances)": legibility(),
         "The population: areas of ten brains": population(),
     }
-    text = README.read_text()
-    head, tail = text.split(BEGIN)[0], text.split(END)[1]
     body = "\n\n".join(f"### {title}\n\n" + "\n".join(rows) for title, rows in parts.items())
-    README.write_text(f"{head}{BEGIN}\n\n{body}\n\n{END}{tail}")
+    write_block(README, BLOCK, body)
     print(body)
     return 0
 

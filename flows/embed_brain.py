@@ -1,29 +1,46 @@
 """Sections of a brain into embeddings."""
 
+from pathlib import Path
+
 from prefect import flow
 
 from cytoarch.contents import ready_sections
 from cytoarch.embeddings import EmbedSettings
+from cytoarch.embeddings.places import RegionTable, read_regions
 from cytoarch.errors import StoreError
 from cytoarch.stores import BrainStore
 from flows.parameters import RunSettings, StoredBrain
-from flows.stages import Summary, failures, final_state, made_count, run_name, run_stage, without, workers
-from tasks.embeddings import STAGE, colour_section, embed_section, fit_colours, plan_embedding
+from flows.stages import (
+    Summary,
+    failures,
+    final_state,
+    made_count,
+    run_groups,
+    run_name,
+    run_stage,
+    without,
+    workers,
+)
+from tasks.embeddings import STAGE, colour_section, embed_sections, fit_colours, plan_embedding
 from tasks.encoders import encoder_for
+from tasks.progress import speed_note
 
 
 @flow(name="embed-brain", flow_run_name=run_name("embed"))
 def embed_brain(
     brain: StoredBrain,
     embed: EmbedSettings = EmbedSettings(),
+    regions_path: Path | None = None,
     skip: tuple[str, ...] = (),
     run: RunSettings = RunSettings(),
 ) -> Summary:
-    """Turn the ingested sections of a brain into embeddings, and draw these as colours.
+    """Turn the ingested sections of a brain, or regions of them, into embeddings, and draw these as colours.
 
     Args:
         brain: The brain in the store.
         embed: The encoder and how it sees the sections.
+        regions_path: CSV file with columns section_id, y_px, x_px, height_px, width_px (pixels of the scan); only
+            tiles that touch a region are computed. Blank: whole sections.
         skip: Sections to leave out.
         run: How the work is spread.
 
@@ -34,19 +51,26 @@ def embed_brain(
     sections = tuple(one for one in ready_sections(store, known) if one.section_id not in skip)
     if not sections:
         raise StoreError(f"brain {brain.brain_id}: no section is ingested; run ingest-brain and look at its failures")
-    plan = plan_embedding(store, known, sections, embed)
+    regions: RegionTable | None = None
+    extent: tuple[str, ...] = ()
+    if regions_path is not None:
+        regions = read_regions(regions_path, [one.section_id for one in sections])
+        sections = tuple(one for one in sections if one.section_id in regions.section_ids)
+        extent = ("regions", regions_path.stem)
+    plan = plan_embedding(store, known, sections, embed, extent)
     with store.lock(brain.brain_id), workers(run) as runner:
-        outcomes = run_stage(
+        outcomes, speed = run_groups(
             STAGE,
             runner,
-            embed_section,
-            sections,
-            lambda section: {
+            embed_sections,
+            plan.groups,
+            lambda group: {
                 "store_path": brain.store_path,
-                "section": section,
+                "sections": group,
                 "name": plan.name,
                 "settings": embed,
                 "pixel_size_um": plan.pixel_size_um,
+                "regions": regions,
             },
         )
         failed = failures(outcomes)
@@ -63,4 +87,7 @@ def embed_brain(
             )
             failed |= failures(drawn)
             made += made_count(drawn)
-    return final_state(Summary(brain.brain_id, made, failed, {"embeddings": plan.name}))
+    notes = {"embeddings": plan.name}
+    if speed.tiles:
+        notes["speed"] = speed_note(speed, "tokens", plan.tokens_per_tile)
+    return final_state(Summary(brain.brain_id, made, failed, notes))

@@ -98,7 +98,7 @@ def _map(source: BrainSource, brain: Brain, settings: dict[str, Any], run: RunSe
         ledger.open()
     try:
         skip = tuple(sorted(failed))
-        embedded: Summary = embed_brain(stored, settings["embed"], skip, run)
+        embedded: Summary = embed_brain(stored, settings["embed"], skip=skip, run=run)
         failed |= embedded.failed
         skip = tuple(sorted(failed))
         made += embedded.made

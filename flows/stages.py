@@ -1,17 +1,18 @@
 """The one way a flow runs a task over the sections of a brain, and what it says at the end."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 from prefect import Flow, Task, get_run_logger
 from prefect.client.schemas.objects import State
-from prefect.futures import as_completed
+from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from cytoarch.brains import Brain, Section
+from cytoarch.embeddings.engine import NO_SPEED, Speed
 from cytoarch.errors import CytoarchError
 from flows.parameters import BrainSource, RunSettings
 from tasks.progress import stage_progress
@@ -104,10 +105,8 @@ def run_stage(
     outcomes: dict[str, Outcome] = {}
     with stage_progress(title, len(sections)) as progress:
         futures = {runner.submit(task, arguments(section)): section.section_id for section in sections}
-        for future in as_completed(list(futures)):
+        for future, state in _ended(futures):
             section_id = futures[future]
-            future.wait()  # from here on the state is the final one, not what the server last heard of
-            state = future.state
             if state.name == SECTION_FAILED:
                 outcomes[section_id] = Outcome(section_id, "failed", state.message or "")
             else:
@@ -116,6 +115,36 @@ def run_stage(
     ordered = [outcomes[section.section_id] for section in sections]
     _log_stage(title, ordered)
     return ordered
+
+
+def run_groups(
+    title: str,
+    runner: TaskRunner[Any],
+    task: "Task[..., State[Any]]",
+    groups: Sequence[tuple[Section, ...]],
+    arguments: Callable[[tuple[Section, ...]], dict[str, Any]],
+) -> tuple[list[Outcome], Speed]:
+    """Run a task for every group of sections; returns what became of the sections, and the speed of all together."""
+    outcomes: dict[str, Outcome] = {}
+    speed = NO_SPEED
+    with stage_progress(title, sum(map(len, groups))) as progress:
+        futures = {runner.submit(task, arguments(group)): group for group in groups}
+        for future, _ in _ended(futures):
+            found, its_speed = future.result()
+            speed = speed + Speed(*its_speed)
+            for outcome in found:
+                outcomes[outcome[0]] = Outcome(*outcome)
+                progress.finished(outcome[0])
+    ordered = [outcomes[section.section_id] for group in groups for section in group]
+    _log_stage(title, ordered)
+    return ordered, speed
+
+
+def _ended(futures: Iterable[PrefectFuture[Any]]) -> Iterator[tuple[PrefectFuture[Any], "State[Any]"]]:
+    """Futures with their states, as they end."""
+    for future in as_completed(list(futures)):
+        future.wait()  # from here on the state is the final one, not what the server last heard of
+        yield future, future.state
 
 
 def _log_stage(title: str, outcomes: Sequence[Outcome]) -> None:

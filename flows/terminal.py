@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from cyclopts import App, CycloptsError, Parameter
 from prefect import Flow
@@ -33,6 +33,7 @@ from cytoarch.phantoms.writing import PhantomRequest, write_phantom
 from cytoarch.reporting.phantoms import draw_pictures
 from flows.cluster_brain import cluster_brain
 from flows.embed_brain import embed_brain
+from flows.embed_points import embed_points
 from flows.ingest_brain import ingest_brain
 from flows.map_brain import map_brain
 from flows.parameters import BrainSource, StoredBrain
@@ -49,6 +50,7 @@ FLOWS: tuple["Flow[..., Any]", ...] = (
     map_brain,
     ingest_brain,
     embed_brain,
+    embed_points,
     train_classifier,
     train_decoder,
     parcellate_brain,
@@ -145,6 +147,45 @@ def application(console: Console) -> App:
             print(f"picture   {picture}")
         return EXIT_OK
 
+    @app.command(name="convert-weights")
+    def convert(
+        source: Path,
+        target: Path,
+        *,
+        table: str,
+        model: Literal["cytonet_r50", "cytonet_r50_vit"] = "cytonet_r50",
+        config_path: Path | None = None,
+        prefix: str = "",
+    ) -> int:
+        """Turn a plain PyTorch state dict into a model folder: safetensors and config.json.
+
+        Parameters
+        ----------
+        source
+            File of torch.save that holds tensors only; one that would run code is refused.
+        target
+            New folder to write.
+        table
+            Which name becomes which: dinov3 (Meta's vision transformers), torchvision-r50, cytonet (our own names), or
+            a CSV file with columns from, to. Every tensor must have its place.
+        model
+            The CytoNet to make; dinov3 needs none.
+        config_path
+            JSON file with the sizes of a CytoNet that is not the published one.
+        prefix
+            What the names stand under, such as state_dict. or module.
+
+        """
+        from cytoarch.encoders.conversion import convert_weights
+
+        made = convert_weights(source, target, table, model=model, config_path=config_path, prefix=prefix)
+        for name in made.left_out:
+            console.print(f"[yellow]left out[/]: {_escaped(name)}", highlight=False, soft_wrap=True)
+        print(f"folder    {made.folder} ({made.tensor_count} tensors)")
+        print(f"digest    {made.digest}")
+        print(f"encoder   {made.encoder_id}")
+        return EXIT_OK
+
     return app
 
 
@@ -208,20 +249,21 @@ def _bars(console: Console) -> Iterator[Listener]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )
     bars: dict[str, TaskID] = {}
     finished: set[str] = set()
     adding = threading.Lock()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
 
-        def listen(stage: str, done: float, total: int) -> None:
+        def listen(stage: str, done: float, total: int, note: str = "") -> None:
             with adding:  # tasks report from several threads
                 if stage not in bars:
-                    bars[stage] = progress.add_task(stage, total=total)
-            progress.update(bars[stage], completed=done, total=total)
+                    bars[stage] = progress.add_task(stage, total=total, note="")
+            progress.update(bars[stage], completed=done, total=total, note=note)
             if not console.is_terminal and done >= total and stage not in finished:
                 finished.add(stage)
-                console.print(f"{stage}: {total}/{total}", highlight=False)
+                console.print(f"{stage}: {total}/{total} {note}".rstrip(), highlight=False)
 
         yield listen
 

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from prefect import task
 from prefect.client.schemas.objects import State
 
 from cytoarch.brains import Brain, Section
-from cytoarch.colours import COLOURS_VERSION, ColourMap, write_colours
+from cytoarch.colours import COLOURS_VERSION, ColourMap, tokens_per_section, write_colours
 from cytoarch.contents import (
     FIT_FILE,
     embedding_records,
@@ -26,89 +27,123 @@ from cytoarch.embeddings import (
     EmbedSettings,
     check_same_dims,
     embedding_name,
-    estimated_bytes,
     working_pixel_size_um,
-    write_embeddings,
 )
+from cytoarch.embeddings.dense import DenseJob, DensePlan, dense_job, estimated_bytes, tile_plan
+from cytoarch.embeddings.engine import Job, Speed, grouped
+from cytoarch.embeddings.places import RegionTable
 from cytoarch.encoders import Encoder
+from cytoarch.encoders.inference import device_name
 from cytoarch.errors import StoreError
-from cytoarch.images.views import StoredImage
 from cytoarch.records import Staging
 from cytoarch.stores import BrainStore, Product, Work
-from tasks.encoders import device_slot, encoder_for
-from tasks.progress import reporter
-from tasks.sections import POLICY, section_state
+from tasks.encoders import embed_jobs, encoder_for
+from tasks.sections import POLICY, group_run_name, group_state, section_state, unfinished
 
 STAGE = "embed"
-SAMPLE_TOKENS = 2000
-"""Tokens of a section that the colours are fitted to."""
 
 
 class EmbeddingPlan(NamedTuple):
-    """How a brain is embedded: the name it is kept under and the one pixel size it is read at."""
+    """How a brain is embedded: the name it is kept under, the pixel size it is read at, what is computed together."""
 
     name: str
     pixel_size_um: float
+    groups: tuple[tuple[Section, ...], ...]
+    tokens_per_tile: int
 
 
 def plan_embedding(
-    store: BrainStore, brain: Brain, sections: tuple[Section, ...], settings: EmbedSettings
+    store: BrainStore,
+    brain: Brain,
+    sections: tuple[Section, ...],
+    settings: EmbedSettings,
+    extent: tuple[str, ...] = (),
 ) -> EmbeddingPlan:
     """Decide how the sections are embedded. Raises StoreError if the result would not fit on the disk."""
     encoder = encoder_for(settings)
     images = {one.section_id: open_section(store, brain.brain_id, one.section_id) for one in sections}
     pixel_size_um = working_pixel_size_um(settings, encoder, [image.pixel_size_um for image in images.values()])
-    name = embedding_name(settings, encoder, pixel_size_um)
+    name = embedding_name(settings, encoder, pixel_size_um, extent)
     absent = [
         image
         for section_id, image in images.items()
         if store.record(Product(brain.brain_id, "embeddings", name, section_id)) is None
     ]
-    check_space(store, absent, encoder, pixel_size_um)
-    return EmbeddingPlan(name, pixel_size_um)
+    needed = sum(estimated_bytes(image, encoder, settings, pixel_size_um) for image in absent)
+    check_space(store, needed, f"embeddings of {len(absent)} sections")
+    views = [image.at(pixel_size_um) for image in images.values()]
+    plans = [tile_plan(encoder, view.height, view.width, settings) for view in views]
+    counts = [one.tile_count for one in plans]
+    groups = tuple(tuple(sections[one] for one in group) for group in grouped(counts, settings.batch_size))
+    return EmbeddingPlan(name, pixel_size_um, groups, (plans[0].step_px // plans[0].cell_px) ** 2)
 
 
-def check_space(store: BrainStore, images: Sequence[StoredImage], encoder: Encoder, pixel_size_um: float) -> None:
-    """Raise StoreError if the disk has less room than the embeddings of these sections take uncompressed."""
-    needed = sum(estimated_bytes(image, encoder, pixel_size_um) for image in images)
+def check_space(store: BrainStore, needed_bytes: int, what: str) -> None:
+    """Raise StoreError if the disk has less room than something takes uncompressed."""
     free = shutil.disk_usage(store.root).free
-    if needed > free:
+    if needed_bytes > free:
         raise StoreError(
-            f"embeddings of {len(images)} sections take up to {needed / 1e9:.1f} GB, {store.root} has "
-            f"{free / 1e9:.1f} GB free; choose a coarser pixel_size_um, fewer blocks, or another disk"
+            f"{what} take up to {needed_bytes / 1e9:.1f} GB, {store.root} has {free / 1e9:.1f} GB free; choose a "
+            "coarser pixel_size_um, fewer blocks, fewer sections, or another disk"
         )
 
 
-@task(name="embed-section", task_run_name="embed {section.section_id}", **POLICY)
-def embed_section(
-    store_path: Path, section: Section, name: str, settings: EmbedSettings, pixel_size_um: float
+@task(name="embed-sections", task_run_name=group_run_name("embed"), **POLICY)
+def embed_sections(
+    store_path: Path,
+    sections: tuple[Section, ...],
+    name: str,
+    settings: EmbedSettings,
+    pixel_size_um: float,
+    regions: RegionTable | None = None,
 ) -> "State[Any]":
-    """Embed one section."""
+    """Embed some sections in one go, so that batches go over the borders between them."""
+    store = BrainStore(store_path)
+    encoder = encoder_for(settings)
 
-    def work() -> bool:
-        store = BrainStore(store_path)
-        brain_id, section_id = section.brain_id, section.section_id
-        encoder = encoder_for(settings)
-        hint = "run ingest-brain first"
-        inputs = {
-            "section": store.require(section_product(brain_id, section_id), hint).digest,
-            "tissue": store.require(tissue_product(brain_id, section_id), hint).digest,
-            "encoder": encoder.digest,
-        }
-        stated = {"pixel_size_um": pixel_size_um, "channels": list(settings.channels), "tile_px": settings.tile_px}
+    def job(section: Section) -> Job:
+        return _dense_job(store, section, name, encoder, settings, pixel_size_um, regions)
 
-        def write(staging: Staging) -> dict[str, Any]:
-            image = open_section(store, brain_id, section_id)
-            tissue = open_tissue(store, brain_id, section_id)
-            progress = reporter(STAGE, section_id)
-            with device_slot(settings.device):
-                return write_embeddings(staging, image, tissue, encoder, settings, pixel_size_um, progress)
+    def compute(jobs: Sequence[Job]) -> tuple[dict[str, str], Speed]:
+        per_tile = next(one.plan.core_tokens for one in jobs if isinstance(one, DenseJob)) ** 2
+        return embed_jobs(STAGE, jobs, encoder.encode, settings, "tokens", per_tile)
 
-        product = Product(brain_id, "embeddings", name, section_id)
-        _, made = store.ensure(product, Work(EMBEDDINGS_VERSION, inputs, stated), write)
-        return made
+    return group_state(sections, job, compute)
 
-    return section_state(section.section_id, work)
+
+def _dense_job(
+    store: BrainStore,
+    section: Section,
+    name: str,
+    encoder: Encoder,
+    settings: EmbedSettings,
+    pixel_size_um: float,
+    regions: RegionTable | None,
+) -> DenseJob:
+    brain_id, section_id = section.brain_id, section.section_id
+    hint = "run ingest-brain first"
+    inputs = {
+        "section": store.require(section_product(brain_id, section_id), hint).digest,
+        "tissue": store.require(tissue_product(brain_id, section_id), hint).digest,
+        "encoder": encoder.digest,
+    }
+    stated: dict[str, Any] = {
+        "pixel_size_um": pixel_size_um,
+        "channels": list(settings.channels),
+        "tile_px": settings.tile_px,
+        "margin_px": settings.margin_px,
+    }
+    image, tissue = open_section(store, brain_id, section_id), open_tissue(store, brain_id, section_id)
+    windows = None if regions is None else regions.windows(section_id, image.pixel_size_um)
+    if windows is not None:
+        stated["regions_um"] = [list(window) for window in windows]
+    plan = DensePlan.of(image, tissue, encoder, settings, pixel_size_um, windows)
+    begun = store.begin(Product(brain_id, "embeddings", name, section_id), Work(EMBEDDINGS_VERSION, inputs, stated))
+    draft = unfinished(begun)
+    if draft is None:
+        return dense_job(section_id, plan, encoder, None, dict)
+    device = device_name(settings.device)
+    return dense_job(section_id, plan, encoder, draft.staging, lambda facts: draft.commit({**facts, "device": device}))
 
 
 @task(name="fit-colours", task_run_name="fit colours of {name}", **POLICY)
@@ -119,15 +154,17 @@ def fit_colours(store_path: Path, brain: Brain, sections: tuple[Section, ...], n
 
     def write(staging: Staging) -> dict[str, Any]:
         opened = [(s.section_id, open_embeddings(store, brain.brain_id, name, s.section_id)) for s in sections]
-        check_same_dims(opened)
-        samples = (
-            embeddings.sample(tissue_on_tokens(store, brain.brain_id, one, embeddings), SAMPLE_TOKENS, seed=index)
+        count = tokens_per_section(len(opened), sum(check_same_dims(opened)))
+        samples = [
+            embeddings.sample(tissue_on_tokens(store, brain.brain_id, one, embeddings), count, seed=index).astype(
+                np.float16
+            )
             for index, (one, embeddings) in enumerate(opened)
-        )
+        ]
         staging.write(FIT_FILE, ColourMap.fit(samples).to_bytes())
         return {}
 
-    work = Work(COLOURS_VERSION, {one: record.digest for one, record in records.items()}, {"tokens": SAMPLE_TOKENS})
+    work = Work(COLOURS_VERSION, {one: record.digest for one, record in records.items()}, {})
     _, made = store.ensure(Product(brain.brain_id, "colours", name), work, write)
     return made
 

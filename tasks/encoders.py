@@ -1,7 +1,7 @@
 """Encoders, loaded once per process, and the devices they run on."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Literal
@@ -9,20 +9,26 @@ from typing import Literal
 from prefect.concurrency.sync import concurrency
 
 from cytoarch.embeddings import EmbedSettings
+from cytoarch.embeddings.engine import Float32, Job, Speed, run_engine
 from cytoarch.encoders import Encoder, load_encoder
+from tasks.progress import engine_reporter
 
 Device = Literal["cpu", "cuda"]
+Compute = Callable[[Float32], Sequence[Float32]]
 
 GPU_LIMIT = "gpu"
 """Global concurrency limit that deployments/bootstrap.py creates: one model on a GPU at a time."""
 
 _lock = threading.Lock()
+_running = threading.Lock()
+"""Held while a model is at work: the engine feeds one as fast as it goes, a second beside it would only slow both."""
 
 
 def encoder_for(settings: EmbedSettings) -> Encoder:
     """The encoder the settings name; tasks that run side by side share one."""
+    same_model = {"batch_size": 1, "channels": (), "margin_px": 0}  # whatever these are
     with _lock:
-        return _load(settings.model_copy(update={"batch_size": 1, "channels": ()}))  # these load no other model
+        return _load(settings.model_copy(update=same_model))
 
 
 @contextmanager
@@ -36,6 +42,14 @@ def device_slot(device: Device) -> Iterator[None]:
         return
     with concurrency(GPU_LIMIT, strict=True):
         yield
+
+
+def embed_jobs(
+    stage: str, jobs: Sequence[Job], compute: Compute, settings: EmbedSettings, noun: str, per_tile: int
+) -> tuple[dict[str, str], Speed]:
+    """Run the engine on the device, reporting progress; returns sections that failed with the reason, and the speed."""
+    with _running, device_slot(settings.device):
+        return run_engine(jobs, compute, settings.batch_size, engine_reporter(stage, noun, per_tile))
 
 
 @lru_cache(maxsize=2)

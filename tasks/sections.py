@@ -1,13 +1,18 @@
 """What all tasks on one section share: their policy, and how a bad section is told from a broken run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.runtime import task_run
 from prefect.states import Completed, Failed
 
+from cytoarch.brains import Section
+from cytoarch.embeddings.engine import NO_SPEED, Job, Speed
 from cytoarch.errors import CytoarchError, SectionError
+from cytoarch.records import Record
+from cytoarch.stores import Draft
 
 SECTION_FAILED = "SectionFailed"
 """Name of the state of a task whose section cannot be processed; the run goes on without it."""
@@ -46,3 +51,56 @@ def section_state(section_id: str, work: Callable[[], bool]) -> "State[Any]":
         return Failed(name=SECTION_FAILED, message=str(error))
     status: Status = "made" if made else "current"
     return Completed(name="Made" if made else "Current", message=section_id, data=Outcome(section_id, status))
+
+
+def group_run_name(verb: str) -> Callable[[], str]:
+    """Names a task run after its verb and the sections it works on: `embed s0001 to s0032`."""
+
+    def name() -> str:
+        ids = [section.section_id for section in task_run.parameters["sections"]]
+        return f"{verb} {ids[0]}" + (f" to {ids[-1]}" if len(ids) > 1 else "")
+
+    return name
+
+
+class GroupOutcome(NamedTuple):
+    """What a task did that embeds several sections in one go."""
+
+    outcomes: tuple[Outcome, ...]
+    speed: Speed
+
+
+def group_state(
+    sections: tuple[Section, ...],
+    job_of: Callable[[Section], Job],
+    compute: Callable[[Sequence[Job]], tuple[dict[str, str], Speed]],
+) -> "State[Any]":
+    """Make a job of every section and compute those that are not current; sections that fail cost only themselves."""
+    outcomes: dict[str, Outcome] = {}
+    jobs: list[Job] = []
+    for section in sections:
+        try:
+            job = job_of(section)
+        except SectionError as error:
+            outcomes[section.section_id] = Outcome(section.section_id, "failed", str(error))
+            continue
+        jobs.append(job)
+        outcomes[section.section_id] = Outcome(section.section_id, "current" if job.committed else "made")
+    speed = NO_SPEED
+    if not all(job.committed for job in jobs):
+        failed, speed = compute(jobs)
+        outcomes |= {one: Outcome(one, "failed", reason) for one, reason in failed.items()}
+    ordered = tuple(outcomes[section.section_id] for section in sections)
+    lost = sum(one.status == "failed" for one in ordered)
+    made = any(one.status == "made" for one in ordered)
+    name = f"{lost} of {len(ordered)} failed" if lost else "Made" if made else "Current"
+    reasons = "; ".join(f"{one.section_id}: {one.reason}" for one in ordered if one.reason)
+    return Completed(name=name, message=reasons[:2000] or None, data=GroupOutcome(ordered, speed))
+
+
+def unfinished(begun: Record | Draft) -> Draft | None:
+    """The draft that is left to fill; one that an earlier run sealed is published here."""
+    if isinstance(begun, Draft) and begun.sealed is not None:
+        begun.commit({})
+        return None
+    return begun if isinstance(begun, Draft) else None

@@ -1,24 +1,19 @@
 """Brains and their sections, as a manifest states them. What a manifest states is never guessed."""
 
-import csv
 import hashlib
-import io
 import re
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cytoarch.errors import ManifestError, ScanError
 from cytoarch.paths import ID_PATTERN, confined
+from cytoarch.tables import csv_rows, gathered, row_faults
 
 PIXEL_SIZE_LIMITS_UM = (0.05, 100.0)
 """Pixel sizes outside this range are not those of a section scan (um)."""
-
-UNCONFIRMED = "?"
-"""A cell that starts with this was read from a file name; a person confirms it by removing the mark."""
 
 RESERVED_IDS = ("ome", "zarr.json")
 """Names that a collection of sections needs for itself (in any case)."""
@@ -183,13 +178,13 @@ def read_manifest(manifest_path: Path, scans_path: Path, label_table_path: Path 
     as a spreadsheet counts it (the header is row 1). Whether the scans exist and can be read is not looked at here:
     a bad scan costs its section, a bad manifest stops everything.
     """
-    rows, faults = _csv_rows(manifest_path, COLUMNS, REQUIRED_COLUMNS)
+    rows, faults = csv_rows(manifest_path, COLUMNS, REQUIRED_COLUMNS)
     sections: list[tuple[int, Section]] = []
     for number, row in rows:
         try:
             section = Section.model_validate(row)
         except ValidationError as error:
-            faults += _row_faults(number, error)
+            faults += row_faults(number, error)
             continue
         sections.append((number, section))
         for path in filter(None, (section.path, section.labels)):
@@ -209,7 +204,7 @@ def read_manifest(manifest_path: Path, scans_path: Path, label_table_path: Path 
         except ManifestError as error:
             faults += [f"{label_table_path.name}: {fault}" for fault in error.faults]
     if faults:
-        raise ManifestError(str(manifest_path), _gathered(faults))
+        raise ManifestError(str(manifest_path), gathered(faults))
     by_brain: dict[str, list[Section]] = defaultdict(list)
     for _, section in sections:
         by_brain[section.brain_id].append(section)
@@ -224,7 +219,7 @@ def read_label_table(path: Path) -> LabelTable:
 
     Raises ManifestError listing every fault with its row.
     """
-    rows, faults = _csv_rows(path, tuple(Label.model_fields), ("id", "name"))
+    rows, faults = csv_rows(path, tuple(Label.model_fields), ("id", "name"))
     labels: list[Label] = []
     seen: dict[object, int] = {}
     for number, row in rows:
@@ -233,7 +228,7 @@ def read_label_table(path: Path) -> LabelTable:
         try:
             label = Label.model_validate(row)
         except ValidationError as error:
-            faults += _row_faults(number, error)
+            faults += row_faults(number, error)
             continue
         for key, what in ((label.id, f"id {label.id}"), (label.name, f"name {label.name!r}")):
             if key in seen:
@@ -243,100 +238,8 @@ def read_label_table(path: Path) -> LabelTable:
     if not labels and not faults:
         faults.append("no label is named; at least one row with id >= 1 is needed")
     if faults:
-        raise ManifestError(str(path), _gathered(faults))
+        raise ManifestError(str(path), gathered(faults))
     return LabelTable(labels=tuple(labels))
-
-
-def _csv_rows(
-    path: Path, known: tuple[str, ...], required: tuple[str, ...]
-) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
-    """The non-blank cells of each row with its row number, and the faults of the file itself."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise ManifestError(str(path), ["the file does not exist"]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(str(path), [f"not a readable UTF-8 text file: {error}"]) from None
-    if "\0" in text:
-        raise ManifestError(str(path), ["holds NUL bytes: the file is half copied or not a CSV file"])
-    try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True))
-    except csv.Error as error:
-        raise ManifestError(str(path), [f"not a CSV file: {error}"]) from None
-    header = [name.strip() for name in lines[0]] if lines else []
-    faults = [f"row 1: column {name} is missing" for name in required if name not in header]
-    faults += [
-        f"row 1: column {name!r} is not known; the columns are {', '.join(known)}"
-        for name in header
-        if name not in known
-    ]
-    faults += [f"row 1: column {name!r} appears twice" for name in sorted({n for n in header if header.count(n) > 1})]
-    if faults:
-        raise ManifestError(str(path), faults)
-    rows: list[tuple[int, dict[str, str]]] = []
-    for number, cells in enumerate(lines[1:], start=2):
-        if not any(cell.strip() for cell in cells):
-            continue
-        if len(cells) != len(header):
-            faults.append(f"row {number}: {len(cells)} cells where the header has {len(header)}")
-            continue
-        row = {name: cell.strip() for name, cell in zip(header, cells, strict=True) if cell.strip()}
-        for name in [name for name, cell in row.items() if cell.startswith(UNCONFIRMED)]:
-            faults.append(
-                f"row {number}: {name} {row[name]!r} was read from a file name; check it and remove the {UNCONFIRMED!r}"
-            )
-            row[name] = row[name].removeprefix(UNCONFIRMED)  # the rest of the row is looked at all the same
-        rows.append((number, row))
-    return rows, faults
-
-
-def _delimiter(text: str) -> str:
-    """The character between cells: spreadsheets of some countries save semicolons, or tabs, under the name of CSV."""
-    head = text.partition("\n")[0]
-    return next((character for character in ",;\t" if character in head), ",")
-
-
-def _row_faults(number: int, error: ValidationError) -> list[str]:
-    return [f"row {number}: {_fault(item['loc'], item['msg'], item['input'])}" for item in error.errors()]
-
-
-def _fault(location: Iterable[int | str], message: str, value: Any) -> str:
-    field = next((str(part) for part in location), "")
-    text = message.removeprefix("Value error, ")
-    if not field:
-        return text
-    return f"{field} is blank; it is needed" if text == "Field required" else f"{field} {value!r}: {text}"
-
-
-def _gathered(faults: list[str]) -> list[str]:
-    """Faults that are the same in several rows, said once.
-
-    >>> _gathered(["row 2: a is blank", "row 3: a is blank", "row 3: b is odd", "row 7: a is blank"])
-    ['rows 2-3, 7: a is blank', 'row 3: b is odd']
-    """
-    rows: dict[str, list[int]] = {}
-    order: dict[str, str] = {}
-    for fault in faults:
-        head, _, text = fault.partition(": ")
-        number = head.removeprefix("row ")
-        if head.startswith("row ") and number.isdigit():
-            rows.setdefault(text, []).append(int(number))
-            order.setdefault(f"rows {text}", text)
-        else:
-            order.setdefault(fault, "")
-    return [f"{_row_ranges(rows[text])}: {text}" if text else fault for fault, text in order.items()]
-
-
-def _row_ranges(numbers: list[int]) -> str:
-    """`row 2`, or `rows 2-3, 7`."""
-    runs: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    shown = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-    return f"row {shown}" if len(runs) == 1 and len(runs[0]) == 1 else f"rows {shown}"
 
 
 def _duplicates(sections: list[tuple[int, Section]]) -> list[str]:

@@ -1,13 +1,14 @@
 """Embeddings as pictures: their first three principal components as red, green and blue, the same over a brain."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
-from sklearn.decomposition import PCA
+from sklearn.decomposition import IncrementalPCA
+from sklearn.preprocessing import StandardScaler
 
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.embeddings import SectionEmbeddings
@@ -15,9 +16,29 @@ from cytoarch.errors import SectionError
 from cytoarch.images.ngff import omero
 from cytoarch.images.pyramids import Journal, Pyramid, level_count, write_pyramid
 
+Float16 = NDArray[np.float16]
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 
-COLOURS_VERSION = 2
+COLOURS_VERSION = 3
+COMPONENTS = 16
+"""Components that are followed, so that the first three are well known."""
+SMALLEST_SPREAD = 1e-6
+PART_TOKENS = 4096
+"""Embeddings that are taken in at once."""
+SAMPLE_BYTES = 256 << 20
+"""All samples of a brain together take at most so much memory."""
+SAMPLE_TOKENS = 2000
+"""Embeddings that are drawn from a section, at most."""
+
+
+def tokens_per_section(sections: int, width: int) -> int:
+    """How many embeddings of so many values are drawn from each of so many sections.
+
+    >>> tokens_per_section(20, 3072), tokens_per_section(4654, 3072)
+    (2000, 9)
+    """
+    return max(4, min(SAMPLE_TOKENS, SAMPLE_BYTES // (sections * width * 2)))
 
 
 @dataclass(frozen=True)
@@ -33,21 +54,22 @@ class ColourMap:
     """(3,) the 1st and 99th percentiles of the projections, shown as 0 and 255."""
 
     @classmethod
-    def fit(cls, samples: Iterable[Float32]) -> Self:
-        """Fit to embeddings (n, c) drawn from all sections. Raises SectionError if there are fewer than four."""
-        pool = np.concatenate(list(samples)).astype(np.float64)
-        if len(pool) < 4:
-            raise SectionError(f"only {len(pool)} embeddings lie in tissue; there is nothing to fit colours to")
-        mean, spread = pool.mean(axis=0), np.maximum(pool.std(axis=0), 1e-6)
-        scaled = (pool - mean) / spread
-        count = min(3, *scaled.shape) if scaled.any() else 0  # where all embeddings are equal there is no direction
-        components = np.zeros((0, scaled.shape[1]))
-        if count:
-            components = PCA(n_components=count, svd_solver="covariance_eigh").fit(scaled).components_
-        components = np.concatenate([components, np.zeros((3 - count, scaled.shape[1]))])
+    def fit(cls, samples: Sequence[Float16]) -> Self:
+        """Fit to embeddings (n, c) drawn from all sections, one array each, seen one after the other.
+
+        Raises SectionError if there are fewer than four.
+        """
+        count, width = sum(map(len, samples)), samples[0].shape[1] if len(samples) else 0
+        if count < 4:
+            raise SectionError(f"only {count} embeddings lie in tissue; there is nothing to fit colours to")
+        mean, spread = _moments(samples)
+        components = np.zeros((3, width))
+        found = _components(samples, mean, spread)
+        components[: len(found)] = found
         signs = np.where(components.sum(axis=1) < 0, -1.0, 1.0)  # a component's sign is arbitrary: fix it
         projection = (components * signs[:, None]).T / spread[:, None]
-        low, high = np.percentile((pool - mean) @ projection, (1, 99), axis=0)
+        shown = np.concatenate([(part.astype(np.float64) - mean) @ projection for part in samples])
+        low, high = np.percentile(shown, (1, 99), axis=0)
         return cls(
             *(
                 np.ascontiguousarray(part, dtype=np.float32)
@@ -72,12 +94,34 @@ class ColourMap:
         return np.asarray(np.clip(unit * 254 + 1.5, 1, 255), dtype=np.uint8)
 
 
+def _moments(samples: Sequence[Float16]) -> tuple[Float64, Float64]:
+    """Mean and standard deviation (c,) over all samples, one array at a time."""
+    scaler = StandardScaler()
+    for part in samples:
+        if len(part):
+            scaler.partial_fit(part.astype(np.float64))
+    return scaler.mean_, np.maximum(np.sqrt(scaler.var_), SMALLEST_SPREAD)
+
+
+def _components(samples: Sequence[Float16], mean: Float64, spread: Float64) -> Float64:
+    """The first three principal components (up to 3, c) of standardised samples; fewer where they span less."""
+    pool = np.concatenate(samples)
+    if (spread <= SMALLEST_SPREAD).all():
+        return np.zeros((0, len(mean)))  # all embeddings are equal: there is no direction
+    count = min(COMPONENTS, *pool.shape)
+    pca = IncrementalPCA(count)
+    starts = range(0, max(1, len(pool) - count + 1), PART_TOKENS)  # a part of fewer than `count` joins the one before
+    for start, stop in zip(starts, [*starts[1:], len(pool)], strict=True):
+        pca.partial_fit((pool[start:stop] - mean) / spread)
+    return np.asarray(pca.components_[:3])
+
+
 def write_colours(
     journal: Journal, embeddings: SectionEmbeddings, tissue: TissueMask, colour_map: ColourMap
 ) -> dict[str, Any]:
     """Write a section's colours as an image (3, y, x) uint8; cells outside tissue are black."""
     grid = embeddings.grid
-    mask = tissue.on_grid(*grid, embeddings.token_um)
+    mask = embeddings.inside(tissue)
 
     def read(y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
         colours = colour_map.colours(embeddings.read(y, x, height, width))

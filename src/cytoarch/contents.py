@@ -113,8 +113,8 @@ def _fit(store: BrainStore, product: Product) -> bytes:
 def tissue_on_tokens(
     store: BrainStore, brain_id: str, section_id: str, embeddings: SectionEmbeddings
 ) -> NDArray[np.bool_]:
-    """The tissue at the centres of a section's tokens (y, x)."""
-    return open_tissue(store, brain_id, section_id).on_grid(*embeddings.grid, embeddings.token_um)
+    """The tokens of a section (y, x) whose centres lie in tissue and that were computed."""
+    return embeddings.inside(open_tissue(store, brain_id, section_id))
 
 
 def require_embedding(store: BrainStore, brain_id: str, name: str, section_id: str) -> Record:

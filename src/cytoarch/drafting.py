@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cytoarch.brains import COLUMNS, PIXEL_SIZE_LIMITS_UM, RESERVED_IDS, UNCONFIRMED
+from cytoarch.brains import COLUMNS, PIXEL_SIZE_LIMITS_UM, RESERVED_IDS
 from cytoarch.errors import ManifestError, ScanError
 from cytoarch.images.scans import SUFFIXES, open_scan
 from cytoarch.paths import is_id
 from cytoarch.records import write_atomically
+from cytoarch.tables import UNCONFIRMED
 
 _NUMBER = re.compile(r"\d+")
 

@@ -119,7 +119,10 @@ class Staging:
         """Flush the finished file at `key` to disk, hash it and enter it in the journal."""
         path = self.path / key
         flush_to_disk(path)
-        seal = hash_file(path)
+        self.enter(key, hash_file(path))
+
+    def enter(self, key: str, seal: FileSeal) -> None:
+        """Enter a file that is on disk in the journal: from here on a crash does not lose it."""
         with self._lock:
             with self._journal_path.open("ab") as journal:
                 journal.write(_journal_line(key, seal).encode())
@@ -127,10 +130,18 @@ class Staging:
                 os.fsync(journal.fileno())
             self._seals[key] = seal
 
-    def write(self, key: str, content: bytes) -> None:
-        """Write a whole small file at `key` and seal it."""
-        write_atomically(self.path / key, content)
-        self.seal(key)
+    def write(self, key: str, *parts: bytes) -> None:
+        """Write a whole file at `key` and seal it; until it is in the journal it counts as half-written."""
+        path = self.path / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256()
+        with path.open("wb") as file:
+            for part in parts:
+                file.write(part)
+                digest.update(part)
+            file.flush()
+            os.fsync(file.fileno())
+        self.enter(key, FileSeal(sha256=digest.hexdigest(), size_bytes=sum(map(len, parts))))
 
     @property
     def sealed_record(self) -> Record | None:

@@ -25,6 +25,7 @@ Step = Literal[
     "labels",
     "tissue",
     "embeddings",
+    "points",
     "colours",
     "training",
     "probabilities",
@@ -76,6 +77,37 @@ class Work:
     """Digests of everything read, by what it is."""
     settings: Mapping[str, Any]
     """JSON values of everything set."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A product that is being made: the staging folder to fill, and how what is in it becomes the product."""
+
+    store: "BrainStore"
+    product: Product
+    work: Work
+    staging: Staging
+    sealed: Record | None
+    """The record, where an earlier run sealed the product but did not come to publish it: nothing is left to fill."""
+
+    def commit(self, facts: Mapping[str, Any]) -> Record:
+        """Verify, seal and publish the product with `facts` (small JSON values) in its record."""
+        record = self.sealed
+        if record is None:
+            product, work = self.product, self.work
+            draft = Record(
+                step=product.step,
+                name=product.name,
+                section=product.section_id,
+                fingerprint=fingerprint(product.step, work.version, work.inputs, work.settings),
+                inputs=dict(work.inputs),
+                settings=json.loads(canonical_json(work.settings)),
+                facts=dict(facts),
+                files={},
+            )
+            record = self.staging.finish(draft, product.key)
+        self.store.publish(self)
+        return record
 
 
 class BrainStore:
@@ -166,6 +198,20 @@ class BrainStore:
         wanted = fingerprint(product.step, work.version, work.inputs, work.settings)
         return record if record is not None and record.fingerprint == wanted else None
 
+    def begin(self, product: Product, work: Work) -> "Record | Draft":
+        """The record of the product if it is current; else a draft to fill, which adopts what an earlier run left.
+
+        The caller holds the brain's lock.
+        """
+        mark = fingerprint(product.step, work.version, work.inputs, work.settings)
+        staging = self._staging(product, mark)
+        record = self.current(product, work)
+        if record is not None:
+            staging.discard()  # what a crash between the last two steps of publishing left
+            return record
+        sealed = staging.sealed_record
+        return Draft(self, product, work, staging if sealed is not None else staging.open(), sealed)
+
     def ensure(
         self, product: Product, work: Work, write: Callable[[Staging], Mapping[str, Any]]
     ) -> tuple[Record, bool]:
@@ -174,28 +220,14 @@ class BrainStore:
         `write` fills the staging folder and returns facts for the record (small JSON values). The caller holds the
         brain's lock.
         """
-        record = self.current(product, work)
-        mark = fingerprint(product.step, work.version, work.inputs, work.settings)
-        staging = self._staging(product, mark)
-        if record is not None:
-            staging.discard()  # what a crash between the last two steps of publishing left
-            return record, False
-        sealed = staging.sealed_record
-        if sealed is None:
-            facts = dict(write(staging.open()))
-            draft = Record(
-                step=product.step,
-                name=product.name,
-                section=product.section_id,
-                fingerprint=mark,
-                inputs=dict(work.inputs),
-                settings=json.loads(canonical_json(work.settings)),
-                facts=facts,
-                files={},
-            )
-            sealed = staging.finish(draft, product.key)
-        staging.publish(self.path(product), self._record_path(product))
-        return sealed, True
+        begun = self.begin(product, work)
+        if isinstance(begun, Record):
+            return begun, False
+        return begun.commit({} if begun.sealed else write(begun.staging)), True
+
+    def publish(self, draft: Draft) -> None:
+        """Bring a sealed draft to its address; can be repeated."""
+        draft.staging.publish(self.path(draft.product), self._record_path(draft.product))
 
     def forget(self, product: Product) -> None:
         """Take the product's record away, so that it is made again; its files stay until they are replaced."""

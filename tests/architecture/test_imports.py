@@ -21,7 +21,7 @@ STOREYS = {
 # ground first; a room may import the rooms before it and its own
 ROOMS = (
     ("errors", "digests", "tiling", "measures"),
-    ("paths",),
+    ("paths", "tables"),
     ("brains",),
     ("records", "palette"),
     ("stores",),
@@ -82,7 +82,7 @@ def test_only_encoders_import_transformers() -> None:
 
 def test_only_the_encoders_room_and_the_registry_module_know_huggingface() -> None:
     users = {path.name for path in MODULES if any(name.startswith("huggingface_hub") for name in imported(path))}
-    assert users == {"dinov3.py"}
+    assert users == {"weights.py"}
 
 
 def test_there_are_no_drawers() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from skimage.color import rgb2gray
 
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.embeddings import (
@@ -13,11 +14,9 @@ from cytoarch.embeddings import (
     SectionReader,
     check_same_dims,
     embedding_name,
-    estimated_bytes,
-    tile_plan,
     working_pixel_size_um,
-    write_embeddings,
 )
+from cytoarch.embeddings.dense import estimated_bytes, tile_plan, write_embeddings
 from cytoarch.encoders.protocol import TileShape
 from cytoarch.encoders.texture import TextureEncoder
 from cytoarch.errors import ModelError, SectionError
@@ -35,7 +34,7 @@ class MeanEncoder:
     encoder_id: str = "mean"
     digest: str = "00" * 32
     pixel_size_um: float | None = None
-    colour: bool = False
+    channels: int | None = None
     halo_px: int | None = 0
     tile_px: int = 64
 
@@ -152,7 +151,7 @@ def test_a_section_that_is_no_multiple_of_the_patch_loses_nothing(tmp_path: Path
 
 
 @pytest.mark.parametrize("overlapping", [None, 0])
-def test_tiles_blended_or_cut_give_the_same_for_an_encoder_that_sees_only_its_token(tmp_path: Path, overlapping):
+def test_tiles_of_any_size_give_the_same_for_an_encoder_that_sees_only_its_token(tmp_path: Path, overlapping):
     image = stored_section(tmp_path / "section", noise(150, 210), 4.0)
     one, _ = embedded(tmp_path / "one", image, MeanEncoder(halo_px=overlapping), 4.0)
     other, _ = embedded(tmp_path / "other", image, MeanEncoder(tile_px=512), 4.0)
@@ -172,7 +171,7 @@ def test_the_texture_of_a_section_is_that_of_the_whole_image(tmp_path: Path):
 
 def test_values_beyond_float16_are_refused(tmp_path: Path):
     image = stored_section(tmp_path / "section", noise(64, 64), 4.0)
-    with pytest.raises(SectionError, match="not finite in float16"):
+    with pytest.raises(SectionError, match="beyond what float16 holds"):
         embedded(tmp_path / "embeddings", image, MeanEncoder(factor=1e6), 4.0)
 
 
@@ -263,19 +262,30 @@ def test_channels_are_picked_repeated_or_refused(tmp_path: Path):
     stack = stored_section(tmp_path / "stack", pixels, 4.0, "channels")
     single = stored_section(tmp_path / "single", pixels[:1], 4.0)
 
-    def chosen(image: StoredImage, colour: bool, channels: tuple[int, ...] = ()) -> tuple[int, ...]:
-        encoder = MeanEncoder(colour=colour)
+    def chosen(image: StoredImage, takes: int | None, channels: tuple[int, ...] = ()) -> tuple[int, ...]:
+        encoder = MeanEncoder(channels=takes)
         return SectionReader.open(image, encoder, EmbedSettings(channels=channels), 4.0).channels
 
-    assert chosen(rgb, colour=True) == (0, 1, 2)
-    assert chosen(stack, colour=True) == (0, 0, 0)
-    assert chosen(single, colour=True) == (0, 0, 0)
-    assert chosen(stack, colour=True, channels=(2,)) == (2, 2, 2)
-    assert chosen(stack, colour=True, channels=(2, 1, 0)) == (2, 1, 0)
-    assert chosen(stack, colour=False) == (0, 1, 2)
-    assert chosen(stack, colour=False, channels=(1,)) == (1,)
+    assert chosen(rgb, takes=3) == (0, 1, 2)
+    assert chosen(stack, takes=3) == (0,)
+    assert chosen(single, takes=3) == (0,)
+    assert chosen(stack, takes=3, channels=(2,)) == (2,)
+    assert chosen(stack, takes=3, channels=(2, 1, 0)) == (2, 1, 0)
+    assert chosen(stack, takes=None) == (0, 1, 2)
+    assert chosen(stack, takes=None, channels=(1,)) == (1,)
+    assert chosen(stack, takes=1) == (0,)
     with pytest.raises(SectionError, match="channels 0 to 2"):
-        chosen(rgb, colour=True, channels=(3,))
+        chosen(rgb, takes=3, channels=(3,))
+
+
+def test_an_encoder_of_one_channel_sees_the_luminance_of_colours(tmp_path: Path):
+    pixels = noise(32, 32, 3)
+    rgb = stored_section(tmp_path / "rgb", pixels, 4.0, "rgb")
+    colours = SectionReader.open(rgb, MeanEncoder(channels=3), EmbedSettings(), 4.0)
+    grey = SectionReader.open(rgb, MeanEncoder(channels=1), EmbedSettings(), 4.0)
+    assert (colours.depth, grey.depth) == (3, 1)
+    expected = rgb2gray(np.moveaxis(colours.read(3, 4, 20, 9), 0, -1))
+    np.testing.assert_allclose(grey.read(3, 4, 20, 9)[0], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("channels", [(-1,), (0, -3)])
@@ -306,7 +316,9 @@ def test_the_estimate_of_the_size_is_that_of_the_arrays(tmp_path: Path):
     image = stored_section(tmp_path / "section", noise(101, 67, 2), 2.0)
     found, _ = embedded(tmp_path / "embeddings", image, MeanEncoder(), 4.0)
     arrays = [layer.levels[0].array for layer in found.layers]
-    assert estimated_bytes(image, MeanEncoder(), 4.0) == sum(int(np.prod(array.shape)) * 2 for array in arrays)
+    assert estimated_bytes(image, MeanEncoder(), EmbedSettings(), 4.0) == sum(
+        int(np.prod(array.shape)) * 2 for array in arrays
+    )
 
 
 def test_sections_of_different_channels_are_not_mixed(tmp_path: Path):
@@ -320,11 +332,8 @@ def test_sections_of_different_channels_are_not_mixed(tmp_path: Path):
 
 
 @pytest.mark.parametrize("size", [(40, 60), (3000, 5000)])
-def test_tiles_of_an_encoder_of_finite_reach_keep_its_reach_around_their_core(tmp_path: Path, size):
-    view = stored_section(tmp_path / "section", noise(8, 8), 4.0).at(4.0)
-    view = type(view)(view.level, 4.0, *size)
-    plan, window = tile_plan(TextureEncoder(), view, EmbedSettings())
+def test_tiles_of_an_encoder_of_finite_reach_keep_its_reach_around_their_core(size):
+    plan = tile_plan(TextureEncoder(), *size, EmbedSettings())
     assert plan.margin_px >= 320
     assert plan.tile_px - plan.step_px == 640
     assert plan.tile_px % 16 == plan.step_px % 16 == plan.margin_px % 16 == 0
-    assert (window.sum(axis=1) > 0).sum() * 4 == plan.step_px

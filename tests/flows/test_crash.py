@@ -22,16 +22,16 @@ from pathlib import Path
 from cytoarch import records
 
 left = int(sys.argv[3])
-seal = records.Staging.seal
+enter = records.Staging.enter
 
-def counted(self, key):
+def counted(self, key, seal):
     global left
-    seal(self, key)
+    enter(self, key, seal)
     left -= 1
     if left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
 
-records.Staging.seal = counted
+records.Staging.enter = counted
 from flows.map_brain import map_brain
 from flows.parameters import BrainSource
 map_brain(source=BrainSource(manifest_path=Path(sys.argv[1]), store_path=Path(sys.argv[2])))

@@ -44,7 +44,7 @@ def test_a_brain_is_mapped_with_a_vision_transformer_and_a_decoder(
     assert embedded.facts["upsampled"], "80 um sections are brought to 20 um"
     folder = store.path(Product("P01", "embeddings", embedded.name, embedded.section))
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == [
-        "block-03", "block-06", "block-09", "block-12",
+        "block-03", "block-06", "block-09", "block-12", "computed",
     ]  # fmt: skip
     token = StoredImage.open(folder / "block-03")
     assert token.pixel_size_um == 320.0

@@ -112,7 +112,7 @@ def test_every_image_is_accepted_by_ome_zarr_models(mapped: MappedBrain) -> None
         else:
             NgffImage.from_zarr(group)
             images += 1
-    assert (images, labels) == (5 * 7, 5 * 4)
+    assert (images, labels) == (5 * 8, 5 * 4)
 
 
 def test_pixels_and_physical_sizes_are_those_of_the_scans(mapped: MappedBrain) -> None:

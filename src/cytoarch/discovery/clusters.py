@@ -81,7 +81,7 @@ def write_clusters(
 ) -> dict[str, Any]:
     """Write a section's clusters as a label image (y, x) on the token grid: value i + 1 is cluster i, 0 no tissue."""
     grid = embeddings.grid
-    mask = tissue.on_grid(*grid, embeddings.token_um)
+    mask = embeddings.inside(tissue)
     count = len(clustering.centres)
     dtype = label_dtype(count)
 

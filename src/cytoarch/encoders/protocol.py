@@ -1,12 +1,13 @@
 """What every encoder offers."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,15 @@ class TileShape:
     """Edge of the image square a token stands for: the stride of the token grid."""
     halo_px: int | None
     """How far beyond a token its value reaches, where that is less than the tile; None: the whole tile."""
+    align_px: int = 1
+    """Tiles begin at multiples of this, beside those of the token."""
 
 
 class Encoder(Protocol):
-    """A frozen model: tiles of a section in, token grids of one or several layers out."""
+    """A frozen model: tiles of a section in; token grids of one or several layers, or one embedding a tile, out.
+
+    What comes out for a tile does not depend on the other tiles of the batch (beyond rounding).
+    """
 
     @property
     def encoder_id(self) -> str:
@@ -29,22 +35,25 @@ class Encoder(Protocol):
 
     @property
     def digest(self) -> str:
-        """sha256 of everything that decides its output: weights, configuration, version of the method."""
+        """sha256 of everything that decides its output: weights, configuration, precision, version of the method."""
 
     @property
     def pixel_size_um(self) -> float | None:
         """The pixel size it is meant for; None: it takes sections as they are scanned."""
 
     @property
-    def colour(self) -> bool:
-        """Whether it needs exactly three channels; others are repeated or picked."""
+    def channels(self) -> Literal[1, 3] | None:
+        """How many channels it takes; None: any number. One that takes 3 also takes 1 and repeats it."""
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers it gives, shallow to deep."""
 
     def dims(self, channels: int) -> tuple[int, ...]:
-        """Length of an embedding per layer, for tiles of so many channels."""
+        """Length of a token's embedding per layer, for tiles of so many channels."""
+
+    def patch_dims(self, channels: int) -> int:
+        """Length of the embedding of a whole tile."""
 
     @property
     def tiles(self) -> TileShape:
@@ -52,3 +61,6 @@ class Encoder(Protocol):
 
     def encode(self, tiles: Float32) -> list[Float32]:
         """(b, c, T, T) float32 in [0, 1] -> per layer (b, d, T/token, T/token) float32."""
+
+    def embed(self, patches: Float32) -> Float32:
+        """(b, c, T, T) float32 in [0, 1] -> (b, d) float32, one embedding for each patch as a whole."""

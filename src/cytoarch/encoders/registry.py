@@ -1,16 +1,22 @@
 """Which encoders there are: our own, and those that installed packages add to the entry-point group."""
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
-from typing import Literal
+from importlib.metadata import EntryPoint, entry_points
+from typing import Literal, TypedDict, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cytoarch.encoders.protocol import Encoder
+from cytoarch.encoders.protocol import Encoder, Precision
 from cytoarch.errors import ModelError
 
 ENTRY_POINTS = "cytoarch.encoders"
 """Group under which a package names its encoders: id -> callable(EncoderSettings) -> Encoder."""
+OURS = (
+    "texture",
+    "dinov3:<short name, hub id or folder>",
+    "dinov2:<short name, hub id or folder>",
+    "cytonet:<hub id or folder>",
+)
 
 
 class EncoderSettings(BaseModel):
@@ -21,12 +27,20 @@ class EncoderSettings(BaseModel):
     encoder: str = Field(
         default="texture",
         max_length=500,
-        description="texture (no weights), or dinov3:<hub id or local folder with config.json and *.safetensors>.",
+        description="texture (no weights); dinov3:vits16, vits16plus, vitb16, vitl16, vith16plus, vit7b16, vitl16-sat, "
+        "vit7b16-sat, convnext-tiny, -small, -base, -large; dinov2:small, base, large, giant, small-registers, ...; "
+        "or dinov3:, dinov2:, cytonet: and a hub id, or a local folder with config.json and safetensors.",
     )
-    revision: str | None = Field(default=None, description="Commit of the hub repository; blank: the newest.")
+    revision: str | None = Field(
+        default=None, max_length=64, description="Commit of the hub repository (40 hexadecimal digits); folders: blank."
+    )
     blocks: tuple[int, ...] = Field(
-        default=(), max_length=8, description="1-based transformer blocks to read; blank: four evenly spaced."
+        default=(),
+        max_length=8,
+        description="1-based transformer blocks (or stages 1 to 4 of a ConvNeXt) to read; blank: four evenly spaced "
+        "(of a ConvNeXt stages 3 and 4, of CytoNet the last).",
     )
+    norm: bool = Field(default=True, description="Apply the model's final norm to every layer; no: as computed.")
     tile_px: int | None = Field(default=None, ge=64, le=4096, description="Edge of a tile; blank: the encoder's own.")
     pixel_size_um: float | None = Field(
         default=None,
@@ -34,7 +48,7 @@ class EncoderSettings(BaseModel):
         le=1000,
         description="Pixel size the encoder sees (um); blank: its own, or as scanned but not finer than 4 um.",
     )
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="Arithmetic of the model.")
+    precision: Precision = Field(default="fp32", description="Arithmetic of the model; part of what marks results.")
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where the model runs; does not mark results.")
     batch_size: int = Field(default=2, ge=1, le=1024, description="Tiles computed at once.")
 
@@ -42,27 +56,58 @@ class EncoderSettings(BaseModel):
 def load_encoder(settings: EncoderSettings) -> Encoder:
     """The encoder the settings name. Raises ModelError, listing those there are, if none has that id."""
     kind, _, argument = settings.encoder.partition(":")
-    if kind == "texture" and not argument:
+    if settings.encoder == "texture":
         from cytoarch.encoders.texture import TextureEncoder
 
         return TextureEncoder()
-    if kind == "dinov3" and argument:
-        from cytoarch.encoders.dinov3 import load_dinov3
+    if kind in ("dinov3", "dinov2") and argument:
+        from cytoarch.encoders.dino import load_dino
 
-        return load_dinov3(
-            settings.encoder,
-            argument,
-            revision=settings.revision,
-            blocks=settings.blocks,
-            tile_px=settings.tile_px,
-            precision=settings.precision,
-            device=settings.device,
-        )
-    added: dict[str, Callable[[EncoderSettings], Encoder]] = {
-        point.name: point.load() for point in entry_points(group=ENTRY_POINTS) if point.name == kind
+        return load_dino(settings.encoder, **_of_models(settings))
+    if kind == "cytonet" and argument:
+        from cytoarch.encoders.cytonet import load_cytonet
+
+        return load_cytonet(settings.encoder, **_of_models(settings))
+    return _added(settings, kind)
+
+
+class _OfModels(TypedDict):
+    revision: str | None
+    blocks: tuple[int, ...]
+    tile_px: int | None
+    norm: bool
+    precision: Precision
+    device: str
+
+
+def _of_models(settings: EncoderSettings) -> _OfModels:
+    """The settings that encoders made of weights take."""
+    return {
+        "revision": settings.revision,
+        "blocks": settings.blocks,
+        "tile_px": settings.tile_px,
+        "norm": settings.norm,
+        "precision": settings.precision,
+        "device": settings.device,
     }
-    if kind in added:
-        return added[kind](settings)
-    others = [point.name for point in entry_points(group=ENTRY_POINTS)]
-    known = ", ".join(["texture", "dinov3:<hub id or folder>", *others])
-    raise ModelError(f"there is no encoder {settings.encoder!r}; the encoders are {known}")
+
+
+def _added(settings: EncoderSettings, kind: str) -> Encoder:
+    """The encoder that an installed package adds under this id."""
+    points = entry_points(group=ENTRY_POINTS)
+    chosen = next((point for point in points if point.name == kind), None)
+    if chosen is None:
+        known = ", ".join([*OURS, *sorted(point.name for point in points)])
+        raise ModelError(f"there is no encoder {settings.encoder!r}; the encoders are {known}")
+    return _imported(chosen)(settings)
+
+
+def _imported(point: EntryPoint) -> Callable[[EncoderSettings], Encoder]:
+    try:
+        return cast(Callable[[EncoderSettings], Encoder], point.load())
+    except Exception as error:
+        package = point.dist.name if point.dist else point.module
+        raise ModelError(
+            f"encoder {point.name!r} of the package {package} ({point.value}) cannot be imported "
+            f"({type(error).__name__}: {error}); repair or remove the package, or choose {', '.join(OURS)}"
+        ) from error

@@ -7,19 +7,23 @@ contrast at the finest scale. Sigmas reach from 1 to 64 pixels; nothing is learn
 
 import hashlib
 import inspect
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from skimage.feature import multiscale_basic_features
 from skimage.measure import block_reduce
 
-from cytoarch.encoders.protocol import TileShape
-
-Float32 = NDArray[np.float32]
+from cytoarch.encoders.protocol import Float32, TileShape
+from cytoarch.errors import ModelError
 
 TOKEN_PX = 4
+ALIGN_PX = 16
+"""Cells of the coarsest copy: a tile that begins elsewhere would see other averages."""
+FEATURES = 26
 OCTAVES = ((1, (1.0,)), (4, (1.0, 2.0)), (16, (1.0, 2.0, 4.0)))
 """(reduction, sigmas in reduced pixels)"""
 HALO_PX = 320
@@ -32,9 +36,9 @@ class TextureEncoder:
 
     encoder_id: str = "texture"
     pixel_size_um: float | None = None
-    colour: bool = False
+    channels: Literal[1, 3] | None = None
     layers: tuple[str, ...] = ("bank",)
-    tiles: TileShape = TileShape(tile_px=2048, token_px=TOKEN_PX, halo_px=HALO_PX)
+    tiles: TileShape = TileShape(tile_px=2048, token_px=TOKEN_PX, halo_px=HALO_PX, align_px=ALIGN_PX)
 
     @property
     def digest(self) -> str:
@@ -43,15 +47,40 @@ class TextureEncoder:
 
     def dims(self, channels: int) -> tuple[int, ...]:
         """26 features a channel."""
-        return (channels * (2 + sum(4 * len(sigmas) for _, sigmas in OCTAVES)),)
+        return (FEATURES * channels,)
+
+    def patch_dims(self, channels: int) -> int:
+        """26 features a channel."""
+        return FEATURES * channels
 
     def encode(self, tiles: Float32) -> list[Float32]:
-        """(b, c, T, T) float32 in [0, 1] -> one layer (b, 26 c, T/4, T/4) float32."""
-        return [np.stack([np.concatenate([_bank(plane) for plane in tile]) for tile in tiles])]
+        """(b, c, T, T) float32 in [0, 1] -> one layer (b, 26 c, T/4, T/4) float32.
+
+        Raises ModelError unless T is a multiple of 16.
+        """
+        if tiles.ndim != 4 or not tiles.size or tiles.shape[2] % ALIGN_PX or tiles.shape[3] % ALIGN_PX:
+            raise ModelError(
+                f"tiles of shape {tiles.shape} do not fit the encoder texture; needed: (b, c, T, T) with T a multiple "
+                f"of {ALIGN_PX}"
+            )
+        count, channels, height, width = tiles.shape
+        planes = tiles.reshape(count * channels, height, width)
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, len(planes))) as pool:
+            banks = list(pool.map(_bank, planes))
+        return [np.stack(banks).reshape(count, channels * FEATURES, height // TOKEN_PX, width // TOKEN_PX)]
+
+    def embed(self, patches: Float32) -> Float32:
+        """(b, c, T, T) float32 in [0, 1], T any multiple of 16 -> (b, 26 c) float32: the mean of the bank."""
+        (layer,) = self.encode(patches)
+        return np.asarray(layer.mean(axis=(2, 3), dtype=np.float64), dtype=np.float32)
 
 
 def _bank(plane: Float32) -> Float32:
     """(T, T) -> (26, T/4, T/4)."""
+    if min(plane.shape) <= ALIGN_PX:
+        # a single cell of the coarsest copy has no gradient
+        margin = ALIGN_PX // TOKEN_PX
+        return _bank(np.pad(plane, ALIGN_PX, mode="symmetric"))[:, margin:-margin, margin:-margin]
     mean = block_reduce(plane, (TOKEN_PX, TOKEN_PX), np.mean)
     square = block_reduce(plane**2, (TOKEN_PX, TOKEN_PX), np.mean)
     contrast = np.sqrt(np.maximum(square - mean**2, 0))

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import zarr
@@ -19,6 +19,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from cytoarch.digests import canonical_json
 from cytoarch.errors import ScanError
 from cytoarch.images.ngff import NGFF_VERSION, multiscales
+from cytoarch.images.shards import CLEVELS, Codec, encode_shard
 from cytoarch.tiling import partition
 
 Array = NDArray[Any]
@@ -47,8 +48,8 @@ class Journal(Protocol):
     def seal(self, key: str) -> None:
         """Enter the finished file at `key`."""
 
-    def write(self, key: str, content: bytes) -> None:
-        """Write and enter a small file."""
+    def write(self, key: str, *parts: bytes) -> None:
+        """Write and enter a whole file."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,12 @@ class Pyramid:
     levels: int = 1
     origin_um: float = 0.0
     """Centre of the first pixel of level 0, along y and x."""
+    chunk: int | None = None
+    """Edge of a chunk in pixels; None: by `CHUNK_PX` and `CHUNK_BYTES`."""
+    shard: int | None = None
+    """Edge of a shard in pixels, a multiple of the chunk; None: `SHARD_CHUNKS` chunks."""
+    codec: Codec = "zstd"
+    """lz4 is four times as fast as zstd on floats, which neither makes much smaller."""
 
     @property
     def lead(self) -> tuple[int, ...]:
@@ -85,11 +92,20 @@ class Pyramid:
 
     def shard_px(self) -> int:
         """Edge of a shard in pixels, the same in every level so that four shards of a level make one above it."""
+        if self.shard is not None:
+            return self.shard
         longest, chunk = max(self.level_shape(0)), self.chunk_px()
         return chunk * min(SHARD_CHUNKS, -(-longest // chunk))
 
+    def encoded(self, block: Array) -> list[bytes]:
+        """The parts of the file of a shard that holds `block`."""
+        shard, chunk = ((*self.lead, edge, edge) for edge in (self.shard_px(), self.chunk_px()))
+        return encode_shard(block, shard, chunk, self.codec, self.fill)
+
     def chunk_px(self) -> int:
         """Edge of a chunk in pixels; all channels are in it."""
+        if self.chunk is not None:
+            return self.chunk
         edge = CHUNK_PX
         while edge > 16 and edge**2 * int(np.prod(self.lead)) * self.dtype.itemsize > CHUNK_BYTES:
             edge //= 2
@@ -180,7 +196,7 @@ def write_bands(journal: Journal, targets: Sequence[BandTarget], bands: Iterator
     All targets have the same (y, x) and one level. Values are cast to each target's type; raises ScanError where
     they are not finite afterwards, and ValueError if the bands do not cover every row once, in order.
     """
-    arrays = [_create_array(journal, f"{target.folder}/0", target.pyramid, 0, "cyx") for target in targets]
+    writers = [ShardWriter.create(journal, target) for target in targets]
     height, _ = targets[0].pyramid.level_shape(0)
     due = math.lcm(*(target.pyramid.shard_px() for target in targets))  # rows that are whole shards in every target
     held: list[Array] = []
@@ -193,27 +209,53 @@ def write_bands(journal: Journal, targets: Sequence[BandTarget], bands: Iterator
         while received - top >= due or (received == height and top < height):
             block = np.concatenate(held, axis=1)
             rows = min(due, height - top)
-            for target, array in zip(targets, arrays, strict=True):
-                _write_rows(journal, target, array, top, block[target.channels, :rows])
+            for writer in writers:
+                writer.write_rows(top, block[writer.target.channels, :rows])
             held, top = [block[:, rows:]], top + rows
     if received != height:
         raise ValueError(f"the bands end at row {received} of {height}")
-    for target in targets:
-        _write_image_group(journal, target.folder, target.pyramid, target.name, "cyx", None, target.own_attributes)
+    for writer in writers:
+        writer.close()
 
 
-def _write_rows(journal: Journal, target: BandTarget, array: "zarr.Array[Any]", top: int, block: Array) -> None:
-    """Write the whole shards of some rows that start at a shard's edge."""
-    with np.errstate(over="ignore"):  # overflow is what the next line looks for
-        cast = block.astype(target.pyramid.dtype)
-    if cast.dtype.kind == "f" and not np.isfinite(cast).all():
-        raise ScanError(f"values of {target.name} from row {top} on are not finite in {cast.dtype}")
-    edge = target.pyramid.shard_px()
-    for y, x, h, w in partition(cast.shape[1], cast.shape[2], edge):
-        key = f"{target.folder}/0/c/0/{(top + y) // edge}/{x // edge}"
-        (journal.path / key).unlink(missing_ok=True)
-        array[:, top + y : top + y + h, x : x + w] = cast[:, y : y + h, x : x + w]
-        journal.seal(key)
+@dataclass(frozen=True)
+class ShardWriter:
+    """Writes an image of one level shard by shard, in any order; shards of an earlier run are kept."""
+
+    journal: Journal
+    target: BandTarget
+
+    @classmethod
+    def create(cls, journal: Journal, target: BandTarget) -> Self:
+        """Make the array, or go on with the one an earlier run made."""
+        _create_array(journal, f"{target.folder}/0", target.pyramid, 0, "cyx")
+        return cls(journal, target)
+
+    def key(self, row: int, column: int) -> str:
+        """The key of a shard."""
+        return f"{self.target.folder}/0/c/0/{row}/{column}"
+
+    def write(self, row: int, column: int, block: Array) -> None:
+        """Write a whole shard (c, y, x) of the image's type."""
+        self.journal.write(self.key(row, column), *self.target.pyramid.encoded(block))
+
+    def write_rows(self, top: int, block: Array) -> None:
+        """Write the whole shards of some rows (c, y, x) that start at a shard's edge; values are cast.
+
+        Raises ScanError where a value is not finite afterwards.
+        """
+        with np.errstate(over="ignore"):  # overflow is what the next line looks for
+            cast = block.astype(self.target.pyramid.dtype)
+        if cast.dtype.kind == "f" and not np.isfinite(cast).all():
+            raise ScanError(f"values of {self.target.name} from row {top} on are not finite in {cast.dtype}")
+        edge = self.target.pyramid.shard_px()
+        for y, x, h, w in partition(cast.shape[1], cast.shape[2], edge):
+            self.write((top + y) // edge, x // edge, cast[:, y : y + h, x : x + w])
+
+    def close(self) -> None:
+        """Write the image's metadata, once all shards are there."""
+        target = self.target
+        _write_image_group(self.journal, target.folder, target.pyramid, target.name, "cyx", None, target.own_attributes)
 
 
 def _write_image_group(
@@ -263,7 +305,10 @@ def _create_array(journal: Journal, key: str, pyramid: Pyramid, level: int, axes
         chunks=(*pyramid.lead, chunk, chunk),
         shards=(*pyramid.lead, shard, shard),
         # bitshuffle halves the encoding time of noisy 8-bit content; crc32c catches every flipped bit on reading
-        compressors=(BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec()),
+        compressors=(
+            BloscCodec(cname=pyramid.codec, clevel=CLEVELS[pyramid.codec], shuffle="bitshuffle"),
+            Crc32cCodec(),
+        ),
         fill_value=pyramid.fill,
         dimension_names=list(axes),
         config={"write_empty_chunks": True},  # a shard that is absent is always a fault, never "all background"
@@ -307,10 +352,7 @@ class _Writer:
             self._advance(level, row, column)
             return np.asarray(self.arrays[level][window])
         block = self._from_source(y, x, h, w) if level == 0 else self._from_below(level, row, column, h, w)
-        file = self.journal.path / key
-        file.unlink(missing_ok=True)  # zarr reads an existing shard before it replaces it, and stumbles over a torn one
-        self.arrays[level][window] = block
-        self.journal.seal(key)
+        self.journal.write(key, *self.pyramid.encoded(block))
         if level == 0:
             self._advance(level, row, column)
         return block

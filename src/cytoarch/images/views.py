@@ -95,7 +95,7 @@ class View:
     corner_um: float = 0.0
 
     def read(self, y: int, x: int, height: int, width: int) -> Float32:
-        """The window (c, height, width) float32 at (y, x), linearly interpolated from the level below it.
+        """The window (c, height, width) float32 at (y, x), linearly interpolated from the level below it; a new array.
 
         A pixel's value does not depend on the window it is read in. Beyond the image the pixels are mirrored about
         the centre of the outermost ones.
@@ -108,6 +108,8 @@ class View:
         block = self._level_block(row_weights, column_weights)
         block = _interpolate(block, row_weights, axis=-2)
         block = _interpolate(block, column_weights, axis=-1)
+        if block.shape[-2:] == (height, width) and first_row == y and first_column == x:
+            return np.ascontiguousarray(block)  # nothing is mirrored
         return np.ascontiguousarray(block[:, rows - first_row][:, :, columns - first_column])
 
     def _level_block(self, rows: "_Weights", columns: "_Weights") -> Float32:
@@ -144,7 +146,7 @@ def _interpolate(block: Float32, weights: _Weights, axis: int) -> Float32:
         not weights.fraction.any()
         and (weights.lower == np.arange(weights.first, weights.first + len(weights.lower))).all()
     ):
-        return np.take(block, weights.lower - weights.first, axis=axis)
+        return block[:, : len(weights.lower)] if axis == -2 else block[..., : len(weights.lower)]
     fraction = weights.fraction[:, None] if axis == -2 else weights.fraction
     lower = np.take(block, weights.lower - weights.first, axis=axis)
     upper = np.take(block, weights.upper - weights.first, axis=axis)

@@ -28,7 +28,9 @@ TRAINING_VERSION = 1
 CELL_PX = 4
 """Edge of a decoder's output cell in working pixels (Zhang, Xu and Zhou upsample to this grid)."""
 CROP_PX = 512
-"""Edge of a training crop in working pixels: one tile of the encoder."""
+"""Edge of a training crop in working pixels: one tile of a vision transformer."""
+CROP_TOKENS = 32
+"""Least edge of a training crop in tokens."""
 MAX_CROPS = 256
 
 
@@ -71,11 +73,12 @@ class LabelledSection:
     tissue: TissueMask
 
     def targets(self, classes: Sequence[LabelClass], cells_per_token: int) -> Int64:
-        """Class per output cell (y, x); cells outside tissue are unlabelled, since they hold no embedding."""
+        """Class per output cell (y, x); those without tissue or embedding are unlabelled."""
         grid = (self.embeddings.grid[0] * cells_per_token, self.embeddings.grid[1] * cells_per_token)
         cell_um = self.embeddings.token_um / cells_per_token
         targets = targets_on_grid(self.labels, classes, grid, cell_um)
-        return np.where(self.tissue.on_grid(*grid, cell_um), targets, UNLABELLED)
+        computed = np.repeat(np.repeat(self.embeddings.computed(), cells_per_token, 0), cells_per_token, 1)
+        return np.where(self.tissue.on_grid(*grid, cell_um) & computed, targets, UNLABELLED)
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,14 @@ Kind = Literal["probe", "decoder"]
 
 
 def cells_per_token(kind: Kind, token_px: int) -> int:
-    """Output cells along a token: a probe's is the token itself, a decoder's is 4 px."""
-    return 1 if kind == "probe" else max(1, token_px // CELL_PX)
+    """Output cells along a token: a probe's is the token itself, a decoder's is 4 px, or the next that divides it.
+
+    >>> [cells_per_token("decoder", token_px) for token_px in (4, 14, 16, 64)]
+    [1, 2, 4, 16]
+    """
+    if kind == "probe":
+        return 1
+    return next(cells for cells in range(max(1, token_px // CELL_PX), 0, -1) if token_px % cells == 0)
 
 
 def train_head(
@@ -207,7 +216,7 @@ def sample_tokens(
 
 def cut_crops(sections: Sequence[LabelledSection], card: HeadCard, seed: int) -> Crops:
     """Squares of one encoder tile that hold labels, at most 256, each padded with unlabelled cells at the border."""
-    edge = max(1, CROP_PX // card.token_px)
+    edge = max(CROP_TOKENS, CROP_PX // card.token_px)
     places = []
     for index, section in enumerate(sections):
         targets = section.targets(card.classes, card.cells_per_token)

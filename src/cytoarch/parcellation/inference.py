@@ -1,5 +1,6 @@
 """Class probabilities of whole sections by overlapping tiles, blended; encoder and head stream, nothing is cached."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -55,7 +56,7 @@ class ParcellationPlan:
         """Tiles of the encoder's size (512 px where its reach is finite), a quarter of margin, steps of half a tile."""
         shape = encoder.tiles
         tile = (head.card.embedding.tile_px or shape.tile_px) if shape.halo_px is None else DEFAULT_TILE_PX
-        grid = max(16, shape.token_px)  # filter banks reduce by up to 16 px; tiles must agree on those cells
+        grid = math.lcm(shape.align_px, shape.token_px)
         step = max(grid, int(tile * (1 - overlap)) // grid * grid)
         cell = shape.token_px // head.card.cells_per_token
         plan = TilePlan(height, width, tile, step, tile // 4 // grid * grid, cell)
@@ -123,6 +124,8 @@ def write_probabilities(
         grid = (-(-reader.view.height // cell), -(-reader.view.width // cell))
     cell_um = head.card.cell_um
     mask = tissue.on_grid(*grid, cell_um)
+    if embeddings is not None:
+        mask &= np.repeat(np.repeat(embeddings.computed(), cells, 0), cells, 1)
 
     def masked() -> Iterator[tuple[int, Float32]]:
         for row, band in bands:

@@ -23,6 +23,44 @@ def test_tokens_are_four_pixels_with_26_features_a_channel(channels: int):
     assert np.isfinite(layer).all()
 
 
+def test_the_embedding_of_a_patch_is_the_mean_of_its_tokens():
+    patches = np.random.default_rng(6).random((3, 2, 96, 96), dtype=np.float32)
+    encoder = TextureEncoder()
+    embedded = encoder.embed(patches)
+    assert embedded.shape == (3, encoder.patch_dims(2)) == (3, 52)
+    assert embedded.dtype == np.float32
+    np.testing.assert_allclose(embedded, encoder.encode(patches)[0].mean(axis=(2, 3)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [16, 32, 48, 80, 304])
+def test_patches_of_any_multiple_of_16_px_have_an_embedding(size: int):
+    patch = np.random.default_rng(7).random((1, 1, size, size), dtype=np.float32)
+    embedded = TextureEncoder().embed(patch)
+    assert np.isfinite(embedded).all()
+    np.testing.assert_allclose(embedded[0, 0], patch.mean(), rtol=1e-4)
+    assert TextureEncoder().encode(patch)[0].shape == (1, 26, size // 4, size // 4)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 100, 100), (1, 1, 8, 8), (1, 64, 64), (0, 1, 64, 64)])
+def test_tiles_of_another_shape_are_refused(shape: tuple[int, ...]):
+    with pytest.raises(ModelError, match="multiple of 16"):
+        TextureEncoder().encode(np.zeros(shape, dtype=np.float32))
+
+
+def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch):
+    tiles = np.random.default_rng(8).random((3, 2, 64, 64), dtype=np.float32)
+    (many,) = TextureEncoder().encode(tiles)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    (single,) = TextureEncoder().encode(tiles)
+    np.testing.assert_array_equal(many, single)
+
+
+def test_it_takes_any_number_of_channels_and_tiles_on_its_coarsest_grid():
+    encoder = TextureEncoder()
+    assert encoder.channels is None
+    assert encoder.tiles.align_px == 16
+
+
 def test_channels_and_tiles_do_not_mix():
     tiles = np.random.default_rng(1).random((2, 2, 64, 64), dtype=np.float32)
     (together,) = TextureEncoder().encode(tiles)
@@ -103,13 +141,12 @@ def test_the_bank_is_the_same_every_time_and_says_so_in_its_digest():
 
 @pytest.mark.parametrize("tile_px", [1300, 1301, 2050])
 def test_a_tile_size_the_bank_cannot_use_is_refused_or_made_to_fit(tile_px: int):
-    from cytoarch.embeddings import EmbedSettings, tile_plan
-    from cytoarch.images.views import Level, View
+    from cytoarch.embeddings import EmbedSettings
+    from cytoarch.embeddings.dense import tile_plan
 
     settings = EmbedSettings(tile_px=tile_px)
-    view = View(Level(np.zeros((3000, 3000), dtype=np.uint8), 4.0, 0.0), 4.0, 3000, 3000)
     try:
-        plan, _ = tile_plan(load_encoder(settings), view, settings)
+        plan = tile_plan(load_encoder(settings), 3000, 3000, settings)
     except ModelError as error:
         assert "16" in str(error)  # noqa: PT017
     else:

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import DINOv3ViTBackbone, DINOv3ViTConfig
+from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.brains import LabelClass
-from cytoarch.embeddings import EmbedSettings, SectionEmbeddings, SectionReader, write_embeddings
-from cytoarch.encoders.dinov3 import Dinov3Encoder
+from cytoarch.embeddings import EmbedSettings, SectionEmbeddings, SectionReader
+from cytoarch.embeddings.dense import write_embeddings
+from cytoarch.encoders.dino import DinoEncoder, load_dino
 from cytoarch.encoders.protocol import TileShape
 from cytoarch.encoders.texture import TextureEncoder
 from cytoarch.images.pyramids import Pyramid, level_count, write_pyramid
@@ -38,7 +39,7 @@ class PixelEncoder:
     encoder_id: str = "pixel"
     digest: str = "00" * 32
     pixel_size_um: float | None = SIZE_UM
-    colour: bool = False
+    channels: int | None = None
     halo_px: int | None = None
 
     @property
@@ -82,28 +83,24 @@ def random_probe(encoder, channels: int = 1, features: slice = slice(None), seed
 
 
 @pytest.fixture(scope="module")
-def transformer() -> Dinov3Encoder:
+def transformer(tmp_path_factory: pytest.TempPathFactory) -> DinoEncoder:
     """A small vision transformer with random weights: every token sees the whole tile."""
     config = DINOv3ViTConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_register_tokens=4,
-        out_indices=[1, 2],
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_register_tokens=4
     )
+    folder = tmp_path_factory.mktemp("tiny")
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        model = DINOv3ViTBackbone(config)
+        model = DINOv3ViTModel(config)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.2)
-    model.eval().requires_grad_(requires_grad=False)
-    return Dinov3Encoder("tiny", "11" * 32, (1, 2), TileShape(64, 16, None), 32, "fp32", "cpu", model)
+    model.save_pretrained(folder)
+    return load_dino(f"dinov3:{folder}", blocks=(1, 2), tile_px=64)
 
 
 @pytest.fixture(scope="module")
-def decoder(transformer: Dinov3Encoder) -> Decoder:
+def decoder(transformer: DinoEncoder) -> Decoder:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(1)
         network = FusionNetwork((32, 32), 3, 8, 4)

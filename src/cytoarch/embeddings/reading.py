@@ -1,0 +1,90 @@
+"""A section as an encoder sees it."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.embeddings.settings import EmbedSettings
+from cytoarch.encoders.protocol import Encoder
+from cytoarch.errors import SectionError
+from cytoarch.images.views import StoredImage, View, intensity_range
+
+Float32 = NDArray[np.float32]
+
+TISSUE_FRACTION = 0.01
+"""Overlapping tiles with less tissue than this are not computed: their neighbours see it better."""
+LUMINANCE = np.array([0.2125, 0.7154, 0.0721], dtype=np.float32)
+"""Shares of red, green and blue in the grey that an encoder of one channel sees (ITU-R BT.709)."""
+
+
+@dataclass(frozen=True)
+class SectionReader:
+    """A section at one pixel size, with chosen channels, grey values mapped to [0, 1]."""
+
+    view: View
+    channels: tuple[int, ...]
+    ranges: tuple[tuple[float, float], ...]
+    grey: bool = False
+    """Whether red, green and blue are read as one grey."""
+
+    @classmethod
+    def open(cls, image: StoredImage, encoder: Encoder, settings: EmbedSettings, pixel_size_um: float) -> Self:
+        """Prepare to read. Raises SectionError if the section lacks a channel asked for."""
+        chosen, grey = _channels(image, encoder, settings)
+        ranges = intensity_range(image)
+        return cls(image.at(pixel_size_um), chosen, tuple((ranges[c][0], ranges[c][1]) for c in chosen), grey)
+
+    @property
+    def depth(self) -> int:
+        """Channels of what is read."""
+        return 1 if self.grey else len(self.channels)
+
+    def read(self, y: int, x: int, height: int, width: int) -> Float32:
+        """A window (c, height, width) float32 in [0, 1]; each channel's 0.5 and 99.5 percentiles become 0 and 1."""
+        pixels = self.view.read(y, x, height, width)
+        if self.channels != tuple(range(len(pixels))):
+            pixels = pixels[list(self.channels)]
+        low, high = (np.array(bound, dtype=np.float32)[:, None, None] for bound in zip(*self.ranges, strict=True))
+        pixels -= low
+        pixels /= high - low
+        np.clip(pixels, 0, 1, out=pixels)
+        return np.tensordot(LUMINANCE, pixels, axes=1)[None] if self.grey else pixels
+
+    def holds_tissue(self, tissue: TissueMask, y: int, x: int, height: int, width: int) -> bool:
+        """Whether any tissue lies in a window (px), whose part beyond the section counts for nothing."""
+        return self._tissue(tissue, y, x, height, width) > 0
+
+    def tissue_skip(self, tissue: TissueMask) -> Any:
+        """Whether an overlapping tile holds too little tissue to be worth computing."""
+        return lambda y, x, height, width: self._tissue(tissue, y, x, height, width) < TISSUE_FRACTION
+
+    def _tissue(self, tissue: TissueMask, y: int, x: int, height: int, width: int) -> float:
+        size = self.view.pixel_size_um
+        y0, x0 = max(y, 0), max(x, 0)
+        y1, x1 = min(y + height, self.view.height), min(x + width, self.view.width)
+        if y1 <= y0 or x1 <= x0:
+            return 0.0
+        return tissue.fraction(y0 * size, x0 * size, (y1 - y0) * size, (x1 - x0) * size)
+
+
+def seen_channels(image: StoredImage, encoder: Encoder, settings: EmbedSettings) -> int:
+    """How many channels the encoder is given of a section. Raises SectionError if it lacks a channel asked for."""
+    chosen, grey = _channels(image, encoder, settings)
+    return 1 if grey else len(chosen)
+
+
+def _channels(image: StoredImage, encoder: Encoder, settings: EmbedSettings) -> tuple[tuple[int, ...], bool]:
+    """The channels to read, and whether they become one grey."""
+    count = image.channels
+    chosen = settings.channels or tuple(range(count))
+    if max(chosen) >= count:
+        raise SectionError(f"channels {list(chosen)} asked for; the section has channels 0 to {count - 1}")
+    colour = image.attributes.get("kind") == "rgb" or bool(settings.channels)
+    if encoder.channels is None or (encoder.channels == 3 and len(chosen) == 3 and colour):
+        return chosen, False
+    if encoder.channels == 1 and len(chosen) == 3 and image.attributes.get("kind") == "rgb":
+        return chosen, True
+    return chosen[:1], False  # an encoder of three channels repeats the one

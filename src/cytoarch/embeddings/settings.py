@@ -1,0 +1,51 @@
+"""How sections are turned into embeddings, and the name under which the result is kept."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from cytoarch.digests import canonical_json
+from cytoarch.encoders.protocol import Encoder
+from cytoarch.encoders.registry import EncoderSettings
+
+FINEST_DEFAULT_UM = 4.0
+"""Sections are not read finer than this unless it is asked for."""
+
+
+class EmbedSettings(EncoderSettings):
+    """How sections are turned into embeddings."""
+
+    channels: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(), max_length=8, description="Channels to read, from 0; blank: all, or what the encoder can take."
+    )
+    margin_px: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description=(
+            "Border of a tile whose tokens are thrown away, for encoders that see the whole tile. 0: tiles side by "
+            "side (fastest); a quarter of the tile: hardly any seams, for four times the work."
+        ),
+    )
+
+
+def working_pixel_size_um(settings: EmbedSettings, encoder: Encoder, section_sizes_um: Sequence[float]) -> float:
+    """The one pixel size a brain is read at: asked for, the encoder's, or that of its coarsest section but >= 4 um."""
+    if settings.pixel_size_um is not None:
+        return settings.pixel_size_um
+    if encoder.pixel_size_um is not None:
+        return encoder.pixel_size_um
+    return max(FINEST_DEFAULT_UM, *section_sizes_um)
+
+
+def embedding_name(settings: EmbedSettings, encoder: Encoder, pixel_size_um: float, extent: Sequence[str] = ()) -> str:
+    """The name under which one way of embedding is kept: readable, and unique to what decides the values.
+
+    `extent` says what is embedded, where that is not whole sections: the digest of a table of regions or points.
+    """
+    parts = [encoder.digest, pixel_size_um, list(settings.channels), settings.margin_px, *extent]
+    identity = hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+    kind = settings.encoder.partition(":")[0]
+    return f"{kind}-{pixel_size_um:g}um-{identity[:8]}"

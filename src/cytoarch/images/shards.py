@@ -1,0 +1,67 @@
+"""Whole shards as bytes: Zarr v3's sharding codec for one writer that has the whole shard in hand.
+
+zarr-python assembles a shard chunk by chunk through its event loop, which takes longer than compressing it. What is
+written here any reader of the specification decodes: chunks in C order, then an index of (offset, length) and its
+crc32c.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import google_crc32c
+import numpy as np
+from numcodecs import Blosc
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Codec = Literal["zstd", "lz4"]
+
+CLEVELS: dict[str, int] = {"zstd": 1, "lz4": 5}
+CRC_BYTES = 4
+ABSENT = 2**64 - 1
+"""Offset and length of a chunk that is not there."""
+
+
+def encode_shard(
+    block: Array, shard: tuple[int, ...], chunk: tuple[int, ...], codec: Codec, fill: float
+) -> list[bytes]:
+    """The parts of the file of a shard that holds `block`, which is smaller where the shard juts out of its array.
+
+    `shard` and `chunk` are shapes of as many axes as the block; chunks are compressed by Blosc with bitshuffle and
+    carry a crc32c, as `pyramids` states in the arrays' metadata. Chunks that begin beyond the block are left out.
+    """
+    compressor = Blosc(cname=codec, clevel=CLEVELS[codec], shuffle=Blosc.BITSHUFFLE)
+    little = block.dtype.newbyteorder("<")
+    empty: bytes = compressor.encode(np.full(chunk, fill, dtype=little))
+    bits = np.dtype(f"u{block.dtype.itemsize}")  # numpy compares float16 slowly
+    fill_bits = np.array(fill, dtype=block.dtype).view(bits)
+    parts: list[bytes] = []
+    index: list[tuple[int, int]] = []
+    offset = 0
+    for content in _chunks(block, shard, chunk, fill):
+        if not content.size:
+            index.append((ABSENT, ABSENT))
+            continue
+        filled = (content.view(bits) != fill_bits).any()
+        data = compressor.encode(np.asarray(content, dtype=little)) if filled else empty
+        parts += [data, _crc32c(data)]
+        index.append((offset, len(data) + CRC_BYTES))
+        offset += len(data) + CRC_BYTES
+    table = np.array(index, dtype="<u8").tobytes()
+    return [*parts, table, _crc32c(table)]
+
+
+def _crc32c(data: bytes) -> bytes:
+    return int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")
+
+
+def _chunks(block: Array, shard: tuple[int, ...], chunk: tuple[int, ...], fill: float) -> Iterator[Array]:
+    """Every chunk of a shard in C order, whole and contiguous; empty arrays for those that begin beyond the block."""
+    for place in np.ndindex(*(a // b for a, b in zip(shard, chunk, strict=True))):
+        starts = [at * edge for at, edge in zip(place, chunk, strict=True)]
+        part = block[tuple(slice(start, start + edge) for start, edge in zip(starts, chunk, strict=True))]
+        if part.size and part.shape != chunk:
+            whole = np.full(chunk, fill, dtype=block.dtype)
+            whole[tuple(slice(size) for size in part.shape)] = part
+            part = whole
+        yield np.ascontiguousarray(part)
