@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +24,14 @@ import torch
 from numpy.typing import NDArray
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
-from benchmarks.cases import Case, medians_s, write_block
+from benchmarks.cases import REPEATS, Case, medians_s, write_block
 from cytoarch.anatomy.tissue import Tissue, TissueMask, write_tissue
 from cytoarch.brains import Section
 from cytoarch.contents import open_section, open_tissue, section_product, tissue_product
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.embeddings.dense import DensePlan, dense_job, write_embeddings
-from cytoarch.encoders import Encoder, TileShape
+from cytoarch.embeddings.engine import run_engine
+from cytoarch.encoders import Encoder, TileShape, load_encoder
 from cytoarch.encoders.cytonet import save_cytonet
 from cytoarch.encoders.cytonet_model import CytoNetConfig, build_cytonet
 from cytoarch.images.pyramids import Pyramid, level_count, write_pyramid
@@ -43,7 +44,7 @@ from tasks.encoders import encoder_for
 Float32 = NDArray[np.float32]
 
 BRAIN = "B"
-BEGIN = "embeddings: written by python -m benchmarks.embedding"
+BLOCK = "embeddings: written by python -m benchmarks.embedding"
 HERE = Path(__file__).parent
 
 
@@ -58,44 +59,52 @@ class Subject(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NullEncoder:
-    """No model: every patch gives its mean, repeated; what is left is reading, cutting and writing."""
+class PatchGrid:
+    """An image cut into patches side by side, one embedding each: what tools for pathology slides make."""
 
-    tile_px: int = 224
+    embedding: Callable[[Float32], Float32]
+    """(b, c, T, T) -> (b, d)."""
     width: int = 768
-    encoder_id: str = "null"
+    tile_px: int = 224
+    layers: tuple[str, ...] = ("patch",)
+    tokens: int = 1
+    """Along the edge of a patch; more than one repeat the embedding."""
+    encoder_id: str = "patches"
     digest: str = "0" * 64
     pixel_size_um: float | None = 4.0
     channels: None = None
-    layers: tuple[str, ...] = ("mean",)
 
     @property
     def tiles(self) -> TileShape:
-        """One token a tile."""
-        return TileShape(self.tile_px, self.tile_px, None)
+        """Side by side."""
+        return TileShape(self.tile_px, self.tile_px // self.tokens, None)
 
     def dims(self, channels: int) -> tuple[int, ...]:  # noqa: ARG002 - the protocol passes it
-        """As long as an embedding of ViT-B."""
-        return (self.width,)
+        """One embedding a layer."""
+        return (self.width,) * len(self.layers)
 
     def patch_dims(self, channels: int) -> int:  # noqa: ARG002 - the protocol passes it
-        """As a token's."""
+        """One embedding."""
         return self.width
 
     def encode(self, tiles: Float32) -> list[Float32]:
-        """(b, c, T, T) -> (b, 768, 1, 1)."""
-        return [np.repeat(self.embed(tiles)[:, :, None, None], 1, axis=3)]
+        """(b, c, T, T) -> per layer (b, d, tokens, tokens)."""
+        shape = (len(tiles), self.width, self.tokens, self.tokens)
+        return [np.ascontiguousarray(np.broadcast_to(self.embed(tiles)[:, :, None, None], shape))] * len(self.layers)
 
     def embed(self, patches: Float32) -> Float32:
-        """(b, c, T, T) -> (b, 768)."""
-        return np.repeat(patches.mean(axis=(1, 2, 3))[:, None], self.width, axis=1)
+        """(b, c, T, T) -> (b, d)."""
+        return self.embedding(patches)
+
+
+def no_model(patches: Float32) -> Float32:
+    """Every patch gives its mean, repeated: what is left is reading, cutting and writing."""
+    return np.repeat(patches.mean(axis=(1, 2, 3))[:, None], 768, axis=1)
 
 
 def subjects(folder: Path) -> Iterator[Subject]:
     """ViT-B/16 in both precisions and R50-ViT, of random weights, and the filter bank."""
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_register_tokens": 4}
-    DINOv3ViTModel(DINOv3ViTConfig(**sizes)).save_pretrained(folder / "vitb")
+    vit_b(folder / "vitb")
     config = CytoNetConfig(model_type="cytonet_r50_vit")
     save_cytonet(build_cytonet(config), config, folder / "hybrid")
     vit = EmbedSettings(encoder=f"dinov3:{folder / 'vitb'}", batch_size=1)
@@ -104,6 +113,14 @@ def subjects(folder: Path) -> Iterator[Subject]:
     hybrid = EmbedSettings(encoder=f"cytonet:{folder / 'hybrid'}", batch_size=1)
     yield Subject("CytoNet R50-ViT, fp32", hybrid, 2.0, 4096, 2)
     yield Subject("texture", EmbedSettings(), 4.0, 2048, 2)
+
+
+def vit_b(folder: Path) -> Path:
+    """A DINOv3 ViT-B/16 of random weights, in a folder."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_register_tokens": 4}
+    DINOv3ViTModel(DINOv3ViTConfig(**sizes)).save_pretrained(folder)
+    return folder
 
 
 def cases() -> Iterator[Case]:
@@ -243,40 +260,11 @@ def peak_mb(edge: int) -> float:
     """Peak resident memory (MB) of this process after embedding a section whose pixels repeat one chunk."""
     with tempfile.TemporaryDirectory() as name:
         image = _endless_image(Path(name) / "section", edge)
-        plan = NullEncoder(tile_px=512)
+        encoder = PatchGrid(no_model, tile_px=512, layers=("a", "b", "c", "d"), tokens=32)  # the grids of ViT-B
         tissue = TissueMask(np.ones((8, 8), dtype=bool), 1e6)
         settings = EmbedSettings(pixel_size_um=4.0, batch_size=2)
-        write_embeddings(Staging(Path(name) / "out").open(), image, tissue, _Wide(plan), settings, 4.0)
+        write_embeddings(Staging(Path(name) / "out").open(), image, tissue, encoder, settings, 4.0)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-@dataclass(frozen=True)
-class _Wide:
-    """The null encoder with the token grids of ViT-B: 32 x 32 tokens a tile, four layers."""
-
-    null: NullEncoder
-    encoder_id: str = "wide"
-    digest: str = "1" * 64
-    pixel_size_um: float | None = 4.0
-    channels: None = None
-    layers: tuple[str, ...] = ("a", "b", "c", "d")
-
-    @property
-    def tiles(self) -> TileShape:
-        return TileShape(512, 16, None)
-
-    def dims(self, channels: int) -> tuple[int, ...]:
-        return self.null.dims(channels) * 4
-
-    def patch_dims(self, channels: int) -> int:
-        return self.null.patch_dims(channels)
-
-    def encode(self, tiles: Float32) -> list[Float32]:
-        grid = np.broadcast_to(self.null.embed(tiles)[:, :, None, None], (len(tiles), self.null.width, 32, 32))
-        return [np.ascontiguousarray(grid)] * 4
-
-    def embed(self, patches: Float32) -> Float32:
-        return self.null.embed(patches)
 
 
 def _endless_image(folder: Path, edge: int) -> StoredImage:
@@ -286,6 +274,62 @@ def _endless_image(folder: Path, edge: int) -> StoredImage:
     pyramid = Pyramid((1, edge, edge), np.dtype(np.uint8), 4.0, "mean", levels=level_count(edge, edge))
     write_pyramid(staging, pyramid, lambda _y, _x, h, w: noise[:, :h, :w], name="section")
     return StoredImage.open(staging.path)
+
+
+def pipelines(peer_python: Path | None) -> list[str]:
+    """One section cut into patches of 224 px, an embedding each: ours, and raw2features on the same OME-Zarr."""
+    rows = [
+        "| patches of 224 px | patches | seconds | in the model | beyond it | patches/s |",
+        "|---|---|---|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        vit = load_encoder(EmbedSettings(encoder=f"dinov3:{vit_b(folder / 'vitb')}", tile_px=224))
+        for edge, model, encoder, batch in (
+            (13440, "no model", PatchGrid(no_model), 64),
+            (2240, "ViT-B/16, fp32", PatchGrid(vit.embed), 20),
+        ):
+            image = _endless_image(folder / f"section-{edge}", edge)
+            found: dict[str, list[tuple[float, float]]] = {"ours": [], "raw2features": []}
+            for repeat in range(REPEATS):
+                found["ours"].append(_ours(image, encoder, batch, folder / f"{model[:2]}-{repeat}"))
+                if peer_python is not None:
+                    out = folder / f"peer-{model[:2]}-{repeat}"
+                    found["raw2features"].append(_theirs(peer_python, folder / f"section-{edge}", out, model))
+            patches = (edge // 224) ** 2
+            for who, times in found.items():
+                if times:
+                    total, inside = (statistics.median(column) for column in zip(*times, strict=True))
+                    beyond = f"{(total - inside) / inside:.1%}" if model != "no model" else ""
+                    seconds = f"{total:.2f} | {inside:.2f} | {beyond} | {patches / total:,.0f}"
+                    rows.append(f"| {model}: {who} | {patches:,} | {seconds} |")
+                    print(rows[-1], flush=True)
+    return rows
+
+
+def _ours(image: StoredImage, encoder: Encoder, batch: int, out: Path) -> tuple[float, float]:
+    inside: list[float] = []
+
+    def timed(tiles: Float32) -> list[Float32]:
+        with _timed(inside):
+            return encoder.encode(tiles)
+
+    tissue = TissueMask(np.ones((8, 8), dtype=bool), 1e6)
+    plan = DensePlan.of(image, tissue, encoder, EmbedSettings(), 4.0)
+    staging = Staging(out).open()
+    start = time.perf_counter()
+    run_engine([dense_job("s", plan, encoder, staging, dict)], timed, batch)
+    staging.open()  # reads everything back, as committing does
+    return time.perf_counter() - start, sum(inside)
+
+
+def _theirs(python: Path, section: Path, out: Path, model: str) -> tuple[float, float]:
+    script = HERE / "raw2features_peer.py"
+    kind = "none" if model == "no model" else "vitb16"
+    command = [str(python), str(script), str(section / "content"), str(out), kind]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    times = json.loads(shown.strip().splitlines()[-1])
+    return times["total_s"], times["forward_s"]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -298,19 +342,26 @@ def main(arguments: Sequence[str]) -> int:
     if asked.peak:
         print(peak_mb(asked.peak))
         return 0
-    speed = [
-        "| work | ours (s) | the model alone (s) | share of its speed |",
-        "|---|---|---|---|",
-    ]
+    parts = {
+        "Share of the model's own speed": shares(),
+        "What each stage costs": stages(),
+        "The pipeline beside raw2features": pipelines(asked.raw2features),
+        "Memory": memory(),
+    }
+    body = "\n\n".join(f"### {title}\n\n" + "\n".join(rows) for title, rows in parts.items())
+    write_block(HERE / "README.md", BLOCK, body)
+    return 0
+
+
+def shares() -> list[str]:
+    """How fast a brain is embedded from store to store, relative to the model alone."""
+    rows = ["| work | ours (s) | the model alone (s) | share of its speed |", "|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as scratch:
         for one in cases():
             ours, bare = medians_s([one.ours, *one.peers.values()], Path(scratch))
-            speed.append(f"| {one.work} | {ours:.2f} | {bare:.2f} | {bare / ours:.3f} |")
-            print(speed[-1], flush=True)
-    parts = {"Share of the model's own speed": speed, "What each stage costs": stages(), "Memory": memory()}
-    body = "\n\n".join(f"### {title}\n\n" + "\n".join(rows) for title, rows in parts.items())
-    write_block(HERE / "README.md", BEGIN, body)
-    return 0
+            rows.append(f"| {one.work} | {ours:.2f} | {bare:.2f} | {bare / ours:.3f} |")
+            print(rows[-1], flush=True)
+    return rows
 
 
 if __name__ == "__main__":

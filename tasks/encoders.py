@@ -54,4 +54,20 @@ def embed_jobs(
 
 @lru_cache(maxsize=2)
 def _load(settings: EmbedSettings) -> Encoder:
+    if settings.device == "cuda":
+        import torch
+
+        if torch.cuda.is_available():  # where it is not, loading says so
+            torch.cuda.set_device(own_gpu(torch.cuda.device_count()))
     return load_encoder(settings)
+
+
+def own_gpu(count: int) -> int:
+    """The GPU of this process, of so many: the workers of a Dask cluster take one each, any other process the first."""
+    from distributed import get_worker
+
+    try:
+        name = get_worker().name
+    except ValueError:  # this is no worker
+        return 0
+    return int(name) % count if str(name).isdigit() else 0

@@ -205,8 +205,9 @@ class DenseLot:
                     f"embeddings of {writer.target.name} in the tile at row {row}, column {column} reach {largest:g}, "
                     "beyond what float16 holds (65,504), or are not numbers; leave this layer out, or set norm"
                 )
-            # torch casts thirty times as fast as numpy
-            torch.from_numpy(block[:, y : y + height, x : x + width]).copy_(torch.from_numpy(core))
+            # torch casts thirty times as fast as numpy; it warns of arrays that are read-only
+            source = torch.from_numpy(core if core.flags.writeable else core.copy())
+            torch.from_numpy(block[:, y : y + height, x : x + width]).copy_(source)
 
     def close(self) -> None:
         """Write the shard of every layer."""

@@ -366,7 +366,10 @@ def _numbers(cells: Sequence[str]) -> Float64:
 
 
 def _typed(cells: tuple[str, ...]) -> NDArray[Any]:
-    """Cells as numbers where all that are not blank are numbers, else as text."""
+    """Cells as whole numbers, numbers (what is blank is not a number), or text, whichever all of them are."""
     numbers = _numbers(cells)
     blank = np.array([not cell for cell in cells])
-    return numbers if (np.isfinite(numbers) | blank).all() else np.array(cells, dtype=object)
+    if not (np.isfinite(numbers) | blank).all():
+        return np.array(cells, dtype=object)
+    whole = not blank.any() and (numbers == np.round(numbers)).all() and not any("." in cell for cell in cells)
+    return numbers.astype(np.int64) if whole else numbers

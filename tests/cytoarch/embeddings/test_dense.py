@@ -1,88 +1,24 @@
 """Sections as grids of embeddings: where tokens lie, what they hold, and what is refused."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from known_sections import MeanEncoder, embedded, noise, stored_section
 from skimage.color import rgb2gray
 
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.embeddings import (
     EmbedSettings,
-    SectionEmbeddings,
     SectionReader,
     check_same_dims,
     embedding_name,
     working_pixel_size_um,
 )
-from cytoarch.embeddings.dense import estimated_bytes, tile_plan, write_embeddings
-from cytoarch.encoders.protocol import TileShape
+from cytoarch.embeddings.dense import estimated_bytes, tile_plan
 from cytoarch.encoders.texture import TextureEncoder
 from cytoarch.errors import ModelError, SectionError
-from cytoarch.images.pyramids import Pyramid, level_count, write_pyramid
 from cytoarch.images.views import StoredImage
-from cytoarch.records import Staging
-
-
-@dataclass(frozen=True)
-class MeanEncoder:
-    """The mean of every token, and the same times a factor as a second layer."""
-
-    token_px: int = 4
-    factor: float = 2.0
-    encoder_id: str = "mean"
-    digest: str = "00" * 32
-    pixel_size_um: float | None = None
-    channels: int | None = None
-    halo_px: int | None = 0
-    tile_px: int = 64
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return ("plain", "scaled")
-
-    @property
-    def tiles(self) -> TileShape:
-        return TileShape(self.tile_px, self.token_px, self.halo_px)
-
-    def dims(self, channels: int) -> tuple[int, ...]:
-        return (channels, channels)
-
-    def encode(self, tiles: np.ndarray) -> list[np.ndarray]:
-        b, c, height, width = tiles.shape
-        t = self.token_px
-        mean = tiles.reshape(b, c, height // t, t, width // t, t).mean(axis=(3, 5))
-        return [mean, (self.factor * mean).astype(np.float32)]
-
-
-def stored_section(folder: Path, pixels: np.ndarray, size_um: float, kind: str = "grey") -> StoredImage:
-    """A section as the store holds it."""
-    journal = Staging(folder).open()
-    pyramid = Pyramid(pixels.shape, pixels.dtype, size_um, "mean", levels=level_count(*pixels.shape[-2:]))
-    write_pyramid(
-        journal,
-        pyramid,
-        lambda y, x, h, w: pixels[..., y : y + h, x : x + w],
-        name="section",
-        own_attributes={"kind": kind},
-    )
-    return StoredImage.open(journal.path)
-
-
-def all_tissue(image: StoredImage) -> TissueMask:
-    return TissueMask(np.ones((1, 1), dtype=bool), 2 * max(image.extent_um))
-
-
-def embedded(folder: Path, image: StoredImage, encoder, size_um: float, tissue=None, **settings):
-    """The embeddings of a section, opened, and the facts of the record."""
-    journal = Staging(folder).open()
-    facts = write_embeddings(journal, image, tissue or all_tissue(image), encoder, EmbedSettings(**settings), size_um)
-    return SectionEmbeddings.open(journal.path), facts
-
-
-def noise(height: int, width: int, channels: int = 1, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (channels, height, width), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("section_um", [1.0, 2.0, 4.0, 7.3, 16.0])
