@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from prefect import flow
+from prefect import flow, get_run_logger
 
 from cytoarch.contents import ready_sections
 from cytoarch.embeddings import EmbedSettings
@@ -14,7 +14,9 @@ from flows.stages import (
     Summary,
     failures,
     final_state,
+    ids,
     made_count,
+    not_ingested,
     run_groups,
     run_name,
     run_stage,
@@ -53,11 +55,19 @@ def embed_brain(
         raise StoreError(f"brain {brain.brain_id}: no section is ingested; run ingest-brain and look at its failures")
     regions: RegionTable | None = None
     extent: tuple[str, ...] = ()
+    not_ready: dict[str, str] = {}
     if regions_path is not None:
-        regions = read_regions(regions_path, [one.section_id for one in sections])
+        regions = read_regions(regions_path, [one.section_id for one in known.kept])
         sections = tuple(one for one in sections if one.section_id in regions.section_ids)
         extent = ("regions", regions_path.stem)
-    plan = plan_embedding(store, known, sections, embed, extent)
+        not_ready = not_ingested(known, sections, regions.section_ids, skip)
+    plan = plan_embedding(store, known, sections, embed, regions, extent)
+    get_run_logger().info(
+        "%d sections, %s tokens in tissue, up to %.1f GB to write",
+        len(sections),
+        f"{plan.tokens:,}",
+        plan.needed_bytes / 1e9,
+    )
     with store.lock(brain.brain_id), workers(run) as runner:
         outcomes, speed = run_groups(
             STAGE,
@@ -73,8 +83,9 @@ def embed_brain(
                 "regions": regions,
             },
         )
-        failed = failures(outcomes)
+        failed = failures(outcomes) | not_ready
         made = made_count(outcomes)
+        removed = () if regions is None else store.remove_others(known.brain_id, "embeddings", plan.name, ids(sections))
         embedded = without(sections, failed)
         if embedded:
             made += int(fit_colours(brain.store_path, known, embedded, plan.name))
@@ -88,6 +99,8 @@ def embed_brain(
             failed |= failures(drawn)
             made += made_count(drawn)
     notes = {"embeddings": plan.name}
+    if removed:
+        notes["removed"] = f"{', '.join(removed)}: the table of regions no longer names them"
     if speed.tiles:
         notes["speed"] = speed_note(speed, "tokens", plan.tokens_per_tile)
     return final_state(Summary(brain.brain_id, made, failed, notes))

@@ -1,8 +1,10 @@
 """Patches at points of a brain into embeddings."""
 
+import re
 from pathlib import Path
 
 from prefect import flow
+from prefect.utilities.annotations import quote
 
 from cytoarch.contents import ready_sections
 from cytoarch.embeddings import EmbedSettings
@@ -10,9 +12,9 @@ from cytoarch.embeddings.places import Points
 from cytoarch.embeddings.sampled import SampleSettings
 from cytoarch.stores import BrainStore
 from flows.parameters import RunSettings, StoredBrain
-from flows.stages import Summary, failures, final_state, made_count, run_groups, run_name, workers
+from flows.stages import Summary, failures, final_state, ids, made_count, not_ingested, run_groups, run_name, workers
 from tasks.encoders import encoder_for
-from tasks.points import STAGE, plan_sampling, remove_other_sections, sample_sections
+from tasks.points import STAGE, plan_sampling, sample_sections
 from tasks.progress import speed_note
 
 
@@ -39,9 +41,11 @@ def embed_points(
     store = BrainStore(brain.store_path)
     known = store.read_brain(brain.brain_id)
     ready = ready_sections(store, known)
-    points = Points.read(points_path, [one.section_id for one in ready])
+    points = Points.read(points_path, [one.section_id for one in known.kept])
     sections = tuple(one for one in ready if one.section_id in points.section_ids)
-    plan = plan_sampling(store, known, sections, points, points_path.stem, embed, sample)
+    not_ready = not_ingested(known, sections, points.section_ids)
+    table = sample.name or re.sub(r"[^A-Za-z0-9_-]+", "-", points_path.stem).strip("-_")[:32] or "points"
+    plan = plan_sampling(store, known, sections, points, table, embed, sample)
     with store.lock(brain.brain_id), workers(run) as runner:
         outcomes, speed = run_groups(
             STAGE,
@@ -52,14 +56,18 @@ def embed_points(
                 "store_path": brain.store_path,
                 "sections": group,
                 "name": plan.name,
-                "points": points.of(group),
+                "points": quote(points.of(group)),  # millions of cells that Prefect need not look through
                 "settings": embed,
                 "sample": sample,
                 "pixel_size_um": plan.pixel_size_um,
             },
         )
-        made = made_count(outcomes) + remove_other_sections(store, brain.brain_id, plan.name, sections)
+        removed = store.remove_others(brain.brain_id, "points", plan.name, ids(sections))
     notes = {"points": plan.name, "folder": str(store.brain_path(brain.brain_id) / "derived" / "points" / plan.name)}
+    if removed:
+        notes["removed"] = f"{', '.join(removed)}: the table no longer names them; another --sample.name keeps both"
     if speed.tiles:
         notes["speed"] = speed_note(speed, "patches", 1)
-    return final_state(Summary(brain.brain_id, made, failures(outcomes), notes))
+    return final_state(
+        Summary(brain.brain_id, made_count(outcomes) + len(removed), failures(outcomes) | not_ready, notes)
+    )

@@ -1,6 +1,6 @@
 """The one way a flow runs a task over the sections of a brain, and what it says at the end."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
@@ -131,7 +131,7 @@ def run_groups(
         futures = {runner.submit(task, arguments(group)): group for group in groups}
         for future, _ in _ended(futures):
             found, its_speed = future.result()
-            speed = speed + Speed(*its_speed)
+            speed = speed + its_speed
             for outcome in found:
                 outcomes[outcome[0]] = Outcome(*outcome)
                 progress.finished(outcome[0])
@@ -170,6 +170,19 @@ def failures(outcomes: Sequence[Outcome]) -> dict[str, str]:
 def without(sections: Sequence[Section], failed: dict[str, str]) -> tuple[Section, ...]:
     """The sections that did not fail."""
     return tuple(section for section in sections if section.section_id not in failed)
+
+
+def ids(sections: Sequence[Section]) -> frozenset[str]:
+    """The ids of sections."""
+    return frozenset(section.section_id for section in sections)
+
+
+def not_ingested(
+    brain: Brain, ready: Sequence[Section], named: Collection[str], skip: Sequence[str] = ()
+) -> dict[str, str]:
+    """Sections that a table names but that are not in the store -> what to do."""
+    missing = set(named) - ids(ready) - set(skip)
+    return {one.section_id: "is not ingested; run ingest-brain" for one in brain.kept if one.section_id in missing}
 
 
 def final_state(summary: Summary) -> Summary:

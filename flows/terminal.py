@@ -28,6 +28,7 @@ from rich.table import Table
 
 from cytoarch import __version__
 from cytoarch.drafting import draft_manifest
+from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import CytoarchError
 from cytoarch.phantoms.writing import PhantomRequest, write_phantom
 from cytoarch.reporting.phantoms import draw_pictures
@@ -156,6 +157,7 @@ def application(console: Console) -> App:
         model: Literal["cytonet_r50", "cytonet_r50_vit"] = "cytonet_r50",
         config_path: Path | None = None,
         prefix: str = "",
+        statistics: Literal["lvd1689m", "sat493m"] = "lvd1689m",
     ) -> int:
         """Turn a plain PyTorch state dict into a model folder: safetensors and config.json.
 
@@ -174,11 +176,15 @@ def application(console: Console) -> App:
             JSON file with the sizes of a CytoNet that is not the published one.
         prefix
             What the names stand under, such as state_dict. or module.
+        statistics
+            Images a DINOv3 model was trained on: photographs (lvd1689m) or satellite images (sat493m).
 
         """
         from cytoarch.encoders.conversion import convert_weights
 
-        made = convert_weights(source, target, table, model=model, config_path=config_path, prefix=prefix)
+        made = convert_weights(
+            source, target, table, model=model, config_path=config_path, prefix=prefix, statistics=statistics
+        )
         for name in made.left_out:
             console.print(f"[yellow]left out[/]: {_escaped(name)}", highlight=False, soft_wrap=True)
         print(f"folder    {made.folder} ({made.tensor_count} tensors)")
@@ -196,11 +202,12 @@ def _command(each: "Flow[..., Any]", console: Console) -> Any:
     def command(*args: Any, **kwargs: Any) -> int:
         return run_flow(each, console, args, kwargs)
 
-    # where a brain comes from is said in every call: those flags go without a prefix
+    # where a brain comes from is said in every call, and the encoder is what embed-brain is about: no prefix
     signature = inspect.signature(each.fn, eval_str=True)
     parameters = [
         parameter.replace(annotation=Annotated[parameter.annotation, Parameter(name="*")])
         if parameter.annotation in (BrainSource, StoredBrain, InboxSettings)
+        or (parameter.annotation is EmbedSettings and each.name.startswith("embed-"))
         else parameter
         for parameter in signature.parameters.values()
     ]

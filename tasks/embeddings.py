@@ -29,12 +29,19 @@ from cytoarch.embeddings import (
     embedding_name,
     working_pixel_size_um,
 )
-from cytoarch.embeddings.dense import DenseJob, DensePlan, dense_job, estimated_bytes, tile_plan
+from cytoarch.embeddings.dense import (
+    DenseJob,
+    DensePlan,
+    dense_job,
+    estimated_bytes,
+    tile_plan,
+    wanted_tiles,
+)
 from cytoarch.embeddings.engine import Job, Speed, grouped
 from cytoarch.embeddings.places import RegionTable
 from cytoarch.encoders import Encoder
 from cytoarch.encoders.inference import device_name
-from cytoarch.errors import StoreError
+from cytoarch.errors import SectionError, StoreError
 from cytoarch.records import Staging
 from cytoarch.stores import BrainStore, Product, Work
 from tasks.encoders import embed_jobs, encoder_for
@@ -50,6 +57,9 @@ class EmbeddingPlan(NamedTuple):
     pixel_size_um: float
     groups: tuple[tuple[Section, ...], ...]
     tokens_per_tile: int
+    tokens: int
+    needed_bytes: int
+    """What is not there yet takes at most so much."""
 
 
 def plan_embedding(
@@ -57,25 +67,28 @@ def plan_embedding(
     brain: Brain,
     sections: tuple[Section, ...],
     settings: EmbedSettings,
+    regions: RegionTable | None = None,
     extent: tuple[str, ...] = (),
 ) -> EmbeddingPlan:
     """Decide how the sections are embedded. Raises StoreError if the result would not fit on the disk."""
     encoder = encoder_for(settings)
-    images = {one.section_id: open_section(store, brain.brain_id, one.section_id) for one in sections}
+    brain_id = brain.brain_id
+    images = {one.section_id: open_section(store, brain_id, one.section_id) for one in sections}
     pixel_size_um = working_pixel_size_um(settings, encoder, [image.pixel_size_um for image in images.values()])
     name = embedding_name(settings, encoder, pixel_size_um, extent)
-    absent = [
-        image
-        for section_id, image in images.items()
-        if store.record(Product(brain.brain_id, "embeddings", name, section_id)) is None
-    ]
-    needed = sum(estimated_bytes(image, encoder, settings, pixel_size_um) for image in absent)
-    check_space(store, needed, f"embeddings of {len(absent)} sections")
-    views = [image.at(pixel_size_um) for image in images.values()]
-    plans = [tile_plan(encoder, view.height, view.width, settings) for view in views]
-    counts = [one.tile_count for one in plans]
+    counts, needed, tokens = [], 0, 0
+    for section_id, image in images.items():
+        view = image.at(pixel_size_um)
+        plan = tile_plan(encoder, view.height, view.width, settings)
+        windows = None if regions is None else regions.windows(section_id, image.pixel_size_um)
+        tiles = int(wanted_tiles(plan, pixel_size_um, open_tissue(store, brain_id, section_id), windows).sum())
+        counts.append(tiles)
+        if store.record(Product(brain_id, "embeddings", name, section_id)) is None:
+            needed += estimated_bytes(tiles, plan, encoder.dims(len(settings.channels) or image.channels))
+        tokens = (plan.step_px // plan.cell_px) ** 2
+    check_space(store, needed, f"embeddings of {len(sections)} sections")
     groups = tuple(tuple(sections[one] for one in group) for group in grouped(counts, settings.batch_size))
-    return EmbeddingPlan(name, pixel_size_um, groups, (plans[0].step_px // plans[0].cell_px) ** 2)
+    return EmbeddingPlan(name, pixel_size_um, groups, tokens, sum(counts) * tokens, needed)
 
 
 def check_space(store: BrainStore, needed_bytes: int, what: str) -> None:
@@ -111,6 +124,16 @@ def embed_sections(
     return group_state(sections, job, compute)
 
 
+def check_inside(windows: Sequence[tuple[float, float, float, float]], extent_um: tuple[float, float]) -> None:
+    """Raise SectionError if a region (y, x, height, width) um lies outside its section."""
+    outside = [one for one in windows if one[0] >= extent_um[0] or one[1] >= extent_um[1]]
+    if outside:
+        raise SectionError(
+            f"{len(outside)} of its {len(windows)} regions lie outside the section of {extent_um[0]:.0f} x "
+            f"{extent_um[1]:.0f} um; they must be in pixels of the scan, y before x"
+        )
+
+
 def _dense_job(
     store: BrainStore,
     section: Section,
@@ -137,6 +160,7 @@ def _dense_job(
     windows = None if regions is None else regions.windows(section_id, image.pixel_size_um)
     if windows is not None:
         stated["regions_um"] = [list(window) for window in windows]
+        check_inside(windows, image.extent_um)
     plan = DensePlan.of(image, tissue, encoder, settings, pixel_size_um, windows)
     begun = store.begin(Product(brain_id, "embeddings", name, section_id), Work(EMBEDDINGS_VERSION, inputs, stated))
     draft = unfinished(begun)

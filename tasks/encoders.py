@@ -2,15 +2,18 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
+from prefect.concurrency._asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.embeddings.engine import Float32, Job, Speed, run_engine
 from cytoarch.encoders import Encoder, load_encoder
+from cytoarch.errors import StoreError
 from tasks.progress import engine_reporter
 
 Device = Literal["cpu", "cuda"]
@@ -28,19 +31,26 @@ def encoder_for(settings: EmbedSettings) -> Encoder:
     """The encoder the settings name; tasks that run side by side share one."""
     same_model = {"batch_size": 1, "channels": (), "margin_px": 0}  # whatever these are
     with _lock:
-        return _load(settings.model_copy(update=same_model))
+        return _load(settings.model_copy(update=same_model), _stamp(settings))
 
 
 @contextmanager
 def device_slot(device: Device) -> Iterator[None]:
     """Wait for the device: a GPU takes one task at a time, the cores are shared by the workers.
 
-    Raises Prefect's ConcurrencySlotAcquisitionError if the limit was never created on the server.
+    Raises StoreError if the limit was never created on the server.
     """
     if device == "cpu":
         yield
         return
-    with concurrency(GPU_LIMIT, strict=True):
+    with ExitStack() as slot:
+        try:
+            slot.enter_context(concurrency(GPU_LIMIT, strict=True))
+        except ConcurrencySlotAcquisitionError as error:
+            raise StoreError(
+                f"the concurrency limit {GPU_LIMIT!r}, by which GPUs are shared, is not on the Prefect server "
+                f"({error}); run deployments/bootstrap.py, or `prefect gcl create {GPU_LIMIT} --limit 1` (one a GPU)"
+            ) from None
         yield
 
 
@@ -52,8 +62,17 @@ def embed_jobs(
         return run_engine(jobs, compute, settings.batch_size, engine_reporter(stage, noun, per_tile))
 
 
+def _stamp(settings: EmbedSettings) -> tuple[tuple[str, int, int], ...]:
+    """What a model's folder looks like: a long-lived worker does not go on with weights that were replaced."""
+    _, _, source = settings.encoder.partition(":")
+    folder = Path(source).expanduser()
+    if not source or not folder.is_dir():
+        return ()
+    return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.iterdir()))
+
+
 @lru_cache(maxsize=2)
-def _load(settings: EmbedSettings) -> Encoder:
+def _load(settings: EmbedSettings, _stamp: tuple[tuple[str, int, int], ...]) -> Encoder:
     if settings.device == "cuda":
         import torch
 

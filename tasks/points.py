@@ -31,6 +31,8 @@ from tasks.encoders import embed_jobs, encoder_for
 from tasks.sections import POLICY, group_run_name, group_state, unfinished
 
 STAGE = "sample"
+PATCH_PX = 512
+"""Edge of a patch for encoders that have no size of their own."""
 
 
 class SamplingPlan(NamedTuple):
@@ -55,9 +57,14 @@ def plan_sampling(
     images = [open_section(store, brain.brain_id, one.section_id) for one in sections]
     pixel_size_um = working_pixel_size_um(settings, encoder, [image.pixel_size_um for image in images])
     counts = [len(points.sections[one.section_id].rows) * max(1, sample.draws) for one in sections]
-    check_space(store, sum(counts) * encoder.patch_dims(3) * 4, f"embeddings of {sum(counts)} patches")
     drawn = (str(sample.draws), str(sample.seed)) if sample.draws else ()
-    name = embedding_name(settings, encoder, pixel_size_um, (table, *drawn))
+    name = f"{table}-{embedding_name(settings, encoder, pixel_size_um, drawn)}"
+    absent = sum(
+        count
+        for section, count in zip(sections, counts, strict=True)
+        if store.record(Product(brain.brain_id, "points", name, section.section_id)) is None
+    )
+    check_space(store, absent * encoder.patch_dims(3) * 4, f"embeddings of {absent} patches")
     groups = tuple(tuple(sections[one] for one in group) for group in grouped(counts, settings.batch_size))
     return SamplingPlan(name, pixel_size_um, groups)
 
@@ -98,10 +105,11 @@ def _sample_job(
     brain_id, section_id = section.brain_id, section.section_id
     record = store.require(section_product(brain_id, section_id), "run ingest-brain first")
     placed = section.model_dump(mode="json", include={"flip", "rotation", "position_um"})
-    inputs = {"section": record.digest, "encoder": encoder.digest, "points": points.digest(section_id)}
+    inputs = {"section": record.digest, "encoder": encoder.digest, "points": points.sections[section_id].digest}
     image = open_section(store, brain_id, section_id)
     reader = SectionReader.open(image, encoder, settings, pixel_size_um)
-    patch_px = settings.tile_px or encoder.tiles.tile_px
+    # an encoder of finite reach takes patches of any size
+    patch_px = settings.tile_px or (encoder.tiles.tile_px if encoder.tiles.halo_px is None else PATCH_PX)
     own = points.sections[section_id]
     plan = SamplePlan.of(section_id, image, reader, patch_px, own, sample)
     stated = {
@@ -109,7 +117,7 @@ def _sample_job(
         "channels": list(settings.channels),
         "patch_px": patch_px,
         "augmentation": AUGMENTATION_VERSION,
-        **sample.model_dump(mode="json"),
+        **sample.model_dump(mode="json", exclude={"name"}),
         **placed,
     }
     begun = store.begin(Product(brain_id, "points", name, section_id), Work(POINTS_VERSION, inputs, stated))
@@ -124,12 +132,3 @@ def _sample_job(
     rows = Rows.create(draft.staging, count, dims, points_per_lot(plan) * plan.draws)
     device = device_name(settings.device)
     return SampleJob(plan, rows, table, lambda facts: draft.commit({**facts, "device": device}))
-
-
-def remove_other_sections(store: BrainStore, brain_id: str, name: str, kept: Sequence[Section]) -> int:
-    """Remove the points of sections that the table no longer names; says how many there were."""
-    ids = {section.section_id for section in kept}
-    gone = [one for one in store.records(brain_id) if one.step == "points" and one.name == name]
-    return sum(
-        store.remove(Product(brain_id, "points", name, record.section)) for record in gone if record.section not in ids
-    )

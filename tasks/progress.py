@@ -3,9 +3,10 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
+import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from cytoarch.embeddings.engine import Report, Speed
@@ -83,7 +84,8 @@ class StageProgress:
         self._sent_at = time.monotonic()
         progress = 100.0 * self._done() / max(self.total, 1)
         description = f"{self.title}: {self._note}" if self._note else self.title
-        update_progress_artifact(artifact_id=self._artifact, progress=min(progress, 100.0), description=description)
+        with suppress(httpx.HTTPError):  # a server that is busy for a moment costs a figure, not the run
+            update_progress_artifact(artifact_id=self._artifact, progress=min(progress, 100.0), description=description)
 
 
 @contextmanager

@@ -178,7 +178,7 @@ def read_manifest(manifest_path: Path, scans_path: Path, label_table_path: Path 
     as a spreadsheet counts it (the header is row 1). Whether the scans exist and can be read is not looked at here:
     a bad scan costs its section, a bad manifest stops everything.
     """
-    rows, faults = csv_rows(manifest_path, COLUMNS, REQUIRED_COLUMNS)
+    rows, faults = csv_rows(manifest_path, COLUMNS, REQUIRED_COLUMNS, drafted=True)
     sections: list[tuple[int, Section]] = []
     for number, row in rows:
         try:
@@ -219,7 +219,7 @@ def read_label_table(path: Path) -> LabelTable:
 
     Raises ManifestError listing every fault with its row.
     """
-    rows, faults = csv_rows(path, tuple(Label.model_fields), ("id", "name"))
+    rows, faults = csv_rows(path, tuple(Label.model_fields), ("id", "name"), drafted=True)
     labels: list[Label] = []
     seen: dict[object, int] = {}
     for number, row in rows:

@@ -124,7 +124,7 @@ def write_colours(
     mask = embeddings.inside(tissue)
 
     def read(y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
-        colours = colour_map.colours(embeddings.read(y, x, height, width))
+        colours = embeddings.map_blocks(colour_map.colours, y, x, height, width)
         return colours * mask[y : y + height, x : x + width]
 
     pyramid = Pyramid(

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -241,6 +241,15 @@ class BrainStore:
         if path.exists():
             shutil.rmtree(path)
         return known
+
+    def remove_others(self, brain_id: str, step: Step, name: str, kept: Collection[str]) -> tuple[str, ...]:
+        """Remove a step's products of this name for sections that are not to be kept; the sections they were of."""
+        folder = self.brain_path(brain_id) / "records" / step / name
+        found = sorted(path.stem for path in folder.glob("*.json"))
+        gone = tuple(one for one in found if one not in kept and one != WHOLE_BRAIN)
+        for section_id in gone:
+            self.remove(Product(brain_id, step, name, section_id))
+        return gone
 
     def records(self, brain_id: str) -> Iterator[Record]:
         """Every record of a brain, in the order of their addresses."""

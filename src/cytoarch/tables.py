@@ -15,11 +15,12 @@ UNCONFIRMED = "?"
 
 
 def csv_rows(
-    path: Path, known: tuple[str, ...] | None, required: tuple[str, ...]
+    path: Path, known: tuple[str, ...] | None, required: tuple[str, ...], drafted: bool = False
 ) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
     """The non-blank cells of each row with its row number, and faults of single rows.
 
-    Columns that are not `known` are a fault, unless that is None. Raises ManifestError if the file cannot be read as a
+    Columns that are not `known` are a fault, unless that is None. In a table that was `drafted` for a person, cells
+    that still bear the mark `UNCONFIRMED` are faults. Raises ManifestError if the file cannot be read as a
     table with the `required` columns.
     """
     try:
@@ -52,7 +53,7 @@ def csv_rows(
             faults.append(f"row {number}: {len(cells)} cells where the header has {len(header)}")
             continue
         row = {name: cell.strip() for name, cell in zip(header, cells, strict=True) if cell.strip()}
-        for name in [name for name, cell in row.items() if cell.startswith(UNCONFIRMED)]:
+        for name in [name for name, cell in row.items() if drafted and cell.startswith(UNCONFIRMED)]:
             faults.append(
                 f"row {number}: {name} {row[name]!r} was read from a file name; check it and remove the {UNCONFIRMED!r}"
             )

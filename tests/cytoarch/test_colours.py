@@ -8,8 +8,9 @@ import zarr
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
+from cytoarch import colours as colours_module
 from cytoarch.anatomy.tissue import TissueMask
-from cytoarch.colours import ColourMap, write_colours
+from cytoarch.colours import SAMPLE_BYTES, SAMPLE_TOKENS, ColourMap, tokens_per_section, write_colours
 from cytoarch.embeddings import SectionEmbeddings
 from cytoarch.errors import SectionError
 from cytoarch.images.views import Level, StoredImage
@@ -35,6 +36,43 @@ def test_the_projection_is_the_principal_components_of_standardised_tokens():
     for axis in range(3):
         sign = np.sign((ours[:, axis] * theirs[:, axis]).sum())
         np.testing.assert_allclose(ours[:, axis], sign * theirs[:, axis], atol=1e-3)
+
+
+@pytest.mark.parametrize(("width", "part", "sections"), [(6, 40, 1), (64, 64, 7), (64, 37, 30), (200, 100, 3)])
+def test_components_found_part_by_part_are_those_of_all_at_once(monkeypatch, width: int, part: int, sections: int):
+    """Embeddings have a few strong directions: those are found to a thousandth, whatever the parts."""
+    monkeypatch.setattr(colours_module, "PART_TOKENS", part)
+    rng = np.random.default_rng(width)
+    strength = 10.0 * 0.6 ** np.arange(width) + 0.05
+    basis = np.linalg.qr(rng.normal(size=(width, width)))[0]
+    tokens = ((rng.normal(size=(900, width)) * strength) @ basis + rng.normal(size=width)).astype(np.float32)
+    found = ColourMap.fit(np.array_split(tokens, sections))
+    scaler = StandardScaler().fit(tokens.astype(np.float64))
+    pca = PCA(3).fit(scaler.transform(tokens))
+    ours = found.projection.T.astype(np.float64) * scaler.scale_
+    for mine, its in zip(ours, pca.components_, strict=True):
+        assert abs(mine @ its) == pytest.approx(1, abs=1e-3)
+        assert np.abs(mine - np.sign(mine @ its) * its).max() < 1e-3 * max(1, np.abs(its).max())
+    shown = scaler.transform(tokens) @ pca.components_.T
+    for axis in range(3):
+        sign = np.sign(ours[axis] @ pca.components_[axis])
+        low, high = np.percentile(sign * shown[:, axis], (1, 99))
+        assert (found.low[axis], found.high[axis]) == pytest.approx((low, high), abs=0.02)
+
+
+def test_sections_without_tokens_change_nothing():
+    tokens, none = tokens_of(), np.zeros((0, 6), dtype=np.float32)
+    assert ColourMap.fit([none, tokens, none]).to_bytes() == ColourMap.fit([tokens]).to_bytes()
+
+
+@pytest.mark.parametrize("width", [1, 26, 3072, 16384])
+def test_samples_of_a_brain_fit_into_their_memory_whatever_its_size(width: int):
+    counts = [tokens_per_section(sections, width) for sections in (1, 20, 300, 5000, 100_000)]
+    assert counts == sorted(counts, reverse=True)
+    for sections, count in zip((1, 20, 300, 5000, 100_000), counts, strict=True):
+        assert 4 <= count <= SAMPLE_TOKENS
+        assert count == 4 or sections * count * width * 2 <= SAMPLE_BYTES
+        assert count == SAMPLE_TOKENS or sections * (count + 1) * width * 2 > SAMPLE_BYTES
 
 
 def test_all_but_the_extreme_tokens_lie_between_black_and_white():

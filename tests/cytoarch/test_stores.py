@@ -15,7 +15,7 @@ import pytest
 from cytoarch.brains import Brain, Section
 from cytoarch.errors import BrainBusyError, CytoarchError, StoreError
 from cytoarch.records import Staging
-from cytoarch.stores import WHOLE_BRAIN, BrainStore, Product, Work
+from cytoarch.stores import WHOLE_BRAIN, BrainStore, Draft, Product, Work
 
 TISSUE = Product("B1", "tissue", "otsu", "s1")
 WORK = Work(1, {"scan": "00"}, {"size_um": 4.0})
@@ -227,6 +227,74 @@ def test_a_product_that_was_sealed_but_not_published_is_published_without_being_
     assert made
     assert store.current(TISSUE, WORK) == record
     assert store.verify("B1") == []
+
+
+def begun(store: BrainStore, work: Work = WORK) -> Draft:
+    found = store.begin(TISSUE, work)
+    assert isinstance(found, Draft)
+    return found
+
+
+def test_a_draft_that_is_committed_is_what_ensuring_makes(store: BrainStore, tmp_path: Path) -> None:
+    draft = begun(store)
+    assert draft.sealed is None
+    draft.staging.write("a", b"1")
+    record = draft.commit({"n": 1})
+    other = BrainStore(tmp_path / "other")
+    assert other.ensure(TISSUE, WORK, writes({"a": b"1"}, n=1)) == (record, True)
+    assert store.begin(TISSUE, WORK) == record == store.record(TISSUE)
+    assert store.content_digest("B1") == other.content_digest("B1")
+    assert not list((store.brain_path("B1") / "staging").iterdir())
+
+
+def test_a_draft_that_is_begun_again_adopts_what_is_finished(store: BrainStore) -> None:
+    begun(store).staging.write("a", b"1")
+    again = begun(store)
+    assert again.staging.has("a")
+    assert not begun(store, replace(WORK, version=2)).staging.has("a")
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_a_draft_that_was_sealed_but_not_published_is_published_by_the_next_run(
+    store: BrainStore, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    """The run dies before, or after, the content is renamed into place."""
+    draft = begun(store)
+    draft.staging.write("a", b"1")
+    with monkeypatch.context() as patch:
+        publish = Staging.publish
+
+        def dies(self: Staging, target: Path, record_path: Path) -> None:
+            if renames:
+                target.parent.mkdir(parents=True)
+                self.path.rename(target)
+            raise KeyboardInterrupt
+
+        patch.setattr(Staging, "publish", dies)
+        with pytest.raises(KeyboardInterrupt):
+            draft.commit({"n": 1})
+        assert Staging.publish is not publish
+    assert store.record(TISSUE) is None
+    again = begun(store)
+    assert again.sealed is not None
+    record = again.commit({"n": 2})
+    assert record.facts == {"n": 1}, "what was sealed is what is published"
+    assert store.begin(TISSUE, WORK) == record
+    assert store.verify("B1") == []
+    assert not list((store.brain_path("B1") / "staging").iterdir())
+
+
+def test_what_a_crash_left_of_a_published_draft_is_cleared_away(
+    store: BrainStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = begun(store)
+    draft.staging.write("a", b"1")
+    with monkeypatch.context() as patch:
+        patch.setattr("cytoarch.records.shutil.rmtree", lambda _: None)
+        record = draft.commit({})
+    assert list((store.brain_path("B1") / "staging").iterdir())
+    assert store.begin(TISSUE, WORK) == record
+    assert not list((store.brain_path("B1") / "staging").iterdir())
 
 
 def test_an_old_record_never_speaks_for_new_content(store: BrainStore, monkeypatch: pytest.MonkeyPatch) -> None:

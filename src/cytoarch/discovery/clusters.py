@@ -85,9 +85,11 @@ def write_clusters(
     count = len(clustering.centres)
     dtype = label_dtype(count)
 
+    def assign(tokens: Float32) -> Int64:
+        return clustering.assign(tokens.reshape(len(tokens), -1).T).reshape(tokens.shape[1:]) + 1
+
     def read(y: int, x: int, height: int, width: int) -> NDArray[Any]:
-        tokens = embeddings.read(y, x, height, width)
-        assigned = clustering.assign(tokens.reshape(len(tokens), -1).T).reshape(height, width) + 1
+        assigned = embeddings.map_blocks(assign, y, x, height, width)
         return (assigned * mask[y : y + height, x : x + width]).astype(dtype)
 
     origin_um = embeddings.layers[0].levels[0].origin_um

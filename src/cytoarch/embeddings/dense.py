@@ -4,7 +4,9 @@ A shard of the token grid is made of whole tiles, so that every tile belongs to 
 twice. Where an encoder reaches beyond its token, a margin of every tile is thrown away.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.embeddings.engine import Lot, Report, Results, run_engine
-from cytoarch.embeddings.reading import SectionReader, seen_channels
+from cytoarch.embeddings.reading import SectionReader
 from cytoarch.embeddings.settings import EmbedSettings
 from cytoarch.embeddings.stored import COMPUTED
 from cytoarch.encoders.protocol import Encoder
@@ -29,7 +31,7 @@ WindowUm = tuple[float, float, float, float]
 """(y, x, height, width) um from the corner of the section"""
 
 EMBEDDINGS_VERSION = 2
-SHARD_PX = 4096
+SHARD_PX = 2048
 """A shard covers at most so many pixels along an edge: what is read at once."""
 SHARD_BYTES = 128 << 20
 """A shard, all layers together, takes at most so many bytes, unless a single tile takes more."""
@@ -37,6 +39,8 @@ CHUNK_BYTES = 4 << 20
 """A chunk of a layer takes at most so many bytes where a tile can be halved that far."""
 SMALLEST_CHUNK = 8
 LARGEST_FLOAT16 = 65504.0
+WRITERS = 4
+"""Layers of a shard that are compressed at once, at most."""
 
 
 def tile_plan(encoder: Encoder, height: int, width: int, settings: EmbedSettings) -> TilePlan:
@@ -50,13 +54,14 @@ def tile_plan(encoder: Encoder, height: int, width: int, settings: EmbedSettings
     margin = settings.margin_px if shape.halo_px is None else shape.halo_px
     if shape.halo_px is not None:
         # small sections need no larger tile than themselves; the size of a tile does not change the result
-        align = max(shape.align_px, token)
+        align = math.lcm(shape.align_px, token)
         needed = -(-max(height, width) // align) * align + 2 * margin
         tile = max(min(tile // align * align, needed), 4 * margin)
-    if tile - 2 * margin < token or margin % token or tile % token:
+    step = math.lcm(token, shape.align_px)
+    if tile - 2 * margin < step or margin % step or tile % step:
         raise ModelError(
-            f"tiles of {tile} px with a margin of {margin} px on every side do not fit tokens of {token} px: both must "
-            f"be multiples of the token, and a token must be left between the margins"
+            f"tiles of {tile} px with a margin of {margin} px on every side do not fit this encoder: both must be "
+            f"multiples of {step} px, and as much must be left between the margins"
         )
     return TilePlan(height, width, tile, tile - 2 * margin, margin, token)
 
@@ -80,6 +85,22 @@ def chunk_tokens(core_tokens: int, width: int) -> int:
         if core_tokens % parts == 0 and edge**2 * width * 2 <= CHUNK_BYTES:
             return edge
     return core_tokens
+
+
+def wanted_tiles(
+    plan: TilePlan, pixel_size_um: float, tissue: TissueMask, regions: Sequence[WindowUm] | None = None
+) -> NDArray[np.bool_]:
+    """The tiles (rows, columns) whose core holds tissue, and touches a region where there are any."""
+    edge_um = plan.step_px * pixel_size_um
+    height_um, width_um = plan.height * pixel_size_um, plan.width * pixel_size_um
+    found = np.full((len(plan.rows), len(plan.columns)), regions is None)
+    for y, x, height, width in regions or ():
+        first_row, first_column = (max(0, int(at // edge_um)) for at in (y, x))
+        found[first_row : math.ceil((y + height) / edge_um), first_column : math.ceil((x + width) / edge_um)] = True
+    for row, column in np.argwhere(found):
+        y, x = row * edge_um, column * edge_um
+        found[row, column] = tissue.fraction(y, x, min(edge_um, height_um - y), min(edge_um, width_um - x)) > 0
+    return found
 
 
 @dataclass(frozen=True)
@@ -116,25 +137,8 @@ class DensePlan:
 
     @cached_property
     def wanted(self) -> NDArray[np.bool_]:
-        """The tiles (rows, columns) whose core holds tissue, and part of a region where there are any."""
-        step, rows, columns = self.plan.step_px, self.plan.rows, self.plan.columns
-        found = np.zeros((len(rows), len(columns)), dtype=bool)
-        for row, column in np.ndindex(*found.shape):
-            y, x = row * step, column * step
-            found[row, column] = self._in_region(y, x) and self.reader.holds_tissue(self.tissue, y, x, step, step)
-        return found
-
-    def _in_region(self, y: int, x: int) -> bool:
-        if self.regions is None:
-            return True
-        size, step = self.reader.view.pixel_size_um, self.plan.step_px
-        y0, x0, edge = y * size, x * size, step * size
-        return any(y0 < ry + h and ry < y0 + edge and x0 < rx + w and rx < x0 + edge for ry, rx, h, w in self.regions)
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens are computed, those of border tiles beyond the section included."""
-        return int(self.wanted.sum()) * self.core_tokens**2
+        """The tiles (rows, columns) that are computed."""
+        return wanted_tiles(self.plan, self.reader.view.pixel_size_um, self.tissue, self.regions)
 
     def shards(self) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
         """Every shard in reading order: its place, and the tiles (row, column) of it that are computed."""
@@ -167,6 +171,7 @@ class DenseLot:
     column: int
     places: list[tuple[int, int]]
     blocks: list[Float16] = field(default_factory=list)
+    put_count: int = 0
 
     @property
     def tiles(self) -> int:
@@ -181,6 +186,13 @@ class DenseLot:
     def windows(self) -> Sequence["DenseLot"]:
         """The whole shard is read in one go."""
         return (self,)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the window that holds all its tiles, as float32."""
+        plan = self.plan.plan
+        edge = shard_tiles(plan, self.plan.dims) * plan.step_px + 2 * plan.margin_px
+        return 4 * self.plan.reader.depth * edge**2
 
     def read(self) -> Sequence[Float32]:
         """Its tiles (c, T, T)."""
@@ -208,11 +220,16 @@ class DenseLot:
             # torch casts thirty times as fast as numpy; it warns of arrays that are read-only
             source = torch.from_numpy(core if core.flags.writeable else core.copy())
             torch.from_numpy(block[:, y : y + height, x : x + width]).copy_(source)
+        self.put_count += 1
 
     def close(self) -> None:
-        """Write the shard of every layer."""
-        for writer, block in zip(self.writers, self.blocks or self.empty(), strict=True):
-            writer.write(self.row, self.column, block)
+        """Write the shard of every layer; they are compressed side by side."""
+        if self.put_count != self.tiles:
+            raise ValueError(f"a shard of {self.tiles} tiles is closed after {self.put_count}")
+        blocks = self.blocks or self.empty()
+        pairs = list(zip(self.writers, blocks, strict=True))
+        with ThreadPoolExecutor(min(WRITERS, len(pairs))) as pool:
+            list(pool.map(lambda pair: pair[0].write(self.row, self.column, pair[1]), pairs))
         self.blocks = []
 
     def empty(self) -> list[Float16]:
@@ -294,7 +311,8 @@ def dense_job(
 ) -> DenseJob:
     """The job that embeds a section into a journal's folder; with None, one that only keeps its places in batches."""
     size_um = plan.reader.view.pixel_size_um
-    own = {"encoder": encoder.encoder_id, "encoder_digest": encoder.digest, "pixel_size_um": size_um}
+    # not the encoder's id, which may be a path of this machine: the content is the same wherever it is made
+    own = {"encoder_digest": encoder.digest, "pixel_size_um": size_um}
     writers = [] if journal is None else [ShardWriter.create(journal, one) for one in _targets(plan, encoder, own)]
     layers = list(encoder.layers)
     return DenseJob(section_id, plan, writers, {**own, "layers": layers}, journal is None, finish)
@@ -355,9 +373,6 @@ def write_embeddings(
     return facts
 
 
-def estimated_bytes(image: StoredImage, encoder: Encoder, settings: EmbedSettings, pixel_size_um: float) -> int:
-    """Bytes that a section's embeddings take before compression, all of it being tissue."""
-    view = image.at(pixel_size_um)
-    token = encoder.tiles.token_px
-    tokens = (-(-view.height // token)) * (-(-view.width // token))
-    return tokens * sum(encoder.dims(seen_channels(image, encoder, settings))) * 2
+def estimated_bytes(tiles: int, plan: TilePlan, dims: Sequence[int]) -> int:
+    """Bytes that the embeddings of so many tiles take before compression."""
+    return tiles * (plan.step_px // plan.cell_px) ** 2 * sum(dims) * 2

@@ -30,6 +30,8 @@ Results = Sequence[Float32]
 
 READERS = 4
 """Threads that read, at most; one more window is read ahead than there are."""
+AHEAD_BYTES = 192 << 20
+"""Windows read ahead hold at most so many bytes, unless a single one holds more; reading takes some times as much."""
 BATCHES_AHEAD = 2
 """Batches that wait for the model, and for the writer."""
 
@@ -40,6 +42,10 @@ class Window(Protocol):
     @property
     def tiles(self) -> int:
         """How many tiles it holds."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what it reads."""
 
     def read(self) -> Sequence[Float32]:
         """Its tiles (c, T, T) float32, in order; SectionError if the section cannot be read."""
@@ -92,7 +98,8 @@ class Job(Protocol):
         """Make the product of what the lots wrote; called once, after the last."""
 
 
-class Speed(NamedTuple):
+@dataclass(frozen=True)
+class Speed:
     """How fast the engine was."""
 
     tiles: int
@@ -107,7 +114,7 @@ class Speed(NamedTuple):
         """Share of the time in which the model was at work: the speed relative to the model's own."""
         return self.model_s / self.wall_s if self.wall_s else 0.0
 
-    def __add__(self, other: "Speed") -> "Speed":  # type: ignore[override]  # it is a sum here, not a concatenation
+    def __add__(self, other: "Speed") -> "Speed":
         return Speed(self.tiles + other.tiles, self.model_s + other.model_s, self.wall_s + other.wall_s)
 
 
@@ -160,6 +167,10 @@ class _Places(NamedTuple):
     job: Job
     lot: Lot
     numbers: range
+
+
+_Waiting = deque[tuple[_Places, "Future[Sequence[Float32]] | None"]]
+"""Windows in order, with what is being read of them."""
 
 
 class _Tile(NamedTuple):
@@ -225,6 +236,7 @@ class _Run:
     model_s: float = 0.0
     computed: int = 0
     taken: dict[str, int] = field(default_factory=dict)
+    broken: bool = False
 
     def run(self) -> tuple[dict[str, str], Speed]:
         producer = threading.Thread(target=self._produce, name="embedding-reader", daemon=True)
@@ -272,22 +284,30 @@ class _Run:
 
     def _read_ahead(self, readers: ThreadPoolExecutor, ahead: int) -> "Iterator[_Tile]":
         """Every tile in order, without pixels where it is not wanted; some windows are read ahead."""
-        waiting: deque[tuple[_Places, Future[Sequence[Float32]] | None]] = deque()
-        reading = 0
+        waiting: _Waiting = deque()
+        held: deque[int] = deque()
         for job in self.jobs:
             for lot in self._lots(job):
                 first = 0
                 for window in lot.windows():
                     wanted = not lot.finished and job.section_id not in self.failed
                     places = _Places(job, lot, range(first, first + window.tiles))
+                    nbytes = window.nbytes if wanted else 0
+                    while held and (len(held) >= ahead or sum(held) + nbytes > AHEAD_BYTES):
+                        yield from self._next(waiting, held)
                     waiting.append((places, readers.submit(window.read) if wanted else None))
-                    first, reading = first + window.tiles, reading + wanted
-                    while reading > ahead:
-                        places, future = waiting.popleft()
-                        reading -= future is not None
-                        yield from self._tiles(places, future)
-        for places, future in waiting:
-            yield from self._tiles(places, future)
+                    first += window.tiles
+                    if wanted:
+                        held.append(nbytes)
+        while waiting:
+            yield from self._next(waiting, held)
+
+    def _next(self, waiting: "_Waiting", held: deque[int]) -> "Iterator[_Tile]":
+        """The tiles of the window that has waited longest."""
+        places, future = waiting.popleft()
+        if future is not None:
+            held.popleft()
+        yield from self._tiles(places, future)
 
     def _lots(self, job: Job) -> Iterator[Lot]:
         try:
@@ -329,6 +349,15 @@ class _Run:
 
     def _take(self, batch: _Batch, results: Sequence[Float32]) -> None:
         """Hand results to their lots, and close lots and jobs with their last tile; runs in the writer thread."""
+        if self.broken:
+            return  # a lot may miss tiles of a batch that could not be taken: nothing more is written
+        try:
+            self._hand_over(batch, results)
+        except BaseException:
+            self.broken = True
+            raise
+
+    def _hand_over(self, batch: _Batch, results: Sequence[Float32]) -> None:
         for place, slot in enumerate(batch.slots):
             section_id = slot.job.section_id
             try:

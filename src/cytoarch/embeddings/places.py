@@ -1,10 +1,11 @@
 """Where on a section embeddings are asked for: tables of regions and of points, in pixels of the scan."""
 
 import hashlib
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +18,12 @@ from cytoarch.tables import csv_rows, gathered, row_faults
 
 BRAIN_COLUMNS = ("x_mm", "y_mm", "z_mm")
 """Columns that place a point in the brain."""
+RESERVED_COLUMNS = ("row", "draw", "index", "_index")
+"""Names that the table of embeddings needs for itself."""
+COLUMN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]{0,14})")
+"""A whole number, without leading zeros: those are names."""
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 class Region(BaseModel):
@@ -39,11 +46,6 @@ class RegionTable(BaseModel):
     regions: tuple[Region, ...]
 
     @property
-    def identity(self) -> str:
-        """Text that two tables share only if they ask for the same."""
-        return canonical_json(self.model_dump(mode="json"))
-
-    @property
     def section_ids(self) -> frozenset[str]:
         """The sections that hold a region."""
         return frozenset(region.section_id for region in self.regions)
@@ -57,7 +59,7 @@ class RegionTable(BaseModel):
         )
 
 
-def read_regions(path: Path, section_ids: Sequence[str]) -> RegionTable:
+def read_regions(path: Path, section_ids: Collection[str]) -> RegionTable:
     """The regions in a CSV file with columns section_id, y_px, x_px, height_px, width_px.
 
     Raises ManifestError listing every fault with its row, sections that the brain does not have among them.
@@ -65,13 +67,14 @@ def read_regions(path: Path, section_ids: Sequence[str]) -> RegionTable:
     columns = tuple(Region.model_fields)
     rows, faults = csv_rows(path, columns, columns)
     regions: list[Region] = []
+    known = frozenset(section_ids)
     for number, row in rows:
         try:
             region = Region.model_validate(row)
         except ValidationError as error:
             faults += row_faults(number, error)
             continue
-        faults += _unknown(number, region.section_id, section_ids)
+        faults += _unknown(number, region.section_id, known)
         regions.append(region)
     _refuse(path, faults, len(regions), "region")
     return RegionTable(regions=tuple(regions))
@@ -86,8 +89,16 @@ class SectionPoints(BaseModel):
     """Row numbers in the table, as a spreadsheet counts them."""
     places_px: tuple[tuple[float, float], ...]
     """y, x in pixels of the scan; the centre of the first pixel is 0, 0."""
-    columns: dict[str, tuple[str, ...]]
-    """Every further column of the table, cells as text."""
+    columns: dict[str, tuple[int, ...] | tuple[float, ...] | tuple[str, ...]]
+    """Every further column of the table, of the one type it has in the whole table."""
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the points and all that is said of them; where in the table they stand says nothing."""
+        content = self.model_dump(mode="json", exclude={"rows"})
+        # a cell that is not a number has no place in JSON
+        content["columns"] = {name: [str(cell) for cell in cells] for name, cells in self.columns.items()}
+        return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
 class Points(BaseModel):
@@ -106,37 +117,51 @@ class Points(BaseModel):
         """The points of some sections only."""
         return self.model_copy(update={"sections": {s.section_id: self.sections[s.section_id] for s in sections}})
 
-    def digest(self, section_id: str) -> str:
-        """sha256 of the points of a section and all that is said of them."""
-        return hashlib.sha256(canonical_json(self.sections[section_id].model_dump(mode="json")).encode()).hexdigest()
-
     @classmethod
-    def read(cls, path: Path, section_ids: Sequence[str]) -> Self:
+    def read(cls, path: Path, section_ids: Collection[str]) -> Self:
         """The points in a CSV file with columns section_id, y_px, x_px; further columns are carried along.
 
-        x_mm, y_mm, z_mm, where all three are there, place a point in the brain. Raises ManifestError listing every
-        fault with its row, sections that the brain does not have among them.
+        x_mm, y_mm, z_mm, where all three are there, place a point in the brain. A column of whole numbers, or of
+        numbers and blanks, is kept as such, any other as text. Raises ManifestError listing every fault with its row,
+        sections that the brain does not have among them.
         """
         rows, faults = csv_rows(path, None, ("section_id", "y_px", "x_px"))
-        found: dict[str, list[tuple[int, _Point, dict[str, str]]]] = defaultdict(list)
+        further = list(dict.fromkeys(name for _, row in rows for name in row if name not in _Point.model_fields))
+        faults += [
+            f"row 1: column {name!r} cannot be kept beside the embeddings; give it a name of letters, digits and '_' "
+            f"other than {', '.join(RESERVED_COLUMNS)}"
+            for name in further
+            if name in RESERVED_COLUMNS or not COLUMN_NAME.fullmatch(name)
+        ]
+        points: dict[str, list[tuple[int, _Point]]] = defaultdict(list)
+        known = frozenset(section_ids)
         for number, row in rows:
             try:
                 point = _Point.model_validate({name: row[name] for name in _Point.model_fields if name in row})
             except ValidationError as error:
                 faults += row_faults(number, error)
                 continue
-            faults += _unknown(number, point.section_id, section_ids)
-            found[point.section_id].append((number, point, row))
-        _refuse(path, faults, len(found), "point")
-        further = list(dict.fromkeys(name for _, row in rows for name in row if name not in _Point.model_fields))
+            faults += _unknown(number, point.section_id, known)
+            faults += [
+                f"row {number}: {name} {row.get(name, '')!r}: a number is needed"
+                for name in BRAIN_COLUMNS
+                if set(BRAIN_COLUMNS) <= set(further) and not NUMBER.fullmatch(row.get(name, ""))
+            ]
+            points[point.section_id].append((number, point))
+        _refuse(path, faults, len(points), "point")
+        cells = dict(rows)
+        kinds = {name: _kind([row.get(name, "") for _, row in rows]) for name in further}
         return cls(
             sections={
                 section_id: SectionPoints(
-                    rows=tuple(number for number, _, _ in points),
-                    places_px=tuple((point.y_px, point.x_px) for _, point, _ in points),
-                    columns={name: tuple(row.get(name, "") for _, _, row in points) for name in further},
+                    rows=tuple(number for number, _ in found),
+                    places_px=tuple((point.y_px, point.x_px) for _, point in found),
+                    columns={
+                        name: tuple(kind(cells[number].get(name, "")) for number, _ in found)
+                        for name, kind in kinds.items()
+                    },
                 )
-                for section_id, points in found.items()
+                for section_id, found in points.items()
             }
         )
 
@@ -147,11 +172,20 @@ class _Point(BaseModel):
     x_px: float = Field(ge=-1e7, le=1e7, allow_inf_nan=False)
 
 
-def _unknown(number: int, section_id: str, section_ids: Sequence[str]) -> list[str]:
-    if section_id in section_ids:
+def _kind(cells: Sequence[str]) -> Callable[[str], Any]:
+    """What turns the cells of a column into values: all whole numbers, all numbers or blank, or text."""
+    if all(WHOLE.fullmatch(cell) for cell in cells):
+        return int
+    if all(not cell or NUMBER.fullmatch(cell) for cell in cells):
+        return lambda cell: float(cell or "nan")
+    return str
+
+
+def _unknown(number: int, section_id: str, known: Collection[str]) -> list[str]:
+    if section_id in known:
         return []
-    shown = ", ".join(section_ids[:8]) + (", ..." if len(section_ids) > 8 else "")
-    return [f"row {number}: section_id {section_id!r} is no ingested section of this brain; there are {shown}"]
+    shown = ", ".join(sorted(known)[:8]) + (", ..." if len(known) > 8 else "")
+    return [f"row {number}: section_id {section_id!r} is no section of this brain; there are {shown}"]
 
 
 def _refuse(path: Path, faults: Sequence[str], count: int, noun: str) -> None:

@@ -1,7 +1,8 @@
 """A section as an encoder sees it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,27 +54,18 @@ class SectionReader:
         np.clip(pixels, 0, 1, out=pixels)
         return np.tensordot(LUMINANCE, pixels, axes=1)[None] if self.grey else pixels
 
-    def holds_tissue(self, tissue: TissueMask, y: int, x: int, height: int, width: int) -> bool:
-        """Whether any tissue lies in a window (px), whose part beyond the section counts for nothing."""
-        return self._tissue(tissue, y, x, height, width) > 0
-
-    def tissue_skip(self, tissue: TissueMask) -> Any:
+    def tissue_skip(self, tissue: TissueMask) -> Callable[[int, int, int, int], bool]:
         """Whether an overlapping tile holds too little tissue to be worth computing."""
-        return lambda y, x, height, width: self._tissue(tissue, y, x, height, width) < TISSUE_FRACTION
-
-    def _tissue(self, tissue: TissueMask, y: int, x: int, height: int, width: int) -> float:
         size = self.view.pixel_size_um
-        y0, x0 = max(y, 0), max(x, 0)
-        y1, x1 = min(y + height, self.view.height), min(x + width, self.view.width)
-        if y1 <= y0 or x1 <= x0:
-            return 0.0
-        return tissue.fraction(y0 * size, x0 * size, (y1 - y0) * size, (x1 - x0) * size)
 
+        def skip(y: int, x: int, height: int, width: int) -> bool:
+            y0, x0 = max(y, 0), max(x, 0)
+            y1, x1 = min(y + height, self.view.height), min(x + width, self.view.width)
+            if y1 <= y0 or x1 <= x0:
+                return True
+            return tissue.fraction(y0 * size, x0 * size, (y1 - y0) * size, (x1 - x0) * size) < TISSUE_FRACTION
 
-def seen_channels(image: StoredImage, encoder: Encoder, settings: EmbedSettings) -> int:
-    """How many channels the encoder is given of a section. Raises SectionError if it lacks a channel asked for."""
-    chosen, grey = _channels(image, encoder, settings)
-    return 1 if grey else len(chosen)
+        return skip
 
 
 def _channels(image: StoredImage, encoder: Encoder, settings: EmbedSettings) -> tuple[tuple[int, ...], bool]:
@@ -82,9 +74,13 @@ def _channels(image: StoredImage, encoder: Encoder, settings: EmbedSettings) -> 
     chosen = settings.channels or tuple(range(count))
     if max(chosen) >= count:
         raise SectionError(f"channels {list(chosen)} asked for; the section has channels 0 to {count - 1}")
-    colour = image.attributes.get("kind") == "rgb" or bool(settings.channels)
+    rgb = image.attributes.get("kind") == "rgb"
+    colour = rgb or bool(settings.channels)
+    allowed = {1, encoder.channels, len(chosen) if encoder.channels is None else 0, 3 if rgb else 0}
+    if settings.channels and len(chosen) not in allowed:
+        raise SectionError(f"channels {list(chosen)} asked for; the encoder takes 1 or {encoder.channels}")
     if encoder.channels is None or (encoder.channels == 3 and len(chosen) == 3 and colour):
         return chosen, False
-    if encoder.channels == 1 and len(chosen) == 3 and image.attributes.get("kind") == "rgb":
+    if encoder.channels == 1 and len(chosen) == 3 and rgb:
         return chosen, True
     return chosen[:1], False  # an encoder of three channels repeats the one

@@ -1,7 +1,8 @@
 """Patches centred on points as embeddings: an AnnData table (Zarr) per section, one row a patch."""
 
+import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,8 @@ Float64 = NDArray[np.float64]
 POINTS_VERSION = 1
 LOT_ROWS = 256
 """Rows of the table that are written at once."""
+WINDOW_BYTES = 64 << 20
+"""Patches of a point that are read in one go take at most so many bytes."""
 
 
 class SampleSettings(BaseModel):
@@ -44,6 +47,11 @@ class SampleSettings(BaseModel):
         ge=0,
         le=64,
         description="Augmented draws of every patch, for probes that are trained on them; 0: the patch as it is.",
+    )
+    name: str = Field(
+        default="",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,31})?$",
+        description="Name of the table, part of the address of the result; blank: that of its file.",
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of the draws.")
 
@@ -58,7 +66,7 @@ class SamplePlan:
     centres_px: Float64
     """(n, 2) y, x from the corner of the section, in pixels as the encoder sees them."""
     rows: tuple[int, ...]
-    """(n,) rows of the table, which also seed the draws."""
+    """(n,) rows of the table."""
     settings: SampleSettings
 
     @classmethod
@@ -90,42 +98,53 @@ class SamplePlan:
         """Patches taken at a point."""
         return max(1, self.settings.draws)
 
-    def patches(self, point: int) -> list[Float32]:
-        """The patches (c, T, T) float32 in [0, 1] of a point, one a draw; beyond the section it is seen mirrored.
+    @property
+    def patch_bytes(self) -> int:
+        """Bytes of a patch, as float32."""
+        return 4 * self.reader.depth * self.patch_px**2
 
-        Without draws a patch begins at a whole pixel, so that its centre is off by up to half a pixel.
+    def patches(self, point: int, draws: range) -> list[Float32]:
+        """Some patches (c, T, T) float32 in [0, 1] of a point, one a draw; beyond the section it is seen mirrored.
+
+        Without augmentation a patch begins at a whole pixel, so that its centre is off by up to half a pixel.
         """
         y, x = self.centres_px[point]
         if not self.settings.draws:
-            half = self.patch_px / 2
-            return [self.reader.read(round(y - half), round(x - half), self.patch_px, self.patch_px)]
+            top, left = (math.floor(at - self.patch_px / 2 + 0.5) for at in (y, x))
+            return [self.reader.read(top, left, self.patch_px, self.patch_px)]
         size_um = self.reader.view.pixel_size_um
         edge = window_px(self.patch_px, size_um)
         top, left = int(y - edge / 2), int(x - edge / 2)
         window = self.reader.read(top, left, edge, edge)
         section = zlib.crc32(self.section_id.encode())
         patches = []
-        for draw in range(self.settings.draws):
-            rng = np.random.default_rng([self.settings.seed, section, self.rows[point], draw])
+        for draw in draws:
+            rng = np.random.default_rng([self.settings.seed, section, point, draw])
             patches.append(Augmentation.draw(rng, size_um).patch(window, (y - top, x - left), self.patch_px))
         return patches
 
 
 @dataclass(frozen=True)
 class PointWindow:
-    """What is read for one point: all its patches."""
+    """What is read for one point in one go: some of its draws."""
 
     plan: SamplePlan
     point: int
+    draws: range
 
     @property
     def tiles(self) -> int:
         """How many patches there are."""
-        return self.plan.draws
+        return len(self.draws)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the patches, as float32."""
+        return len(self.draws) * self.plan.patch_bytes
 
     def read(self) -> Sequence[Float32]:
         """The patches."""
-        return self.plan.patches(self.point)
+        return self.plan.patches(self.point, self.draws)
 
 
 class Rows(NamedTuple):
@@ -182,8 +201,13 @@ class SampleLot:
         return self.rows is None or self.rows.journal.has(self.key)
 
     def windows(self) -> Sequence[PointWindow]:
-        """One a point."""
-        return [PointWindow(self.plan, point) for point in range(self.first, self.stop)]
+        """One a point, or several where its draws are many and large."""
+        draws, at_once = self.plan.draws, max(1, WINDOW_BYTES // self.plan.patch_bytes)
+        return [
+            PointWindow(self.plan, point, range(first, min(first + at_once, draws)))
+            for point in range(self.first, self.stop)
+            for first in range(0, draws, at_once)
+        ]
 
     @cached_property
     def block(self) -> Float32:
@@ -293,12 +317,12 @@ def write_table(
             "draw": np.tile(np.arange(draws), len(rows)),
             "y_px": np.repeat(places[:, 0], draws),
             "x_px": np.repeat(places[:, 1], draws),
-            **{name: np.repeat(_typed(cells), draws) for name, cells in further.items()},
+            **{name: np.repeat(np.array(cells), draws) for name, cells in further.items()},
         },
         index=index,
     )
-    for name in further:
-        if obs[name].dtype == object:
+    for name, cells in further.items():
+        if isinstance(cells[0], str):
             obs[name] = pd.Categorical(obs[name])
     brain_mm, source = brain_places_mm(section, image, places, further)
     section_mm = (places + 0.5) * image.pixel_size_um / 1000
@@ -308,7 +332,6 @@ def write_table(
         "var": pd.DataFrame(index=[str(one) for one in range(dims)]),
         "obsm": {"section_mm": np.repeat(section_mm, draws, axis=0), "brain_mm": np.repeat(brain_mm, draws, axis=0)},
         "uns": {
-            "encoder": encoder.encoder_id,
             "encoder_digest": encoder.digest,
             "pixel_size_um": plan.reader.view.pixel_size_um,
             "patch_px": plan.patch_px,
@@ -327,7 +350,7 @@ def write_table(
 
 
 def brain_places_mm(
-    section: Section, image: StoredImage, places_px: Float64, columns: dict[str, tuple[str, ...]]
+    section: Section, image: StoredImage, places_px: Float64, columns: Mapping[str, Sequence[Any]]
 ) -> tuple[Float64, str]:
     """(n, 3) x, y, z mm of points (n, 2) y, x px in the brain, and how they are known.
 
@@ -335,7 +358,7 @@ def brain_places_mm(
     section's centre after its flip and rotation, z its place along the cutting axis (not a number where unstated).
     """
     if all(name in columns for name in BRAIN_COLUMNS):
-        stated = np.stack([_numbers(columns[name]) for name in BRAIN_COLUMNS], axis=1)
+        stated = np.array([columns[name] for name in BRAIN_COLUMNS], dtype=np.float64).T
         return stated, "x, y, z as the table of points states them"
     height_um, width_um = image.extent_um
     y, x = ((places_px + 0.5) * image.pixel_size_um - np.array([height_um, width_um]) / 2).T / 1000
@@ -352,24 +375,3 @@ def open_points(folders: Sequence[Path]) -> "anndata.AnnData":
     import anndata
 
     return anndata.concat([anndata.io.read_zarr(folder) for folder in folders], uns_merge="same")
-
-
-def _numbers(cells: Sequence[str]) -> Float64:
-    """Cells as numbers; what is blank or no number is not a number."""
-    values = np.full(len(cells), np.nan)
-    for place, cell in enumerate(cells):
-        try:
-            values[place] = float(cell)
-        except ValueError:
-            continue
-    return values
-
-
-def _typed(cells: tuple[str, ...]) -> NDArray[Any]:
-    """Cells as whole numbers, numbers (what is blank is not a number), or text, whichever all of them are."""
-    numbers = _numbers(cells)
-    blank = np.array([not cell for cell in cells])
-    if not (np.isfinite(numbers) | blank).all():
-        return np.array(cells, dtype=object)
-    whole = not blank.any() and (numbers == np.round(numbers)).all() and not any("." in cell for cell in cells)
-    return numbers.astype(np.int64) if whole else numbers

@@ -1,6 +1,6 @@
 """Committed embeddings of a section, opened for reading."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -11,8 +11,13 @@ from numpy.typing import NDArray
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.errors import ModelError
 from cytoarch.images.views import Level, StoredImage
+from cytoarch.tiling import partition
 
+Array = NDArray[Any]
 Float32 = NDArray[np.float32]
+
+BLOCK_BYTES = 64 << 20
+"""Embeddings that are read at once take at most so many bytes as float32, unless a chunk takes more."""
 
 COMPUTED = "computed"
 """Name of the image that says which tokens were computed."""
@@ -65,18 +70,29 @@ class SectionEmbeddings:
 
     def read(self, y: int, x: int, height: int, width: int) -> Float32:
         """A window (c, height, width) float32 of all layers, in tokens, inside the grid."""
-        window = (slice(None), slice(y, y + height), slice(x, x + width))
-        parts = [np.asarray(layer.levels[0].array[window], dtype=np.float32) for layer in self.layers]
-        return np.concatenate(parts)
+        window = slice(y, y + height), slice(x, x + width)
+        return np.concatenate([layer.levels[0].pixels(*window).astype(np.float32) for layer in self.layers])
+
+    def map_blocks(self, compute: Callable[[Float32], Array], y: int, x: int, height: int, width: int) -> Array:
+        """What `compute` gives (..., h, w) for parts (c, h, w) of a window, put together; parts are held one by one."""
+        tokens = BLOCK_BYTES // (4 * sum(self.dims))
+        edge = max(1, int(tokens**0.5) // self.chunk) * self.chunk
+        parts: list[list[Array]] = []
+        for top, left, h, w in partition(height, width, edge):
+            if not left:
+                parts.append([])
+            parts[-1].append(compute(self.read(y + top, x + left, h, w)))
+        return np.block(parts)
 
     def sample(self, mask: NDArray[np.bool_], count: int, seed: int, max_windows: int = 64) -> Float32:
         """Up to `count` embeddings (n, c) drawn at random where `mask` (y, x) holds, from at most so many windows."""
         rng = np.random.default_rng(seed)
         edge = self.chunk
-        rows, columns = np.nonzero(mask)
-        if not len(rows):
+        padded = np.pad(mask, [(0, -size % edge) for size in mask.shape])
+        held = padded.reshape(padded.shape[0] // edge, edge, padded.shape[1] // edge, edge).any(axis=(1, 3))
+        windows = np.argwhere(held)
+        if not len(windows):
             return np.zeros((0, sum(self.dims)), dtype=np.float32)
-        windows = np.unique(np.stack([rows // edge, columns // edge], axis=1), axis=0)
         windows = windows[np.sort(rng.permutation(len(windows))[:max_windows])]
         found: list[Float32] = []
         for row, column in windows:

@@ -21,6 +21,7 @@ from cytoarch.encoders.conversion_tables import (
 )
 from cytoarch.encoders.cytonet import CytoNetConfig, read_config_of
 from cytoarch.encoders.cytonet_model import empty_cytonet, tensor_shapes
+from cytoarch.encoders.dino import STATISTICS
 from cytoarch.encoders.weights import KINDS, check_names, weights_digest, write_folder
 from cytoarch.errors import ModelError
 
@@ -53,13 +54,15 @@ def convert_weights(
     model: Literal["cytonet_r50", "cytonet_r50_vit"] = "cytonet_r50",
     config_path: Path | None = None,
     prefix: str = "",
+    statistics: Literal["lvd1689m", "sat493m"] = "lvd1689m",
 ) -> Conversion:
     """Write the model folder `target` (not there yet) from `source`, a state dict as torch.save writes it.
 
     `table` is dinov3 (Meta's vision transformers), torchvision-r50 or cytonet (our own names), or a CSV file with the
     columns from and to. The last three make the CytoNet `model`, of published size or as the JSON file `config_path`
     says (the fields of `CytoNetConfig`; its model_type, if there, wins). `prefix` is what the names stand under, such
-    as 'state_dict.' or 'module.' or both. Raises ModelError, and writes nothing, unless every tensor has its place and
+    as 'state_dict.' or 'module.' or both. `statistics` names the images a DINOv3 model was trained on, whose mean and
+    standard deviation go with it. Raises ModelError, and writes nothing, unless every tensor has its place and
     shape, or if reading the source would run code.
     """
     tensors = _under(prefix, _read(source), source)
@@ -78,7 +81,11 @@ def convert_weights(
     for name, tensor in converted.items():
         if not torch.isfinite(tensor).all():
             raise ModelError(f"{source}: tensor for {name} holds NaN or infinite weights; the file is damaged")
-    write_folder(target, config, converted)
+    preprocessor = None
+    if table == "dinov3":
+        mean, std = STATISTICS[statistics]
+        preprocessor = {"image_mean": list(mean), "image_std": list(std)}
+    write_folder(target, config, converted, preprocessor)
     return Conversion(
         folder=target,
         encoder_id=f"{KINDS[config['model_type']]}:{target}",

@@ -6,7 +6,8 @@ authors' own `get_intermediate_layers`, we apply the final norm to every block; 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from transformers import Dinov2Model, Dinov2WithRegistersModel, DINOv3ConvNextModel, DINOv3ViTModel
+from transformers.utils import logging
 
 from cytoarch.digests import content_digest
 from cytoarch.encoders.inference import (
@@ -42,6 +44,7 @@ LVD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of the models trained on natural images (DINOv2 and DINOv3 repositories)."""
 SAT = ((0.430, 0.411, 0.296), (0.213, 0.156, 0.143))
 """The same of those trained on satellite images, SAT-493M."""
+STATISTICS = {"lvd1689m": LVD, "sat493m": SAT}
 PIXEL_SIZE_UM = 4.0
 """The pixel size Zhang, Xu and Zhou parcellate at."""
 STAGES, STAGE_PX = 4, (4, 8, 16, 32)
@@ -221,14 +224,15 @@ def _model(folder: Path, model_type: str, config: Any, deepest: int) -> Any:
         base.__name__, (base,), {"__module__": base.__module__, "_keys_to_ignore_on_load_unexpected": ignored}
     )
     try:
-        model, report = cut.from_pretrained(
-            str(folder),
-            config=config,
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with _without_bars():
+            model, report = cut.from_pretrained(
+                str(folder),
+                config=config,
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except UNREADABLE as error:
         raise ModelError(f"{folder}: the weights do not load into a {model_type} model ({error})") from None
     if report["missing_keys"]:
@@ -236,6 +240,18 @@ def _model(folder: Path, model_type: str, config: Any, deepest: int) -> Any:
         missing = ", ".join(sorted(report["missing_keys"])[:5])
         raise ModelError(f"{folder}: weights are missing ({missing}, ...); the file is incomplete")
     return model.eval().requires_grad_(False)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """No progress bars of transformers among ours: loading takes a moment."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _normalisation(folder: Path, source: str) -> Normalisation:

@@ -33,8 +33,14 @@ def check_device(device: str) -> None:
 
 
 def arithmetic(device: str, precision: Precision) -> AbstractContextManager[object]:
-    """Where a model computes in a precision: weights stay float32, torch rounds what may be rounded (autocast)."""
+    """Where a model computes in a precision: weights stay float32, torch rounds what may be rounded (autocast).
+
+    By default torch lets convolutions on a GPU round to TF32; what is called fp32 here does not.
+    """
     if precision == "fp32":
+        if device.startswith("cuda"):
+            exact: AbstractContextManager[object] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+            return exact
         return nullcontext()
     return torch.autocast(torch.device(device).type, _HALVES[precision])
 

@@ -59,6 +59,14 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
     if settings.encoder == "texture":
         from cytoarch.encoders.texture import TextureEncoder
 
+        ignored = [
+            name for name in ("revision", "blocks", "precision", "device", "norm") if not _is_default(settings, name)
+        ]
+        if ignored:
+            raise ModelError(
+                f"the encoder texture has no {', '.join(ignored)} to set: it has no weights and computes in fp32 on "
+                "the processor; leave these settings out, or choose another encoder"
+            )
         return TextureEncoder()
     if kind in ("dinov3", "dinov2") and argument:
         from cytoarch.encoders.dino import load_dino
@@ -69,6 +77,10 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
 
         return load_cytonet(settings.encoder, **_of_models(settings))
     return _added(settings, kind)
+
+
+def _is_default(settings: EncoderSettings, name: str) -> bool:
+    return bool(getattr(settings, name) == EncoderSettings.model_fields[name].default)
 
 
 class _OfModels(TypedDict):

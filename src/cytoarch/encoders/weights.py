@@ -48,6 +48,11 @@ def weights_folder(source: str, revision: str | None = None) -> Path:
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
+        if revision is not None:
+            raise ModelError(
+                f"{folder}: is a folder here, to which revision {revision} says nothing; leave the revision out, or "
+                "run where no folder has the name of the hub id"
+            )
         return folder
     if folder.is_absolute() or source.startswith((".", "~")) or source.count("/") != 1:
         raise ModelError(
@@ -218,7 +223,12 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(listed[:_NAMED]) + (", ..." if len(listed) > _NAMED else "")
 
 
-def write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+def write_folder(
+    folder: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+    preprocessor: Mapping[str, Any] | None = None,
+) -> None:
     """Write a model folder whole or not at all. Raises ModelError if something is already there."""
     if folder.exists():
         raise ModelError(f"{folder}: is already there; name a folder that is not, nothing is overwritten")
@@ -227,6 +237,8 @@ def write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, 
     staging.mkdir()
     try:
         (staging / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        if preprocessor is not None:
+            (staging / PREPROCESSOR).write_text(json.dumps(preprocessor, indent=2, sort_keys=True) + "\n", "utf-8")
         # clones: safetensors refuses tensors that share memory, as the three parts of one matrix do
         whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         save_file(whole, staging / SINGLE, metadata={"format": "pt"})

@@ -9,7 +9,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from cytoarch.errors import StoreError
+from cytoarch.errors import SectionError, StoreError
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
@@ -27,6 +27,16 @@ class Level:
     def size(self) -> tuple[int, int]:
         """(y, x)."""
         return int(self.array.shape[-2]), int(self.array.shape[-1])
+
+    def pixels(self, y: slice = slice(None), x: slice = slice(None)) -> Array:
+        """A window (c, h, w) or (h, w). Raises SectionError if what is stored cannot be decoded, or fails its crc."""
+        try:
+            return np.asarray(self.array[..., y, x])
+        except (ValueError, RuntimeError) as error:
+            raise SectionError(
+                f"{self.array.store_path}: pixels cannot be read ({error}): the file is damaged. Delete the record of "
+                "what it belongs to and run the step that made it again"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -113,8 +123,8 @@ class View:
         return np.ascontiguousarray(block[:, rows - first_row][:, :, columns - first_column])
 
     def _level_block(self, rows: "_Weights", columns: "_Weights") -> Float32:
-        window = (..., slice(rows.first, rows.last + 1), slice(columns.first, columns.last + 1))
-        block = np.asarray(self.level.array[window], dtype=np.float32)
+        window = slice(rows.first, rows.last + 1), slice(columns.first, columns.last + 1)
+        block = self.level.pixels(*window).astype(np.float32)
         return block if block.ndim == 3 else block[None]
 
     def _weights(self, start: int, stop: int, size: int) -> "_Weights":
@@ -174,7 +184,7 @@ def intensity_range(
     Constant channels get a range of one grey value, so that dividing by it is safe.
     """
     level = next((one for one in image.levels if one.size[0] * one.size[1] <= max_pixels), image.levels[-1])
-    pixels = np.asarray(level.array)
+    pixels = level.pixels()
     planes = pixels if pixels.ndim == 3 else pixels[None]
     ranges = []
     for plane in planes:

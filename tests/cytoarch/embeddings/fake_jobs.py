@@ -57,6 +57,10 @@ class FakeWindow:
     first: int
     tiles: int
 
+    @property
+    def nbytes(self) -> int:
+        return self.lot.job.window_bytes
+
     def read(self) -> list[np.ndarray]:
         job, numbers = self.lot.job, self.lot.numbers[self.first : self.first + self.tiles]
         job.ledger.hook(f"read/{job.section_id}/{self.lot.place}/{self.at}")
@@ -103,6 +107,7 @@ class FakeJob:
     lot_tiles: Sequence[int]
     window_tiles: int = 1
     edge: int = 2
+    window_bytes: int = 1
     committed: bool = False
     finished: frozenset[int] = frozenset()
     """Lots an earlier run finished."""

@@ -248,13 +248,14 @@ def test_a_flat_section_is_embedded_without_dividing_by_zero(tmp_path: Path):
     assert np.isfinite(found.read(0, 0, *found.grid)).all()
 
 
-def test_the_estimate_of_the_size_is_that_of_the_arrays(tmp_path: Path):
+def test_the_estimate_of_the_size_is_that_of_the_arrays_but_for_tiles_that_jut_out(tmp_path: Path):
     image = stored_section(tmp_path / "section", noise(101, 67, 2), 2.0)
-    found, _ = embedded(tmp_path / "embeddings", image, MeanEncoder(), 4.0)
-    arrays = [layer.levels[0].array for layer in found.layers]
-    assert estimated_bytes(image, MeanEncoder(), EmbedSettings(), 4.0) == sum(
-        int(np.prod(array.shape)) * 2 for array in arrays
-    )
+    found, facts = embedded(tmp_path / "embeddings", image, MeanEncoder(tile_px=16), 4.0)
+    size = sum(int(np.prod(layer.levels[0].array.shape)) * 2 for layer in found.layers)
+    plan = tile_plan(MeanEncoder(tile_px=16), 51, 34, EmbedSettings())
+    estimate = estimated_bytes(facts["tiles"], plan, MeanEncoder().dims(2))
+    assert size <= estimate <= size * (64 * 48) / (51 * 34)
+    assert estimated_bytes(2, plan, (3, 5)) == 2 * 4**2 * 8 * 2
 
 
 def test_sections_of_different_channels_are_not_mixed(tmp_path: Path):

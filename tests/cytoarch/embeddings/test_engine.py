@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cytoarch.embeddings.engine import (
+    AHEAD_BYTES,
     BATCHES_AHEAD,
     GROUP_BATCHES,
     GROUP_SECTIONS,
@@ -220,10 +221,31 @@ def test_a_model_that_fails_before_a_full_queue_leaves_nothing_waiting():
     assert len(ledger.read) < 50
 
 
+@pytest.mark.parametrize("place", ["close/s0/0", "put/s0/0/2", "put/s0/1/0"])
+def test_after_an_error_no_lot_that_misses_a_tile_is_closed(place: str):
+    """The batch that failed held tiles of the next lot, and the batches with its other tiles are already waiting."""
+    waiting = threading.Event()
+
+    def hook(reached: str) -> None:
+        if reached == "compute/2":
+            waiting.set()
+        if reached == place:
+            assert waiting.wait(20)
+            raise OSError(5, "input/output error")
+
+    ledger = Ledger(hook)
+    jobs = jobs_of(ledger, [[3, 3, 6], [2]])
+    with pytest.raises(OSError, match="input/output error"):
+        run_jobs(ledger, jobs, 2)
+    whole = {f"{job.section_id}/{lot.place}": lot.numbers for job in jobs for lot in job.lots()}
+    assert all(whole[lot] == numbers for lot, numbers in ledger.closed.items())
+    assert ledger.committed == []
+
+
 # -- memory and progress -----------------------------------------------------------------------------------------------
 
 
-def most_at_once(began: str, ended: str, bound: int, jobs_shape) -> bool:
+def most_at_once(began: str, ended: str, bound: int, jobs_shape, window_bytes: int = 1) -> bool:
     """Whether more than `bound` things are ever under way between two places, the second of them held up."""
     changed, under_way = threading.Condition(), [0]
     held: list[str] = []
@@ -243,7 +265,10 @@ def most_at_once(began: str, ended: str, bound: int, jobs_shape) -> bool:
                 under_way[0] -= 1
 
     ledger = Ledger(hook)
-    run_jobs(ledger, jobs_of(ledger, jobs_shape), 1)
+    jobs = jobs_of(ledger, jobs_shape)
+    for job in jobs:
+        job.window_bytes = window_bytes
+    run_jobs(ledger, jobs, 1)
     return any(exceeded)
 
 
@@ -252,6 +277,12 @@ def test_windows_that_are_read_and_not_yet_computed_are_few_whatever_there_is_to
     ahead = READERS + 1 + BATCHES_AHEAD + 3  # being read, in the queue, and in the hands of the three who pass them on
     assert not most_at_once("read/", "compute/", ahead, shape)
     assert most_at_once("read/", "compute/", BATCHES_AHEAD + 1, shape), "reading does run ahead"
+
+
+@pytest.mark.parametrize("window_bytes", [AHEAD_BYTES, 10 * AHEAD_BYTES])
+def test_large_windows_are_read_one_at_a_time(window_bytes: int):
+    ahead = 1 + BATCHES_AHEAD + 3
+    assert not most_at_once("read/", "compute/", ahead, [[1] * 60], window_bytes)
 
 
 def test_results_that_are_computed_and_not_yet_kept_are_few():
