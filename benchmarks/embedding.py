@@ -108,11 +108,11 @@ def subjects(folder: Path) -> Iterator[Subject]:
     config = CytoNetConfig(model_type="cytonet_r50_vit")
     save_cytonet(build_cytonet(config), config, folder / "hybrid")
     vit = EmbedSettings(encoder=f"dinov3:{folder / 'vitb'}", batch_size=1)
-    yield Subject("DINOv3 ViT-B/16, fp32", vit, 4.0, 2048, 2)
-    yield Subject("DINOv3 ViT-B/16, bf16", vit.model_copy(update={"precision": "bf16"}), 4.0, 2048, 2)
+    yield Subject("DINOv3 ViT-B/16, fp32", vit, 4.0, 2048, 1)
+    yield Subject("DINOv3 ViT-B/16, bf16", vit.model_copy(update={"precision": "bf16"}), 4.0, 2048, 1)
     hybrid = EmbedSettings(encoder=f"cytonet:{folder / 'hybrid'}", batch_size=1)
-    yield Subject("CytoNet R50-ViT, fp32", hybrid, 2.0, 4096, 2)
-    yield Subject("texture", EmbedSettings(), 4.0, 2048, 2)
+    yield Subject("CytoNet R50-ViT, fp32", hybrid, 2.0, 4096, 1)
+    yield Subject("texture", EmbedSettings(), 4.0, 2048, 1)
 
 
 def vit_b(folder: Path) -> Path:
