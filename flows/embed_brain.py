@@ -14,7 +14,6 @@ from flows.stages import (
     Summary,
     failures,
     final_state,
-    ids,
     made_count,
     not_ingested,
     run_groups,
@@ -85,7 +84,9 @@ def embed_brain(
         )
         failed = failures(outcomes) | not_ready
         made = made_count(outcomes)
-        removed = () if regions is None else store.remove_others(known.brain_id, "embeddings", plan.name, ids(sections))
+        removed = (
+            () if regions is None else store.remove_others(known.brain_id, "embeddings", plan.name, regions.section_ids)
+        )
         embedded = without(sections, failed)
         if embedded:
             made += int(fit_colours(brain.store_path, known, embedded, plan.name))

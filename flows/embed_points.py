@@ -12,7 +12,7 @@ from cytoarch.embeddings.places import Points
 from cytoarch.embeddings.sampled import SampleSettings
 from cytoarch.stores import BrainStore
 from flows.parameters import RunSettings, StoredBrain
-from flows.stages import Summary, failures, final_state, ids, made_count, not_ingested, run_groups, run_name, workers
+from flows.stages import Summary, failures, final_state, made_count, not_ingested, run_groups, run_name, workers
 from tasks.encoders import encoder_for
 from tasks.points import STAGE, plan_sampling, sample_sections
 from tasks.progress import speed_note
@@ -62,7 +62,7 @@ def embed_points(
                 "pixel_size_um": plan.pixel_size_um,
             },
         )
-        removed = store.remove_others(brain.brain_id, "points", plan.name, ids(sections))
+        removed = store.remove_others(brain.brain_id, "points", plan.name, points.section_ids)
     notes = {"points": plan.name, "folder": str(store.brain_path(brain.brain_id) / "derived" / "points" / plan.name)}
     if removed:
         notes["removed"] = f"{', '.join(removed)}: the table no longer names them; another --sample.name keeps both"

@@ -172,16 +172,11 @@ def without(sections: Sequence[Section], failed: dict[str, str]) -> tuple[Sectio
     return tuple(section for section in sections if section.section_id not in failed)
 
 
-def ids(sections: Sequence[Section]) -> frozenset[str]:
-    """The ids of sections."""
-    return frozenset(section.section_id for section in sections)
-
-
 def not_ingested(
     brain: Brain, ready: Sequence[Section], named: Collection[str], skip: Sequence[str] = ()
 ) -> dict[str, str]:
     """Sections that a table names but that are not in the store -> what to do."""
-    missing = set(named) - ids(ready) - set(skip)
+    missing = set(named) - {one.section_id for one in ready} - set(skip)
     return {one.section_id: "is not ingested; run ingest-brain" for one in brain.kept if one.section_id in missing}
 
 

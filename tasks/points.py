@@ -58,7 +58,9 @@ def plan_sampling(
     pixel_size_um = working_pixel_size_um(settings, encoder, [image.pixel_size_um for image in images])
     counts = [len(points.sections[one.section_id].rows) * max(1, sample.draws) for one in sections]
     drawn = (str(sample.draws), str(sample.seed)) if sample.draws else ()
-    name = f"{table}-{embedding_name(settings, encoder, pixel_size_um, drawn)}"
+    name = (
+        f"{table}-{embedding_name(settings, encoder, pixel_size_um, (str(patch_size_px(settings, encoder)), *drawn))}"
+    )
     absent = sum(
         count
         for section, count in zip(sections, counts, strict=True)
@@ -67,6 +69,11 @@ def plan_sampling(
     check_space(store, absent * encoder.patch_dims(3) * 4, f"embeddings of {absent} patches")
     groups = tuple(tuple(sections[one] for one in group) for group in grouped(counts, settings.batch_size))
     return SamplingPlan(name, pixel_size_um, groups)
+
+
+def patch_size_px(settings: EmbedSettings, encoder: Encoder) -> int:
+    """Edge of a patch: as asked for, or the encoder's tile; encoders of finite reach take patches of any size."""
+    return settings.tile_px or (encoder.tiles.tile_px if encoder.tiles.halo_px is None else PATCH_PX)
 
 
 @task(name="sample-sections", task_run_name=group_run_name("sample"), **POLICY)
@@ -108,8 +115,7 @@ def _sample_job(
     inputs = {"section": record.digest, "encoder": encoder.digest, "points": points.sections[section_id].digest}
     image = open_section(store, brain_id, section_id)
     reader = SectionReader.open(image, encoder, settings, pixel_size_um)
-    # an encoder of finite reach takes patches of any size
-    patch_px = settings.tile_px or (encoder.tiles.tile_px if encoder.tiles.halo_px is None else PATCH_PX)
+    patch_px = patch_size_px(settings, encoder)
     own = points.sections[section_id]
     plan = SamplePlan.of(section_id, image, reader, patch_px, own, sample)
     stated = {

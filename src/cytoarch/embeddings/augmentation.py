@@ -26,7 +26,7 @@ class Augmentation:
     shift_px: tuple[float, float]
     """(y, x)."""
     mirrored: bool
-    """Whether it is mirrored top to bottom, before it is turned."""
+    """Whether it is mirrored top to bottom, after it was turned."""
     alpha: float
     beta: float
     gamma: float

@@ -18,9 +18,9 @@ from cytoarch.tables import csv_rows, gathered, row_faults
 
 BRAIN_COLUMNS = ("x_mm", "y_mm", "z_mm")
 """Columns that place a point in the brain."""
-RESERVED_COLUMNS = ("row", "draw", "index", "_index")
+RESERVED_COLUMNS = ("point", "draw", "index", "_index")
 """Names that the table of embeddings needs for itself."""
-COLUMN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+COLUMN_NAME = re.compile(r"[^\W\d][\w -]{0,63}")
 WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]{0,14})")
 """A whole number, without leading zeros: those are names."""
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -128,8 +128,8 @@ class Points(BaseModel):
         rows, faults = csv_rows(path, None, ("section_id", "y_px", "x_px"))
         further = list(dict.fromkeys(name for _, row in rows for name in row if name not in _Point.model_fields))
         faults += [
-            f"row 1: column {name!r} cannot be kept beside the embeddings; give it a name of letters, digits and '_' "
-            f"other than {', '.join(RESERVED_COLUMNS)}"
+            f"row 1: column {name!r} cannot be kept beside the embeddings; give it a name of letters, digits, "
+            f"blanks, '_' and '-' other than {', '.join(RESERVED_COLUMNS)}"
             for name in further
             if name in RESERVED_COLUMNS or not COLUMN_NAME.fullmatch(name)
         ]

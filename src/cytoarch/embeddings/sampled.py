@@ -300,21 +300,22 @@ def write_table(
 ) -> None:
     """Write an AnnData group around the embeddings in `X`: what is known of every row, and where it lies.
 
-    `obs` holds the section, the row of the table, the draw and the table's further columns; `obsm` the place in the
-    section (y, x) mm and in the brain (x, y, z) mm; `uns` what the embeddings are.
+    `obs` holds the section, the point (counted within its section, as the table orders them), the draw and the table's
+    further columns; `obsm` the place in the section (y, x) mm and in the brain (x, y, z) mm; `uns` what the embeddings
+    are.
     """
     import anndata
     import pandas as pd
 
-    draws, rows = plan.draws, points.rows
+    draws = plan.draws
     places, further = np.array(points.places_px), points.columns
-    names = [f"{section.section_id}-{row}" for row in rows]
+    names = [f"{section.section_id}-{point}" for point in range(len(places))]
     index = [f"{name}-{draw}" for name in names for draw in range(draws)] if plan.settings.draws else names
     obs = pd.DataFrame(
         {
             "section_id": pd.Categorical([section.section_id] * len(index)),
-            "row": np.repeat(np.array(rows), draws),
-            "draw": np.tile(np.arange(draws), len(rows)),
+            "point": np.repeat(np.arange(len(places)), draws),
+            "draw": np.tile(np.arange(draws), len(places)),
             "y_px": np.repeat(places[:, 0], draws),
             "x_px": np.repeat(places[:, 1], draws),
             **{name: np.repeat(np.array(cells), draws) for name, cells in further.items()},

@@ -166,7 +166,7 @@ def test_a_column_has_one_type_in_the_whole_table(tmp_path: Path, cells, values)
     assert found == pytest.approx(values, nan_ok=True) if isinstance(values[0], float) else found == values
 
 
-@pytest.mark.parametrize("name", ["row", "draw", "index", "_index", "", "a/b", "..", "a b"])
+@pytest.mark.parametrize("name", ["point", "draw", "index", "_index", "", "a/b", "..", "zarr.json"])
 def test_a_column_that_cannot_be_kept_is_refused_by_name(tmp_path: Path, name: str):
     (fault,) = faults_of(table(tmp_path, f"section_id,y_px,x_px,{name}", "s1,1,2,3"), "points")
     assert fault.startswith(f"row 1: column {name!r} cannot be kept beside the embeddings")

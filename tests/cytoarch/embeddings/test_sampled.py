@@ -222,9 +222,9 @@ def test_a_table_says_all_that_is_known_of_every_row(tmp_path: Path):
     table = made.table
     assert table.shape == (6, 256)
     assert table.X.dtype == np.float32
-    assert list(table.obs_names) == ["s1-2-0", "s1-2-1", "s1-5-0", "s1-5-1", "s1-6-0", "s1-6-1"]
+    assert list(table.obs_names) == ["s1-0-0", "s1-0-1", "s1-1-0", "s1-1-1", "s1-2-0", "s1-2-1"]
     assert list(table.obs["section_id"]) == ["s1"] * 6
-    assert list(table.obs["row"]) == [2, 2, 5, 5, 6, 6]
+    assert list(table.obs["point"]) == [0, 0, 1, 1, 2, 2]
     assert list(table.obs["draw"]) == [0, 1] * 3
     np.testing.assert_array_equal(table.obs[["y_px", "x_px"]], np.repeat(PLACES[:3], 2, axis=0))
     assert table.obs["depth"].dtype == np.float64
@@ -247,7 +247,7 @@ def test_a_table_says_all_that_is_known_of_every_row(tmp_path: Path):
 def test_without_draws_rows_are_named_after_the_table(tmp_path: Path):
     image = stored_section(tmp_path / "section", noise(60, 70), 8.0)
     made = sample(tmp_path / "made", image, points_at(PLACES))
-    assert list(made.table.obs_names) == [f"s1-{row}" for row in range(2, 9)]
+    assert list(made.table.obs_names) == [f"s1-{point}" for point in range(7)]
     assert list(made.table.obs["draw"]) == [0] * 7
     assert made.facts["upsampled"]
 
