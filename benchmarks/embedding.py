@@ -6,7 +6,6 @@ model, and, given the Python of an environment that has raw2features (`--raw2fea
 
 import argparse
 import json
-import resource
 import shutil
 import statistics
 import subprocess
@@ -214,7 +213,7 @@ def _stage_row(subject: Subject, folder: Path) -> str:
     encoder = encoder_for(subject.settings)
     plan = plan_of(store, sections[0], encoder, subject)
     spent: dict[str, list[float]] = {name: [] for name in ("model", "read", "cast", "write", "verify")}
-    for repeat in range(6):  # the first warms up
+    for repeat in range(4):  # the first warms up
         staging = Staging(folder / f"{subject.name.replace('/', '-')}-{repeat}").open()
         lot = next(iter(dense_job("s0", plan, encoder, staging, dict).lots()))
         with _timed(spent["read"]):
@@ -248,7 +247,7 @@ def memory() -> list[str]:
     """Peak resident memory of a process that embeds a section, by the section's size."""
     rows = ["| section (px) | peak RSS, null encoder (MB) | beyond the smallest (MB) |", "|---|---|---|"]
     found = []
-    for edge in (2048, 8192, 32768):
+    for edge in (2048, 8192, 16384):
         command = [sys.executable, "-m", "benchmarks.embedding", "--peak", str(edge)]
         found.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
         rows.append(f"| {edge:,} x {edge:,} | {found[-1]:,.0f} | {found[-1] - found[0]:,.0f} |")
@@ -264,7 +263,9 @@ def peak_mb(edge: int) -> float:
         tissue = TissueMask(np.ones((8, 8), dtype=bool), 1e6)
         settings = EmbedSettings(pixel_size_um=4.0, batch_size=2)
         write_embeddings(Staging(Path(name) / "out").open(), image, tissue, encoder, settings, 4.0)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # not ru_maxrss, which begins with what the starting process had at its fork
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1024
 
 
 def _endless_image(folder: Path, edge: int) -> StoredImage:
