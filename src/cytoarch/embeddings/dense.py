@@ -33,8 +33,6 @@ WindowUm = tuple[float, float, float, float]
 EMBEDDINGS_VERSION = 2
 SHARD_PX = 2048
 """A shard covers at most so many pixels along an edge: what is read at once."""
-SHARDS_ACROSS = 4
-"""Least number of shards along the longer edge of a section, where there are as many tiles."""
 SHARD_BYTES = 128 << 20
 """A shard, all layers together, takes at most so many bytes, unless a single tile takes more."""
 CHUNK_BYTES = 4 << 20
@@ -69,11 +67,11 @@ def tile_plan(encoder: Encoder, height: int, width: int, settings: EmbedSettings
 
 
 def shard_tiles(plan: TilePlan, dims: Sequence[int]) -> int:
-    """How many tiles a shard has along its edge: fewer in small sections, whose shards are written as others run."""
+    """How many tiles a shard has along its edge."""
     core_tokens = plan.step_px // plan.cell_px
     bytes_of_tile = core_tokens**2 * sum(dims) * 2
-    longest = max(len(plan.rows), len(plan.columns))
-    return max(1, min(SHARD_PX // plan.step_px, int((SHARD_BYTES / bytes_of_tile) ** 0.5), longest // SHARDS_ACROSS))
+    edge = min(SHARD_PX // plan.step_px, int((SHARD_BYTES / bytes_of_tile) ** 0.5))
+    return max(1, min(edge, max(len(plan.rows), len(plan.columns))))
 
 
 def chunk_tokens(core_tokens: int, width: int) -> int:
