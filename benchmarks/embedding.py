@@ -33,7 +33,8 @@ from cytoarch.embeddings.engine import run_engine
 from cytoarch.encoders import Encoder, TileShape, load_encoder
 from cytoarch.encoders.cytonet import save_cytonet
 from cytoarch.encoders.cytonet_model import CytoNetConfig, build_cytonet
-from cytoarch.images.pyramids import Pyramid, level_count, write_pyramid
+from cytoarch.images.layout import Pyramid, level_count
+from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import StoredImage
 from cytoarch.records import Staging
 from cytoarch.stores import BrainStore, Work

@@ -14,7 +14,8 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from benchmarks.cases import Case
 from cytoarch.brains import Section
-from cytoarch.images.pyramids import CHUNK_PX, halve_mean, level_count
+from cytoarch.images.halving import halve_mean
+from cytoarch.images.layout import CHUNK_PX, level_count
 from cytoarch.images.sections import write_section
 from cytoarch.records import Record, Staging
 from cytoarch.tiling import partition

@@ -3,11 +3,13 @@
 from prefect import flow
 
 from cytoarch.anatomy.tissue import TissueSettings
+from cytoarch.contents import quality_page_product
 from cytoarch.images.sections import IngestSettings, write_collection
 from cytoarch.stores import BrainStore
 from flows.parameters import BrainSource, RunSettings
 from flows.stages import Summary, failures, final_state, for_each_brain, made_count, run_name, run_stage, workers
-from tasks.ingest import STAGE, ingest_section
+from tasks.ingest import STAGE, IngestStage, ingest_section, is_ingested, scan_sizes
+from tasks.quality import QUALITY_PAGE_FILE, write_quality_page
 from tasks.summaries import publish_section_table
 
 
@@ -32,6 +34,7 @@ def ingest_brain(
         return for_each_brain(ingest_brain, source, brains, {"ingest": ingest, "tissue": tissue, "run": run})
     brain = brains[0]
     store = BrainStore(source.store_path)
+    stage = IngestStage(source.store_path, brain, source.scans_folder, ingest, tissue, run.workers)
     with store.lock(brain.brain_id), workers(run) as runner:
         store.write_brain(brain)
         outcomes = run_stage(
@@ -39,16 +42,13 @@ def ingest_brain(
             runner,
             ingest_section,
             brain.kept,
-            lambda section: {
-                "store_path": source.store_path,
-                "brain": brain,
-                "section": section,
-                "scans_path": source.scans_folder,
-                "settings": ingest,
-                "tissue_settings": tissue,
-            },
+            lambda section: {"stage": stage, "section": section},
+            lambda section: is_ingested(stage, section),
+            scan_sizes(brain, source.scans_folder),
         )
         write_collection(store, brain)
+        made = write_quality_page(source.store_path, brain, failures(outcomes))
     publish_section_table(brain, outcomes)
-    notes = {"store": str(store.brain_path(brain.brain_id))}
-    return final_state(Summary(brain.brain_id, made_count(outcomes), failures(outcomes), notes))
+    page = store.path(quality_page_product(brain.brain_id)) / QUALITY_PAGE_FILE
+    notes = {"store": str(store.brain_path(brain.brain_id)), "quality": str(page)}
+    return final_state(Summary(brain.brain_id, made_count(outcomes) + made, failures(outcomes), notes))

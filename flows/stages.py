@@ -1,6 +1,6 @@
 """The one way a flow runs a task over the sections of a brain, and what it says at the end."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
@@ -100,11 +100,21 @@ def run_stage(
     task: "Task[..., State[Any]]",
     sections: Sequence[Section],
     arguments: Callable[[Section], dict[str, Any]],
+    is_current: Callable[[Section], bool] = lambda _section: False,
+    sizes: Mapping[str, int] | None = None,
 ) -> list[Outcome]:
-    """Run a task for every section; sections that cannot be processed are among the outcomes, other faults raise."""
-    outcomes: dict[str, Outcome] = {}
-    with stage_progress(title, len(sections)) as progress:
-        futures = {runner.submit(task, arguments(section)): section.section_id for section in sections}
+    """Run a task for every section; sections that cannot be processed are among the outcomes, other faults raise.
+
+    Sections that are known to be current get no task run. `sizes` (bytes) of the sections' scans let the progress tell
+    the rate and the time left.
+    """
+    current = [section.section_id for section in sections if is_current(section)]
+    outcomes = {section_id: Outcome(section_id, "current") for section_id in current}
+    with stage_progress(title, len(sections), sizes) as progress:
+        for section_id in current:
+            progress.finished(section_id)
+        due = [section for section in sections if section.section_id not in outcomes]
+        futures = {runner.submit(task, arguments(section)): section.section_id for section in due}
         for future, state in _ended(futures):
             section_id = futures[future]
             if state.name == SECTION_FAILED:

@@ -29,15 +29,18 @@ from rich.table import Table
 from cytoarch import __version__
 from cytoarch.drafting import draft_manifest
 from cytoarch.embeddings import EmbedSettings
-from cytoarch.errors import CytoarchError
+from cytoarch.errors import CytoarchError, StoreError
+from cytoarch.images.conformance import conformance_faults
 from cytoarch.phantoms.writing import PhantomRequest, write_phantom
 from cytoarch.reporting.phantoms import draw_pictures
+from cytoarch.stores import BrainStore
+from cytoarch.verification import verify_brain
 from flows.cluster_brain import cluster_brain
 from flows.embed_brain import embed_brain
 from flows.embed_points import embed_points
 from flows.ingest_brain import ingest_brain
 from flows.map_brain import map_brain
-from flows.parameters import BrainSource, StoredBrain
+from flows.parameters import DEFAULT_STORE, BrainSource, StoredBrain
 from flows.parcellate_brain import parcellate_brain
 from flows.stages import Summary
 from flows.train_classifier import train_classifier
@@ -192,7 +195,65 @@ def application(console: Console) -> App:
         print(f"encoder   {made.encoder_id}")
         return EXIT_OK
 
+    _add_checks(app, console)
     return app
+
+
+def _add_checks(app: App, console: Console) -> None:
+    """The commands that look at what is in the store and change no pixel."""
+
+    @app.command(name="verify")
+    def verify(brain: str, *, store_path: Path = DEFAULT_STORE) -> int:
+        """Read everything committed of a brain back and name what has changed; the next run heals it.
+
+        Parameters
+        ----------
+        brain
+            Brain in the store.
+        store_path
+            Folder of the store.
+
+        """
+        store = BrainStore(store_path)
+        if brain not in store.brain_ids():  # else taking the lock would make it
+            raise StoreError(
+                f"{store_path} holds no brain {brain!r} (brains there: {', '.join(store.brain_ids()) or 'none'})"
+            )
+        with store.lock(brain), _bars(console) as listener:
+            found = verify_brain(store, brain, lambda done, total: listener("verify (bytes)", done, total))
+        for fault in found.faults:
+            print(f"{fault.key}: {fault.found}; {fault.remedy}")
+        for key in found.strays:
+            console.print(f"[yellow]belongs to no record[/]: {_escaped(key)}", highlight=False, soft_wrap=True)
+        state = f"{len(found.faults)} faults" if found.faults else "all as it was written"
+        print(f"{brain}: {found.files:,} files, {found.nbytes / 1e9:.2f} GB: {state}")
+        return EXIT_SECTIONS_FAILED if found.faults else EXIT_OK
+
+    @app.command(name="validate")
+    def validate(target: str, *, store_path: Path = DEFAULT_STORE) -> int:
+        """Check that images conform to OME-Zarr (NGFF 0.5) and to our own rules; pixels are not read.
+
+        Parameters
+        ----------
+        target
+            Brain in the store, or folder of an image, a collection or any folder of them.
+        store_path
+            Folder of the store.
+
+        """
+        store = BrainStore(store_path)
+        folder = store.brain_path(target) if target in store.brain_ids() else Path(target)
+        if not folder.is_dir():
+            known = ", ".join(store.brain_ids()) or "none"
+            raise StoreError(f"{target!r} is neither a brain in {store_path} (brains there: {known}) nor a folder")
+        with _bars(console) as listener:
+            faults = conformance_faults(
+                folder, on_progress=lambda done, total: listener("validate (images)", done, total)
+            )
+        for fault in faults:
+            print(fault)
+        print(f"{target}: {f'{len(faults)} faults' if faults else 'conforms to NGFF 0.5'}")
+        return EXIT_SECTIONS_FAILED if faults else EXIT_OK
 
 
 def _command(each: "Flow[..., Any]", console: Console) -> Any:

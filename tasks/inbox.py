@@ -112,7 +112,7 @@ def _files(brain: Brain, manifest_path: Path) -> list[Path]:
 
 
 def _missing(brain: Brain, manifest_path: Path) -> tuple[str, ...]:
-    return tuple(path.name for path in _files(brain, manifest_path) if not path.is_file())
+    return tuple(path.name for path in _files(brain, manifest_path) if not path.exists())
 
 
 def _waits_for(
@@ -120,7 +120,7 @@ def _waits_for(
 ) -> str:
     if missing and _age_s(manifest_path) < missing_grace_s:
         return f"{len(missing)} scan(s) not there yet, {missing[0]} first"
-    present = [path for path in _files(brain, manifest_path) if path.is_file()]
+    present = [path for path in _files(brain, manifest_path) if path.exists()]
     fresh = [path.name for path in present if _age_s(path) < settle_s]
     return f"{fresh[0]} changed less than {settle_s:g} s ago" if fresh else ""
 

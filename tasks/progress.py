@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
@@ -20,6 +20,8 @@ class Listener(Protocol):
 
 
 ARTIFACT_PERIOD_S = 3.0
+MOST_PARTS = 3
+"""Sections under way that are named beside a bar."""
 
 _listeners: list[Listener] = []
 _open: dict[str, "StageProgress"] = {}
@@ -36,22 +38,32 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 class StageProgress:
-    """How far a stage is: finished sections, and the parts of those under way that report from this process."""
+    """How far a stage is: finished sections, and the parts of those under way that report from this process.
 
-    def __init__(self, title: str, total: int) -> None:
+    Where the bytes of the sections' scans are known, it also tells bytes, rate and time left.
+    """
+
+    def __init__(self, title: str, total: int, sizes: Mapping[str, int] | None = None) -> None:
         self.title, self.total = title, total
+        self._sizes = dict(sizes or {})
         self._finished = 0
+        self._finished_bytes = 0
+        self._worked_bytes = 0.0
         self._parts: dict[str, float] = {}
         self._note = ""
         self._lock = threading.Lock()
-        self._sent_at = time.monotonic()
+        self._started_at = self._sent_at = time.monotonic()
         self._artifact: Any = create_progress_artifact(progress=0.0, description=title)
 
     def part(self, section_id: str, done: int, total: int, note: str = "") -> None:
         """Note how far a section is, and how fast; may be called from any thread."""
         with self._lock:
-            self._note = note
-            self._parts[section_id] = done / max(total, 1)
+            share = done / max(total, 1)
+            known = self._parts.get(section_id)
+            if known is not None:  # what was there at the first word of a section, an earlier run has done
+                self._worked_bytes += (share - known) * self._sizes.get(section_id, 0)
+            self._parts[section_id] = share
+            self._note = note or self._bytes_note()
             due = time.monotonic() - self._sent_at > ARTIFACT_PERIOD_S
             if due:
                 self._sent_at = time.monotonic()
@@ -64,6 +76,9 @@ class StageProgress:
         with self._lock:
             self._parts.pop(section_id, None)
             self._finished += 1
+            self._finished_bytes += self._sizes.get(section_id, 0)
+            if self._sizes:
+                self._note = self._bytes_note()
         self._tell()
         if time.monotonic() - self._sent_at > ARTIFACT_PERIOD_S:
             self._send()
@@ -75,6 +90,13 @@ class StageProgress:
     def _done(self) -> float:
         with self._lock:
             return self._finished + sum(self._parts.values())
+
+    def _bytes_note(self) -> str:
+        if not self._sizes:
+            return ""
+        done = self._finished_bytes + sum(share * self._sizes.get(one, 0) for one, share in self._parts.items())
+        seconds = time.monotonic() - self._started_at
+        return bytes_note(done, sum(self._sizes.values()), self._worked_bytes / max(seconds, 1e-9), self._parts)
 
     def _tell(self) -> None:
         for listener in _listeners:
@@ -88,10 +110,32 @@ class StageProgress:
             update_progress_artifact(artifact_id=self._artifact, progress=min(progress, 100.0), description=description)
 
 
+def bytes_note(done: float, total: float, rate: float, parts: Mapping[str, float]) -> str:
+    """Bytes, rate and time left, and the sections under way.
+
+    >>> bytes_note(3e9, 12e9, 1.5e8, {"s0007": 0.25})
+    '3.0 of 12.0 GB, 150 MB/s, 1 min left, s0007 25 %'
+    """
+    unit, name = (1e9, "GB") if total >= 1e9 else (1e6, "MB")
+    words = [f"{done / unit:.1f} of {total / unit:.1f} {name}"]
+    if rate > 0:
+        left_s = (total - done) / rate
+        left = (
+            f"{left_s / 3600:.1f} h"
+            if left_s >= 7200
+            else f"{left_s / 60:.0f} min"
+            if left_s >= 60
+            else f"{left_s:.0f} s"
+        )
+        words += [f"{rate / 1e6:.0f} MB/s", f"{left} left"]
+    words += [f"{section_id} {100 * share:.0f} %" for section_id, share in list(parts.items())[:MOST_PARTS]]
+    return ", ".join(words)
+
+
 @contextmanager
-def stage_progress(title: str, total: int) -> Iterator[StageProgress]:
+def stage_progress(title: str, total: int, sizes: Mapping[str, int] | None = None) -> Iterator[StageProgress]:
     """The progress of a stage, found by its title from the tasks that run in this process."""
-    stage = StageProgress(title, total)
+    stage = StageProgress(title, total, sizes)
     _open[title] = stage
     try:
         yield stage
@@ -100,10 +144,37 @@ def stage_progress(title: str, total: int) -> Iterator[StageProgress]:
         stage.close()
 
 
-def reporter(title: str, section_id: str) -> Callable[[int, int], None] | None:
-    """What a section's work calls as it goes on; None in another process, where nobody would hear it."""
-    stage = _open.get(title)
-    return None if stage is None else lambda done, total: stage.part(section_id, done, total)
+class SectionProgress:
+    """How far one section is, as an artifact of its task run; short work gets none."""
+
+    def __init__(self, title: str, section_id: str) -> None:
+        self._title, self._section_id = title, section_id
+        self._sent_at = time.monotonic()
+        self._artifact: Any = None
+
+    def __call__(self, done: int, total: int) -> None:
+        """Note how far it is."""
+        stage = _open.get(self._title)
+        if stage is not None:  # in another process nobody would hear it
+            stage.part(self._section_id, done, total)
+        if time.monotonic() - self._sent_at > ARTIFACT_PERIOD_S or (self._artifact is not None and done == total):
+            self._sent_at = time.monotonic()
+            self._send(
+                100.0 * done / max(total, 1),
+                f"{self._title} {self._section_id}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB",
+            )
+
+    def _send(self, progress: float, description: str) -> None:
+        with suppress(httpx.HTTPError):
+            if self._artifact is None:
+                self._artifact = create_progress_artifact(progress=progress, description=description)
+            else:
+                update_progress_artifact(artifact_id=self._artifact, progress=progress, description=description)
+
+
+def reporter(title: str, section_id: str) -> Callable[[int, int], None]:
+    """What a section's work calls as it goes on: (done, total)."""
+    return SectionProgress(title, section_id)
 
 
 def engine_reporter(title: str, noun: str, per_tile: int) -> Report | None:

@@ -19,7 +19,7 @@ from tasks.reports import Mapped, map_metrics, write_report
 from tasks.sections import Outcome
 from tasks.tracking import BrainLedger, register_head, run_url, tracking_uri
 
-NO_MARK = {"embed": {"device", "batch_size"}, "ingest": {"rehash"}}
+NO_MARK = {"embed": {"device", "batch_size"}, "ingest": {"rehash", "threads", "memory_gb", "stall_s"}}
 """Settings by stage that do not decide results."""
 
 

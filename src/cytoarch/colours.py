@@ -13,8 +13,9 @@ from sklearn.preprocessing import StandardScaler
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.embeddings import SectionEmbeddings
 from cytoarch.errors import SectionError
+from cytoarch.images.layout import Journal, Pyramid, level_count
 from cytoarch.images.ngff import omero
-from cytoarch.images.pyramids import Journal, Pyramid, level_count, write_pyramid
+from cytoarch.images.pyramids import write_pyramid
 
 Float16 = NDArray[np.float16]
 Float32 = NDArray[np.float32]

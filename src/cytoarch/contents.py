@@ -21,6 +21,8 @@ from cytoarch.stores import WHOLE_BRAIN, BrainStore, Product
 SCAN_NAME = "scan"
 LABELS_NAME = "manifest"
 TISSUE_NAME = "otsu"
+QUALITY_NAME = "scan"
+QUALITY_PAGE_NAME = "page"
 REPORT_NAME = "page"
 FIT_FILE = "fit.safetensors"
 
@@ -38,6 +40,16 @@ def labels_product(brain_id: str, section_id: str) -> Product:
 def tissue_product(brain_id: str, section_id: str) -> Product:
     """The tissue of a section."""
     return Product(brain_id, "tissue", TISSUE_NAME, section_id)
+
+
+def quality_product(brain_id: str, section_id: str) -> Product:
+    """Figures and picture of how good the scan of a section is."""
+    return Product(brain_id, "quality", QUALITY_NAME, section_id)
+
+
+def quality_page_product(brain_id: str) -> Product:
+    """The page of the quality of all sections."""
+    return Product(brain_id, "quality", QUALITY_PAGE_NAME)
 
 
 def ready_sections(store: BrainStore, brain: Brain) -> tuple[Section, ...]:

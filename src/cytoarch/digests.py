@@ -4,8 +4,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 _BLOCK_BYTES = 4 << 20
 
@@ -28,6 +29,40 @@ def content_digest(hashes: Mapping[str, str]) -> str:
 def canonical_json(value: object) -> str:
     """The one JSON text of a value: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def sealed_json(value: BaseModel) -> bytes:
+    """A value as JSON that carries its own sha256, so that no flipped bit in it goes unseen."""
+    body = value.model_dump(mode="json")
+    return json.dumps({"sha256": _sha256(body), "content": body}, indent=1, ensure_ascii=False).encode()
+
+
+def open_sealed(data: bytes, model: type[Model]) -> Model:
+    """The value in `sealed_json`. Raises ValueError, saying what is wrong, if it is not what was written.
+
+    >>> seal = FileSeal(sha256="00", size_bytes=7)
+    >>> open_sealed(sealed_json(seal), FileSeal) == seal
+    True
+    >>> open_sealed(sealed_json(seal).replace(b"7", b"8"), FileSeal)
+    Traceback (most recent call last):
+    ValueError: its content is not what its sha256 says
+    """
+    parts = json.loads(data)
+    if not isinstance(parts, dict) or set(parts) != {"sha256", "content"}:
+        raise ValueError("it holds no sha256 and content")
+    if data != json.dumps(parts, indent=1, ensure_ascii=False).encode() or _sha256(parts["content"]) != parts["sha256"]:
+        raise ValueError("its content is not what its sha256 says")
+    try:
+        return model.model_validate(parts["content"], strict=False)
+    except ValidationError as error:
+        raise ValueError(str(error).splitlines()[0]) from None
+
+
+def _sha256(body: object) -> str:
+    return hashlib.sha256(canonical_json(body).encode()).hexdigest()
 
 
 def hash_file(path: Path) -> FileSeal:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cytoarch.brains import COLUMNS, PIXEL_SIZE_LIMITS_UM, RESERVED_IDS
 from cytoarch.errors import ManifestError, ScanError
-from cytoarch.images.scans import SUFFIXES, open_scan
+from cytoarch.images.scans import SUFFIXES, is_scan, open_scan
 from cytoarch.paths import is_id
 from cytoarch.records import write_atomically
 from cytoarch.tables import UNCONFIRMED
@@ -88,11 +88,17 @@ def _relative(path: Path, root: Path) -> str:
 def _images_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ManifestError(str(folder), ["there is no such folder"])
-    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in folder.iterdir() if is_scan(path))
 
 
 def _images_below(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in SUFFIXES]
+    found = []
+    for path in folder.iterdir():
+        if is_scan(path):
+            found.append(path)
+        elif path.is_dir() and not path.is_symlink():
+            found += _images_below(path)
+    return found
 
 
 def section_ids(stems: Sequence[str]) -> list[str]:

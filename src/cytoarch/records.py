@@ -6,21 +6,24 @@ all are read back and compared, the record is written into the staging folder (t
 is renamed into place, and last the record is moved beside the other records. A product without a record is not done.
 """
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from cytoarch.digests import FileSeal, canonical_json, content_digest, hash_file
+from cytoarch.digests import FileSeal, canonical_json, content_digest, hash_file, open_sealed, sealed_json
 from cytoarch.errors import StoreError
 
-RECORD_FORMAT = 1
+RECORD_FORMAT = 2
 """Version of the record files; part of every fingerprint."""
 
 
@@ -59,15 +62,52 @@ def fingerprint(step: str, version: int, inputs: Mapping[str, str], settings: Ma
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
+_NO_ROOM = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "files may not become so large here",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "no permission to write there",
+    errno.EPERM: "no permission to write there",
+}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses while `path` is written into a StoreError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise StoreError(
+            f"{path}: cannot be written: {_NO_ROOM[error.errno]} ({_free_space(path)}); make room or choose another "
+            "store, then run again: what is finished stays, and the run goes on where it stopped"
+        ) from None
+
+
+def _free_space(path: Path) -> str:
+    there = next((folder for folder in path.parents if folder.exists()), Path("/"))
+    return f"{shutil.disk_usage(there).free / 1e9:.2f} GB free"
+
+
 def write_atomically(path: Path, content: bytes) -> None:
-    """Put `content` at `path` so that a reader, or a crash, sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Put `content` at `path` so that a reader, or a crash, sees the old file or the new one, never a part.
+
+    Raises StoreError if the disk is full or cannot be written to.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.draft")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with draft.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
     flush_to_disk(path.parent)
 
 
@@ -80,24 +120,40 @@ def flush_to_disk(path: Path) -> None:
         os.close(handle)
 
 
+def read_record(path: Path) -> Record:
+    """The record in a file. Raises StoreError if it is no record or not the one that was written."""
+    try:
+        return open_sealed(path.read_bytes(), Record)
+    except ValueError as error:
+        raise StoreError(f"{path} is not a readable record ({error}); delete it and run the step again") from None
+
+
+READ_BACK_THREADS = 2
+"""Hashing keeps up with a disk at about 2 GB/s a thread."""
+
+
 class Staging:
     """The folder in which one product is written, before it is published.
 
-    `path` holds the content. Files entered in the journal with `seal` survive a crash and are adopted by the next
-    run; anything else found at opening is removed.
+    `path` holds the content. Files entered in the journal survive a crash and are adopted by the next run; anything
+    else found at opening is removed. `scratch` is a folder for what the work needs on the way; it is never published.
+    Methods that write raise StoreError if the disk is full or cannot be written to.
     """
 
     def __init__(self, room: Path) -> None:
-        self._room = room
+        self.room = room
         self._journal_path = room / "journal.jsonl"
         self._record_path = room / "record.json"
         self._lock = threading.Lock()
         self.path = room / "content"
+        self.scratch = room / "scratch"
         self._seals: dict[str, FileSeal] = {}
 
     def open(self) -> Self:
-        """Make or adopt the folder."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Make or adopt the folder: files of the journal that read back as written are kept."""
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        self.clear_scratch()
         self._seals = {key: seal for key, seal in self._read_journal().items() if self._holds(key, seal)}
         for file in list(self._files()):
             if self._key(file) not in self._seals:
@@ -106,10 +162,28 @@ class Staging:
         write_atomically(self._journal_path, "".join(lines).encode())
         return self
 
+    def join(self) -> Self:
+        """Go on with a folder that another process opened: its journal is believed until the product is verified."""
+        self._seals = self._read_journal()
+        return self
+
+    def salvage(self, content: Path, files: Mapping[str, FileSeal]) -> None:
+        """Take over a published product, to be opened: what still reads back as sealed need not be made again."""
+        lines = [_journal_line(key, seal) for key, seal in files.items()]
+        write_atomically(self._journal_path, "".join(lines).encode())
+        content.rename(self.path)
+        flush_to_disk(content.parent)
+        flush_to_disk(self.room)
+
     def discard(self) -> None:
         """Remove the folder, if it is there."""
-        if self._room.exists():
-            shutil.rmtree(self._room)
+        if self.room.exists():
+            shutil.rmtree(self.room)
+
+    def clear_scratch(self) -> None:
+        """Remove what the work needed on the way."""
+        if self.scratch.exists():
+            shutil.rmtree(self.scratch)
 
     def has(self, key: str) -> bool:
         """Whether an earlier or this run finished the file at `key` (relative to `path`)."""
@@ -124,31 +198,34 @@ class Staging:
     def enter(self, key: str, seal: FileSeal) -> None:
         """Enter a file that is on disk in the journal: from here on a crash does not lose it."""
         with self._lock:
-            with self._journal_path.open("ab") as journal:
+            with writing(self._journal_path), self._journal_path.open("ab") as journal:
                 journal.write(_journal_line(key, seal).encode())
                 journal.flush()
                 os.fsync(journal.fileno())
             self._seals[key] = seal
 
-    def write(self, key: str, *parts: bytes) -> None:
-        """Write a whole file at `key` and seal it; until it is in the journal it counts as half-written."""
+    def write(self, key: str, parts: bytes | Iterable[bytes]) -> None:
+        """Write a whole file at `key`, part by part, and seal it; until it is in the journal it is half-written."""
         path = self.path / key
-        path.parent.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256()
-        with path.open("wb") as file:
-            for part in parts:
-                file.write(part)
-                digest.update(part)
-            file.flush()
-            os.fsync(file.fileno())
-        self.enter(key, FileSeal(sha256=digest.hexdigest(), size_bytes=sum(map(len, parts))))
+        size = 0
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                for part in [parts] if isinstance(parts, bytes) else parts:
+                    file.write(part)
+                    digest.update(part)
+                    size += len(part)
+                file.flush()
+                os.fsync(file.fileno())
+        self.enter(key, FileSeal(sha256=digest.hexdigest(), size_bytes=size))
 
     @property
     def sealed_record(self) -> Record | None:
         """The record, where the product was sealed but not yet published."""
         if not self._record_path.exists():
             return None
-        return Record.model_validate_json(self._record_path.read_bytes())
+        return read_record(self._record_path)
 
     def finish(self, record: Record, prefix: str) -> Record:
         """Seal the product: hash what is left, read every file back, and write the record into the staging folder.
@@ -158,24 +235,28 @@ class Staging:
         for file in self._files():
             if not self.has(self._key(file)):
                 self.seal(self._key(file))
-        for key, seal in self._seals.items():
-            file = self.path / key
-            found = hash_file(file) if file.is_file() else None
-            if found != seal:
-                file.unlink(missing_ok=True)
-                state = f"{found.size_bytes} bytes, {found.sha256[:12]}" if found else "missing"
-                raise StoreError(
-                    f"{file} does not read back as written ({state}; {seal.size_bytes} bytes, {seal.sha256[:12]} "
-                    "expected); check the disk, then run again"
-                )
+        self._read_back()
+        self.clear_scratch()
         for folder in sorted(path for path in self.path.rglob("*") if path.is_dir()):
             flush_to_disk(folder)
         flush_to_disk(self.path)
         record = record.model_copy(
             update={"files": {f"{prefix}/{key}": self._seals[key] for key in sorted(self._seals)}}
         )
-        write_atomically(self._record_path, record.model_dump_json(indent=1).encode())
+        write_atomically(self._record_path, sealed_json(record))
         return record
+
+    def _read_back(self) -> None:
+        """Compare every file with its seal. Raises StoreError for the first that differs, which is removed."""
+        with ThreadPoolExecutor(READ_BACK_THREADS) as readers:
+            intact = readers.map(lambda item: self._holds(*item), self._seals.items())
+            for (key, seal), same in zip(self._seals.items(), intact, strict=True):
+                if not same:
+                    (self.path / key).unlink(missing_ok=True)
+                    raise StoreError(
+                        f"{self.path / key} does not read back as written ({seal.size_bytes} bytes, "
+                        f"{seal.sha256[:12]} expected); check the disk, then run again"
+                    )
 
     def publish(self, target: Path, record_path: Path) -> None:
         """Rename the sealed content to `target` and its record to `record_path`; each step can be repeated.
@@ -186,18 +267,20 @@ class Staging:
             if record_path.exists():
                 record_path.unlink()
                 flush_to_disk(record_path.parent)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            with writing(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists():
-                retired = self._room / "retired"
+                retired = self.room / "retired"
                 if retired.exists():
                     shutil.rmtree(retired)
                 target.rename(retired)
             self.path.rename(target)
             flush_to_disk(target.parent)
-        record_path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(record_path):
+            record_path.parent.mkdir(parents=True, exist_ok=True)
         self._record_path.replace(record_path)
         flush_to_disk(record_path.parent)
-        shutil.rmtree(self._room)
+        shutil.rmtree(self.room)
 
     def _files(self) -> list[Path]:
         return sorted(path for path in self.path.rglob("*") if not path.is_dir())

@@ -5,20 +5,21 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from cytoarch.brains import Brain
-from cytoarch.digests import canonical_json, content_digest, hash_file
+from cytoarch.digests import canonical_json, content_digest, hash_file, open_sealed, sealed_json
 from cytoarch.errors import BrainBusyError, StoreError
 from cytoarch.paths import is_id
-from cytoarch.records import Record, Staging, fingerprint, flush_to_disk, write_atomically
+from cytoarch.records import Record, Staging, fingerprint, flush_to_disk, read_record, write_atomically, writing
 
 Step = Literal[
     "sections",
@@ -31,12 +32,15 @@ Step = Literal[
     "probabilities",
     "parcellations",
     "clusters",
+    "quality",
     "report",
+    "annotations",
 ]
-"""What a product is. Sections and their labels are inputs in our format; all else is derived from them."""
+"""What a product is. Sections and their labels are inputs in our format; annotations are human work, which is kept as
+it is; all else is derived from them."""
 
-_held: ContextVar[frozenset[Path]] = ContextVar("held", default=frozenset())
-"""The locks this run holds: a flow that calls another does not lock itself out."""
+_held: ContextVar[Mapping[Path, int]] = ContextVar("held", default=MappingProxyType({}))
+"""The locks this run holds, with their open files: a flow that calls another does not lock itself out."""
 
 WHOLE_BRAIN = "_brain"
 """Stands in place of a section id in products that belong to the brain as a whole."""
@@ -65,6 +69,8 @@ class Product:
             return f"sections.ome.zarr/{self.section_id}/labels"
         if self.step == "report":
             return "report"
+        if self.step == "annotations":
+            return f"annotations/{self.name}/{self.section_id}"
         return f"derived/{self.step}/{self.name}/{self.section_id}"
 
 
@@ -144,46 +150,61 @@ class BrainStore:
         folder = self.root / "brains"
         return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir())) if folder.is_dir() else ()
 
-    def _record_path(self, product: Product) -> Path:
+    def record_path(self, product: Product) -> Path:
+        """The file of a product's record, whether or not it is there."""
         records = self.brain_path(product.brain_id) / "records"
         return records / product.step / product.name / f"{product.section_id}.json"
+
+    def _damage_path(self, product: Product) -> Path:
+        return self.record_path(product).with_name(f"{product.section_id}.damage")
+
+    def shared_path(self, brain_id: str) -> Path:
+        """The file that holds what the manifest states about a brain."""
+        return self.brain_path(brain_id) / "brain.json"
 
     # -- brains ------------------------------------------------------------------------------------------------------
 
     def write_brain(self, brain: Brain) -> None:
         """Remember what the manifest states about a brain; unchanged statements are not rewritten."""
-        path = self.brain_path(brain.brain_id) / "brain.json"
-        content = brain.model_dump_json(indent=1).encode()
+        path = self.shared_path(brain.brain_id)
+        content = sealed_json(brain)
         if not path.exists() or path.read_bytes() != content:
             write_atomically(path, content)
 
     def read_brain(self, brain_id: str) -> Brain:
         """What the manifest stated about a brain. Raises StoreError, listing the brains there are."""
-        path = self.brain_path(brain_id) / "brain.json"
+        path = self.shared_path(brain_id)
         if not path.exists():
             known = ", ".join(self.brain_ids()) or "none"
             raise StoreError(f"{self.root} holds no brain {brain_id!r} (brains there: {known}); run ingest-brain first")
         try:
-            return Brain.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise StoreError(f"{path} is damaged ({_first_line(error)}); run ingest-brain again") from None
+            return open_sealed(path.read_bytes(), Brain)
+        except ValueError as error:
+            raise StoreError(f"{path} is damaged ({error}); run ingest-brain again") from None
 
     # -- records -----------------------------------------------------------------------------------------------------
 
     def record(self, product: Product) -> Record | None:
-        """The record of a product that is committed and whose files are all present in full length, else None."""
-        path = self._record_path(product)
-        if not path.exists():
+        """The record of a product that is committed and not damaged, else None.
+
+        Its files must all be present in full length, and `verify` must not have found any of them changed.
+        """
+        path = self.record_path(product)
+        if not path.exists() or self._damage_path(product).exists():
             return None
-        record = _read_record(path)
-        home = self.brain_path(product.brain_id)
+        record = read_record(path)
+        home = str(self.brain_path(product.brain_id))
         for key, seal in record.files.items():
             try:
-                if (home / key).stat().st_size != seal.size_bytes:
+                if os.stat(f"{home}/{key}").st_size != seal.size_bytes:  # noqa: PTH116 - thousands of shards a section
                     return None
             except FileNotFoundError:
                 return None
         return record
+
+    def mark_damaged(self, product: Product, keys: Collection[str]) -> None:
+        """Note that files of a committed product have changed: it is not used, and the next run heals it."""
+        write_atomically(self._damage_path(product), canonical_json(sorted(keys)).encode())
 
     def require(self, product: Product, hint: str) -> Record:
         """The record of a committed product. Raises StoreError with `hint` (what to run) where there is none."""
@@ -199,9 +220,10 @@ class BrainStore:
         return record if record is not None and record.fingerprint == wanted else None
 
     def begin(self, product: Product, work: Work) -> "Record | Draft":
-        """The record of the product if it is current; else a draft to fill, which adopts what an earlier run left.
+        """The record of the product if it is current; else a draft to fill.
 
-        The caller holds the brain's lock.
+        The draft adopts what an earlier run of the same fingerprint left: a staging folder, or a product that was
+        committed and has been damaged since, of which the intact files are kept. The caller holds the brain's lock.
         """
         mark = fingerprint(product.step, work.version, work.inputs, work.settings)
         staging = self._staging(product, mark)
@@ -209,8 +231,25 @@ class BrainStore:
         if record is not None:
             staging.discard()  # what a crash between the last two steps of publishing left
             return record
+        self._salvage(product, mark, staging)
         sealed = staging.sealed_record
         return Draft(self, product, work, staging if sealed is not None else staging.open(), sealed)
+
+    def _salvage(self, product: Product, mark: str, staging: Staging) -> None:
+        """Take a damaged product back into staging, where what is left of it is made whole."""
+        path = self.record_path(product)
+        content = self.path(product)
+        if not path.exists() or staging.path.exists():
+            return
+        try:
+            record = read_record(path)
+        except StoreError:  # then nothing vouches for what is there: it is made again
+            self.forget(product)
+            return
+        if record.fingerprint == mark and content.is_dir():
+            lead = f"{product.key}/"
+            staging.salvage(content, {key.removeprefix(lead): seal for key, seal in record.files.items()})
+            self.forget(product)
 
     def ensure(
         self, product: Product, work: Work, write: Callable[[Staging], Mapping[str, Any]]
@@ -227,16 +266,18 @@ class BrainStore:
 
     def publish(self, draft: Draft) -> None:
         """Bring a sealed draft to its address; can be repeated."""
-        draft.staging.publish(self.path(draft.product), self._record_path(draft.product))
+        draft.staging.publish(self.path(draft.product), self.record_path(draft.product))
+        self._damage_path(draft.product).unlink(missing_ok=True)
 
     def forget(self, product: Product) -> None:
         """Take the product's record away, so that it is made again; its files stay until they are replaced."""
-        self._record_path(product).unlink(missing_ok=True)
+        self.record_path(product).unlink(missing_ok=True)
+        self._damage_path(product).unlink(missing_ok=True)
 
     def remove(self, product: Product) -> bool:
         """Remove a product that is no longer wanted, its record first; says whether there was one."""
         path = self.path(product)
-        known = self._record_path(product).exists()
+        known = self.record_path(product).exists()
         self.forget(product)
         if path.exists():
             shutil.rmtree(path)
@@ -253,27 +294,20 @@ class BrainStore:
 
     def records(self, brain_id: str) -> Iterator[Record]:
         """Every record of a brain, in the order of their addresses."""
-        folder = self.brain_path(brain_id) / "records"
-        for path in sorted(folder.glob("*/*/*.json")):
-            yield _read_record(path)
+        for path in self.record_paths(brain_id):
+            yield read_record(path)
+
+    def record_paths(self, brain_id: str) -> list[Path]:
+        """The files of a brain's records, in the order of their addresses."""
+        return sorted((self.brain_path(brain_id) / "records").glob("*/*/*.json"))
 
     def content_digest(self, brain_id: str) -> str:
         """sha256 over every committed file of a brain: equal for equal content, whenever and however it was made.
 
-        The report is a view of the content that names runs and model versions; it is left out.
+        The report, which names runs and model versions, and the pictures of quality are views of it and left out.
         """
-        content = (record for record in self.records(brain_id) if record.step != "report")
+        content = (record for record in self.records(brain_id) if record.step not in ("report", "quality"))
         return content_digest({key: seal.sha256 for record in content for key, seal in record.files.items()})
-
-    def verify(self, brain_id: str) -> list[str]:
-        """Read every committed file back; the keys of those that are missing or changed."""
-        home = self.brain_path(brain_id)
-        faults: list[str] = []
-        for record in self.records(brain_id):
-            for key, seal in record.files.items():
-                if not (home / key).is_file() or hash_file(home / key) != seal:
-                    faults.append(key)
-        return faults
 
     def _staging(self, product: Product, mark: str) -> Staging:
         """The staging folder of the product for this fingerprint; those of other fingerprints are removed."""
@@ -288,24 +322,34 @@ class BrainStore:
 
     # -- scans, collection, models -----------------------------------------------------------------------------------
 
-    def scan_digest(self, brain_id: str, scan: Path, rehash: bool = False) -> str:
-        """sha256 of a file outside the store, remembered by its size, modification time and inode.
+    def scan_digest(self, brain_id: str, scan: Path, files: Sequence[Path], rehash: bool = False) -> str:
+        """sha256 of a scan outside the store, remembered by the sizes, modification times and inodes of its `files`.
 
-        `rehash` reads the file in any case.
+        Of a scan of several files it is that of their sorted (name, sha256). `rehash` reads them in any case.
         """
-        stat = scan.stat()
-        identity = [str(scan), stat.st_size, stat.st_mtime_ns, stat.st_ino]
-        name = content_digest({"path": str(scan)})[:32]
-        memory = self.brain_path(brain_id) / "scan-digests" / f"{name}.json"
-        if memory.exists() and not rehash:
-            known = json.loads(memory.read_text())
-            if known["identity"] == identity:
-                return str(known["sha256"])
-        digest = hash_file(scan).sha256
-        content = canonical_json({"identity": identity, "sha256": digest}).encode()
+        known = None if rehash else self.known_digest(brain_id, scan, files)
+        if known is not None:
+            return known
+        identity = _identity(files)
+        hashes = {path.relative_to(scan).as_posix(): hash_file(path).sha256 for path in files}
+        digest = hashes["."] if files == [scan] else content_digest(hashes)
+        content = sealed_json(ScanDigest(identity=identity, sha256=digest))
+        memory = self._scan_memory(brain_id, scan)
         if not memory.exists() or memory.read_bytes() != content:
             write_atomically(memory, content)
         return digest
+
+    def known_digest(self, brain_id: str, scan: Path, files: Sequence[Path]) -> str | None:
+        """The remembered sha256 of a scan, or None if it is not known or its files have changed."""
+        try:
+            known = open_sealed(self._scan_memory(brain_id, scan).read_bytes(), ScanDigest)
+        except (FileNotFoundError, ValueError):
+            return None
+        return known.sha256 if known.identity == _identity(files) else None
+
+    def _scan_memory(self, brain_id: str, scan: Path) -> Path:
+        name = content_digest({"path": str(scan)})[:32]
+        return self.brain_path(brain_id) / "scan-digests" / f"{name}.json"
 
     def write_group(self, path: Path, attributes: Mapping[str, Any]) -> None:
         """Write the metadata of a Zarr v3 group; unchanged metadata is not rewritten."""
@@ -341,12 +385,13 @@ class BrainStore:
 
         Raises BrainBusyError, naming the holder, if another live run has it.
         """
-        path = self.brain_path(brain_id).resolve() / "lock"
+        path = self._lock_path(brain_id)
         if path in _held.get():
             yield
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -357,7 +402,8 @@ class BrainStore:
                 ) from None
             os.ftruncate(handle, 0)
             os.pwrite(handle, str(os.getpid()).encode(), 0)
-            token = _held.set(_held.get() | {path})
+            self._clear_drafts(brain_id)
+            token = _held.set(MappingProxyType({**_held.get(), path: handle}))
             try:
                 yield
             finally:
@@ -365,15 +411,32 @@ class BrainStore:
         finally:
             os.close(handle)
 
+    def _clear_drafts(self, brain_id: str) -> None:
+        """Remove what a crash left of files that were being written."""
+        home = self.brain_path(brain_id)
+        for folder in ("", "scan-digests/", "records/*/*/", "sections.ome.zarr/", "sections.ome.zarr/OME/"):
+            for draft in home.glob(f"{folder}.*.draft"):
+                draft.unlink(missing_ok=True)
 
-def _read_record(path: Path) -> Record:
-    try:
-        return Record.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise StoreError(
-            f"{path} is not a readable record ({_first_line(error)}); delete it and run the step again"
-        ) from None
+    def lock_handle(self, brain_id: str) -> int | None:
+        """The open file of the lock, where this process holds it: who is given it too keeps the brain locked."""
+        return _held.get().get(self._lock_path(brain_id))
+
+    def _lock_path(self, brain_id: str) -> Path:
+        return self.brain_path(brain_id).resolve() / "lock"
 
 
-def _first_line(error: ValidationError) -> str:
-    return str(error).splitlines()[0]
+class ScanDigest(BaseModel):
+    """What is remembered of a scan."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    identity: str
+    sha256: str
+
+
+def _identity(files: Sequence[Path]) -> str:
+    """A digest of what tells files from changed ones without reading them."""
+    stats = ((str(path), path.stat()) for path in files)
+    facts = [[name, stat.st_size, stat.st_mtime_ns, stat.st_ino] for name, stat in stats]
+    return hashlib.sha256(canonical_json(facts).encode()).hexdigest()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cytoarch.digests import FileSeal, hash_file
 from cytoarch.errors import StoreError
-from cytoarch.records import Record, Staging, fingerprint, write_atomically
+from cytoarch.records import Record, Staging, fingerprint, read_record, write_atomically
 
 CONTENT = {"a.bin": b"alpha", "deep/b.bin": b"beta", "deep/er/empty": b""}
 
@@ -82,9 +82,10 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StoreError, match=r"disk is full \(.* GB free\); make room"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 # -- journal and adoption ----------------------------------------------------------------------------------------------
@@ -197,7 +198,7 @@ def test_publishing_moves_content_and_record_into_place_and_leaves_no_staging(st
     sealed = fill(staging).finish(record(), "p")
     staging.publish(tmp_path / "home" / "p", tmp_path / "records" / "s1.json")
     assert tree(tmp_path / "home" / "p") == CONTENT
-    assert Record.model_validate_json((tmp_path / "records" / "s1.json").read_bytes()) == sealed
+    assert read_record(tmp_path / "records" / "s1.json") == sealed
     assert not staging.path.parent.exists()
 
 
@@ -245,7 +246,7 @@ def test_publishing_can_be_repeated_after_a_crash_between_any_two_of_its_renames
         assert again.sealed_record == sealed
         again.publish(target, record_path)
     assert tree(target) == CONTENT
-    assert Record.model_validate_json(record_path.read_bytes()) == sealed
+    assert read_record(record_path) == sealed
 
 
 # -- digests of content ------------------------------------------------------------------------------------------------

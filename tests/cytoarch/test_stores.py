@@ -16,6 +16,7 @@ from cytoarch.brains import Brain, Section
 from cytoarch.errors import BrainBusyError, CytoarchError, StoreError
 from cytoarch.records import Staging
 from cytoarch.stores import WHOLE_BRAIN, BrainStore, Draft, Product, Work
+from tests.verified import damaged
 
 TISSUE = Product("B1", "tissue", "otsu", "s1")
 WORK = Work(1, {"scan": "00"}, {"size_um": 4.0})
@@ -92,7 +93,6 @@ def test_asking_makes_no_folder(store: BrainStore) -> None:
     assert store.record(TISSUE) is None
     assert store.current(TISSUE, WORK) is None
     assert list(store.records("B1")) == []
-    assert store.verify("B1") == []
     store.path(TISSUE)
     store.forget(TISSUE)
     assert not store.root.exists()
@@ -226,7 +226,7 @@ def test_a_product_that_was_sealed_but_not_published_is_published_without_being_
     record, made = store.ensure(TISSUE, WORK, never)
     assert made
     assert store.current(TISSUE, WORK) == record
-    assert store.verify("B1") == []
+    assert damaged(store, "B1") == []
 
 
 def begun(store: BrainStore, work: Work = WORK) -> Draft:
@@ -280,7 +280,7 @@ def test_a_draft_that_was_sealed_but_not_published_is_published_by_the_next_run(
     record = again.commit({"n": 2})
     assert record.facts == {"n": 1}, "what was sealed is what is published"
     assert store.begin(TISSUE, WORK) == record
-    assert store.verify("B1") == []
+    assert damaged(store, "B1") == []
     assert not list((store.brain_path("B1") / "staging").iterdir())
 
 
@@ -312,7 +312,7 @@ def test_an_old_record_never_speaks_for_new_content(store: BrainStore, monkeypat
             store.ensure(TISSUE, CHANGES[0], writes({"a": b"new"}))
     store.ensure(TISSUE, WORK, writes({"a": b"old"}))
     assert (store.path(TISSUE) / "a").read_bytes() == b"old"
-    assert store.verify("B1") == []
+    assert damaged(store, "B1") == []
 
 
 def test_a_killed_run_leaves_a_store_from_which_the_next_run_makes_the_same_bytes(tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ with store.lock("B1"):
     resumed = subprocess.run([sys.executable, "-c", program, killed], check=True, capture_output=True, text=True)
     assert 0 < len(resumed.stdout.splitlines()) <= 40
     assert BrainStore(killed).content_digest("B1") == BrainStore(clean).content_digest("B1")
-    assert BrainStore(killed).verify("B1") == []
+    assert damaged(BrainStore(killed), "B1") == []
 
 
 def test_a_forgotten_product_is_made_again(store: BrainStore) -> None:
@@ -354,11 +354,11 @@ def test_a_section_made_again_takes_its_old_labels_with_it_and_they_are_made_aga
     section, labels = Product("B1", "sections", "scan", "s1"), Product("B1", "labels", "manifest", "s1")
     store.ensure(section, WORK, writes({"zarr.json": b"{}"}))
     store.ensure(labels, WORK, writes({"zarr.json": b"[]"}))
-    assert store.verify("B1") == []
+    assert damaged(store, "B1") == []
     store.ensure(section, CHANGES[0], writes({"zarr.json": b"{}"}))
     assert store.record(labels) is None
     store.ensure(labels, WORK, writes({"zarr.json": b"[]"}))
-    assert store.verify("B1") == []
+    assert damaged(store, "B1") == []
 
 
 # -- records, verification, digests ------------------------------------------------------------------------------------
@@ -389,7 +389,7 @@ def test_verification_finds_any_flipped_bit(filled: BrainStore, bit: int) -> Non
     content = bytearray(file.read_bytes())
     content[bit // 8] ^= 1 << bit % 8
     file.write_bytes(content)
-    assert filled.verify("B1") == [f"{TISSUE.key}/deep/b"]
+    assert damaged(filled, "B1") == [f"{TISSUE.key}/deep/b"]
 
 
 @pytest.mark.parametrize("damage", [lambda f: f.unlink(), lambda f: os.truncate(f, 4), lambda f: os.truncate(f, 9999)])
@@ -397,10 +397,10 @@ def test_a_missing_or_truncated_file_is_found_and_its_product_is_not_current(
     filled: BrainStore, damage: Callable[[Path], None]
 ) -> None:
     damage(filled.path(TISSUE) / "deep" / "b")
-    assert filled.verify("B1") == [f"{TISSUE.key}/deep/b"]
+    assert damaged(filled, "B1") == [f"{TISSUE.key}/deep/b"]
     assert filled.current(TISSUE, WORK) is None
     filled.ensure(TISSUE, WORK, writes({"a": b"alphas1", "deep/b": bytes(5000)}))
-    assert filled.verify("B1") == []
+    assert damaged(filled, "B1") == []
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"{}", b"[]", b"null", b"\xff\xfe"])
@@ -441,12 +441,17 @@ def test_the_content_digest_changes_with_the_content(filled: BrainStore) -> None
 
 # -- scans -------------------------------------------------------------------------------------------------------------
 
+
+def scan_digest(store: BrainStore, scan: Path, rehash: bool = False) -> str:
+    return store.scan_digest("B1", scan, [scan], rehash)
+
+
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
 def test_the_digest_of_a_scan_is_its_sha256(store: BrainStore, tmp_path: Path) -> None:
     (tmp_path / "empty.tif").write_bytes(b"")
-    assert store.scan_digest("B1", tmp_path / "empty.tif") == EMPTY_SHA256
+    assert scan_digest(store, tmp_path / "empty.tif") == EMPTY_SHA256
 
 
 def test_a_scan_is_read_once_and_again_only_if_it_changed_or_is_asked_for(
@@ -454,24 +459,24 @@ def test_a_scan_is_read_once_and_again_only_if_it_changed_or_is_asked_for(
 ) -> None:
     scan = tmp_path / "a.tif"
     scan.write_bytes(b"one")
-    first = store.scan_digest("B1", scan)
+    first = scan_digest(store, scan)
     before = state(store.root)
     with monkeypatch.context() as patch:
         patch.delattr("cytoarch.stores.hash_file")
-        assert store.scan_digest("B1", scan) == first
+        assert scan_digest(store, scan) == first
         assert state(store.root) == before
-    assert store.scan_digest("B1", scan, rehash=True) == first
+    assert scan_digest(store, scan, rehash=True) == first
     assert state(store.root) == before
     scan.write_bytes(b"three")
-    assert store.scan_digest("B1", scan) != first
+    assert scan_digest(store, scan) != first
 
 
 def test_a_touched_scan_keeps_its_digest(store: BrainStore, tmp_path: Path) -> None:
     scan = tmp_path / "a.tif"
     scan.write_bytes(b"one")
-    first = store.scan_digest("B1", scan)
+    first = scan_digest(store, scan)
     os.utime(scan, (1, 1))
-    assert store.scan_digest("B1", scan) == first
+    assert scan_digest(store, scan) == first
 
 
 def test_a_scan_replaced_by_another_of_equal_size_and_time_is_noticed(store: BrainStore, tmp_path: Path) -> None:
@@ -480,9 +485,9 @@ def test_a_scan_replaced_by_another_of_equal_size_and_time_is_noticed(store: Bra
     other.write_bytes(b"two")
     for file in (scan, other):
         os.utime(file, ns=(5, 5))
-    first = store.scan_digest("B1", scan)
+    first = scan_digest(store, scan)
     other.replace(scan)
-    assert store.scan_digest("B1", scan) != first
+    assert scan_digest(store, scan) != first
 
 
 def test_rehash_notices_bytes_that_changed_under_the_same_size_time_and_inode(
@@ -491,12 +496,12 @@ def test_rehash_notices_bytes_that_changed_under_the_same_size_time_and_inode(
     scan = tmp_path / "a.tif"
     scan.write_bytes(b"one")
     os.utime(scan, ns=(5, 5))
-    first = store.scan_digest("B1", scan)
+    first = scan_digest(store, scan)
     scan.write_bytes(b"two")
     os.utime(scan, ns=(5, 5))
-    changed = store.scan_digest("B1", scan, rehash=True)
+    changed = scan_digest(store, scan, rehash=True)
     assert changed != first
-    assert store.scan_digest("B1", scan) == changed
+    assert scan_digest(store, scan) == changed
 
 
 def test_scans_of_the_same_name_in_different_folders_are_told_apart(store: BrainStore, tmp_path: Path) -> None:
@@ -504,8 +509,35 @@ def test_scans_of_the_same_name_in_different_folders_are_told_apart(store: Brain
     for name in ("x", "y"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.tif").write_bytes(name.encode())
-        digests.add(store.scan_digest("B1", tmp_path / name / "a.tif"))
+        digests.add(scan_digest(store, tmp_path / name / "a.tif"))
     assert len(digests) == 2
+
+
+def test_the_digest_of_a_scan_of_several_files_tells_names_contents_and_their_number(
+    store: BrainStore, tmp_path: Path
+) -> None:
+    scan = tmp_path / "a.zarr"
+    scan.mkdir()
+    seen = set()
+    for names in (("x", "y"), ("x", "z"), ("x",)):
+        for file in scan.iterdir():
+            file.unlink()
+        for name in names:
+            (scan / name).write_bytes(name[:1].encode())
+        seen.add(store.scan_digest("B1", scan, [scan / name for name in names]))
+    (scan / "x").write_bytes(b"other")
+    seen.add(store.scan_digest("B1", scan, [scan / "x"]))
+    assert len(seen) == 4
+
+
+def test_a_remembered_digest_with_a_flipped_bit_is_not_believed(store: BrainStore, tmp_path: Path) -> None:
+    scan = tmp_path / "a.tif"
+    scan.write_bytes(b"one")
+    digest = scan_digest(store, scan)
+    (memory,) = (store.brain_path("B1") / "scan-digests").iterdir()
+    memory.write_bytes(memory.read_bytes().replace(digest[:4].encode(), b"0000"))
+    assert store.known_digest("B1", scan, [scan]) is None
+    assert scan_digest(store, scan) == digest
 
 
 # -- groups and models -------------------------------------------------------------------------------------------------

@@ -17,8 +17,10 @@ from skimage.filters import gaussian, threshold_otsu
 from skimage.morphology import remove_small_holes, remove_small_objects
 
 from cytoarch.errors import SectionError
+from cytoarch.images.layout import Journal, Pyramid
 from cytoarch.images.ngff import image_label
-from cytoarch.images.pyramids import Journal, Pyramid, ReadWindow, write_group, write_pyramid
+from cytoarch.images.pyramids import write_group, write_pyramid
+from cytoarch.images.shard_tree import ReadWindow
 from cytoarch.images.views import Float32, StoredImage
 
 Mask = NDArray[np.bool_]

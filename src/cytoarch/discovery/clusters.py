@@ -13,8 +13,9 @@ from sklearn.cluster import KMeans
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.embeddings import SectionEmbeddings
 from cytoarch.errors import SectionError
+from cytoarch.images.layout import Journal, Pyramid, level_count
 from cytoarch.images.ngff import image_label, label_dtype
-from cytoarch.images.pyramids import Journal, Pyramid, level_count, write_group, write_pyramid
+from cytoarch.images.pyramids import write_group, write_pyramid
 from cytoarch.palette import distinct_colours
 
 Float32 = NDArray[np.float32]

@@ -21,7 +21,9 @@ from cytoarch.embeddings.settings import EmbedSettings
 from cytoarch.embeddings.stored import COMPUTED
 from cytoarch.encoders.protocol import Encoder
 from cytoarch.errors import ModelError, SectionError
-from cytoarch.images.pyramids import BandTarget, Journal, Pyramid, ShardWriter, write_group, write_pyramid
+from cytoarch.images.bands import BandTarget, ShardWriter
+from cytoarch.images.layout import Journal, Pyramid
+from cytoarch.images.pyramids import write_group, write_pyramid
 from cytoarch.images.views import StoredImage
 from cytoarch.tiling import TilePlan
 

@@ -21,7 +21,7 @@ from cytoarch.embeddings.places import BRAIN_COLUMNS, SectionPoints
 from cytoarch.embeddings.reading import SectionReader
 from cytoarch.encoders.protocol import Encoder
 from cytoarch.errors import SectionError
-from cytoarch.images.pyramids import Journal
+from cytoarch.images.layout import Journal
 from cytoarch.images.views import StoredImage
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """One plane of a scan, open for reading by window, whatever format it came in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,8 +14,6 @@ Kind = Literal["grey", "rgb", "multichannel"]
 
 MAX_PIXELS = 200_000_000_000
 """Largest plane that is believed (a 136,000 x 95,000 scan has 13 thousand million pixels)."""
-MAX_WHOLE_PIXELS = 600_000_000
-"""Largest plane of a format that can only be decoded whole (PNG, JPEG, TIFF in one strip)."""
 MAX_TILE_BYTES = 256 << 20
 """Largest decoded tile or strip that is believed."""
 MAX_CHANNELS = 64
@@ -25,7 +23,7 @@ MAX_CHANNELS = 64
 class StatedPixelSize:
     """A pixel size (um) that a scan states about itself, and where it states it."""
 
-    source: Literal["ome-xml", "vendor", "tiff-tag"]
+    source: Literal["ome-xml", "ngff", "vendor", "tiff-tag"]
     value_um: float
 
 
@@ -38,7 +36,7 @@ class Scan:
     dtype: np.dtype[np.uint8] | np.dtype[np.uint16]
     kind: Kind
     stated_pixel_sizes: tuple[StatedPixelSize, ...]
-    """In order of trust: OME-XML, vendor, TIFF tag."""
+    """In order of trust: OME-XML or NGFF, vendor, TIFF tag."""
     remarks: tuple[str, ...]
     """What was done to the pixels on the way in, for the record."""
     _read: Callable[[int, int, int, int], NDArray[Any]]
@@ -50,6 +48,24 @@ class Scan:
             raise ValueError(f"window {y}:{y + height} {x}:{x + width} leaves the plane of {h} x {w} pixels")
         pixels: Pixels = np.ascontiguousarray(self._read(y, x, height, width))
         return pixels
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A plane of a format that is decoded from top to bottom (strips, PNG, JPEG), as it is stored."""
+
+    shape: tuple[int, int, int]
+    """(c, y, x), alpha channel included."""
+    dtype: np.dtype[np.uint8] | np.dtype[np.uint16]
+    kind: Kind
+    alpha: bool
+    """Whether the last channel is transparency."""
+    orientation: int
+    """TIFF/EXIF orientation tag, 1 where there is none."""
+    stated_pixel_sizes: tuple[StatedPixelSize, ...]
+    remarks: tuple[str, ...]
+    bands: Callable[[], Iterator[Pixels]]
+    """Starts decoding: successive blocks (c, some rows, x), top to bottom, together exactly the plane."""
 
 
 def cropped(scan: Scan, region: tuple[int, int, int, int] | None) -> Scan:

@@ -1,26 +1,44 @@
-"""Any scan read by window: TIFF, BigTIFF, OME-TIFF, PNG and JPEG; grey, RGB(A) or multichannel; 8 or 16 bit.
+"""Any scan read by window, with bounded memory: 8- or 16-bit, grey, RGB(A) or multichannel.
 
-Nothing a file says about itself is believed before it is checked: sizes and byte counts are bounded before anything
-is decoded. The orientation tag is applied; every other correction is left to transforms beside the pixels.
+Tiled TIFFs, CZI and OME-Zarr are read tile by tile; what can only be decoded from top to bottom (PNG, JPEG, compressed
+strips) is decoded once, large ones into a scratch file. Nothing a file says about itself is believed before it is
+checked: sizes and byte counts are bounded before anything is decoded. The orientation tag is applied; every other
+correction is left to transforms beside the pixels.
 """
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import tifffile
-from numpy.typing import NDArray
+from PIL import Image
 
-from cytoarch.errors import ScanError
-from cytoarch.images.planes import Pixels, Scan, cropped
+from cytoarch.errors import CytoarchError, ScanError
+from cytoarch.images.czi import open_czi
+from cytoarch.images.decoded import open_jp2, open_rows
+from cytoarch.images.ome_zarr import open_ome_zarr, store_files
+from cytoarch.images.planes import Pixels, Rows, Scan, cropped
+from cytoarch.images.spooling import Progress, readable
 from cytoarch.images.tiff import open_tiff
-from cytoarch.images.whole import open_whole, whole_image
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".svs")
-WHOLE_SUFFIXES = (".png", ".jpg", ".jpeg")
-SUFFIXES = (*TIFF_SUFFIXES, *WHOLE_SUFFIXES)
+UNTESTED_SUFFIXES = (".ndpi", ".scn", ".bif", ".svslide")
+"""TIFFs of other scanners: they take the path of SVS, but no file of such a scanner has been read yet."""
+ROW_SUFFIXES = (".png", ".jpg", ".jpeg")
+JP2_SUFFIXES = (".jp2", ".j2k")
+FOLDER_SUFFIXES = (".zarr",)
+SUFFIXES = (*TIFF_SUFFIXES, *UNTESTED_SUFFIXES, *ROW_SUFFIXES, *JP2_SUFFIXES, ".czi", *FOLDER_SUFFIXES)
+
+
+@dataclass(frozen=True)
+class Spooling:
+    """Where a scan that is decoded from top to bottom is kept meanwhile, and who is told how far that is."""
+
+    scratch: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
+    on_progress: Progress | None = None
 
 
 @contextmanager
@@ -29,27 +47,19 @@ def open_scan(
     plane_index: int | None = None,
     region_px: tuple[int, int, int, int] | None = None,
     as_numbers: bool = False,
+    spooling: Spooling | None = None,
 ) -> Iterator[Scan]:
-    """The scan in a file, open for reading by window.
+    """The scan in a file or OME-Zarr folder, open for reading by window.
 
     `plane_index` picks the plane of a stack; `region_px` = (y0, y1, x0, x1) picks a part of the plane;
     `as_numbers` leaves palette indices and inverted greys of a TIFF as they are stored. Raises
     ScanError, naming the file, if it is missing, not an image that can be read, or lies about itself; reading a
     window raises the same where its pixels cannot be decoded.
     """
-    if not path.is_file():
-        raise ScanError(f"{path}: no such file; check the path in the manifest")
-    suffix = path.suffix.lower()
+    check_is_scan(path)
     with ExitStack() as stack:
         with _reading(path):
-            if suffix in TIFF_SUFFIXES:
-                scan = open_tiff(stack.enter_context(tifffile.TiffFile(path)), plane_index, as_numbers)
-            elif suffix in WHOLE_SUFFIXES:
-                if plane_index not in (None, 0):
-                    raise ScanError(f"plane_index is {plane_index} but the file holds one plane")
-                scan = open_whole(path)
-            else:
-                raise ScanError(f"{suffix or 'no'} suffix; a scan with one of {', '.join(SUFFIXES)} is needed")
+            scan = _opened(path, plane_index, as_numbers, spooling or Spooling(), stack)
             scan = cropped(scan, region_px)
 
         def read(y: int, x: int, height: int, width: int) -> Pixels:
@@ -57,6 +67,47 @@ def open_scan(
                 return scan.read(y, x, height, width)
 
         yield replace(scan, _read=read)
+
+
+def is_scan(path: Path) -> bool:
+    """Whether there is a file, or a folder of OME-Zarr, whose suffix is one that can be read."""
+    suffix = path.suffix.lower()
+    return suffix in SUFFIXES and (path.is_dir() if suffix in FOLDER_SUFFIXES else path.is_file())
+
+
+def check_is_scan(path: Path) -> None:
+    """Raise ScanError unless `is_scan`, saying what is wrong."""
+    suffix = path.suffix.lower()
+    if not path.exists():
+        raise ScanError(f"{path}: no such file; check the path in the manifest")
+    if suffix not in SUFFIXES:
+        raise ScanError(f"{path}: {suffix or 'no'} suffix; a scan with one of {', '.join(SUFFIXES)} is needed")
+    if not is_scan(path):
+        needed = "a folder, as OME-Zarr is," if suffix in FOLDER_SUFFIXES else "a file"
+        raise ScanError(f"{path}: {needed} is needed where the path ends in {suffix}")
+
+
+def scan_files(path: Path) -> list[Path]:
+    """The files a scan consists of, sorted. Raises ScanError if a folder holds links that lead out of it."""
+    return sorted(store_files(path)) if path.suffix.lower() in FOLDER_SUFFIXES and path.is_dir() else [path]
+
+
+def _opened(path: Path, plane_index: int | None, as_numbers: bool, spooling: Spooling, stack: ExitStack) -> Scan:
+    suffix = path.suffix.lower()
+    if suffix in (*TIFF_SUFFIXES, *UNTESTED_SUFFIXES):
+        tiff = stack.enter_context(tifffile.TiffFile(path))
+        scan = open_tiff(tiff, plane_index, spooling.scratch, stack, as_numbers, spooling.on_progress)
+        if suffix in UNTESTED_SUFFIXES:
+            scan = replace(scan, remarks=(*scan.remarks, f"{suffix} files are read like SVS; this has not been tested"))
+        return scan
+    if suffix == ".czi":
+        return open_czi(path, stack, plane_index)
+    if suffix in FOLDER_SUFFIXES:
+        return open_ome_zarr(path, plane_index)
+    if plane_index not in (None, 0):
+        raise ScanError(f"plane_index is {plane_index} but the file holds one plane")
+    rows = open_jp2(path) if suffix in JP2_SUFFIXES else open_rows(path)
+    return readable(rows, spooling.scratch, stack, spooling.on_progress)
 
 
 @contextmanager
@@ -67,29 +118,67 @@ def _reading(path: Path) -> Iterator[None]:
     except ScanError as error:
         text = str(error)
         raise (error if text.startswith(str(path)) else ScanError(f"{path}: {text}")) from None
+    except CytoarchError:  # of the store, not of the scan
+        raise
     except MemoryError as error:
         raise ScanError(f"{path}: decoding needs more memory than there is ({error})") from None
     except Exception as error:  # decoders meet hostile bytes with any exception; all mean that the file is unreadable
         raise ScanError(f"{path}: cannot be read as an image ({type(error).__name__}: {error})") from error
 
 
-def read_labels(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """The label image (y, x) in an 8- or 16-bit single-channel PNG or TIFF; palette images give their indices.
+@contextmanager
+def open_labels(path: Path, spooling: Spooling | None = None) -> Iterator[Scan]:
+    """The label image (1, y, x) in an 8- or 16-bit single-channel PNG or TIFF, open for reading by window.
 
-    Raises ScanError if the file is missing or holds anything else (a label image must not be RGB or JPEG).
+    Palette images give their indices. Raises ScanError if the file is missing or holds anything else (a label image
+    must not be RGB or JPEG).
     """
-    if path.suffix.lower() == ".png" and path.is_file():
-        try:
-            with whole_image(path) as image:
-                if image.mode in ("P", "L", "1"):
-                    return np.asarray(image).astype(np.uint8)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise ScanError(f"{path}: cannot be read as a label image ({error})") from None
     if path.suffix.lower() not in (".png", *TIFF_SUFFIXES):
         raise ScanError(f"{path}: label images are 8- or 16-bit PNG or TIFF; {path.suffix!r} does not keep ids")
-    with open_scan(path, as_numbers=True) as scan:
-        c, h, w = scan.shape
-        if c != 1:
-            raise ScanError(f"{path}: holds {c} channels; a label image with one channel of ids is needed")
-        labels: Pixels = scan.read(0, 0, h, w)[0]
+    check_is_scan(path)
+    with ExitStack() as stack:
+        with _reading(path):
+            rows = _palette_indices(path) if path.suffix.lower() == ".png" else None
+            if rows is not None:
+                scan = readable(rows, (spooling or Spooling()).scratch, stack)
+            else:
+                scan = stack.enter_context(open_scan(path, as_numbers=True, spooling=spooling))
+        if scan.shape[0] != 1:
+            raise ScanError(f"{path}: holds {scan.shape[0]} channels; a label image with one channel of ids is needed")
+        yield scan
+
+
+MAX_PALETTE_PIXELS = 600_000_000
+"""Palette images are decoded whole, a byte a pixel: libvips would give their colours instead of their indices."""
+
+
+def _palette_indices(path: Path) -> Rows | None:
+    """The indices of a PNG with a palette or of one bit; None if it is another PNG."""
+    with path.open("rb") as file:
+        head = file.read(26)  # signature, then the header with depth and colour type
+    if len(head) < 26 or head[:8] != b"\x89PNG\r\n\x1a\n" or not (head[25] == 3 or head[24] < 8):
+        return None
+    width, height = (int.from_bytes(head[at : at + 4], "big") for at in (16, 20))
+    if width * height > MAX_PALETTE_PIXELS:
+        raise ScanError(
+            f"a label image of {height} x {width} pixels with a palette (limit {MAX_PALETTE_PIXELS}); save it as a "
+            "grey PNG or TIFF of ids"
+        )
+
+    def bands() -> Iterator[Pixels]:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # checked above
+        try:
+            with Image.open(path) as image:
+                yield np.asarray(image).astype(np.uint8)[None]
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+    return Rows((1, height, width), np.dtype(np.uint8), "grey", False, 1, (), (), bands)
+
+
+def read_labels(path: Path) -> Pixels:
+    """The whole label image (y, x) in a file, of moderate size."""
+    with open_labels(path) as scan:
+        _, height, width = scan.shape
+        labels: Pixels = scan.read(0, 0, height, width)[0]
         return labels

@@ -1,5 +1,6 @@
 """Sections and their label images brought into the store: pixels as scanned, with a pyramid and physical scale."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cytoarch.brains import Brain, LabelTable, Section
 from cytoarch.errors import ScanError
+from cytoarch.images.layout import CHUNK_PX, SHARD_CHUNKS, Pyramid, level_count
 from cytoarch.images.ngff import NGFF_VERSION, image_label, label_dtype, omero
 from cytoarch.images.pixel_size import PixelSize, resolve_pixel_size
-from cytoarch.images.pyramids import Journal, Pyramid, level_count, write_group, write_pyramid
-from cytoarch.images.scans import open_scan, read_labels
+from cytoarch.images.planes import Pixels, Scan
+from cytoarch.images.pyramids import write_group, write_pyramid
+from cytoarch.images.scans import Spooling, open_labels, open_scan
 from cytoarch.palette import class_colours
+from cytoarch.records import Staging
 from cytoarch.stores import BrainStore, Product
+from cytoarch.tiling import partition
 
 SECTIONS_VERSION = 1
 LABELS_VERSION = 1
@@ -29,6 +34,15 @@ class IngestSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rehash: bool = Field(default=False, description="Read every scan again to see whether it changed.")
+    threads: int = Field(
+        default=0, ge=0, le=64, description="Threads that write a section; 0: the processor's cores, shared out."
+    )
+    memory_gb: float = Field(
+        default=3.0, ge=0.5, le=1024.0, description="Memory the process that reads a section may take (GB)."
+    )
+    stall_s: float = Field(
+        default=60.0, ge=1.0, le=86400.0, description="Seconds without progress after which a section is given up."
+    )
 
 
 def check_sha256(section: Section, digest: str) -> None:
@@ -40,13 +54,39 @@ def check_sha256(section: Section, digest: str) -> None:
         )
 
 
-def write_section(journal: Journal, scan_path: Path, section: Section, on_progress: Any = None) -> dict[str, Any]:
-    """Stream a scan into the journal's folder as an NGFF image (c, y, x); returns facts for its record.
+Progress = Callable[[int, int], None]
+"""(bytes done, bytes in all)"""
 
-    Flips and rotations stay with the manifest: a correction never touches the pixels. Raises ScanError if the scan
-    cannot be read.
+
+def ingest_work(arguments: Mapping[str, Any], on_progress: Progress) -> dict[str, Any]:
+    """Contained work: a scan and staging folder named as JSON; writes the section, returns facts for its record."""
+    section = Section.model_validate(arguments["section"])
+    staging = Staging(Path(arguments["room"])).join()
+    return write_section(staging, Path(arguments["scan"]), section, on_progress, arguments["threads"])
+
+
+def labels_work(arguments: Mapping[str, Any], on_progress: Progress) -> dict[str, Any]:
+    """Contained work: a label image and staging folder named as JSON; writes the labels, returns facts."""
+    section = Section.model_validate(arguments["section"])
+    table = LabelTable.model_validate(arguments["table"])
+    staging = Staging(Path(arguments["room"])).join()
+    height, width = arguments["shape"]
+    return write_labels(
+        staging, Path(arguments["labels"]), section, table, (height, width), arguments["pixel_size_um"], on_progress
+    )
+
+
+def write_section(
+    staging: Staging, scan_path: Path, section: Section, on_progress: Progress | None = None, threads: int = 1
+) -> dict[str, Any]:
+    """Stream a scan into the staging folder as an NGFF image (c, y, x); returns facts for its record.
+
+    Flips and rotations stay with the manifest: a correction never touches the pixels. The number of threads changes
+    nothing in the result. Raises ScanError if the scan cannot be read.
     """
-    with open_scan(scan_path, section.plane_index, section.region_px) as scan:
+    phases = _Phases(on_progress)
+    spooling = Spooling(staging.scratch, phases.spooled)
+    with open_scan(scan_path, section.plane_index, section.region_px, spooling=spooling) as scan:
         size: PixelSize = resolve_pixel_size(section, scan.stated_pixel_sizes)
         _, height, width = scan.shape
         background = 255 if scan.kind == "rgb" else 0
@@ -63,71 +103,127 @@ def write_section(journal: Journal, scan_path: Path, section: Section, on_progre
             "remarks": [*scan.remarks, *size.remarks],
         }
         write_pyramid(
-            journal,
+            staging,
             pyramid,
             scan.read,
             name=section.section_id,
             attributes={"omero": omero(scan.shape[0], scan.kind == "rgb", full_range)},
             own_attributes=facts,
-            on_progress=on_progress,
+            on_progress=phases.written,
+            threads=threads,
         )
     return facts
 
 
+class _Phases:
+    """Progress of a section that may be spooled before it is written: then each is half of the way."""
+
+    def __init__(self, on_progress: Progress | None) -> None:
+        self._tell = on_progress or (lambda _done, _total: None)
+        self._spooled_bytes = 0
+
+    def spooled(self, done: int, total: int) -> None:
+        self._spooled_bytes = done
+        self._tell(done, 2 * total)
+
+    def written(self, done: int, total: int) -> None:
+        spooled = self._spooled_bytes
+        self._tell(done + spooled, total + spooled)
+
+
 def write_labels(
-    journal: Journal,
+    staging: Staging,
     label_path: Path,
     section: Section,
     table: LabelTable,
     shape: tuple[int, int],
     pixel_size_um: float,
+    on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write a label image as the `labels` group of its section, with as many levels as the image has.
 
     Raises ScanError if the file is no label image, has another size than the section, or holds ids that are not in
     the label table.
     """
-    labels = read_labels(label_path)
-    if section.region_px is not None and labels.shape != shape:
+    phases = _Phases(on_progress)
+    known = {label.id for label in table.labels}
+    dtype = label_dtype(max(known))
+    with open_labels(label_path, Spooling(staging.scratch, phases.spooled)) as labels:
+        read = _fitted(labels, section, shape)
+        labelled_px = _labelled_pixels(read, section, shape, known)
+        pyramid = Pyramid(shape, dtype, pixel_size_um, "mode", levels=level_count(*shape))
+        write_group(staging, "", {"ome": {"version": NGFF_VERSION, "labels": [LABEL_NAME]}})
+        write_pyramid(
+            staging,
+            pyramid,
+            lambda y, x, h, w: read(y, x, h, w).astype(dtype),
+            name=LABEL_NAME,
+            folder=LABEL_NAME,
+            attributes={"image-label": _label_entry(table)},
+            own_attributes={"origin": section.labels_origin},
+            on_progress=phases.written,
+        )
+    return {"labelled_px": labelled_px, "origin": section.labels_origin}
+
+
+ReadPlane = Callable[[int, int, int, int], NDArray[Any]]
+"""(y, x, height, width) -> (height, width)"""
+
+
+def _fitted(labels: Scan, section: Section, shape: tuple[int, int]) -> ReadPlane:
+    """Reads the label image on the pixels of its section. Raises ScanError if it has another size."""
+    _, height, width = labels.shape
+    y0, x0 = 0, 0
+    if section.region_px is not None and (height, width) != shape:
         y0, y1, x0, x1 = section.region_px
-        labels = labels[y0:y1, x0:x1]
-    if labels.shape != shape:
+        height, width = min(y1, height) - y0, min(x1, width) - x0
+    if (height, width) != shape:
         raise ScanError(
-            f"{section.labels}: the label image has {labels.shape[0]} x {labels.shape[1]} pixels where the scan has "
+            f"{section.labels}: the label image has {labels.shape[1]} x {labels.shape[2]} pixels where the scan has "
             f"{shape[0]} x {shape[1]}; draw it on the scan as it was scanned"
         )
-    counts = np.bincount(labels.ravel(), minlength=1)
-    known = {label.id for label in table.labels}
+
+    def read(y: int, x: int, h: int, w: int) -> Pixels:
+        plane: Pixels = labels.read(y + y0, x + x0, h, w)[0]
+        return plane
+
+    return read
+
+
+def _labelled_pixels(read: ReadPlane, section: Section, shape: tuple[int, int], known: set[int]) -> int:
+    """How many pixels carry a label. Raises ScanError if some id is not known, before anything is written."""
+    counts = np.zeros(1 << 16, dtype=np.int64)
+    for window in partition(*shape, CHUNK_PX * SHARD_CHUNKS):
+        counts += np.bincount(read(*window).ravel(), minlength=counts.size)
     unknown = [int(value) for value in np.flatnonzero(counts) if value and int(value) not in known]
     if unknown:
         shown = ", ".join(map(str, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
         raise ScanError(f"{section.labels}: holds ids {shown} that are not in the label table; add them or correct it")
-    dtype = label_dtype(max(known))
-    typed: NDArray[Any] = labels.astype(dtype)
+    return int(counts[1:].sum())
+
+
+def _label_entry(table: LabelTable) -> dict[str, Any]:
     classes = table.classes(by_group=False)
     values = [one.ids[0] for one in classes]
-    label = image_label(
-        {value: one.name for value, one in zip(values, classes, strict=True)},
-        dict(zip(values, class_colours(classes), strict=True)),
-    )
-    pyramid = Pyramid(shape, dtype, pixel_size_um, "mode", levels=level_count(*shape))
-    write_group(journal, "", {"ome": {"version": NGFF_VERSION, "labels": [LABEL_NAME]}})
-    write_pyramid(
-        journal,
-        pyramid,
-        lambda y, x, h, w: typed[y : y + h, x : x + w],
-        name=LABEL_NAME,
-        folder=LABEL_NAME,
-        attributes={"image-label": label},
-        own_attributes={"origin": section.labels_origin},
-    )
-    return {"labelled_px": int(counts[1:].sum()), "origin": section.labels_origin}
+    names = {value: one.name for value, one in zip(values, classes, strict=True)}
+    return image_label(names, dict(zip(values, class_colours(classes), strict=True)))
+
+
+def collection_groups(store: BrainStore, brain: Brain) -> dict[Path, dict[str, Any]]:
+    """The groups of a brain's collection of sections and their attributes: those committed, in cutting order.
+
+    The layout is that of bioformats2raw, version 3.
+    """
+    kept = [s for s in brain.kept if store.record(Product(brain.brain_id, "sections", "scan", s.section_id))]
+    folder = store.brain_path(brain.brain_id) / "sections.ome.zarr"
+    series = [section.section_id for section in kept]
+    return {
+        folder: {"ome": {"version": NGFF_VERSION, "bioformats2raw.layout": 3}},
+        folder / "OME": {"ome": {"version": NGFF_VERSION, "series": series}},
+    }
 
 
 def write_collection(store: BrainStore, brain: Brain) -> None:
-    """Write the metadata of a brain's collection of sections: those committed, in cutting order (bioformats2raw)."""
-    kept = [s for s in brain.kept if store.record(Product(brain.brain_id, "sections", "scan", s.section_id))]
-    folder = store.brain_path(brain.brain_id) / "sections.ome.zarr"
-    store.write_group(folder, {"ome": {"version": NGFF_VERSION, "bioformats2raw.layout": 3}})
-    series = [section.section_id for section in kept]
-    store.write_group(folder / "OME", {"ome": {"version": NGFF_VERSION, "series": series}})
+    """Write the metadata of a brain's collection of sections."""
+    for folder, attributes in collection_groups(store, brain).items():
+        store.write_group(folder, attributes)

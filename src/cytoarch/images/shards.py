@@ -24,7 +24,7 @@ ABSENT = 2**64 - 1
 
 def encode_shard(
     block: Array, shard: tuple[int, ...], chunk: tuple[int, ...], codec: Codec, fill: float
-) -> list[bytes]:
+) -> Iterator[bytes]:
     """The parts of the file of a shard that holds `block`, which is smaller where the shard juts out of its array.
 
     `shard` and `chunk` are shapes of as many axes as the block; chunks are compressed by Blosc with bitshuffle and
@@ -32,23 +32,28 @@ def encode_shard(
     """
     compressor = Blosc(cname=codec, clevel=CLEVELS[codec], shuffle=Blosc.BITSHUFFLE)
     little = block.dtype.newbyteorder("<")
-    empty: bytes = compressor.encode(np.full(chunk, fill, dtype=little))
+    empty: bytes | None = None
     bits = np.dtype(f"u{block.dtype.itemsize}")  # numpy compares float16 slowly
     fill_bits = np.array(fill, dtype=block.dtype).view(bits)
-    parts: list[bytes] = []
     index: list[tuple[int, int]] = []
     offset = 0
     for content in _chunks(block, shard, chunk, fill):
         if not content.size:
             index.append((ABSENT, ABSENT))
             continue
-        filled = (content.view(bits) != fill_bits).any()
-        data = compressor.encode(np.asarray(content, dtype=little)) if filled else empty
-        parts += [data, _crc32c(data)]
+        values = content.view(bits)
+        if values.flat[0] != fill_bits or (values != fill_bits).any():
+            data = compressor.encode(np.asarray(content, dtype=little))
+        else:
+            empty = empty or compressor.encode(np.full(chunk, fill, dtype=little))
+            data = empty
+        yield data
+        yield _crc32c(data)
         index.append((offset, len(data) + CRC_BYTES))
         offset += len(data) + CRC_BYTES
     table = np.array(index, dtype="<u8").tobytes()
-    return [*parts, table, _crc32c(table)]
+    yield table
+    yield _crc32c(table)
 
 
 def _crc32c(data: bytes) -> bytes:

@@ -3,19 +3,18 @@
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import tifffile
-import zarr
 
 from cytoarch.errors import ScanError
 from cytoarch.images.planes import (
     MAX_TILE_BYTES,
-    MAX_WHOLE_PIXELS,
     Kind,
-    Pixels,
+    Rows,
     Scan,
     StatedPixelSize,
     check_dtype,
@@ -23,6 +22,8 @@ from cytoarch.images.planes import (
     oriented,
     without_alpha,
 )
+from cytoarch.images.segments import Page, Segments
+from cytoarch.images.spooling import Progress, readable
 
 _UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "um": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1e-3, "inch": 25400.0}
 _APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([0-9.]+)")
@@ -32,10 +33,18 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _ALPHA = (1, 2)
 
 
-def open_tiff(tiff: tifffile.TiffFile, plane_index: int | None, as_numbers: bool = False) -> Scan:
+def open_tiff(
+    tiff: tifffile.TiffFile,
+    plane_index: int | None,
+    scratch: Path,
+    stack: ExitStack,
+    as_numbers: bool = False,
+    on_progress: Progress | None = None,
+) -> Scan:
     """The plane of an open TIFF file; `as_numbers` gives pixel values as stored, as label images need them.
 
-    Raises ScanError if the file holds no such plane, or pixels that are neither grey nor RGB.
+    Tiles, and strips that are not compressed, are read by window; compressed strips are decoded once, large ones into a
+    file in `scratch`. Raises ScanError if the file holds no such plane, or pixels that are neither grey nor RGB.
     """
     if not tiff.series:
         raise ScanError("holds no image")
@@ -45,40 +54,66 @@ def open_tiff(tiff: tifffile.TiffFile, plane_index: int | None, as_numbers: bool
     plane_axes = _plane_axes(series.axes, series.shape, plane_index)
     sizes = dict(zip(series.axes, series.shape, strict=True))
     c_axis = "S" if sizes.get("S", 1) > 1 else "C"
-    c, h, w = sizes.get(c_axis, 1), sizes["Y"], sizes["X"]
-    check_size(c, h, w)
-    for each in series.pages:
-        if each is not None:
-            _check_segments(each if isinstance(each, tifffile.TiffPage) else page, each, tiff.filehandle.size)
-    array = zarr.open_array(series.aszarr(level=0), mode="r")
-    stored_axes = [axis for axis in series.axes if axis in (c_axis, "Y", "X")]
-
-    def read(y: int, x: int, height: int, width: int) -> Pixels:
-        window: dict[str, Any] = {
-            "Y": slice(y, y + height),
-            "X": slice(x, x + width),
-            c_axis: slice(None),
-            **plane_axes,
-        }
-        block = np.asarray(array[tuple(window[axis] for axis in series.axes)])
-        if c_axis not in stored_axes:
-            return block[None]
-        return np.moveaxis(block, stored_axes.index(c_axis), 0)
-
+    shape = sizes.get(c_axis, 1), sizes["Y"], sizes["X"]
+    check_size(*shape)
+    pages = _pages(series, plane_axes, c_axis)
+    for each in pages:
+        _check_segments(page, each, tiff.filehandle.size)
     dtype = series.dtype.newbyteorder("=")
-    kind = _kind(page, c_axis, c)
-    scan = Scan(
-        shape=(c, h, w),
-        dtype=dtype,
-        kind=kind,
-        stated_pixel_sizes=tuple(_tiff_pixel_sizes(tiff, page)),
-        remarks=(),
-        _read=lambda y, x, height, width: read(y, x, height, width).astype(dtype, copy=False),
-    )
+    segments = Segments(tiff.filehandle.fileno(), page, tuple(pages), dtype)
+    if segments.channels != shape[0]:
+        raise ScanError(
+            f"holds {segments.channels} samples a pixel where its axes {series.axes} {series.shape} say {shape[0]}"
+        )
+    kind, sizes_um = _kind(page, c_axis, shape[0]), tuple(_tiff_pixel_sizes(tiff, page))
+    if page.is_tiled or segments.raw_rows:
+        scan = Scan(shape, dtype, kind, sizes_um, (), segments.window)
+    else:
+        rows = Rows(
+            shape,
+            dtype,
+            kind,
+            alpha=False,
+            orientation=1,
+            stated_pixel_sizes=sizes_um,
+            remarks=(),
+            bands=segments.bands,
+        )
+        scan = readable(rows, scratch, stack, on_progress)
     if not as_numbers:
         scan = _as_it_looks(scan, page, c_axis)
     tag = page.tags.get(274)
     return oriented(scan, int(tag.value) if tag is not None else 1)
+
+
+def _pages(series: tifffile.TiffPageSeries, picked: dict[str, int], c_axis: str) -> list[Page]:
+    """The pages of a plane, one for each channel that has pages of its own.
+
+    Raises ScanError where pages do not stand for whole planes, as in volumes of one page.
+    """
+    page = series.keyframe
+    inner = len(page.shape)
+    outer = dict(zip(series.axes[:-inner], series.shape[:-inner], strict=True))
+    planes = int(np.prod([*outer.values()], dtype=np.int64))
+    one_block = len(series.pages) < planes and series.dataoffset is not None  # ImageJ: a page stands for all
+    if not series.axes.endswith(page.axes) or page.imagedepth != 1 or not (one_block or len(series.pages) == planes):
+        raise ScanError(
+            f"its axes {series.axes} {series.shape} do not lie in pages {page.axes} {page.shape}; save it as a "
+            "tiled TIFF with a page for every plane"
+        )
+    channels = outer[c_axis] if c_axis in outer and c_axis not in picked else 1
+    places = [[picked.get(axis, channel) for axis in outer] for channel in range(channels)]
+    numbers = [int(np.ravel_multi_index(place, tuple(outer.values()))) if place else 0 for place in places]
+    if one_block:
+        plane_bytes = int(np.prod(page.shape, dtype=np.int64)) * series.dtype.itemsize
+        strip_bytes = (
+            min(page.rowsperstrip, page.imagelength) * page.imagewidth * page.shaped[-1] * series.dtype.itemsize
+        )
+        return [Page.within(series.dataoffset + number * plane_bytes, plane_bytes, strip_bytes) for number in numbers]
+    found = [series.pages[number] for number in numbers]
+    if any(each is None for each in found):
+        raise ScanError("some of its pages are missing; it is truncated or was never finished")
+    return [Page.of(each) for each in found]
 
 
 def _kind(page: tifffile.TiffPage, c_axis: str, c: int) -> Kind:
@@ -126,10 +161,10 @@ def _plane_axes(axes: str, shape: tuple[int, ...], plane_index: int | None) -> d
     return {axis: int(pick) for (axis, _), pick in zip(others, picks, strict=True)}
 
 
-def _check_segments(page: tifffile.TiffPage, frame: tifffile.TiffPage | tifffile.TiffFrame, file_bytes: int) -> None:
+def _check_segments(page: tifffile.TiffPage, frame: Page, file_bytes: int) -> None:
     """Refuse tiles or strips that are absent, lie beyond the end of the file, or would decode to too much."""
-    counts, offsets = frame.databytecounts, frame.dataoffsets
-    if not counts or 0 in counts:
+    counts, offsets = frame.counts, frame.offsets
+    if not counts or len(counts) != len(offsets) or len(counts) < _segment_count(page) or 0 in counts:
         raise ScanError("some tiles or strips are missing from the file; it is truncated or was never finished")
     if max(o + n for o, n in zip(offsets, counts, strict=True)) > file_bytes or sum(counts) > file_bytes:
         raise ScanError(f"its tiles or strips reach beyond its end at {file_bytes} bytes; it is truncated or damaged")
@@ -138,11 +173,21 @@ def _check_segments(page: tifffile.TiffPage, frame: tifffile.TiffPage | tifffile
         decoded = page.tilelength * page.tilewidth * page.samplesperpixel * item_bytes
         if decoded > MAX_TILE_BYTES:
             raise ScanError(f"its tiles decode to {decoded} bytes each; save it with tiles of at most 4096 pixels")
-    elif min(page.rowsperstrip or page.imagelength, page.imagelength) * page.imagewidth > MAX_WHOLE_PIXELS:
-        raise ScanError("its strips are too large to be decoded one by one; save the scan as a tiled TIFF")
+    elif page.compression != 1:
+        rows = min(page.rowsperstrip or page.imagelength, page.imagelength)
+        if rows * page.imagewidth * page.samplesperpixel * item_bytes > MAX_TILE_BYTES:
+            raise ScanError("its strips are too large to be decoded one by one; save the scan as a tiled TIFF")
     pixels = page.imagelength * page.imagewidth * page.samplesperpixel * item_bytes
     if page.compression == 1 and sum(counts) < pixels * page.bitspersample // (8 * item_bytes):
         raise ScanError(f"it claims {pixels} bytes of pixels and holds {sum(counts)}; it is truncated or damaged")
+
+
+def _segment_count(page: tifffile.TiffPage) -> int:
+    """How many tiles or strips a page is made of."""
+    separate, height, width = int(page.shaped[0]), int(page.imagelength), int(page.imagewidth)
+    if page.is_tiled:
+        return separate * -(-height // int(page.tilelength)) * -(-width // int(page.tilewidth))
+    return separate * -(-height // min(int(page.rowsperstrip) or height, height))
 
 
 def _tiff_pixel_sizes(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> Iterator[StatedPixelSize]:

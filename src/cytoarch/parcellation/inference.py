@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.embeddings import SectionEmbeddings, SectionReader
 from cytoarch.encoders.protocol import Encoder
-from cytoarch.images.pyramids import BandTarget, Journal, Pyramid, write_bands
+from cytoarch.images.bands import BandTarget, write_bands
+from cytoarch.images.layout import Journal, Pyramid
 from cytoarch.images.views import StoredImage
 from cytoarch.learning.heads import Head, predict_bands
 from cytoarch.tiling import TilePlan, WindowKind, blending_window, map_tiles

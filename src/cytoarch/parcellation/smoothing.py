@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from skimage.restoration import denoise_tv_chambolle
 
 from cytoarch.brains import LabelClass
+from cytoarch.images.layout import Journal, Pyramid, level_count
 from cytoarch.images.ngff import image_label, label_dtype
-from cytoarch.images.pyramids import Journal, Pyramid, level_count, write_group, write_pyramid
+from cytoarch.images.pyramids import write_group, write_pyramid
 from cytoarch.images.views import Level, StoredImage
 from cytoarch.learning.targets import UNLABELLED, class_of_id, targets_on_grid
 from cytoarch.measures.overlap import confusion_matrix

@@ -11,7 +11,8 @@ from skimage.filters import threshold_otsu
 
 from cytoarch.anatomy.tissue import TissueMask, TissueSettings, find_tissue, overview, write_tissue
 from cytoarch.errors import SectionError
-from cytoarch.images.pyramids import Pyramid, write_pyramid
+from cytoarch.images.layout import Pyramid
+from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import StoredImage
 from cytoarch.phantoms.rendering import render
 from cytoarch.phantoms.sections import PhantomSettings, Stain, Window, cut, make_phantom

@@ -9,7 +9,8 @@ from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.embeddings import EmbedSettings, SectionEmbeddings
 from cytoarch.embeddings.dense import write_embeddings
 from cytoarch.encoders.protocol import TileShape
-from cytoarch.images.pyramids import Pyramid, level_count, write_pyramid
+from cytoarch.images.layout import Pyramid, level_count
+from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import StoredImage
 from cytoarch.records import Staging
 

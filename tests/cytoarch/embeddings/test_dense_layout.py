@@ -26,7 +26,7 @@ from cytoarch.embeddings.dense import (
 from cytoarch.embeddings.engine import run_engine
 from cytoarch.embeddings.places import Region, RegionTable
 from cytoarch.errors import ModelError, SectionError
-from cytoarch.images.pyramids import Pyramid
+from cytoarch.images.layout import Pyramid
 from cytoarch.images.shards import ABSENT
 from cytoarch.images.views import StoredImage, mirrored
 from cytoarch.records import Staging

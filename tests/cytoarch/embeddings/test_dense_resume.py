@@ -1,6 +1,6 @@
 """A section that was embedded halfway is finished to the bytes of an undisturbed run, and a bad value is refused."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +24,9 @@ class Killed(BaseException):
 class Mortal(Staging):
     """A staging folder whose process dies as it enters so many files: from then on nothing is written any more."""
 
-    room: Path
-    lives: int
-
-    def __post_init__(self) -> None:
-        super().__init__(self.room)
+    def __init__(self, room: Path, lives: int) -> None:
+        super().__init__(room)
+        self.lives = lives
 
     def enter(self, key: str, seal: FileSeal) -> None:
         if self.lives <= 0:
@@ -36,10 +34,10 @@ class Mortal(Staging):
         self.lives -= 1
         super().enter(key, seal)
 
-    def write(self, key: str, *parts: bytes) -> None:
+    def write(self, key: str, parts: bytes | Iterable[bytes]) -> None:
         if self.lives <= 0:
             raise Killed
-        super().write(key, *parts)
+        super().write(key, parts)
 
 
 @pytest.fixture(autouse=True)

@@ -390,13 +390,23 @@ def test_a_file_that_is_no_image_is_refused(tmp_path: Path, suffix: str, content
     refusal(path)
 
 
-@pytest.mark.parametrize("name", ["none.tif", "none.png", "folder.tif"])
-def test_a_file_that_is_missing_or_a_folder_is_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("none.tif", "no such file"),
+        ("none.png", "no such file"),
+        ("none.zarr", "no such file"),
+        ("folder.tif", "a file is needed"),
+        ("file.zarr", "a folder, as OME-Zarr is, is needed"),
+    ],
+)
+def test_what_is_missing_or_a_folder_where_a_file_is_needed_is_refused(tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "folder.tif").mkdir()
-    assert "no such file" in refusal(tmp_path / name)
+    (tmp_path / "file.zarr").write_bytes(b"x")
+    assert said in refusal(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a", "a.czi", "a.zarr", "a.tif.gz"])
+@pytest.mark.parametrize("name", ["a.txt", "a", "a.mrxs", "a.tif.gz"])
 def test_another_suffix_is_refused_and_the_known_ones_are_listed(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"x")
     text = refusal(tmp_path / name)

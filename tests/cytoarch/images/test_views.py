@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cytoarch.errors import StoreError
-from cytoarch.images.pyramids import Pyramid, write_pyramid
+from cytoarch.images.layout import Pyramid
+from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import StoredImage, intensity_range, mirrored
 from cytoarch.records import Staging
 

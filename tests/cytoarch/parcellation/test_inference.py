@@ -15,7 +15,8 @@ from cytoarch.embeddings.dense import write_embeddings
 from cytoarch.encoders.dino import DinoEncoder, load_dino
 from cytoarch.encoders.protocol import TileShape
 from cytoarch.encoders.texture import TextureEncoder
-from cytoarch.images.pyramids import Pyramid, level_count, write_pyramid
+from cytoarch.images.layout import Pyramid, level_count
+from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import StoredImage
 from cytoarch.learning.decoder import Decoder, FusionNetwork
 from cytoarch.learning.heads import HeadCard

@@ -10,8 +10,9 @@ from scipy import ndimage
 from sklearn import metrics
 
 from cytoarch.brains import LabelClass
-from cytoarch.images import pyramids
-from cytoarch.images.pyramids import Pyramid, level_count, write_pyramid
+from cytoarch.images import layout
+from cytoarch.images.layout import Pyramid, level_count
+from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import Level, StoredImage
 from cytoarch.parcellation.smoothing import (
     SmoothSettings,
@@ -120,8 +121,8 @@ def test_smoothing_in_windows_equals_smoothing_the_whole(tmp_path: Path, monkeyp
     p = probabilities_of(4, 200, 330, size=6.0)
     probabilities = stored_probabilities(tmp_path / "p", p)
     image = section_of(tmp_path / "section", 800, 1320, 4.0)
-    monkeypatch.setattr(pyramids, "CHUNK_PX", 64)
-    monkeypatch.setattr(pyramids, "SHARD_CHUNKS", 2)
+    monkeypatch.setattr(layout, "CHUNK_PX", 64)
+    monkeypatch.setattr(layout, "SHARD_CHUNKS", 2)
     smooth, _, _ = parcellated(tmp_path / "out", image, probabilities)
     assert smooth.levels[0].array.shards[-1] == 128
     np.testing.assert_allclose(np.asarray(smooth.levels[0].array), smooth_probabilities(p, 0.15), atol=1e-3)

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from cytoarch.anatomy.tissue import TissueMask
-from cytoarch.images.pyramids import Pyramid, level_count, write_pyramid
+from cytoarch.images.layout import Pyramid, level_count
+from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import Level, StoredImage
 from cytoarch.records import Staging
 from cytoarch.reporting.pictures import (

@@ -1,0 +1,192 @@
+"""Writes the shards of all levels in one pass over the source, by several threads, each shard once and whole.
+
+The shards form a tree: a shard of level k is made of the four below it, halved. Level 0 is walked depth first, so that
+a shard's four children follow each other; whoever brings the last of them writes the shard itself. At most about one
+shard a level and one a thread are held in memory, whatever the size of the image, and every shard is a pure function
+of the source: the number of threads changes nothing.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import zarr
+
+from cytoarch.errors import ScanError
+from cytoarch.images.halving import halve_mean, halve_mode
+from cytoarch.images.layout import Journal, Pyramid
+from cytoarch.images.shards import Array
+
+ReadWindow = Callable[[int, int, int, int], Array]
+"""(y, x, height, width) -> (c, height, width) or (height, width); called from several threads"""
+
+
+class _Place(NamedTuple):
+    """A shard's place in the tree."""
+
+    level: int
+    row: int
+    column: int
+
+    @property
+    def above(self) -> "_Place":
+        return _Place(self.level + 1, self.row // 2, self.column // 2)
+
+
+@dataclass
+class _Assembly:
+    """A shard that is put together from those below it."""
+
+    missing: int
+    block: Array | None = None
+
+
+@dataclass
+class ShardTree:
+    """One walk over the tree of shards. Shards that the journal holds are left as they are."""
+
+    journal: Journal
+    pyramid: Pyramid
+    read: ReadWindow
+    prefix: str
+    """What the keys of the levels begin with."""
+    arrays: "list[zarr.Array[Any]]"
+    """The levels, to read finished shards back."""
+    on_progress: Callable[[int, int], None] | None = None
+    """(bytes of level 0 that are done, bytes in all)"""
+    _done: int = 0
+    _waiting: dict[_Place, _Assembly] = field(default_factory=dict)
+    _whole: dict[_Place, bool] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def write(self, threads: int = 1) -> None:
+        """Write every shard that is missing. Raises ScanError if the source gives another block than announced."""
+        top = self.pyramid.levels - 1
+        rows, columns = self.pyramid.shard_grid(top)
+        places = (_Place(top, row, column) for row in range(rows) for column in range(columns))
+        steps = iter([step for place in places for step in self._plan(place, wanted=False)])
+        self._advance(0)
+        with ThreadPoolExecutor(threads, thread_name_prefix="shards") as pool:
+            running = [pool.submit(self._work, steps) for _ in range(threads)]
+            for one in running:
+                one.result()
+
+    def _plan(self, place: _Place, wanted: bool) -> Iterator[tuple[_Place, bool]]:
+        """What is to be done for a shard and those below it, depth first: shards to read, and from where.
+
+        True: from the source; False: read back, since the shard above is `wanted` and this one is finished.
+        """
+        finished = self.journal.has(self._key(place))
+        if place.level == 0:
+            if finished:
+                self._done += self._nbytes(place)
+            if wanted or not finished:
+                yield place, not finished
+            return
+        below = self._below(place)
+        if not finished:
+            self._waiting[place] = _Assembly(len(below))
+        for one in below:
+            if finished or not self._is_whole(one) or one.level == 0:
+                yield from self._plan(one, wanted=not finished)
+            else:
+                self._done += sum(map(self._nbytes, self._leaves(one)))
+                yield one, False
+        if finished and wanted:
+            yield place, False
+
+    def _work(self, steps: Iterator[tuple[_Place, bool]]) -> None:
+        """Take steps until there are none; the first fault ends the walk for all threads."""
+        while True:
+            with self._lock:
+                step = next(steps, None)
+            if step is None:
+                return
+            try:
+                self._take(*step)
+            except BaseException:
+                with self._lock:
+                    for _ in steps:  # nobody takes another
+                        pass
+                raise
+
+    def _take(self, place: _Place, from_source: bool) -> None:
+        if from_source:
+            block = self._from_source(place)
+            self.journal.write(self._key(place), self.pyramid.encoded(block))
+            self._advance(self._nbytes(place))
+        else:
+            y, x, h, w = self.pyramid.shard_window(*place)
+            block = np.asarray(self.arrays[place.level][..., y : y + h, x : x + w])
+        self._give(place, block)
+
+    def _give(self, place: _Place, block: Array) -> None:
+        """Hand a shard's pixels to the one above it, which is written with the last of its four."""
+        above = place.above
+        with self._lock:
+            assembly = self._waiting.get(above)
+            if assembly is None:
+                return
+            if assembly.block is None:
+                _, _, h, w = self.pyramid.shard_window(*above)
+                assembly.block = np.empty((*self.pyramid.lead, h, w), dtype=self.pyramid.dtype)
+        half = halve_mean(block) if self.pyramid.reduction == "mean" else halve_mode(block)
+        edge = self.pyramid.shard_px() // 2
+        y, x = (place.row % 2) * edge, (place.column % 2) * edge
+        assembly.block[..., y : y + half.shape[-2], x : x + half.shape[-1]] = half
+        with self._lock:
+            assembly.missing -= 1
+            complete = assembly.missing == 0
+            if complete:
+                del self._waiting[above]
+        if complete:
+            self.journal.write(self._key(above), self.pyramid.encoded(assembly.block))
+            self._give(above, assembly.block)
+
+    def _from_source(self, place: _Place) -> Array:
+        y, x, h, w = self.pyramid.shard_window(*place)
+        block = self.read(y, x, h, w)
+        if block.shape != (*self.pyramid.lead, h, w) or block.dtype != self.pyramid.dtype:
+            raise ScanError(
+                f"the source gave {block.dtype} {block.shape} where {self.pyramid.dtype} "
+                f"{(*self.pyramid.lead, h, w)} was announced"
+            )
+        if block.dtype.kind == "f" and not np.isfinite(block).all():
+            raise ScanError(f"values in the window at y={y}, x={x} are not finite (NaN, infinite or overflowing)")
+        return block
+
+    def _key(self, place: _Place) -> str:
+        lead = "0/" * len(self.pyramid.lead)
+        return f"{self.prefix}{place.level}/c/{lead}{place.row}/{place.column}"
+
+    def _below(self, place: _Place) -> list[_Place]:
+        rows, columns = self.pyramid.shard_grid(place.level - 1)
+        children = [(2 * place.row + i, 2 * place.column + j) for i in (0, 1) for j in (0, 1)]
+        return [_Place(place.level - 1, r, c) for r, c in children if r < rows and c < columns]
+
+    def _leaves(self, place: _Place) -> list[_Place]:
+        """The shards of level 0 that a shard stands for."""
+        if place.level == 0:
+            return [place]
+        return [leaf for one in self._below(place) for leaf in self._leaves(one)]
+
+    def _is_whole(self, place: _Place) -> bool:
+        """Whether a shard and all below it are finished."""
+        if place not in self._whole:
+            below = self._below(place) if place.level else []
+            self._whole[place] = self.journal.has(self._key(place)) and all(map(self._is_whole, below))
+        return self._whole[place]
+
+    def _nbytes(self, place: _Place) -> int:
+        _, _, h, w = self.pyramid.shard_window(*place)
+        return int(np.prod(self.pyramid.lead)) * h * w * self.pyramid.dtype.itemsize
+
+    def _advance(self, nbytes: int) -> None:
+        with self._lock:
+            self._done += nbytes
+            done = self._done
+        if self.on_progress is not None:
+            self.on_progress(done, self.pyramid.nbytes)

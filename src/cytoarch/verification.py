@@ -1,0 +1,146 @@
+"""Reads everything committed of a brain back and names what has changed, for the next run to heal."""
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from cytoarch.brains import Brain
+from cytoarch.digests import FileSeal, content_digest, hash_file, open_sealed
+from cytoarch.errors import StoreError
+from cytoarch.images.sections import collection_groups
+from cytoarch.records import Record, read_record
+from cytoarch.stores import BrainStore, Product, Step
+
+THREADS = 2
+"""Files are hashed side by side; a thread keeps up with about 2 GB/s."""
+OWN_FOLDERS = ("sections.ome.zarr", "derived", "report", "annotations")
+"""Where every file belongs to some record."""
+HEALS = "the next run makes it again"
+RESTORE = "human work is never made again: restore it from a copy"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A file that is not what was written."""
+
+    key: str
+    """Relative to the brain's folder, or to the store's for models."""
+    found: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What reading a brain back showed."""
+
+    files: int
+    nbytes: int
+    faults: tuple[Fault, ...]
+    strays: tuple[str, ...]
+    """Files that belong to no record: left as they are."""
+
+
+def verify_brain(
+    store: BrainStore, brain_id: str, on_progress: Callable[[int, int], None] | None = None
+) -> Verification:
+    """Compare every committed file of a brain with its sha256.
+
+    Products with a fault are marked, so that nothing uses them and the next run makes whole what is damaged;
+    annotations are only named. `on_progress` counts bytes. The caller holds the brain's lock. Raises StoreError if
+    there is no such brain.
+    """
+    home = store.brain_path(brain_id)
+    if not home.is_dir():
+        known = ", ".join(store.brain_ids()) or "none"
+        raise StoreError(f"{store.root} holds no brain {brain_id!r} (brains there: {known})")
+    faults = [*_brain_faults(store, brain_id)]
+    records: list[Record] = []
+    for path in store.record_paths(brain_id):
+        try:
+            records.append(read_record(path))
+        except StoreError:
+            faults.append(Fault(path.relative_to(home).as_posix(), "the record itself has changed", HEALS))
+            store.mark_damaged(_product_of(brain_id, path), [])
+    total = sum(seal.size_bytes for record in records for seal in record.files.values())
+    done = 0
+    with ThreadPoolExecutor(THREADS) as readers:
+        for record in records:
+            damaged = []
+            for key, found in readers.map(lambda item: _compared(home, *item), record.files.items()):
+                done += record.files[key].size_bytes
+                if found:
+                    damaged.append(key)
+                    faults.append(Fault(key, found, RESTORE if record.step == "annotations" else HEALS))
+                if on_progress is not None:
+                    on_progress(done, total)
+            if damaged and record.step != "annotations":
+                store.mark_damaged(_product(brain_id, record), damaged)
+    faults += _model_faults(store, records)
+    known_keys = {key for record in records for key in record.files}
+    strays = tuple(key for key in _files_below(home) if key not in known_keys)
+    return Verification(len(known_keys), total, tuple(faults), strays)
+
+
+def _compared(home: Path, key: str, seal: FileSeal) -> tuple[str, str]:
+    """The key, and what is wrong with its file; blank: nothing."""
+    try:
+        found = hash_file(home / key)
+    except FileNotFoundError:
+        return key, "missing"
+    except OSError as error:
+        return key, f"cannot be read ({error.strerror})"
+    if found.size_bytes != seal.size_bytes:
+        return key, f"{found.size_bytes} bytes where {seal.size_bytes} were written"
+    return key, "" if found == seal else "its content has changed"
+
+
+def _product(brain_id: str, record: Record) -> Product:
+    return Product(brain_id, cast("Step", record.step), record.name, record.section)
+
+
+def _product_of(brain_id: str, record_path: Path) -> Product:
+    step, name, file = record_path.parts[-3:]
+    return Product(brain_id, cast("Step", step), name, file.removesuffix(".json"))
+
+
+def _brain_faults(store: BrainStore, brain_id: str) -> Iterator[Fault]:
+    """Faults of what the manifest stated, and of the collection of sections, which is derived from it."""
+    path = store.shared_path(brain_id)
+    try:
+        brain = open_sealed(path.read_bytes(), Brain)
+    except (FileNotFoundError, ValueError) as error:
+        yield Fault(path.name, f"not what was written ({error})", "run ingest-brain again")
+        return
+    home = store.brain_path(brain_id)
+    for folder, attributes in collection_groups(store, brain).items():
+        group = folder / "zarr.json"
+        try:
+            same = json.loads(group.read_bytes())["attributes"] == attributes
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            same = False
+        if not same:
+            yield Fault(group.relative_to(home).as_posix(), "does not list the committed sections", HEALS)
+
+
+def _model_faults(store: BrainStore, records: list[Record]) -> Iterator[Fault]:
+    """Models that the brain's trainings made and that are not what their digest says; they are trained again."""
+    for record in records:
+        digest = record.facts.get("model")
+        if record.step != "training" or not isinstance(digest, str):
+            continue
+        folder = store.model_path(digest)
+        files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+        if content_digest({path.name: hash_file(path).sha256 for path in files}) != digest:
+            store.remove_model(digest)
+            yield Fault(f"models/{digest}", "missing or not what its digest says", "the next training makes it again")
+
+
+def _files_below(home: Path) -> Iterator[str]:
+    for name in OWN_FOLDERS:
+        for path in sorted((home / name).rglob("*")):
+            key = path.relative_to(home).as_posix()
+            if path.is_file() and key not in ("sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json"):
+                yield key
