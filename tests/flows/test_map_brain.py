@@ -22,6 +22,7 @@ from prefect.states import State
 
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import CytoarchError, ManifestError, ModelError, StoreError
+from cytoarch.images.conformance import conformance_faults
 from cytoarch.images.views import StoredImage
 from cytoarch.learning.training import DecoderSettings
 from cytoarch.parcellation.inference import ParcellateSettings
@@ -76,7 +77,7 @@ def test_every_section_is_mapped_and_every_product_has_its_record(mapped: Mapped
     steps = {record.step for record in mapped.store.records("P01")}
     assert steps == {
         "sections", "labels", "tissue", "embeddings", "colours", "training", "probabilities", "parcellations",
-        "clusters", "report",
+        "clusters", "quality", "report",
     }  # fmt: skip
     assert isinstance(mapped.summary, Summary)
     assert mapped.summary.failed == {}
@@ -92,6 +93,10 @@ def test_no_file_belongs_to_two_records_and_none_to_no_record(mapped: MappedBrai
         key for key in on_disk - set(keys) if key.split("/")[0] not in ("records", "scan-digests", "brain.json", "lock")
     }
     assert loose == {"sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json"}
+
+
+def test_every_image_passes_validation(mapped: MappedBrain) -> None:
+    assert conformance_faults(mapped.store.brain_path("P01")) == []
 
 
 def test_every_image_is_accepted_by_ome_zarr_models(mapped: MappedBrain) -> None:
@@ -350,6 +355,6 @@ def test_embeddings_of_an_older_scan_are_not_clustered(phantom: Path, tmp_path: 
     source = BrainSource(manifest_path=manifest, store_path=tmp_path / "store")
     map_brain(source=source)
     shutil.copy(manifest.parent / "scans" / "s0010.tif", manifest.parent / "scans" / "s0000.tif")
-    assert ingest_brain(source=source).made == 1
+    assert ingest_brain(source=source).made == 2, "the section and the page of quality"
     with pytest.raises(StoreError, match="section s0000 were made from an older section; run embed-brain again"):
         cluster_brain(brain=StoredBrain(brain_id="P01", store_path=source.store_path))

@@ -1,0 +1,254 @@
+"""Ingests brains in forked processes that may be killed, or kill themselves, at any moment.
+
+`python -m tests.endurance.ingest_and_die` imports everything once, then reads requests as JSON lines: for `start` it
+forks a process that does what is asked and answers with its id, for `wait` it answers with the exit code of one. The
+forked processes have no pipe: they log into a file, and what became of them they write into another.
+"""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from pathlib import Path
+from typing import Any
+
+from cytoarch import records, stores
+from cytoarch.anatomy.tissue import TissueSettings
+from cytoarch.brains import Brain
+from cytoarch.errors import CytoarchError
+from cytoarch.images.sections import IngestSettings, write_collection
+from cytoarch.stores import BrainStore
+from cytoarch.verification import verify_brain
+from tasks import progress
+from tasks.ingest import IngestStage, containment, ingest_section, is_ingested
+from tasks.quality import write_quality_page
+from tests.endurance.mounts import mount_small_disk, private_mounts, remount
+
+DONE, BROKEN, SECTIONS_FAILED, FAULT = 0, 2, 3, 70
+
+
+# -- what is killed ----------------------------------------------------------------------------------------------------
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Moments:
+    """Counts moments of every kind, threads together, and dies at the one that was chosen."""
+
+    def __init__(self, chosen: str) -> None:
+        self.kind, _, number = chosen.partition(":")
+        self.number = int(number or 0)
+        self.counts: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def due(self, kind: str) -> bool:
+        with self._lock:
+            self.counts[kind] = self.counts.get(kind, 0) + 1
+            return kind == self.kind and self.counts[kind] == self.number
+
+    def before(self, kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, which is not called at the chosen moment."""
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            if self.due(kind):
+                die()
+            return function(*arguments, **options)
+
+        return call
+
+
+def watch(chosen: str) -> Moments:
+    """Die before something is renamed, removed, hashed or entered, or when it is half-written or half-removed."""
+    moments = Moments(chosen)
+    remove, write = shutil.rmtree, records.Staging.write
+
+    def half_removed(folder: Path, *arguments: Any, **options: Any) -> None:
+        if moments.due("rmtree"):
+            for file in [path for path in sorted(Path(folder).rglob("*")) if path.is_file()][::2]:
+                file.unlink()
+            die()
+        remove(folder, *arguments, **options)
+
+    def half_written(self: records.Staging, key: str, parts: Any) -> None:
+        if moments.due("write"):
+            path = self.path / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            content = parts if isinstance(parts, bytes) else b"".join(parts)
+            path.write_bytes(content[: len(content) // 2])
+            die()
+        write(self, key, parts)
+
+    shutil.rmtree = half_removed  # type: ignore[assignment]
+    records.Staging.write = half_written  # type: ignore[method-assign]
+    records.Staging.enter = moments.before("enter", records.Staging.enter)  # type: ignore[method-assign]
+    for name in ("rename", "replace", "unlink"):
+        setattr(Path, name, moments.before(name, getattr(Path, name)))
+    records.hash_file = moments.before("hash", records.hash_file)  # type: ignore[attr-defined]
+    stores.hash_file = moments.before("scan", stores.hash_file)  # type: ignore[attr-defined]
+    return moments
+
+
+# -- what is done ------------------------------------------------------------------------------------------------------
+
+
+def ingest(request: dict[str, Any]) -> dict[str, Any]:
+    """What the flow does, without Prefect's engine; returns what became of it."""
+    brain = Brain.model_validate_json(Path(request["brain"]).read_text())
+    store = BrainStore(Path(request["store"]))
+    settings = IngestSettings(threads=request.get("threads", 2), rehash=request.get("rehash", False))
+    workers = request.get("workers", 1)
+    stage = IngestStage(store.root, brain, Path(request["scans"]), settings, TissueSettings(), workers)
+    with store.lock(brain.brain_id):
+        store.write_brain(brain)
+        asked_at = time.monotonic()
+        due = [section for section in brain.kept if not is_ingested(stage, section)]
+        asking_s = time.monotonic() - asked_at
+        with ThreadPoolExecutor(workers) as pool:
+            running = [pool.submit(copy_context().run, ingest_section.fn, stage, section) for section in due]
+            states = [each.result() for each in running]
+        failed = {
+            section.section_id: state.message
+            for section, state in zip(due, states, strict=True)
+            if state.name == "SectionFailed"
+        }
+        write_collection(store, brain)
+        write_quality_page.fn(store.root, brain, failed)
+    return {"due": [section.section_id for section in due], "failed": failed, "asking_s": asking_s}
+
+
+def attempt(request: dict[str, Any], work: Callable[[dict[str, Any]], dict[str, Any]]) -> tuple[int, dict[str, Any]]:
+    """The exit code and a report of some work, whether or not it came to its end."""
+    began_at = time.monotonic()
+    try:
+        report = work(request)
+        code = SECTIONS_FAILED if report.get("failed") else DONE
+    except CytoarchError as error:
+        code, report = BROKEN, {"error": type(error).__name__, "text": str(error)}
+    except BaseException:  # noqa: BLE001 - it is what the test is told
+        code, report = FAULT, {"error": "fault", "text": traceback.format_exc()}
+    return code, {**report, "code": code, "took_s": time.monotonic() - began_at}
+
+
+def state_of(request: dict[str, Any]) -> dict[str, Any]:
+    """What is committed, and what is wrong with it."""
+    store = BrainStore(Path(request["store"]))
+    brain_id = Brain.model_validate_json(Path(request["brain"]).read_text()).brain_id
+    if not store.brain_path(brain_id).is_dir():
+        return {"faults": [], "records": 0, "digest": "", "left": []}
+    found = verify_brain(store, brain_id)
+    products = list(store.records(brain_id))
+    staging = store.brain_path(brain_id) / "staging"
+    return {
+        "faults": [fault.key for fault in found.faults if (store.brain_path(brain_id) / fault.key).exists()],
+        "records": len(products),
+        "digest": store.content_digest(brain_id),
+        "left": sorted(path.name for path in staging.glob("*")),
+    }
+
+
+def on_a_small_disk(request: dict[str, Any]) -> dict[str, Any]:
+    """Ingest where there is little room, and again after room was made."""
+    disk = Path(request["store"])
+    private_mounts()
+    mount_small_disk(disk, request["disk_bytes"])
+    _, before = attempt(request, ingest)
+    first = state_of(request)
+    remount(disk, size_bytes=4 << 30)
+    _, after = attempt(request, ingest)
+    return {"before": {**before, **first}, "after": {**after, **state_of(request)}}
+
+
+def on_a_read_only_disk(request: dict[str, Any]) -> dict[str, Any]:
+    """Ingest where nothing may be written, and again where it may; `begun` bytes of room were there before."""
+    disk = Path(request["store"])
+    private_mounts()
+    mount_small_disk(disk, request["disk_bytes"])
+    _, begun = attempt(request, ingest) if request["begun"] else (DONE, {})
+    remount(disk, size_bytes=4 << 30, read_only=True)
+    _, before = attempt(request, ingest)
+    first = state_of(request)
+    remount(disk, size_bytes=4 << 30)
+    _, after = attempt(request, ingest)
+    return {"begun": begun, "before": {**before, **first}, "after": {**after, **state_of(request)}}
+
+
+def may_mount(request: dict[str, Any]) -> dict[str, Any]:
+    """Nothing, where a file system can be mounted."""
+    private_mounts()
+    mount_small_disk(Path(request["store"]), 1 << 20)
+    return {}
+
+
+WORKS = {
+    "ingest": ingest,
+    "small disk": on_a_small_disk,
+    "read-only disk": on_a_read_only_disk,
+    "may mount": may_mount,
+}
+
+
+def work(request: dict[str, Any]) -> int:
+    progress.ARTIFACT_PERIOD_S = 1e12  # nobody listens
+    moments = watch(request.get("moment", ""))
+    if request.get("file_bytes"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_bytes"], request["file_bytes"]))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    code, report = attempt(request, WORKS[request.get("work", "ingest")])
+    containment().close()
+    if request.get("file_bytes"):
+        code = _told_by_code(code, report)
+    Path(request["report"]).write_text(json.dumps({**report, "counts": moments.counts}))
+    return code
+
+
+def _told_by_code(code: int, report: dict[str, Any]) -> int:
+    """The report must fit under the limit of files too."""
+    report["text"] = report.get("text", "")[-600:]
+    return code
+
+
+# -- the one that forks ------------------------------------------------------------------------------------------------
+
+
+def forked(request: dict[str, Any]) -> int:
+    child = os.fork()
+    if child:
+        return child
+    code = FAULT
+    try:
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for handle, place in ((nothing, 0), (log, 1), (log, 2)):
+            os.dup2(handle, place)
+        code = work(request)
+    except BaseException:  # noqa: BLE001 - nothing of the child may go on in this copy of its parent
+        Path(request["log"]).write_text(traceback.format_exc())
+    finally:
+        os._exit(code)
+
+
+def serve() -> None:
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "wait" in request:
+            answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
+        else:
+            answer = forked(request["start"])
+        sys.stdout.write(f"{answer}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{threading.active_count()}\n")
+    sys.stdout.flush()
+    serve()
