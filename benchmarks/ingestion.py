@@ -1,9 +1,27 @@
-"""A tiled TIFF into a sharded pyramid: against ome-zarr-py, and against compression and writing with nothing else."""
+"""Ingestion: a tiled TIFF into a verified pyramid, against reading, compressing and writing with nothing else.
 
-from collections.abc import Iterator
+`python -m benchmarks.ingestion` writes the tables; `--memory` adds the peaks of large scans, which takes some ten
+minutes and 45 GB of disk.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import dask
 import dask.array as da
+import ngff_zarr
 import numpy as np
 import tifffile
 import zarr
@@ -12,69 +30,327 @@ from numpy.typing import NDArray
 from ome_zarr.writer import write_image
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from benchmarks.cases import Case
+from benchmarks.cases import REPEATS, medians_s, write_block
 from cytoarch.brains import Section
+from cytoarch.containment import Contained, Limits
 from cytoarch.images.halving import halve_mean
-from cytoarch.images.layout import CHUNK_PX, level_count
+from cytoarch.images.layout import CHUNK_PX, SHARD_CHUNKS, level_count
 from cytoarch.images.sections import write_section
+from cytoarch.images.shards import CLEVELS
 from cytoarch.records import Record, Staging
 from cytoarch.tiling import partition
 
-EDGE_PX = 8192
-SHARD_PX = 4096
+EDGE_PX = 20_000
+THREADS = 2
+SHARD_PX = CHUNK_PX * SHARD_CHUNKS
+BLOCK = "ingestion: written by python -m benchmarks.ingestion"
+HERE = Path(__file__).parent
+UInt8 = NDArray[np.uint8]
 
 
-def cases(scratch: Path) -> Iterator[Case]:
-    """Noisy brightfield of 67 MB, uint8."""
+class Scan(NamedTuple):
+    """A tiled TIFF, and the section it is the scan of."""
+
+    content: str
+    path: Path
+    image: UInt8
+
+    @property
+    def section(self) -> Section:
+        """As a manifest would name it."""
+        return Section(brain_id="B", section_id="s", section_number=1, path=self.path.name, pixel_size_um=1.0)
+
+
+def contents() -> Iterator[tuple[str, UInt8]]:
+    """What scans look like: camera noise on stained tissue, smooth fluorescence, and mostly bare slide."""
     rng = np.random.default_rng(0)
-    smooth = np.repeat(np.repeat(rng.normal(200, 25, (EDGE_PX // 64, EDGE_PX // 64)), 64, axis=0), 64, axis=1)
-    image = np.clip(smooth + rng.normal(0, 8, (EDGE_PX, EDGE_PX)), 0, 255).astype(np.uint8)
-    scan = scratch / "scan.tif"
-    tifffile.imwrite(scan, image, tile=(512, 512), resolution=(1e4, 1e4), resolutionunit="CENTIMETER", metadata=None)
-    section = Section(brain_id="B", section_id="s", section_number=1, path="scan.tif", pixel_size_um=1.0)
-    levels = level_count(EDGE_PX, EDGE_PX)
+    coarse = rng.normal(200, 25, (EDGE_PX // 50, EDGE_PX // 50)).astype(np.float32)
+    tissue = np.repeat(np.repeat(coarse, 50, axis=0), 50, axis=1)
+    noisy = np.empty((EDGE_PX, EDGE_PX), dtype=np.uint8)
+    smooth = np.empty_like(noisy)
+    for y in range(0, EDGE_PX, 1000):
+        band = tissue[y : y + 1000]
+        noisy[y : y + 1000] = np.clip(band + rng.normal(0, 8, band.shape), 0, 255)
+        ramp = np.sin(np.arange(EDGE_PX) / 300) * 40 + np.sin((y + np.arange(1000))[:, None] / 500) * 40 + 90
+        smooth[y : y + 1000] = np.clip(ramp + rng.normal(0, 0.7, band.shape), 0, 255)
+    yield "noisy brightfield", noisy
+    yield "smooth fluorescence", smooth
+    white = np.full_like(noisy, 255)
+    inner = slice(EDGE_PX * 3 // 8, EDGE_PX * 5 // 8)
+    white[inner, inner] = noisy[inner, inner]
+    yield "white background, 6 % tissue", white
 
-    def ours(folder: Path) -> Staging:
+
+def scans(folder: Path) -> Iterator[Scan]:
+    """Scans of 400 MB, uncompressed tiles of 512 px."""
+    for number, (content, image) in enumerate(contents()):
+        path = folder / f"scan-{number}.tif"
+        tifffile.imwrite(path, image, tile=(CHUNK_PX, CHUNK_PX), metadata=None)
+        yield Scan(content, path, image)
+        path.unlink()
+
+
+def ours(scan: Scan) -> Callable[[Path], Staging]:
+    """What a section's child process does: read, halve, compress, checksum, write, journal; without fsync."""
+
+    def run(folder: Path) -> Staging:
         staging = Staging(folder / "room").open()
-        write_section(staging, scan, section)
+        with no_fsync():
+            write_section(staging, scan.path, scan.section, threads=THREADS)
         return staging
 
-    def verified(folder: Path) -> None:
-        record = Record(step="sections", name="scan", section="s", fingerprint="", inputs={}, settings={}, files={})
-        ours(folder).finish(record, "sections")
+    return run
 
-    def peer(folder: Path) -> None:
-        stored = zarr.open(tifffile.imread(scan, aszarr=True), mode="r")
-        source = da.from_array(stored, chunks=(SHARD_PX, SHARD_PX))  # type: ignore[no-untyped-call]  # dask is untyped here
-        group = zarr.open_group(folder / "peer", mode="w", zarr_format=3)
+
+def durable(scan: Scan) -> Callable[[Path], Staging]:
+    """The same with every shard flushed to disk."""
+
+    def run(folder: Path) -> Staging:
+        staging = Staging(folder / "room").open()
+        write_section(staging, scan.path, scan.section, threads=THREADS)
+        return staging
+
+    return run
+
+
+def verified(scan: Scan) -> Callable[[Path], None]:
+    """The same, and everything read back and compared before it is published."""
+
+    def run(folder: Path) -> None:
+        record = Record(step="sections", name="scan", section="s", fingerprint="", inputs={}, settings={}, files={})
+        durable(scan)(folder).finish(record, "sections")
+
+    return run
+
+
+def contained(scan: Scan, children: Contained) -> Callable[[Path], None]:
+    """The same as `durable`, in a child process that is there already."""
+
+    def run(folder: Path) -> None:
+        staging = Staging(folder / "room").open()
+        arguments = {
+            "section": scan.section.model_dump(mode="json"),
+            "room": str(staging.room),
+            "scan": str(scan.path),
+            "threads": THREADS,
+        }
+        children.run("cytoarch.images.sections:ingest_work", arguments, Limits(4 << 30, 60.0))
+
+    return run
+
+
+@contextmanager
+def no_fsync() -> Iterator[None]:
+    """Leave flushing to the operating system, as the peers and the limit do."""
+    fsync, os.fsync = os.fsync, lambda fd: None  # noqa: ARG005 - os.fsync's signature
+    try:
+        yield
+    finally:
+        os.fsync = fsync
+
+
+def limit(scan: Scan) -> Callable[[Path], None]:
+    """Read, compress and write every chunk of every level with nothing else; the levels are there already."""
+    levels = [scan.image]
+    for _ in range(level_count(*scan.image.shape) - 1):
+        levels.append(halve_mean(levels[-1]))
+    codec = Blosc(cname="zstd", clevel=CLEVELS["zstd"], shuffle=Blosc.BITSHUFFLE)
+
+    def run(folder: Path) -> None:
+        lock = threading.Lock()
+        end = 0
+        with tifffile.TiffFile(scan.path) as tiff, (folder / "chunks").open("wb") as file:
+            page = tiff.pages.first
+            source, target = tiff.filehandle.fileno(), file.fileno()
+
+            def chunk(job: tuple[int, tuple[int, int, int, int]]) -> None:
+                nonlocal end
+                level, (y, x, h, w) = job
+                if level == 0:
+                    index = y // CHUNK_PX * -(-EDGE_PX // CHUNK_PX) + x // CHUNK_PX
+                    data = os.pread(source, page.databytecounts[index], page.dataoffsets[index])
+                    block = page.decode(data, index)[0][0, ..., 0]
+                else:
+                    block = levels[level][y : y + h, x : x + w]
+                packed = codec.encode(np.ascontiguousarray(block))
+                with lock:
+                    at, end = end, end + len(packed)
+                os.pwrite(target, packed, at)
+
+            sizes = [(image.shape[0], image.shape[1]) for image in levels]
+            jobs = [(level, window) for level, size in enumerate(sizes) for window in partition(*size, CHUNK_PX)]
+            with ThreadPoolExecutor(THREADS) as pool:
+                list(pool.map(chunk, jobs))
+
+    return run
+
+
+def _lazy(scan: Scan, chunk: int) -> Any:
+    return da.from_array(zarr.open(tifffile.imread(scan.path, aszarr=True), mode="r"), chunks=(chunk, chunk))  # type: ignore[no-untyped-call]  # dask is untyped here
+
+
+def ome_zarr_best(scan: Scan) -> Callable[[Path], None]:
+    """ome-zarr-py with our codec, chunks and shards, its fastest mean, two threads."""
+
+    def run(folder: Path) -> None:
+        levels = level_count(*scan.image.shape)
+        codec = [BloscCodec(cname="zstd", clevel=CLEVELS["zstd"], shuffle="bitshuffle"), Crc32cCodec()]
         options = []
         for level in range(levels):
             edge = min(SHARD_PX, -(-(EDGE_PX >> level) // CHUNK_PX) * CHUNK_PX)
-            compressors = [BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"), Crc32cCodec()]
-            options.append({"chunks": (CHUNK_PX,) * 2, "shards": (edge,) * 2, "compressors": compressors})
-        factors = tuple(2**level for level in range(1, levels))
+            options.append({"chunks": (CHUNK_PX,) * 2, "shards": (edge,) * 2, "compressors": codec})
         write_image(
-            source, group, axes="yx", scale_factors=factors, method="local_mean", scale={"y": 1.0, "x": 1.0},
-            storage_options=options,
+            _lazy(scan, SHARD_PX), zarr.open_group(folder / "peer", mode="w", zarr_format=3), axes="yx",
+            scale_factors=tuple(2**level for level in range(1, levels)), method="local_mean",
+            scale={"y": 1.0, "x": 1.0}, storage_options=options,
         )  # fmt: skip
 
-    def limit(folder: Path) -> None:
-        encode_and_write(image, levels, folder / "limit")
+    return run
 
-    yield Case(
-        f"ingest {EDGE_PX} x {EDGE_PX} uint8, tiled TIFF, {levels} levels, journal and fsync",
-        ours,
-        {"ome-zarr-py write_image, local mean, sharded": peer, "compress and write alone, one thread": limit},
+
+def ome_zarr_default(scan: Scan) -> Callable[[Path], None]:
+    """ome-zarr-py as it comes."""
+    return lambda folder: write_image(
+        _lazy(scan, SHARD_PX), zarr.open_group(folder / "peer", mode="w", zarr_format=3), axes="yx"
     )
-    yield Case("the same, with read-back verification", verified, {"ingest without verification": ours})
 
 
-def encode_and_write(image: NDArray[np.uint8], levels: int, folder: Path) -> None:
-    """The lower limit: halve, compress and write every chunk, with nothing else."""
-    codec = Blosc(cname="zstd", clevel=1, shuffle=Blosc.BITSHUFFLE)
-    folder.mkdir()
-    for level in range(levels):
-        with (folder / str(level)).open("wb") as file:
-            for y, x, h, w in partition(image.shape[0], image.shape[1], CHUNK_PX):
-                file.write(codec.encode(np.ascontiguousarray(image[y : y + h, x : x + w])))
-        image = halve_mean(image)
+def ngff_best(scan: Scan) -> Callable[[Path], None]:
+    """ngff-zarr with our codec, chunks and shards, and its fastest mean, two threads."""
+
+    def run(folder: Path) -> None:
+        factors = [2**level for level in range(1, level_count(*scan.image.shape))]
+        image = ngff_zarr.to_ngff_image(_lazy(scan, SHARD_PX), dims=("y", "x"))
+        method = ngff_zarr.Methods.DASK_BIN_SHRINK
+        scaled = ngff_zarr.to_multiscales(image, scale_factors=factors, method=method, chunks=CHUNK_PX)
+        codec = [BloscCodec(cname="zstd", clevel=CLEVELS["zstd"], shuffle="bitshuffle")]
+        ngff_zarr.to_ngff_zarr(
+            folder / "peer.ome.zarr", scaled, version="0.5", chunks_per_shard=SHARD_CHUNKS, compressors=codec
+        )
+
+    return run
+
+
+def ngff_default(scan: Scan) -> Callable[[Path], None]:
+    """ngff-zarr as it comes."""
+
+    def run(folder: Path) -> None:
+        scaled = ngff_zarr.to_multiscales(ngff_zarr.to_ngff_image(_lazy(scan, SHARD_PX), dims=("y", "x")))
+        ngff_zarr.to_ngff_zarr(folder / "peer.ome.zarr", scaled, version="0.5")
+
+    return run
+
+
+def speeds() -> list[str]:
+    """Every writer on every content, in turns."""
+    rows = [
+        "| content | written by | seconds | MB/s | speed / limit | its time / ours |",
+        "|---|---|---|---|---|---|",
+    ]
+    children = Contained()
+    with tempfile.TemporaryDirectory() as name, dask.config.set(scheduler="threads", num_workers=THREADS):
+        for scan in scans(Path(name)):
+            works: dict[str, Callable[[Path], object]] = {
+                "ours": ours(scan),
+                "ours, each shard fsynced": durable(scan),
+                "ours, fsynced, read back and compared": verified(scan),
+                "ours, fsynced, in a child process": contained(scan, children),
+                "limit: read, compress, write": limit(scan),
+                "ome-zarr-py at its best": ome_zarr_best(scan),
+                "ome-zarr-py by default": ome_zarr_default(scan),
+                "ngff-zarr at its best": ngff_best(scan),
+                "ngff-zarr by default": ngff_default(scan),
+            }
+            medians = dict(zip(works, medians_s([*works.values()], Path(name)), strict=True))
+            bound, own = medians["limit: read, compress, write"], medians["ours"]
+            for work, seconds in medians.items():
+                rate = scan.image.nbytes / 1e6 / seconds
+                shares = f"{bound / seconds:.2f} | {seconds / own:.2f}"
+                rows.append(f"| {scan.content} | {work} | {seconds:.2f} | {rate:,.0f} | {shares} |")
+                print(rows[-1], flush=True)
+    children.close()
+    return rows
+
+
+# -- memory ----------------------------------------------------------------------------------------------------------
+
+
+def memory() -> list[str]:
+    """Peak resident memory of a process that ingests a scan with two threads, by its size."""
+    rows = ["| scan | raw GB | seconds | peak RSS (MB) |", "|---|---|---|---|"]
+    for kind, height, width in (
+        ("tiled", 10_000, 10_000),
+        ("tiled", 40_000, 40_000),
+        ("tiled", 95_000, 136_000),
+        ("striped", 40_000, 40_000),
+        ("png", 40_000, 40_000),
+    ):
+        command = [sys.executable, "-m", "benchmarks.ingestion", "--peak", kind, str(height), str(width)]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        size = f"{kind} RGB, {height:,} x {width:,}"
+        rows.append(f"| {size} | {3 * height * width / 1e9:.1f} | {found['seconds']:.0f} | {found['peak_mb']:.0f} |")
+        print(rows[-1], flush=True)
+    return rows
+
+
+def large_scan(kind: str, path: Path, height: int, width: int) -> None:
+    """An RGB scan whose pixels repeat one noisy tile; one tile in eight has tissue, the others are bare slide."""
+    rng = np.random.default_rng(0)
+    tissue = rng.normal(180, 20, (1024, 1024, 3)).clip(0, 255).astype(np.uint8)
+    slide = np.full_like(tissue, 240)
+    if kind == "tiled":
+        packed = [zlib.compress(tile.tobytes(), 1) for tile in (tissue, slide)]
+        tiles = (packed[number % 8 != 0] for number in range(-(-height // 1024) * -(-width // 1024)))
+        _write_tiff(path, tiles, (height, width, 3), tile=(1024, 1024))
+        return
+    row = np.concatenate([tissue if number % 8 == 0 else slide for number in range(-(-width // 1024))], axis=1)
+    if kind == "striped":
+        strips = [zlib.compress(np.ascontiguousarray(row[y : y + 64, :width]).tobytes(), 1) for y in range(0, 1024, 64)]
+        _write_tiff(path, (strips[n % 16] for n in range(height // 64)), (height, width, 3), rowsperstrip=64)
+        return
+    import pyvips
+
+    band = pyvips.Image.new_from_array(np.ascontiguousarray(row[:, :width]))
+    band.replicate(1, -(-height // 1024)).crop(0, 0, width, height).pngsave(str(path), compression=1)
+
+
+def _write_tiff(path: Path, packed: Iterator[bytes], shape: tuple[int, int, int], **layout: Any) -> None:
+    options = {"photometric": "rgb", "compression": "deflate", "metadata": None, "bigtiff": True}
+    tifffile.imwrite(path, packed, shape=shape, dtype=np.uint8, **options, **layout)
+
+
+def peak(kind: str, height: int, width: int) -> dict[str, float]:
+    """Ingest a large scan in this process: seconds, and peak resident memory (MB)."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("CYTOARCH_SCRATCH")) as name:
+        scan = Path(name) / ("scan.png" if kind == "png" else "scan.tif")
+        call = f"large_scan({kind!r}, Path({str(scan)!r}), {height}, {width})"
+        writer = f"from pathlib import Path; from benchmarks.ingestion import large_scan; {call}"
+        subprocess.run([sys.executable, "-c", writer], check=True)  # its memory is not counted
+        section = Section(brain_id="B", section_id="s", section_number=1, path=scan.name, pixel_size_um=1.0)
+        start = time.perf_counter()
+        write_section(Staging(Path(name) / "room").open(), scan, section, threads=THREADS)
+        seconds = time.perf_counter() - start
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return {"seconds": seconds, "peak_mb": int(status["VmHWM"].split()[0]) / 1024}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure and write the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ingestion")
+    parser.add_argument("--memory", action="store_true", help="measure memory instead of speed")
+    parser.add_argument("--peak", nargs=3, metavar=("KIND", "HEIGHT", "WIDTH"), help="one large scan; prints JSON")
+    asked = parser.parse_args(arguments)
+    if asked.peak:
+        kind, height, width = asked.peak
+        print(json.dumps(peak(kind, int(height), int(width))))
+        return 0
+    if asked.memory:
+        write_block(HERE / "README.md", f"{BLOCK} --memory", "\n".join(memory()))
+        return 0
+    body = [f"Scans of {EDGE_PX:,} x {EDGE_PX:,} px, uint8, {THREADS} threads; medians of {REPEATS}.", "", *speeds()]
+    write_block(HERE / "README.md", BLOCK, "\n".join(body))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -4,6 +4,7 @@ import os
 import sys
 
 from flows.serving import running_servers
+from flows.waiting import busy
 
 QUIET = {
     "DO_NOT_TRACK": "true",
@@ -18,6 +19,10 @@ QUIET = {
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    reason = busy(sys.argv[1:])
+    if reason is not None:
+        print(f"error: {reason}", file=sys.stderr)
+        sys.exit(2)
     # said before the libraries are imported, since they look once
     for name, value in {**QUIET, **running_servers()}.items():
         os.environ.setdefault(name, value)

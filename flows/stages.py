@@ -190,13 +190,13 @@ def not_ingested(
     return {one.section_id: "is not ingested; run ingest-brain" for one in brain.kept if one.section_id in missing}
 
 
-def final_state(summary: Summary) -> Summary:
+def final_state(summary: Summary, noun: str = "section") -> Summary:
     """The state a flow ends in: Completed, its name saying how many sections failed, or that all was current.
 
     Typed as the summary in it, since that is what a flow that returns the state gives its caller.
     """
     count = len(summary.failed)
-    name = f"{count} section{'s' if count != 1 else ''} failed" if count else "Completed" if summary.made else "Current"
+    name = f"{count} {noun}{'s' if count != 1 else ''} failed" if count else "Completed" if summary.made else "Current"
     reasons = "; ".join(f"{one}: {reason}" for one, reason in sorted(summary.failed.items()))
     state: Any = Completed(name=name, message=reasons[:2000] or f"brain {summary.brain_id}", data=summary)
     return cast("Summary", state)

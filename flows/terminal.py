@@ -202,7 +202,7 @@ def application(console: Console) -> App:
 def _add_checks(app: App, console: Console) -> None:
     """The commands that look at what is in the store and change no pixel."""
 
-    @app.command(name="verify")
+    @app.command(name=["verify", "verify-brain"])
     def verify(brain: str, *, store_path: Path = DEFAULT_STORE) -> int:
         """Read everything committed of a brain back and name what has changed; the next run heals it.
 
@@ -215,11 +215,7 @@ def _add_checks(app: App, console: Console) -> None:
 
         """
         store = BrainStore(store_path)
-        if brain not in store.brain_ids():  # else taking the lock would make it
-            raise StoreError(
-                f"{store_path} holds no brain {brain!r} (brains there: {', '.join(store.brain_ids()) or 'none'})"
-            )
-        with store.lock(brain), _bars(console) as listener:
+        with store.lock_existing(brain), _bars(console) as listener:
             found = verify_brain(store, brain, lambda done, total: listener("verify (bytes)", done, total))
         for fault in found.faults:
             print(f"{fault.key}: {fault.found}; {fault.remedy}")

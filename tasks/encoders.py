@@ -59,7 +59,8 @@ def embed_jobs(
 ) -> tuple[dict[str, str], Speed]:
     """Run the engine on the device, reporting progress; returns sections that failed with the reason, and the speed."""
     with _running, device_slot(settings.device):
-        return run_engine(jobs, compute, settings.batch_size, engine_reporter(stage, noun, per_tile))
+        report = engine_reporter(stage, noun, per_tile)
+        return run_engine(jobs, compute, settings.batch_size, report, write_beside=settings.device != "cpu")
 
 
 def _stamp(settings: EmbedSettings) -> tuple[tuple[str, int, int], ...]:

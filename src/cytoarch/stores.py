@@ -396,10 +396,7 @@ class BrainStore:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
-                raise BrainBusyError(
-                    f"brain {brain_id} is being written by process {holder}; wait for it or stop it, then run again"
-                ) from None
+                raise _busy(brain_id, handle) from None
             os.ftruncate(handle, 0)
             os.pwrite(handle, str(os.getpid()).encode(), 0)
             self._clear_drafts(brain_id)
@@ -411,6 +408,19 @@ class BrainStore:
         finally:
             os.close(handle)
 
+    def check_free(self, brain_id: str) -> None:
+        """Raise BrainBusyError if another live run holds the brain: a first look, which holds nothing itself."""
+        path = self._lock_path(brain_id)
+        if not path.exists() or path in _held.get():
+            return
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _busy(brain_id, handle) from None
+        finally:
+            os.close(handle)
+
     def _clear_drafts(self, brain_id: str) -> None:
         """Remove what a crash left of files that were being written."""
         home = self.brain_path(brain_id)
@@ -418,12 +428,28 @@ class BrainStore:
             for draft in home.glob(f"{folder}.*.draft"):
                 draft.unlink(missing_ok=True)
 
+    @contextmanager
+    def lock_existing(self, brain_id: str) -> Iterator[None]:
+        """Hold a brain that is in the store. Raises StoreError, listing the brains there are, if it is not."""
+        if brain_id not in self.brain_ids():  # else the lock would make its folder
+            known = ", ".join(self.brain_ids()) or "none"
+            raise StoreError(f"{self.root} holds no brain {brain_id!r} (brains there: {known})")
+        with self.lock(brain_id):
+            yield
+
     def lock_handle(self, brain_id: str) -> int | None:
         """The open file of the lock, where this process holds it: who is given it too keeps the brain locked."""
         return _held.get().get(self._lock_path(brain_id))
 
     def _lock_path(self, brain_id: str) -> Path:
         return self.brain_path(brain_id).resolve() / "lock"
+
+
+def _busy(brain_id: str, lock: int) -> BrainBusyError:
+    holder = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
+    return BrainBusyError(
+        f"brain {brain_id} is being written by process {holder}; wait for it or stop it, then run again"
+    )
 
 
 class ScanDigest(BaseModel):

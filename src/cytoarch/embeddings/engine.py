@@ -4,8 +4,8 @@ Work comes as jobs (a section each) of lots (a shard each) of tiles. A batch is 
 the jobs, whatever lot or job they belong to. Which tiles share a batch is therefore decided by the jobs alone: a run
 that resumes computes the batches the first one would have computed, with zeros in place of tiles that are finished,
 and gets the same bits. A producer thread has tiles read and fills batches, the calling thread computes, a writer thread
-takes the results; the queues between them are short, so memory holds a few windows and one lot whatever the size of a
-section.
+(on the processor the calling thread, between batches) takes the results; the queues between them are short, so memory
+holds a few windows and one lot whatever the size of a section.
 """
 
 import os
@@ -151,14 +151,16 @@ def run_engine(
     compute: Callable[[Float32], Sequence[Float32]],
     batch_size: int,
     on_progress: Report | None = None,
+    write_beside: bool = True,
 ) -> tuple[dict[str, str], Speed]:
     """Compute all unfinished lots of the jobs; returns sections that failed with the reason, and the speed.
 
     `compute` takes (b, c, T, T) float32 and gives arrays (b, ...), and must treat every tile for itself. A
     SectionError while a section is read or written costs that section only; anything else ends the run and is raised
-    here.
+    here. Without `write_beside` results are written between batches: a model that keeps every core busy
+    loses more to a thread beside it than the writing takes.
     """
-    return _Run(jobs, compute, batch_size, on_progress).run()
+    return _Run(jobs, compute, batch_size, on_progress, write_beside).run()
 
 
 class _Places(NamedTuple):
@@ -228,6 +230,7 @@ class _Run:
     compute: Callable[[Float32], Sequence[Float32]]
     batch_size: int
     on_progress: Report | None
+    write_beside: bool
     failed: dict[str, str] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
     batches: "queue.Queue[_Batch | BaseException | None]" = field(default_factory=lambda: queue.Queue(BATCHES_AHEAD))
@@ -248,9 +251,12 @@ class _Run:
                     if isinstance(batch, BaseException):
                         raise batch
                     results = self._results(batch)
-                    while len(writing) > BATCHES_AHEAD:
-                        writing.pop(0).result()
-                    writing.append(writer.submit(self._take, batch, results))
+                    if self.write_beside:
+                        while len(writing) > BATCHES_AHEAD:
+                            writing.pop(0).result()
+                        writing.append(writer.submit(self._take, batch, results))
+                    else:
+                        self._take(batch, results)
                     self._report(batch)
                 for one in writing:
                     one.result()

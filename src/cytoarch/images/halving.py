@@ -41,11 +41,13 @@ def _pair_means(rows: Array, pairs: np.dtype[Any]) -> Array:
     """
     wide: Array = np.ascontiguousarray(rows).view(pairs)
     bits = 4 * pairs.itemsize
-    low = pairs.type(2**bits - 1)
-    total: Array = wide[0::2] & low
-    total += wide[1::2] & low
-    total += wide[0::2] >> pairs.type(bits)
-    total += wide[1::2] >> pairs.type(bits)
+    upper, lower = wide[0::2], wide[1::2]
+    total: Array = upper & pairs.type(2**bits - 1)
+    part: Array = lower & pairs.type(2**bits - 1)  # the one array that every further term goes through
+    total += part
+    for row in (upper, lower):
+        np.right_shift(row, pairs.type(bits), out=part)
+        total += part
     total += pairs.type(2)
     total >>= pairs.type(2)
     return total

@@ -25,6 +25,8 @@ class Journal(Protocol):
     """What the writer needs of a staging folder."""
 
     path: Path
+    scratch: Path
+    """A folder for what the work needs on the way."""
 
     def has(self, key: str) -> bool:
         """Whether the file at `key` is finished."""

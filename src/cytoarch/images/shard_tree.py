@@ -1,16 +1,18 @@
 """Writes the shards of all levels in one pass over the source, by several threads, each shard once and whole.
 
 The shards form a tree: a shard of level k is made of the four below it, halved. Level 0 is walked depth first, so that
-a shard's four children follow each other; whoever brings the last of them writes the shard itself. At most about one
-shard a level and one a thread are held in memory, whatever the size of the image, and every shard is a pure function
-of the source: the number of threads changes nothing.
+a shard's four children follow each other; whoever brings the last of them writes the shard itself. What waits for the
+others waits in a scratch file, so that memory holds one shard a thread whatever the size of the image. Every shard is a
+pure function of the source: the number of threads changes nothing.
 """
 
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import zarr
@@ -19,6 +21,7 @@ from cytoarch.errors import ScanError
 from cytoarch.images.halving import halve_mean, halve_mode
 from cytoarch.images.layout import Journal, Pyramid
 from cytoarch.images.shards import Array
+from cytoarch.records import writing
 
 ReadWindow = Callable[[int, int, int, int], Array]
 """(y, x, height, width) -> (c, height, width) or (height, width); called from several threads"""
@@ -36,12 +39,47 @@ class _Place(NamedTuple):
         return _Place(self.level + 1, self.row // 2, self.column // 2)
 
 
-@dataclass
 class _Assembly:
-    """A shard that is put together from those below it."""
+    """A shard that is put together, in a scratch file, from the halves of those below it."""
 
-    missing: int
-    block: Array | None = None
+    def __init__(self, parts: int, shape: tuple[int, ...], dtype: np.dtype[Any], scratch: Path) -> None:
+        self.missing = self._count = parts
+        self._shape, self._dtype, self._scratch = shape, dtype, scratch
+        self._only: Array | None = None
+        self._file: IO[bytes] | None = None
+        self._parts: list[tuple[int, int, tuple[int, ...]]] = []
+        self._lock = threading.Lock()
+
+    def put(self, half: Array, y: int, x: int) -> None:
+        """Keep the half of a shard below, which begins at (y, x)."""
+        if self._count == 1:
+            self._only = half
+            return
+        with self._lock, writing(self._scratch):
+            if self._file is None:
+                self._scratch.mkdir(parents=True, exist_ok=True)
+                self._file = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115 - closed by `take` or `drop`
+            self._file.write(np.ascontiguousarray(half).data)
+            self._parts.append((y, x, half.shape))
+
+    def take(self) -> Array:
+        """The shard, once all halves are there."""
+        if self._only is not None:
+            return self._only
+        block = np.empty(self._shape, dtype=self._dtype)
+        if self._file is not None:
+            with self._file as file:
+                file.seek(0)
+                for y, x, shape in self._parts:
+                    half = np.empty(shape, dtype=self._dtype)
+                    file.readinto(half.data)  # type: ignore[attr-defined]  # binary files have it
+                    block[..., y : y + shape[-2], x : x + shape[-1]] = half
+        return block
+
+    def drop(self) -> None:
+        """Give the scratch file's space back, where the walk ends early."""
+        if self._file is not None:
+            self._file.close()
 
 
 @dataclass
@@ -71,8 +109,13 @@ class ShardTree:
         self._advance(0)
         with ThreadPoolExecutor(threads, thread_name_prefix="shards") as pool:
             running = [pool.submit(self._work, steps) for _ in range(threads)]
-            for one in running:
-                one.result()
+            try:
+                for one in running:
+                    one.result()
+            finally:
+                wait(running)
+                for assembly in self._waiting.values():
+                    assembly.drop()
 
     def _plan(self, place: _Place, wanted: bool) -> Iterator[tuple[_Place, bool]]:
         """What is to be done for a shard and those below it, depth first: shards to read, and from where.
@@ -88,7 +131,9 @@ class ShardTree:
             return
         below = self._below(place)
         if not finished:
-            self._waiting[place] = _Assembly(len(below))
+            _, _, h, w = self.pyramid.shard_window(*place)
+            shape = (*self.pyramid.lead, h, w)
+            self._waiting[place] = _Assembly(len(below), shape, self.pyramid.dtype, self.journal.scratch)
         for one in below:
             if finished or not self._is_whole(one) or one.level == 0:
                 yield from self._plan(one, wanted=not finished)
@@ -114,37 +159,36 @@ class ShardTree:
                 raise
 
     def _take(self, place: _Place, from_source: bool) -> None:
-        if from_source:
-            block = self._from_source(place)
-            self.journal.write(self._key(place), self.pyramid.encoded(block))
-            self._advance(self._nbytes(place))
-        else:
-            y, x, h, w = self.pyramid.shard_window(*place)
-            block = np.asarray(self.arrays[place.level][..., y : y + h, x : x + w])
-        self._give(place, block)
+        self._give(place, self._written(place) if from_source else self._read_back(place))
+
+    def _written(self, place: _Place) -> Array:
+        block = self._from_source(place)
+        self.journal.write(self._key(place), self.pyramid.encoded(block))
+        self._advance(self._nbytes(place))
+        return block
+
+    def _read_back(self, place: _Place) -> Array:
+        y, x, h, w = self.pyramid.shard_window(*place)
+        return np.asarray(self.arrays[place.level][..., y : y + h, x : x + w])
 
     def _give(self, place: _Place, block: Array) -> None:
-        """Hand a shard's pixels to the one above it, which is written with the last of its four."""
-        above = place.above
-        with self._lock:
-            assembly = self._waiting.get(above)
-            if assembly is None:
-                return
-            if assembly.block is None:
-                _, _, h, w = self.pyramid.shard_window(*above)
-                assembly.block = np.empty((*self.pyramid.lead, h, w), dtype=self.pyramid.dtype)
-        half = halve_mean(block) if self.pyramid.reduction == "mean" else halve_mode(block)
+        """Hand a shard's pixels to the one above it, which is written with the last of its four, and so on."""
+        halve = halve_mean if self.pyramid.reduction == "mean" else halve_mode
         edge = self.pyramid.shard_px() // 2
-        y, x = (place.row % 2) * edge, (place.column % 2) * edge
-        assembly.block[..., y : y + half.shape[-2], x : x + half.shape[-1]] = half
-        with self._lock:
-            assembly.missing -= 1
-            complete = assembly.missing == 0
-            if complete:
-                del self._waiting[above]
-        if complete:
-            self.journal.write(self._key(above), self.pyramid.encoded(assembly.block))
-            self._give(above, assembly.block)
+        while (assembly := self._waiting.get(place.above)) is not None:
+            half = halve(block)
+            del block  # not held while the next is made
+            assembly.put(half, (place.row % 2) * edge, (place.column % 2) * edge)
+            del half
+            place = place.above
+            with self._lock:
+                assembly.missing -= 1
+                if assembly.missing:
+                    return
+                del self._waiting[place]
+            block = assembly.take()
+            del assembly
+            self.journal.write(self._key(place), self.pyramid.encoded(block))
 
     def _from_source(self, place: _Place) -> Array:
         y, x, h, w = self.pyramid.shard_window(*place)

@@ -33,16 +33,14 @@ def encode_shard(
     compressor = Blosc(cname=codec, clevel=CLEVELS[codec], shuffle=Blosc.BITSHUFFLE)
     little = block.dtype.newbyteorder("<")
     empty: bytes | None = None
-    bits = np.dtype(f"u{block.dtype.itemsize}")  # numpy compares float16 slowly
-    fill_bits = np.array(fill, dtype=block.dtype).view(bits)
+    filled = _Filled(np.array(fill, dtype=block.dtype))
     index: list[tuple[int, int]] = []
     offset = 0
     for content in _chunks(block, shard, chunk, fill):
         if not content.size:
             index.append((ABSENT, ABSENT))
             continue
-        values = content.view(bits)
-        if values.flat[0] != fill_bits or (values != fill_bits).any():
+        if not filled.is_all_of(content):
             data = compressor.encode(np.asarray(content, dtype=little))
         else:
             empty = empty or compressor.encode(np.full(chunk, fill, dtype=little))
@@ -54,6 +52,22 @@ def encode_shard(
     table = np.array(index, dtype="<u8").tobytes()
     yield table
     yield _crc32c(table)
+
+
+class _Filled:
+    """Tells chunks that hold nothing but the fill value, eight bytes at a time."""
+
+    def __init__(self, fill: Array) -> None:
+        self._value = fill.tobytes()
+        self._eight = np.frombuffer(self._value * (8 // len(self._value)), dtype=np.uint64)
+
+    def is_all_of(self, content: Array) -> bool:
+        """Whether every value of a contiguous chunk has the bits of the fill value."""
+        if content.ravel()[:1].tobytes() != self._value:
+            return False
+        if content.nbytes % 8:
+            return content.tobytes() == self._value * content.size
+        return bool((content.reshape(-1).view(np.uint64) == self._eight).all())
 
 
 def _crc32c(data: bytes) -> bytes:

@@ -149,8 +149,10 @@ def jobs_of(
     return jobs
 
 
-def run_jobs(ledger: Ledger, jobs: Sequence[FakeJob], batch_size: int) -> tuple[dict[str, str], Speed]:
-    return run_engine(jobs, ledger.compute, batch_size, ledger.report)
+def run_jobs(
+    ledger: Ledger, jobs: Sequence[FakeJob], batch_size: int, write_beside: bool = True
+) -> tuple[dict[str, str], Speed]:
+    return run_engine(jobs, ledger.compute, batch_size, ledger.report, write_beside)
 
 
 def parts_of(numbers: Sequence[int], size: int) -> list[list[int]]:

@@ -1,0 +1,51 @@
+"""A first look at the command line, before what takes seconds to import, to see whether the brain is free."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from cytoarch.errors import BrainBusyError
+from cytoarch.paths import is_id
+from cytoarch.stores import BrainStore
+from flows.parameters import DEFAULT_STORE
+
+WRITERS = ("-brain", "-points", "train-")
+"""What the names of the commands that write a brain begin or end with."""
+
+
+def busy(arguments: Sequence[str]) -> str | None:
+    """Why a command would have to leave again, or None: another run holds the one brain that it names.
+
+    Whatever is not clear here (several brains, a manifest at fault) is left to the command itself.
+    """
+    if not arguments or not (arguments[0].startswith(WRITERS[-1]) or arguments[0].endswith(WRITERS[:-1])):
+        return None
+    store = BrainStore(Path(_value(arguments, "--store-path") or DEFAULT_STORE))
+    brain_id = _value(arguments, "--brain-id") or _only_brain(_value(arguments, "--manifest-path") or "manifest.csv")
+    if brain_id is None or not is_id(brain_id):
+        return None
+    try:
+        store.check_free(brain_id)
+    except BrainBusyError as error:
+        return str(error)
+    except OSError:
+        return None
+    return None
+
+
+def _value(arguments: Sequence[str], flag: str) -> str | None:
+    for place, argument in enumerate(arguments):
+        if argument == flag and place + 1 < len(arguments):
+            return arguments[place + 1]
+        if argument.startswith(f"{flag}="):
+            return argument.removeprefix(f"{flag}=")
+    return None
+
+
+def _only_brain(manifest: str) -> str | None:
+    try:
+        with Path(manifest).open(newline="", encoding="utf-8-sig") as file:
+            names = {row.get("brain_id") for row in csv.DictReader(file)}
+    except (OSError, ValueError, csv.Error):
+        return None
+    return names.pop() if len(names) == 1 else None
