@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +35,7 @@ from cytoarch.brains import Section
 from cytoarch.containment import Contained, Limits
 from cytoarch.images.halving import halve_mean
 from cytoarch.images.layout import CHUNK_PX, SHARD_CHUNKS, level_count
-from cytoarch.images.sections import write_section
+from cytoarch.images.sections import ingest_work, write_section
 from cytoarch.images.shards import CLEVELS
 from cytoarch.records import Record, Staging
 from cytoarch.tiling import partition
@@ -320,18 +320,27 @@ def _write_tiff(path: Path, packed: Iterator[bytes], shape: tuple[int, int, int]
 
 
 def peak(kind: str, height: int, width: int) -> dict[str, float]:
-    """Ingest a large scan in this process: seconds, and peak resident memory (MB)."""
+    """Ingest a large scan as a flow does: seconds, and peak resident memory (MB) of the child process."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("CYTOARCH_SCRATCH")) as name:
         scan = Path(name) / ("scan.png" if kind == "png" else "scan.tif")
-        call = f"large_scan({kind!r}, Path({str(scan)!r}), {height}, {width})"
-        writer = f"from pathlib import Path; from benchmarks.ingestion import large_scan; {call}"
-        subprocess.run([sys.executable, "-c", writer], check=True)  # its memory is not counted
+        large_scan(kind, scan, height, width)
         section = Section(brain_id="B", section_id="s", section_number=1, path=scan.name, pixel_size_um=1.0)
+        arguments = {
+            "section": section.model_dump(mode="json"),
+            "room": str(Staging(Path(name) / "room").open().room),
+            "scan": str(scan),
+            "threads": THREADS,
+        }
         start = time.perf_counter()
-        write_section(Staging(Path(name) / "room").open(), scan, section, threads=THREADS)
-        seconds = time.perf_counter() - start
+        found = Contained().run("benchmarks.ingestion:measured", arguments, Limits(3_000_000_000, 60.0))
+        return {"seconds": time.perf_counter() - start, "peak_mb": found["peak_mb"]}
+
+
+def measured(arguments: Mapping[str, Any], on_progress: Callable[[int, int], None]) -> dict[str, Any]:
+    """Contained work: ingest, and tell the peak resident memory (MB) of this process, which has imported more."""
+    ingest_work(arguments, on_progress)
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return {"seconds": seconds, "peak_mb": int(status["VmHWM"].split()[0]) / 1024}
+    return {"peak_mb": int(status["VmHWM"].split()[0]) / 1024}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -221,7 +221,7 @@ def _add_checks(app: App, console: Console) -> None:
             print(f"{fault.key}: {fault.found}; {fault.remedy}")
         for key in found.strays:
             console.print(f"[yellow]belongs to no record[/]: {_escaped(key)}", highlight=False, soft_wrap=True)
-        state = f"{len(found.faults)} faults" if found.faults else "all as it was written"
+        state = _counted(len(found.faults), "fault") if found.faults else "all as it was written"
         print(f"{brain}: {found.files:,} files, {found.nbytes / 1e9:.2f} GB: {state}")
         return EXIT_SECTIONS_FAILED if found.faults else EXIT_OK
 
@@ -248,7 +248,7 @@ def _add_checks(app: App, console: Console) -> None:
             )
         for fault in faults:
             print(fault)
-        print(f"{target}: {f'{len(faults)} faults' if faults else 'conforms to NGFF 0.5'}")
+        print(f"{target}: {_counted(len(faults), 'fault') if faults else 'conforms to NGFF 0.5'}")
         return EXIT_SECTIONS_FAILED if faults else EXIT_OK
 
 
@@ -330,6 +330,10 @@ def _bars(console: Console) -> Iterator[Listener]:
                 console.print(f"{stage}: {total}/{total} {note}".rstrip(), highlight=False)
 
         yield listen
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' if count != 1 else ''}"
 
 
 def _escaped(text: str) -> str:

@@ -11,6 +11,7 @@ from flows.parameters import DEFAULT_STORE
 
 WRITERS = ("-brain", "-points", "train-")
 """What the names of the commands that write a brain begin or end with."""
+READERS_OF_MANIFESTS = ("map-brain", "ingest-brain")
 
 
 def busy(arguments: Sequence[str]) -> str | None:
@@ -20,8 +21,12 @@ def busy(arguments: Sequence[str]) -> str | None:
     """
     if not arguments or not (arguments[0].startswith(WRITERS[-1]) or arguments[0].endswith(WRITERS[:-1])):
         return None
+    if arguments[1:] and not arguments[1].startswith("-"):  # settings by place
+        return None
     store = BrainStore(Path(_value(arguments, "--store-path") or DEFAULT_STORE))
-    brain_id = _value(arguments, "--brain-id") or _only_brain(_value(arguments, "--manifest-path") or "manifest.csv")
+    brain_id = _value(arguments, "--brain-id")
+    if brain_id is None and arguments[0] in READERS_OF_MANIFESTS:
+        brain_id = _only_brain(_value(arguments, "--manifest-path") or "manifest.csv")
     if brain_id is None or not is_id(brain_id):
         return None
     try:

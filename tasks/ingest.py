@@ -22,8 +22,8 @@ from cytoarch.contents import (
     section_product,
     tissue_product,
 )
-from cytoarch.errors import ScanError
-from cytoarch.images.scans import scan_files
+from cytoarch.errors import ScanError, SectionError
+from cytoarch.images.scans import check_is_scan, scan_files
 from cytoarch.images.sections import LABELS_VERSION, SECTIONS_VERSION, IngestSettings, check_sha256
 from cytoarch.paths import confined
 from cytoarch.records import Record, Staging
@@ -97,6 +97,8 @@ class _SectionWork:
         """Whether all products are there, made from the scan and label image as they were last seen."""
         store, section = self.store, self.section
         digest = self._known_digest(section.path)
+        if section.sha256 not in (None, digest):
+            return False
         pixels = store.current(section_product(*self.ids), self.pixels(digest)) if digest else None
         if pixels is None:
             return False
@@ -213,7 +215,10 @@ def _joined(staging: Staging, write: Callable[[Staging], dict[str, Any]]) -> dic
 def _find_tissue(work: _SectionWork, staging: Staging) -> dict[str, Any]:
     settings = work.stage.tissue_settings
     grey, size_um = overview(open_section(work.store, *work.ids), settings.pixel_size_um)
-    tissue = find_tissue(grey, size_um, settings)
+    try:
+        tissue = find_tissue(grey, size_um, settings)
+    except SectionError as error:
+        raise SectionError(f"{work.section.path}: {error}") from None
     write_tissue(staging, grey, tissue)
     facts = {"area_mm2": tissue.area_mm2, "fraction": tissue.fraction, "polarity": tissue.polarity}
     return {**facts, "pixel_size_um": size_um, "threshold": float(np.round(tissue.threshold, 3))}
@@ -235,6 +240,7 @@ def _existing(path: str, scans_path: Path) -> Path:
         full = confined(path, scans_path)
         if not full.exists():
             raise ScanError(f"{path}: no such file below {scans_path}; check the path in the manifest")
+        check_is_scan(full)  # a pipe would never end
         if full.is_file():
             with full.open("rb") as file:
                 file.read(1)

@@ -3,10 +3,12 @@
 A child is a Python of its own that imports one function and calls it; arguments, progress and result pass through a
 socket as JSON lines, pixels never. Children are kept for the next piece of work, since starting one takes longer than
 a small section, and are replaced after any fault. Whoever starts one gives it the brain's open lock with the work: if
-the parent is killed the brain stays locked until the child, which sees its socket close, is gone too.
+the parent is killed, the brain stays locked until the child is gone too. It goes at once: the system ends it when the
+pipe to its parent closes, whatever it is computing.
 """
 
 import atexit
+import fcntl
 import importlib
 import json
 import os
@@ -112,13 +114,16 @@ class _Child:
 
     def __post_init__(self) -> None:
         ours, theirs = socket.socketpair()
+        leash, self._hand = os.pipe()
+        handles = [theirs.fileno(), leash]
         with theirs:
-            self.process = subprocess.Popen(  # noqa: S603 - our own Python and module
-                [sys.executable, "-m", "cytoarch.containment", str(theirs.fileno()), str(self.memory_bytes)],
-                pass_fds=[theirs.fileno()],
+            self.process = subprocess.Popen(  # noqa: S603 - our own Python and module; -P: nothing from this folder
+                [sys.executable, "-P", "-m", "cytoarch.containment", *map(str, handles), str(self.memory_bytes)],
+                pass_fds=handles,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **_ONE_THREAD},
+                env={**os.environ, **_FRUGAL},
             )
+        os.close(leash)
         self.channel = ours
         self._lines = ours.makefile("rb")
 
@@ -139,11 +144,16 @@ class _Child:
             self.channel.sendall(message)
             while True:
                 line = self._lines.readline()
-                if not line:
+                if not line.endswith(b"\n"):
                     return self._death(subject)
                 answer = json.loads(line)
                 if "result" in answer:
                     return cast("dict[str, Any]", answer["result"])
+                if answer.get("error") == "memory":
+                    return SectionError(
+                        f"{subject}: reading it needs more memory than a section may take; raise memory_gb, or save "
+                        "the scan as a tiled TIFF"
+                    )
                 if "error" in answer:
                     return _ERRORS.get(answer["error"], RuntimeError)(answer["text"])
                 if on_progress is not None:
@@ -173,10 +183,19 @@ class _Child:
         self.process.wait()
         self._lines.close()
         self.channel.close()
+        if self._hand >= 0:
+            os.close(self._hand)
+            self._hand = -1
 
 
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "VIPS_CONCURRENCY": "2"}
-"""Libraries start no threads of their own: a child's threads are those it is asked to use."""
+_FRUGAL = {
+    "OMP_NUM_THREADS": "1",  # libraries start no threads of their own: a child's threads are those it is asked to use
+    "OPENBLAS_NUM_THREADS": "1",
+    "VIPS_CONCURRENCY": "2",
+    "MALLOC_ARENA_MAX": "2",  # what is freed goes back to the system instead of lying in pieces: with glibc's moving
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 20),  # threshold, memory grew by a fifth with the size of the scan
+}
+"""Environment of a child."""
 
 _ERRORS: dict[str, Callable[[str], Exception]] = {"section": SectionError, "store": StoreError}
 
@@ -184,8 +203,13 @@ _ERRORS: dict[str, Callable[[str], Exception]] = {"section": SectionError, "stor
 # -- in the child ------------------------------------------------------------------------------------------------------
 
 
-def serve(handle: int, memory_bytes: int) -> NoReturn:
-    """Do the work that comes through a socket until it closes; the life of a child."""
+def serve(handle: int, leash: int, memory_bytes: int) -> NoReturn:
+    """Do the work that comes through a socket until it closes; the life of a child.
+
+    `leash` is the end of a pipe of which only the parent holds the other: closing it ends this process.
+    """
+    fcntl.fcntl(leash, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(leash, fcntl.F_SETFL, fcntl.fcntl(leash, fcntl.F_GETFL) | os.O_ASYNC)  # SIGIO's default is to end
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and decides
@@ -202,19 +226,22 @@ def serve(handle: int, memory_bytes: int) -> NoReturn:
 
 def _listen(channel: socket.socket, works: "SimpleQueue[tuple[bytes, list[int]]]") -> None:
     """Take in messages; when the parent is gone, so is the child, whatever it is doing."""
-    while True:
-        head, held, _, _ = socket.recv_fds(channel, 8, 1)
-        size = int.from_bytes(head, "little")
-        parts: list[bytes] = []
-        while head and size:
-            part = channel.recv(min(size, 1 << 16))
-            if not part:
+    try:
+        while True:
+            head, held, _, _ = socket.recv_fds(channel, 8, 1)
+            size = int.from_bytes(head, "little")
+            parts: list[bytes] = []
+            while head and size:
+                part = channel.recv(min(size, 1 << 16))
+                if not part:
+                    break
+                parts.append(part)
+                size -= len(part)
+            if not head or size:
                 break
-            parts.append(part)
-            size -= len(part)
-        if not head or size:
-            os._exit(0)
-        works.put((b"".join(parts), list(held)))
+            works.put((b"".join(parts), list(held)))
+    finally:
+        os._exit(0)
 
 
 def _answer(message: bytes, on_progress: Progress) -> dict[str, Any]:
@@ -222,13 +249,14 @@ def _answer(message: bytes, on_progress: Progress) -> dict[str, Any]:
         asked = json.loads(message)
         module, name = asked["work"].split(":")
         work: Work = getattr(importlib.import_module(module), name)
-        return {"result": work(asked["arguments"], on_progress)}
+        result = work(asked["arguments"], on_progress)
+        return {"result": json.loads(json.dumps(result))}  # what cannot be told is a fault of the work
     except SectionError as error:
         return {"error": "section", "text": str(error)}
     except StoreError as error:
         return {"error": "store", "text": str(error)}
     except MemoryError:
-        return {"error": "section", "text": "needs more memory than a section may take (memory_gb)"}
+        return {"error": "memory", "text": ""}
     except Exception:  # noqa: BLE001 - raised again in the parent
         return {"error": "fault", "text": traceback.format_exc()}
 
@@ -241,4 +269,4 @@ def _send(channel: socket.socket, answer: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), int(sys.argv[2]))
+    serve(*map(int, sys.argv[1:4]))

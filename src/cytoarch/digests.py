@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
+import google_crc32c
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 _BLOCK_BYTES = 4 << 20
@@ -17,6 +18,15 @@ class FileSeal(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sha256: str
+    size_bytes: int
+
+
+class Mark(BaseModel):
+    """What a file that is being made holds: told in a tenth of the time of a sha256, against accidents only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    crc32c: int
     size_bytes: int
 
 
@@ -67,10 +77,26 @@ def _sha256(body: object) -> str:
 
 def hash_file(path: Path) -> FileSeal:
     """The size and sha256 of a file's content."""
+    return hash_and_mark(path)[0]
+
+
+def hash_and_mark(path: Path) -> tuple[FileSeal, Mark]:
+    """Seal and mark of a file's content, read once."""
     digest = hashlib.sha256()
-    size = 0
+    size = crc = 0
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
+            crc = google_crc32c.extend(crc, block)
             size += len(block)
-    return FileSeal(sha256=digest.hexdigest(), size_bytes=size)
+    return FileSeal(sha256=digest.hexdigest(), size_bytes=size), Mark(crc32c=crc, size_bytes=size)
+
+
+def mark_file(path: Path) -> Mark:
+    """The size and crc32c of a file's content."""
+    size = crc = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            crc = google_crc32c.extend(crc, block)
+            size += len(block)
+    return Mark(crc32c=crc, size_bytes=size)

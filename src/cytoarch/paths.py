@@ -31,7 +31,10 @@ def confined(path: str | Path, root: Path) -> Path:
     if "\0" in text:
         raise ScanError(f"{text!r} holds a NUL character; a path to a local file is needed")
     home = root.resolve()
-    full = (home / text).resolve()
+    try:
+        full = (home / text).resolve()
+    except (OSError, RuntimeError) as error:  # a loop of links, a name that is too long
+        raise ScanError(f"{text!r} cannot be followed below {home} ({error}); correct the path") from None
     if full != home and home not in full.parents:
         raise ScanError(
             f"{text!r} leads outside {home}; paths must stay below that folder "

@@ -1,9 +1,10 @@
 """When a product is done: fingerprints, the journal of a staging folder, sealing, publishing and verification.
 
-A product is written into a staging folder named by its fingerprint. Each finished file is flushed to disk, hashed and
-entered in a journal, so that the next run of the same fingerprint adopts it after a crash. When every file is there,
-all are read back and compared, the record is written into the staging folder (the product is *sealed*), the content
-is renamed into place, and last the record is moved beside the other records. A product without a record is not done.
+A product is written into a staging folder named by its fingerprint. Each finished file is flushed to disk and entered
+in a journal with its crc32c, so that the next run of the same fingerprint adopts it after a crash. When every file is
+there, all are read back, compared and hashed, the record is written into the staging folder (the product is *sealed*),
+the content is renamed into place, and last the record is moved beside the other records. A product without a record is
+not done.
 """
 
 import errno
@@ -18,9 +19,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import google_crc32c
 from pydantic import BaseModel, ConfigDict
 
-from cytoarch.digests import FileSeal, canonical_json, content_digest, hash_file, open_sealed, sealed_json
+from cytoarch.digests import (
+    FileSeal,
+    Mark,
+    canonical_json,
+    content_digest,
+    hash_and_mark,
+    mark_file,
+    open_sealed,
+    sealed_json,
+)
 from cytoarch.errors import StoreError
 
 RECORD_FORMAT = 2
@@ -147,29 +158,30 @@ class Staging:
         self._lock = threading.Lock()
         self.path = room / "content"
         self.scratch = room / "scratch"
-        self._seals: dict[str, FileSeal] = {}
+        self._marks: dict[str, Mark] = {}
 
     def open(self) -> Self:
         """Make or adopt the folder: files of the journal that read back as written are kept."""
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self.clear_scratch()
-        self._seals = {key: seal for key, seal in self._read_journal().items() if self._holds(key, seal)}
+        self._marks = {key: mark for key, mark in self._read_journal().items() if self._holds(key, mark)}
         for file in list(self._files()):
-            if self._key(file) not in self._seals:
+            if self._key(file) not in self._marks:
                 file.unlink()
-        lines = [_journal_line(key, seal) for key, seal in self._seals.items()]
+        lines = [_journal_line(key, mark) for key, mark in self._marks.items()]
         write_atomically(self._journal_path, "".join(lines).encode())
         return self
 
     def join(self) -> Self:
         """Go on with a folder that another process opened: its journal is believed until the product is verified."""
-        self._seals = self._read_journal()
+        self._marks = self._read_journal()
         return self
 
     def salvage(self, content: Path, files: Mapping[str, FileSeal]) -> None:
         """Take over a published product, to be opened: what still reads back as sealed need not be made again."""
-        lines = [_journal_line(key, seal) for key, seal in files.items()]
+        marks = {key: _mark_if(content / key, seal) for key, seal in files.items()}
+        lines = [_journal_line(key, mark) for key, mark in marks.items() if mark is not None]
         write_atomically(self._journal_path, "".join(lines).encode())
         content.rename(self.path)
         flush_to_disk(content.parent)
@@ -187,38 +199,37 @@ class Staging:
 
     def has(self, key: str) -> bool:
         """Whether an earlier or this run finished the file at `key` (relative to `path`)."""
-        return key in self._seals
+        return key in self._marks
 
     def seal(self, key: str) -> None:
-        """Flush the finished file at `key` to disk, hash it and enter it in the journal."""
+        """Flush the finished file at `key` to disk and enter it in the journal."""
         path = self.path / key
         flush_to_disk(path)
-        self.enter(key, hash_file(path))
+        self.enter(key, mark_file(path))
 
-    def enter(self, key: str, seal: FileSeal) -> None:
+    def enter(self, key: str, mark: Mark) -> None:
         """Enter a file that is on disk in the journal: from here on a crash does not lose it."""
         with self._lock:
             with writing(self._journal_path), self._journal_path.open("ab") as journal:
-                journal.write(_journal_line(key, seal).encode())
+                journal.write(_journal_line(key, mark).encode())
                 journal.flush()
                 os.fsync(journal.fileno())
-            self._seals[key] = seal
+            self._marks[key] = mark
 
     def write(self, key: str, parts: bytes | Iterable[bytes]) -> None:
         """Write a whole file at `key`, part by part, and seal it; until it is in the journal it is half-written."""
         path = self.path / key
-        digest = hashlib.sha256()
-        size = 0
+        size = crc = 0
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
                 for part in [parts] if isinstance(parts, bytes) else parts:
                     file.write(part)
-                    digest.update(part)
+                    crc = google_crc32c.extend(crc, part)
                     size += len(part)
                 file.flush()
                 os.fsync(file.fileno())
-        self.enter(key, FileSeal(sha256=digest.hexdigest(), size_bytes=size))
+        self.enter(key, Mark(crc32c=crc, size_bytes=size))
 
     @property
     def sealed_record(self) -> Record | None:
@@ -228,35 +239,43 @@ class Staging:
         return read_record(self._record_path)
 
     def finish(self, record: Record, prefix: str) -> Record:
-        """Seal the product: hash what is left, read every file back, and write the record into the staging folder.
+        """Seal the product: read every file back, hash it, and write the record into the staging folder.
 
         `prefix` is the key of the product's folder. Raises StoreError if a file does not read back as it was written.
         """
         for file in self._files():
             if not self.has(self._key(file)):
                 self.seal(self._key(file))
-        self._read_back()
+        seals = self._read_back()
         self.clear_scratch()
         for folder in sorted(path for path in self.path.rglob("*") if path.is_dir()):
             flush_to_disk(folder)
         flush_to_disk(self.path)
-        record = record.model_copy(
-            update={"files": {f"{prefix}/{key}": self._seals[key] for key in sorted(self._seals)}}
-        )
+        record = record.model_copy(update={"files": {f"{prefix}/{key}": seals[key] for key in sorted(seals)}})
         write_atomically(self._record_path, sealed_json(record))
         return record
 
-    def _read_back(self) -> None:
-        """Compare every file with its seal. Raises StoreError for the first that differs, which is removed."""
+    def _read_back(self) -> dict[str, FileSeal]:
+        """The seals of all files. Raises StoreError for the first that is not as it was written, which is removed."""
+        seals = {}
         with ThreadPoolExecutor(READ_BACK_THREADS) as readers:
-            intact = readers.map(lambda item: self._holds(*item), self._seals.items())
-            for (key, seal), same in zip(self._seals.items(), intact, strict=True):
-                if not same:
+            for (key, mark), seal in zip(self._marks.items(), readers.map(self._sealed, self._marks), strict=True):
+                if seal is None:
                     (self.path / key).unlink(missing_ok=True)
                     raise StoreError(
-                        f"{self.path / key} does not read back as written ({seal.size_bytes} bytes, "
-                        f"{seal.sha256[:12]} expected); check the disk, then run again"
+                        f"{self.path / key} does not read back as written ({mark.size_bytes} bytes, crc32c "
+                        f"{mark.crc32c:08x} expected); check the disk, then run again"
                     )
+                seals[key] = seal
+        return seals
+
+    def _sealed(self, key: str) -> FileSeal | None:
+        """The seal of a file that is as it was written, else None."""
+        try:
+            seal, mark = hash_and_mark(self.path / key)
+        except FileNotFoundError:
+            return None
+        return seal if mark == self._marks[key] else None
 
     def publish(self, target: Path, record_path: Path) -> None:
         """Rename the sealed content to `target` and its record to `record_path`; each step can be repeated.
@@ -288,21 +307,31 @@ class Staging:
     def _key(self, file: Path) -> str:
         return file.relative_to(self.path).as_posix()
 
-    def _holds(self, key: str, seal: FileSeal) -> bool:
+    def _holds(self, key: str, mark: Mark) -> bool:
         path = self.path / key
-        return path.is_file() and path.stat().st_size == seal.size_bytes and hash_file(path) == seal
+        return path.is_file() and path.stat().st_size == mark.size_bytes and mark_file(path) == mark
 
-    def _read_journal(self) -> dict[str, FileSeal]:
-        seals: dict[str, FileSeal] = {}
+    def _read_journal(self) -> dict[str, Mark]:
+        marks: dict[str, Mark] = {}
         if self._journal_path.exists():
             for line in self._journal_path.read_text(errors="replace").splitlines():
                 try:
                     entry = json.loads(line)
-                    seals[entry["key"]] = FileSeal(sha256=entry["sha256"], size_bytes=entry["size_bytes"])
-                except (ValueError, KeyError, TypeError):  # the line a crash cut short; its file is written again
+                    key = entry.pop("key")
+                    marks[key] = Mark.model_validate(entry, strict=True)
+                except (ValueError, KeyError, TypeError, AttributeError):  # a line a crash cut short: written again
                     continue
-        return seals
+        return marks
 
 
-def _journal_line(key: str, seal: FileSeal) -> str:
-    return canonical_json({"key": key, **seal.model_dump()}) + "\n"
+def _mark_if(path: Path, seal: FileSeal) -> Mark | None:
+    """The mark of a file that is what its seal says, else None."""
+    try:
+        found, mark = hash_and_mark(path)
+    except OSError:
+        return None
+    return mark if found == seal else None
+
+
+def _journal_line(key: str, mark: Mark) -> str:
+    return canonical_json({"key": key, **mark.model_dump()}) + "\n"

@@ -202,6 +202,10 @@ class BrainStore:
                 return None
         return record
 
+    def is_committed(self, product: Product) -> bool:
+        """Whether the product has a record, whatever has happened to its files since."""
+        return self.record_path(product).exists()
+
     def mark_damaged(self, product: Product, keys: Collection[str]) -> None:
         """Note that files of a committed product have changed: it is not used, and the next run heals it."""
         write_atomically(self._damage_path(product), canonical_json(sorted(keys)).encode())

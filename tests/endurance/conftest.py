@@ -13,7 +13,7 @@ import pytest
 
 from cytoarch.stores import BrainStore
 from tests.endurance.runs import Runs, Source
-from tests.endurance.small_brain import write_large_brain, write_medium_brain
+from tests.endurance.small_brain import write_large_brain, write_medium_brain, write_small_brain
 
 FULL = os.environ.get("CYTOARCH_FULL") == "1"
 Measured = Callable[[str, object], None]
@@ -58,6 +58,14 @@ def medium(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Ingested:
     """Of a few shards, with labels."""
     folder = tmp_path_factory.mktemp("medium")
     brain = write_medium_brain(folder / "scans")
+    return _ingested(runs, Source.of(brain, folder / "scans"), BrainStore(folder / "store"))
+
+
+@pytest.fixture(scope="session")
+def small(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Ingested:
+    """Of two small sections, with labels."""
+    folder = tmp_path_factory.mktemp("small")
+    brain = write_small_brain(folder / "scans")
     return _ingested(runs, Source.of(brain, folder / "scans"), BrainStore(folder / "store"))
 
 

@@ -93,7 +93,8 @@ def watch(chosen: str) -> Moments:
     records.Staging.enter = moments.before("enter", records.Staging.enter)  # type: ignore[method-assign]
     for name in ("rename", "replace", "unlink"):
         setattr(Path, name, moments.before(name, getattr(Path, name)))
-    records.hash_file = moments.before("hash", records.hash_file)  # type: ignore[attr-defined]
+    for name in ("mark_file", "hash_and_mark"):  # as folders are adopted, and as products are read back
+        setattr(records, name, moments.before("hash", getattr(records, name)))
     stores.hash_file = moments.before("scan", stores.hash_file)  # type: ignore[attr-defined]
     return moments
 
@@ -168,18 +169,37 @@ def on_a_small_disk(request: dict[str, Any]) -> dict[str, Any]:
     return {"before": {**before, **first}, "after": {**after, **state_of(request)}}
 
 
-def on_a_read_only_disk(request: dict[str, Any]) -> dict[str, Any]:
-    """Ingest where nothing may be written, and again where it may; `begun` bytes of room were there before."""
+def on_a_growing_disk(request: dict[str, Any]) -> dict[str, Any]:
+    """Ingest again and again, each time with a little more room: what was said, and what was committed."""
     disk = Path(request["store"])
     private_mounts()
-    mount_small_disk(disk, request["disk_bytes"])
-    _, begun = attempt(request, ingest) if request["begun"] else (DONE, {})
+    mount_small_disk(disk, request["disk_bytes"][0])
+    (disk / "in-the-way").write_bytes(bytes(request["disk_bytes"][0]))
+    steps = []
+    for size in request["disk_bytes"]:
+        remount(disk, size_bytes=size)
+        _, report = attempt(request, ingest)
+        steps.append({**report, **state_of(request), "disk_bytes": size})
+        if report["code"] == DONE:
+            break
+    remount(disk, size_bytes=4 << 30)
+    _, after = attempt(request, ingest)
+    return {"steps": steps, "after": {**after, **state_of(request)}}
+
+
+def on_a_read_only_disk(request: dict[str, Any]) -> dict[str, Any]:
+    """Ingest where nothing may be written, and again where it may; first of all, where asked, what is `begun`."""
+    disk = Path(request["store"])
+    private_mounts()
+    mount_small_disk(disk, 4 << 30)
+    if request["begun"]:
+        attempt({**request, "brain": request["begun"]}, ingest)
     remount(disk, size_bytes=4 << 30, read_only=True)
     _, before = attempt(request, ingest)
     first = state_of(request)
     remount(disk, size_bytes=4 << 30)
     _, after = attempt(request, ingest)
-    return {"begun": begun, "before": {**before, **first}, "after": {**after, **state_of(request)}}
+    return {"before": {**before, **first}, "after": {**after, **state_of(request)}}
 
 
 def may_mount(request: dict[str, Any]) -> dict[str, Any]:
@@ -192,6 +212,7 @@ def may_mount(request: dict[str, Any]) -> dict[str, Any]:
 WORKS = {
     "ingest": ingest,
     "small disk": on_a_small_disk,
+    "growing disk": on_a_growing_disk,
     "read-only disk": on_a_read_only_disk,
     "may mount": may_mount,
 }

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from cytoarch.brains import Brain
 from cytoarch.stores import BrainStore
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-LONGEST_S = 120.0
+LONGEST_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Source:
 
     @classmethod
     def of(cls, brain: Brain, scans_path: Path) -> "Source":
-        path = scans_path / "brain-to-ingest.json"
+        path = scans_path / f"{brain.digest[:16]}.json"
         path.write_text(brain.model_dump_json())
         return cls(brain, path, scans_path)
 
@@ -85,6 +85,12 @@ class Runs:
         code = run.wait()
         assert code in (0, 2, 3), run.log.read_text() + run.told()
         return run.report()
+
+    def finish_somehow(self, source: Source, store: BrainStore, **options: Any) -> dict[str, Any]:
+        """What a process reports that may end in an error of any kind."""
+        run = self.start(source, store, **options)
+        code = run.wait()
+        return run.report() if run.report_path.exists() else {"error": "none", "text": f"exit code {code}"}
 
     def exit_code(self, pid: int) -> int:
         return self._ask({"wait": pid})
@@ -143,6 +149,14 @@ class Run:
         os.kill(self.pid, signal.SIGKILL)
 
 
+def until(condition: Callable[[], object]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + LONGEST_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not so in {LONGEST_S:g} s"
+        time.sleep(0.001)
+
+
 def freed_after_s(store: BrainStore, brain_id: str) -> float:
     """Seconds until the lock of a brain can be had."""
     began_at = time.monotonic()
@@ -153,19 +167,10 @@ def freed_after_s(store: BrainStore, brain_id: str) -> float:
     return time.monotonic() - began_at
 
 
-def vanished(children: list[psutil.Process]) -> bool:
-    """Whether these processes end by themselves soon."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        if not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in _known(children)):
-            return True
-    return False
-
-
-def _known(children: list[psutil.Process]) -> Iterator[psutil.Process]:
-    for one in children:
-        try:
-            one.status()
-        except psutil.NoSuchProcess:
-            continue
-        yield one
+def outliving(children: list[psutil.Process]) -> list[psutil.Process]:
+    """Those of these processes that do not end by themselves soon; they are ended here."""
+    _, alive = psutil.wait_procs(children, timeout=5)
+    left = [one for one in alive if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    for one in left:
+        one.kill()
+    return left

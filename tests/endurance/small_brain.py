@@ -70,6 +70,16 @@ def write_medium_brain(folder: Path) -> Brain:
     return Brain(brain_id=BRAIN_ID, sections=sections, label_table=TABLE)
 
 
+def write_small_brain(folder: Path) -> Brain:
+    """Two sections of a shard a level, one with labels."""
+    folder.mkdir(parents=True)
+    _write_coloured(folder / "small.png", 500, 700, 7)
+    Image.fromarray(areas(500, 700)).save(folder / "small-labels.png")
+    _write_coloured(folder / "smaller.png", 300, 200, 8)
+    sections = (_section(1, "small.png", "small-labels.png"), _section(2, "smaller.png"))
+    return Brain(brain_id=BRAIN_ID, sections=sections, label_table=TABLE)
+
+
 def write_long_brain(folder: Path, count: int) -> Brain:
     """Many small sections."""
     folder.mkdir(parents=True)

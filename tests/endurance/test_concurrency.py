@@ -1,7 +1,10 @@
 """Two runs on one brain: one works, the other leaves at once; and a run that was killed keeps nobody waiting."""
 
+import functools
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +16,10 @@ import pytest
 from cytoarch.stores import BrainStore
 from cytoarch.verification import verify_brain
 from tests.endurance.conftest import FULL, Ingested, Measured, trials
-from tests.endurance.runs import LONGEST_S, ROOT, Runs, freed_after_s, vanished
+from tests.endurance.runs import LONGEST_S, ROOT, Run, Runs, freed_after_s, outliving, until
 from tests.endurance.traces import temporary
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("endurance: others")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("endurance 2")]
 
 SOON_S = 5.0
 """A run that cannot have the brain says so within this time."""
@@ -25,54 +28,59 @@ FREE_S = 1.0
 
 
 def test_of_two_runs_at_once_one_ingests_and_the_other_leaves(
-    runs: Runs, medium: Ingested, tmp_path: Path, measured: Measured
+    runs: Runs, small: Ingested, tmp_path: Path, measured: Measured
 ) -> None:
     draw = random.Random(3)  # noqa: S311 - a schedule is no secret
     left_s = []
     count = trials(25, 3)
     for number in range(count):
         store = BrainStore(tmp_path / f"store-{number}")
-        both = [runs.start(medium.source, store, workers=draw.choice((1, 2))) for _ in (0, 1)]
+        both = [runs.start(small.source, store, workers=draw.choice((1, 2))) for _ in (0, 1)]
         codes = [run.wait() for run in both]
         assert sorted(codes) == [0, 2], [run.told() for run in both]
         loser, winner = both[codes.index(2)].report(), both[codes.index(0)]
         assert loser["error"] == "BrainBusyError"
-        assert f"is being written by process {winner.pid}" in loser["text"]
-        assert winner.report()["due"] == ["s1", "s2", "s3"], "the winner did all of the work"
+        assert re.search(rf"is being written by process ({winner.pid}|unknown);", loser["text"])
+        assert winner.report()["due"] == ["s1", "s2"], "the winner did all of the work"
         assert loser["took_s"] < SOON_S
         left_s.append(loser["took_s"])
-        assert store.content_digest("E1") == medium.digest
+        assert store.content_digest("E1") == small.digest
         assert temporary(store) == []
+        shutil.rmtree(store.root)
     measured("double starts, one winner each", count)
     measured("slowest loser (s)", round(max(left_s), 4))
 
 
+def reads_with(run: Run, count: int) -> bool:
+    assert not run.over, run.told()
+    return len(run.children()) == count
+
+
 def test_a_run_that_is_killed_in_the_middle_of_a_section_frees_the_brain_at_once(
-    runs: Runs, large: Ingested, tmp_path: Path, measured: Measured
+    runs: Runs, medium: Ingested, tmp_path: Path, measured: Measured
 ) -> None:
     draw = random.Random(4)  # noqa: S311 - a schedule is no secret
     freed_s = []
     count = trials(25, 3)
     for number in range(count):
         store = BrainStore(tmp_path / f"store-{number}")
-        holder = runs.start(large.source, store, workers=2)
-        while len(holder.children()) < 2:  # both sections are being read
-            assert not holder.over, holder.told()
-            time.sleep(0.001)
-        time.sleep(draw.uniform(0.3, 1.5))
+        holder = runs.start(medium.source, store, workers=2)
+        until(functools.partial(reads_with, holder, 2))  # both sections are being read
+        time.sleep(draw.uniform(0.2, 0.9))
         children = holder.children()
-        busy = runs.finish(large.source, store)
+        busy = runs.finish(medium.source, store)
         assert busy["error"] == "BrainBusyError", busy
         holder.kill()
         freed_s.append(freed_after_s(store, "E1"))
         assert holder.wait() == -signal.SIGKILL
-        assert vanished(children)
+        assert outliving(children) == []
         if number == count - 1 or FULL:
-            after = runs.finish(large.source, store, workers=2)
+            after = runs.finish(medium.source, store, workers=2)
             assert after["code"] == 0, after
-            assert store.content_digest("E1") == large.digest
+            assert store.content_digest("E1") == medium.digest
             assert verify_brain(store, "E1").faults == ()
             assert temporary(store) == []
+        shutil.rmtree(store.root)
     measured("holders killed with two children at work", count)
     measured("slowest freeing of the lock (s)", round(max(freed_s), 4))
     assert max(freed_s) < FREE_S
@@ -80,14 +88,14 @@ def test_a_run_that_is_killed_in_the_middle_of_a_section_frees_the_brain_at_once
 
 @pytest.mark.skipif(not FULL, reason="starts Prefect several times; run with CYTOARCH_FULL=1")
 def test_the_command_that_finds_the_brain_busy_says_who_has_it(
-    medium: Ingested, tmp_path: Path, measured: Measured
+    small: Ingested, tmp_path: Path, measured: Measured
 ) -> None:
     store = BrainStore(tmp_path / "store")
-    manifest = medium.source.scans_path / "manifest.csv"
-    lines = [f"E1,{one.section_id},{one.section_number},{one.path},4.0" for one in medium.source.brain.sections]
+    manifest = small.source.scans_path / "manifest.csv"
+    lines = [f"E1,{one.section_id},{one.section_number},{one.path},4.0" for one in small.source.brain.sections]
     manifest.write_text("\n".join(["brain_id,section_id,section_number,path,pixel_size_um", *lines]) + "\n")
-    command = [sys.executable, "-m", "flows", "ingest-brain", "--source.manifest-path", str(manifest)]
-    command += ["--source.store-path", str(store.root)]
+    command = [sys.executable, "-m", "flows", "ingest-brain", "--manifest-path", str(manifest)]
+    command += ["--store-path", str(store.root)]
     environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")}
     took_s = []
     with store.lock("E1"):

@@ -1,5 +1,6 @@
 """The same bytes whatever the number of threads; and an unchanged brain is left as it is."""
 
+import shutil
 import time
 from pathlib import Path
 
@@ -11,25 +12,24 @@ from tests.endurance.runs import Runs, Source
 from tests.endurance.small_brain import write_long_brain
 from tests.endurance.traces import identities
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("endurance: crashes")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("endurance 1")]
 
 
 def test_the_number_of_threads_and_workers_changes_nothing(
     runs: Runs, large: Ingested, tmp_path: Path, measured: Measured
 ) -> None:
     took_s = {}
-    for threads, workers in ((1, 1), (4, 1)) + ((1, 2), (2, 2), (4, 2)) * trials(1, 0):
+    for threads, workers in ((1, 1), (4, 2), (4, 1), (1, 2), (2, 2))[: trials(5, 2)]:
         store = BrainStore(tmp_path / f"store-{threads}-{workers}")
         report = runs.finish(large.source, store, threads=threads, workers=workers)
         assert report["code"] == 0, report
         assert store.content_digest("E1") == large.digest, "made by two threads"
+        shutil.rmtree(store.root)
         took_s[f"{threads} threads, {workers} workers"] = round(report["took_s"], 2)
     measured("seconds", took_s)
 
 
-def test_an_unchanged_brain_is_neither_read_nor_written(
-    runs: Runs, tmp_path: Path, measured: Measured
-) -> None:
+def test_an_unchanged_brain_is_neither_read_nor_written(runs: Runs, tmp_path: Path, measured: Measured) -> None:
     brain = write_long_brain(tmp_path / "scans", 20)
     source = Source.of(brain, tmp_path / "scans")
     store = BrainStore(tmp_path / "store")
@@ -49,13 +49,13 @@ def test_an_unchanged_brain_is_neither_read_nor_written(
     measured("seconds of asking whether they are ingested", round(again["asking_s"], 4))
 
 
-def test_asking_again_with_the_scans_read_again_writes_nothing(runs: Runs, medium: Ingested) -> None:
-    before = identities(medium.store.root)
+def test_asking_again_with_the_scans_read_again_writes_nothing(runs: Runs, small: Ingested) -> None:
+    before = identities(small.store.root)
     began_at = time.monotonic()
-    report = runs.finish(medium.source, medium.store, rehash=True)
-    assert report["due"] == ["s1", "s2", "s3"]
+    report = runs.finish(small.source, small.store, rehash=True)
+    assert report["due"] == ["s1", "s2"]
     assert time.monotonic() - began_at < 60
-    after = identities(medium.store.root)
+    after = identities(small.store.root)
     lock = "brains/E1/lock"
     assert before.pop(lock)[0] == after.pop(lock)[0]
     assert after == before

@@ -63,7 +63,7 @@ class Room:
         if journal & LAST_FILES:
             return f"{step}: verifying"
         if (self.path / "scratch").exists() and not any(SHARD in f"/{key}" for key in journal):
-            return f"{step}: spooling"
+            return f"{step}: before the first shard"
         return f"{step}: writing"
 
 

@@ -1,15 +1,22 @@
 """The terminal's door: its help, its exit codes, one clear error."""
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
-from cytoarch.stores import BrainStore
+from cytoarch.brains import Brain, Section
+from cytoarch.contents import section_product
+from cytoarch.images.sections import write_collection, write_section
+from cytoarch.stores import BrainStore, Work
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("more flows")]
@@ -67,3 +74,124 @@ def test_a_phantom_is_drafted_completed_and_mapped_with_a_failed_section(tmp_pat
     assert (
         len(list((BrainStore(tmp_path / "store").brain_path("B07") / "records" / "parcellations").rglob("*.json"))) == 4
     )
+
+
+# -- verify and validate -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a brain of two small sections."""
+    folder = tmp_path_factory.mktemp("made")
+    tifffile.imwrite(folder / "a.tif", np.random.default_rng(0).integers(0, 256, (300, 520), dtype=np.uint8))
+    rows = [
+        Section(brain_id="B1", section_id=f"s{number}", section_number=number, path="a.tif", pixel_size_um=4.0)
+        for number in (1, 2)
+    ]
+    store, brain = BrainStore(folder / "store"), Brain(brain_id="B1", sections=tuple(rows))
+    with store.lock("B1"):
+        store.write_brain(brain)
+        for row in rows:
+            product = section_product("B1", row.section_id)
+            store.ensure(product, Work(1, {}, {}), partial(write_section, scan_path=folder / "a.tif", section=row))
+        write_collection(store, brain)
+    return store.root
+
+
+@pytest.fixture
+def store(made: Path, tmp_path: Path) -> BrainStore:
+    """A copy of that store, to be damaged."""
+    return BrainStore(shutil.copytree(made, tmp_path / "store"))
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code and output of a command that is run in this process: nothing is started or imported anew."""
+    from flows.terminal import run
+
+    code = run(arguments)
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return code, out, err
+
+
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def test_verify_names_a_flipped_byte_with_exit_code_3(store: BrainStore, capsys: pytest.CaptureFixture[str]) -> None:
+    """The damaged one in a process of its own, as a person starts it."""
+    arguments = ["verify", "B1", "--store-path", str(store.root)]
+    code, out, _ = told(capsys, *arguments)
+    assert code == 0
+    assert out.startswith("B1: ")
+    assert out.endswith(": all as it was written\n")
+    key = "sections.ome.zarr/s2/0/c/0/0/0"
+    flip(store.brain_path("B1") / key, 100)
+    found = flows(store.root.parent / "home", *arguments)
+    assert found.returncode == 3, found.stderr
+    assert f"{key}: its content has changed; the next run makes it again" in found.stdout
+    assert found.stdout.splitlines()[-1].startswith("B1: ")
+    assert "1 fault" in found.stdout.splitlines()[-1]
+
+
+def test_verify_lists_what_belongs_to_no_record_and_is_content(
+    store: BrainStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (store.brain_path("B1") / "sections.ome.zarr" / "s1" / "[bold]note.txt").write_text("?")
+    code, out, err = told(capsys, "verify-brain", "B1", "--store-path", str(store.root))
+    assert code == 0
+    assert "belongs to no record: sections.ome.zarr/s1/[bold]note.txt" in err
+    assert "all as it was written" in out
+
+
+def test_verify_names_every_fault(store: BrainStore, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = [f"sections.ome.zarr/{one}/zarr.json" for one in ("s1", "s2")]
+    for key in keys:
+        flip(store.brain_path("B1") / key, 20)
+    code, out, _ = told(capsys, "verify", "B1", "--store-path", str(store.root))
+    assert code == 3
+    assert [line.split(":")[0] for line in out.splitlines()] == [*keys, "B1"]
+    assert "2 faults" in out
+
+
+def test_validate_says_whether_images_conform(store: BrainStore, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--store-path", str(store.root)]
+    assert told(capsys, "validate", "B1", *options)[:2] == (0, "B1: conforms to NGFF 0.5\n")
+    folder = store.brain_path("B1") / "sections.ome.zarr" / "s2"
+    assert told(capsys, "validate", str(folder), *options)[:2] == (0, f"{folder}: conforms to NGFF 0.5\n")
+    file = folder / "zarr.json"
+    file.write_text(file.read_text().replace('"version":"0.5"', '"version":"0.4"'))
+    code, out, _ = told(capsys, "validate", "B1", *options)
+    assert code == 3
+    *faults, last = out.splitlines()
+    assert all(fault.startswith("sections.ome.zarr/s2") for fault in faults)
+    assert last == f"B1: {len(faults)} faults"
+    assert faults
+
+
+@pytest.mark.parametrize("command", ["verify", "validate"])
+def test_a_brain_that_is_not_there_is_wrong_use_and_those_that_are_there_are_listed(
+    store: BrainStore, capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
+) -> None:
+    code, out, err = told(capsys, command, "B2", "--store-path", str(store.root))
+    assert (code, out) == (2, "")
+    assert "'B2'" in err
+    assert "brains there: B1" in err
+    assert sorted(path.name for path in (store.root / "brains").iterdir()) == ["B1"]
+    code, _, err = told(capsys, command, "B1", "--store-path", str(tmp_path / "none"))
+    assert code == 2
+    assert "brains there: none" in err
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_brain_that_is_being_written_cannot_be_verified_but_validated(
+    store: BrainStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (store.brain_path("B1") / "lock").open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        code, out, err = told(capsys, "verify", "B1", "--store-path", str(store.root))
+        assert (code, out) == (2, "")
+        assert "is being written" in err
+        assert told(capsys, "validate", "B1", "--store-path", str(store.root))[0] == 0

@@ -163,7 +163,7 @@ _SOUND: dict[str, Callable[[], Sound]] = {
     "zarr4": lambda: Sound(".zarr", zarr_4(channels_first(tissue(3))), channels_first(tissue(3))),
     "zarr5": lambda: Sound(".zarr", zarr_5(tissue()[None], BloscCodec(cname="zstd")), tissue()[None]),
     "zarr5-sharded": lambda: Sound(
-        ".zarr", zarr_5(tissue()[None], [ZstdCodec(checksum=True), Crc32cCodec()], (1, 256, 320)), tissue()[None]
+        ".zarr", zarr_5(tissue()[None], [ZstdCodec(checksum=True), Crc32cCodec()], (1, 128, 192)), tissue()[None]
     ),
     **({"czi": _czi} if czi is not None else {}),
 }

@@ -8,15 +8,15 @@ import numpy as np
 
 from tests.hostile.sound import Array
 
-BYTE, ASCII, SHORT, LONG, RATIONAL, SBYTE, SLONG, FLOAT, DOUBLE = 1, 2, 3, 4, 5, 6, 9, 11, 12
-_CODES = {BYTE: "B", SHORT: "H", LONG: "I", RATIONAL: "I", SBYTE: "b", SLONG: "i", FLOAT: "f", DOUBLE: "d"}
+ASCII, SHORT, LONG, RATIONAL, SLONG, SRATIONAL, DOUBLE = 2, 3, 4, 5, 9, 10, 12
+_CODES = {SHORT: "H", LONG: "I", RATIONAL: "I", SLONG: "i", SRATIONAL: "i", DOUBLE: "d"}
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, DESCRIPTION = 256, 257, 258, 259, 262, 270
 OFFSETS, ORIENTATION, SAMPLES, ROWS, COUNTS, X_RESOLUTION, Y_RESOLUTION = 273, 274, 277, 278, 279, 282, 283
 PLANAR, UNIT, PREDICTOR, COLOUR_MAP, TILE_WIDTH, TILE_HEIGHT = 284, 296, 317, 320, 322, 323
 TILE_OFFSETS, TILE_COUNTS, SUB_IFDS, SAMPLE_FORMAT, ICC_PROFILE = 324, 325, 330, 339, 34675
 
-LONG_AGO = 8
+PIXELS_AT = 8
 """Pixels begin behind the header."""
 Y, X = 24, 40
 """Size of the honest image."""
@@ -50,7 +50,7 @@ def honest(nbytes: int, strips: int = 1) -> dict[int, Tag]:
         BITS: Tag(SHORT, [8]),
         COMPRESSION: Tag(SHORT, [1]),
         PHOTOMETRIC: Tag(SHORT, [1]),
-        OFFSETS: Tag(LONG, [LONG_AGO + at * each for at in range(strips)]),
+        OFFSETS: Tag(LONG, [PIXELS_AT + at * each for at in range(strips)]),
         SAMPLES: Tag(SHORT, [1]),
         ROWS: Tag(LONG, [Y // strips]),
         COUNTS: Tag(LONG, [each] * strips),
@@ -62,20 +62,24 @@ def tiled(nbytes: int, edge: int = 64) -> dict[int, Tag]:
     return {
         TILE_WIDTH: Tag(LONG, [edge]),
         TILE_HEIGHT: Tag(LONG, [edge]),
-        TILE_OFFSETS: Tag(LONG, [LONG_AGO]),
+        TILE_OFFSETS: Tag(LONG, [PIXELS_AT]),
         TILE_COUNTS: Tag(LONG, [nbytes]),
     }
 
 
 def tiff(data: bytes, tags: Mapping[int, Tag | None], next_page: int | None = None, order: str = "<") -> bytes:
     """A TIFF of one page: header, pixel data, page, values of its tags. Tags that are None are left out."""
-    start = LONG_AGO + len(data) + len(data) % 2
+    start = PIXELS_AT + len(data) + len(data) % 2
     kept = sorted((number, tag) for number, tag in tags.items() if tag is not None)
     beyond = start + 2 + 12 * len(kept) + 4
     entries, extra = b"", b""
     for number, tag in kept:
         packed = tag.values if isinstance(tag.values, bytes) else _packed(order, tag)
-        length = len(packed) if isinstance(tag.values, bytes) else len(tag.values) // (2 if tag.kind == RATIONAL else 1)
+        length = (
+            len(packed)
+            if isinstance(tag.values, bytes)
+            else len(tag.values) // (2 if tag.kind in (RATIONAL, SRATIONAL) else 1)
+        )
         if tag.at is not None:
             value = struct.pack(order + "I", tag.at)
         elif len(packed) <= 4:

@@ -1,5 +1,6 @@
 """An image at half its resolution: pixels by their mean, labels by the most frequent."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,6 @@ from cytoarch.images.shards import Array
 
 BAND_PX = 1 << 18
 """Pixels halved at a time: what they need on the way stays in the processor's cache."""
-
-
 _TWICE_AS_WIDE: dict[int, np.dtype[Any]] = {1: np.dtype(np.uint16), 2: np.dtype(np.uint32), 4: np.dtype(np.uint64)}
 
 
@@ -18,27 +17,44 @@ def halve_mean(block: Array) -> Array:
 
     (..., y, x) -> (..., ceil(y/2), ceil(x/2)), same dtype.
     """
-    block = _evened(block)
-    if block.dtype.kind == "f":
-        four = block.astype(np.float32)
-        return ((_quarter(four, 0) + _quarter(four, 1) + _quarter(four, 2) + _quarter(four, 3)) / 4).astype(block.dtype)
-    pairs = _TWICE_AS_WIDE.get(block.dtype.itemsize)
-    if block.dtype.kind != "u" or pairs is None:
+    halve = _halve_floats if block.dtype.kind == "f" else _pair_means
+    if block.dtype.kind not in "uf" or (block.dtype.kind == "u" and block.dtype.itemsize not in _TWICE_AS_WIDE):
         raise TypeError(f"{block.dtype} cannot be halved by its mean; unsigned integers or floats are needed")
-    half = np.empty((*block.shape[:-2], block.shape[-2] // 2, block.shape[-1] // 2), dtype=block.dtype)
-    rows = max(1, BAND_PX // max(block.shape[-1], 1) // 2)
+    return _halved(block.astype(block.dtype.newbyteorder("="), copy=False), halve).astype(block.dtype, copy=False)
+
+
+def _halved(block: Array, halve: Callable[[Array], Array]) -> Array:
+    """The block halved by `halve`, which takes planes of even edges, in bands; lone last rows and columns doubled."""
+    h, w = block.shape[-2], block.shape[-1]
+    half = np.empty((*block.shape[:-2], -(-h // 2), -(-w // 2)), dtype=block.dtype)
+    rows = max(1, BAND_PX // max(w, 1) // 2)
     for lead in np.ndindex(*block.shape[:-2]):
         plane, target = block[lead], half[lead]
-        for y in range(0, len(target), rows):
-            target[y : y + rows] = _pair_means(plane[2 * y : 2 * (y + rows)], pairs)
+        for y in range(0, h // 2, rows):
+            stop = min(y + rows, h // 2)
+            if w > 1:
+                target[y:stop, : w // 2] = halve(plane[2 * y : 2 * stop, : w // 2 * 2])
+            if w % 2:
+                target[y:stop, w // 2 :] = halve(np.repeat(plane[2 * y : 2 * stop, w - 1 :], 2, axis=1))
+        if h % 2:
+            last = np.repeat(plane[h - 1 :], 2, axis=0)
+            last = np.concatenate([last, last[:, w - 1 :]], axis=1) if w % 2 else last
+            target[h // 2 :] = halve(last)
     return half
 
 
-def _pair_means(rows: Array, pairs: np.dtype[Any]) -> Array:
+def _halve_floats(rows: Array) -> Array:
+    four = rows.astype(np.float32)
+    total = _quarter(four, 0) + _quarter(four, 1) + _quarter(four, 2) + _quarter(four, 3)
+    return np.asarray((total / 4).astype(rows.dtype))
+
+
+def _pair_means(rows: Array) -> Array:
     """Means of 2 x 2 pixels (y, x), of which two neighbours are read as one number twice as wide.
 
     Taking the halves of such numbers apart runs over memory in order; taking every second pixel does not.
     """
+    pairs = _TWICE_AS_WIDE[rows.dtype.itemsize]
     wide: Array = np.ascontiguousarray(rows).view(pairs)
     bits = 4 * pairs.itemsize
     upper, lower = wide[0::2], wide[1::2]
@@ -55,14 +71,13 @@ def _pair_means(rows: Array, pairs: np.dtype[Any]) -> Array:
 
 def halve_mode(block: Array) -> Array:
     """The most frequent of every 2 x 2 label values; ties go to the first in reading order. Shapes as `halve_mean`."""
-    four = np.stack([_quarter(_evened(block), i) for i in range(4)])
+    return _halved(block, _modes)
+
+
+def _modes(rows: Array) -> Array:
+    four = np.stack([_quarter(rows, i) for i in range(4)])
     votes = (four[:, None] == four[None]).sum(axis=1)
     return np.asarray(np.take_along_axis(four, votes.argmax(axis=0)[None], axis=0)[0])
-
-
-def _evened(block: Array) -> Array:
-    odd = [(0, 0)] * (block.ndim - 2) + [(0, block.shape[-2] % 2), (0, block.shape[-1] % 2)]
-    return np.pad(block, odd, mode="edge") if any(pad for _, pad in odd) else block
 
 
 def _quarter(block: Array, index: int) -> Array:

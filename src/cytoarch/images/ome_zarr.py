@@ -93,13 +93,19 @@ def is_ome_zarr(path: Path) -> bool:
 def store_files(path: Path) -> Iterator[Path]:
     """Every file below a store, sorted within each folder, files before folders, so that its digest can be computed.
 
-    Raises ScanError at a link that leads out of the store or to a folder, at what is neither file nor folder, and at
-    a folder that cannot be listed.
+    Raises ScanError at a link that leads out of the store or to a folder, at what is neither file nor folder, at a name
+    that is no UTF-8, at folders nested too deep, and at a folder that cannot be listed.
     """
     return _files(path, path)
 
 
-def _files(folder: Path, root: Path) -> Iterator[Path]:
+MAX_DEPTH = 32
+"""Folders inside folders; a store has a group, an image, a level and a key of five numbers at most."""
+
+
+def _files(folder: Path, root: Path, depth: int = 0) -> Iterator[Path]:
+    if depth > MAX_DEPTH:
+        raise ScanError(f"{root}: folders are nested more than {MAX_DEPTH} deep; that is no OME-Zarr store")
     folders = []
     try:
         with os.scandir(folder) as entries:
@@ -107,6 +113,8 @@ def _files(folder: Path, root: Path) -> Iterator[Path]:
     except OSError as error:
         raise ScanError(f"{folder}: cannot be listed ({error.strerror})") from None
     for entry in found:
+        if not entry.name.isprintable():
+            raise ScanError(f"{folder}: holds a file named {entry.name!r}, which is no text; rename or remove it")
         entry_path = Path(entry.path)
         inside = not entry.is_symlink() or _is_below(entry_path, root)
         if inside and entry.is_file():
@@ -119,7 +127,7 @@ def _files(folder: Path, root: Path) -> Iterator[Path]:
                 "store together with the files its links lead to"
             )
     for one in folders:
-        yield from _files(one, root)
+        yield from _files(one, root, depth + 1)
 
 
 @contextmanager
@@ -137,7 +145,10 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _is_below(path: Path, root: Path) -> bool:
-    return path.resolve().is_relative_to(root.resolve())
+    try:
+        return path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # a loop of links
+        return False
 
 
 def _below(root: Path, folder: Path, key: object) -> Path:
@@ -330,6 +341,8 @@ def _absent_chunks(
         key = file.relative_to(level).as_posix()
         at = key.removeprefix(prefix).split(separator)
         if key.startswith(prefix) and len(at) == len(spans) and all(one.isdecimal() for one in at):
+            if not file.stat().st_size:
+                raise ScanError(f"{key} of it is empty; the copy is incomplete, copy the store again")
             present += all(str(int(one)) == one and int(one) in span for one, span in zip(at, spans, strict=True))
     if not present:
         raise ScanError("none of its chunks are there; the copy is incomplete or nothing was ever written")

@@ -95,7 +95,7 @@ def scan_files(path: Path) -> list[Path]:
 def _opened(path: Path, plane_index: int | None, as_numbers: bool, spooling: Spooling, stack: ExitStack) -> Scan:
     suffix = path.suffix.lower()
     if suffix in (*TIFF_SUFFIXES, *UNTESTED_SUFFIXES):
-        tiff = stack.enter_context(tifffile.TiffFile(path))
+        tiff = stack.enter_context(tifffile.TiffFile(path, _multifile=False))  # whatever it names, one file is read
         scan = open_tiff(tiff, plane_index, spooling.scratch, stack, as_numbers, spooling.on_progress)
         if suffix in UNTESTED_SUFFIXES:
             scan = replace(scan, remarks=(*scan.remarks, f"{suffix} files are read like SVS; this has not been tested"))
@@ -121,9 +121,15 @@ def _reading(path: Path) -> Iterator[None]:
     except CytoarchError:  # of the store, not of the scan
         raise
     except MemoryError as error:
-        raise ScanError(f"{path}: decoding needs more memory than there is ({error})") from None
+        raise ScanError(
+            f"{path}: reading it needs more memory than a section may take ({error}); raise memory_gb, or save the "
+            "scan as a tiled TIFF"
+        ) from None
     except Exception as error:  # decoders meet hostile bytes with any exception; all mean that the file is unreadable
-        raise ScanError(f"{path}: cannot be read as an image ({type(error).__name__}: {error})") from error
+        raise ScanError(
+            f"{path}: cannot be read as an image ({type(error).__name__}: {error}); it is damaged or of another "
+            "format: copy it again, or save it as a tiled TIFF"
+        ) from error
 
 
 @contextmanager

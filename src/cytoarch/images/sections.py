@@ -116,19 +116,25 @@ def write_section(
 
 
 class _Phases:
-    """Progress of a section that may be spooled before it is written: then each is half of the way."""
+    """Progress of a section that may be spooled, or checked, before it is written: then each is a part of the way."""
 
     def __init__(self, on_progress: Progress | None) -> None:
         self._tell = on_progress or (lambda _done, _total: None)
-        self._spooled_bytes = 0
+        self._earlier_bytes = 0
 
     def spooled(self, done: int, total: int) -> None:
-        self._spooled_bytes = done
+        self._earlier_bytes = done
         self._tell(done, 2 * total)
 
+    def checked(self, done: int, total: int) -> None:
+        earlier = self._earlier_bytes
+        self._tell(done + earlier, 2 * total + earlier)
+        if done == total:
+            self._earlier_bytes += total
+
     def written(self, done: int, total: int) -> None:
-        spooled = self._spooled_bytes
-        self._tell(done + spooled, total + spooled)
+        earlier = self._earlier_bytes
+        self._tell(done + earlier, total + earlier)
 
 
 def write_labels(
@@ -150,7 +156,7 @@ def write_labels(
     dtype = label_dtype(max(known))
     with open_labels(label_path, Spooling(staging.scratch, phases.spooled)) as labels:
         read = _fitted(labels, section, shape)
-        labelled_px = _labelled_pixels(read, section, shape, known)
+        labelled_px = _labelled_pixels(read, section, shape, known, phases.checked)
         pyramid = Pyramid(shape, dtype, pixel_size_um, "mode", levels=level_count(*shape))
         write_group(staging, "", {"ome": {"version": NGFF_VERSION, "labels": [LABEL_NAME]}})
         write_pyramid(
@@ -190,11 +196,16 @@ def _fitted(labels: Scan, section: Section, shape: tuple[int, int]) -> ReadPlane
     return read
 
 
-def _labelled_pixels(read: ReadPlane, section: Section, shape: tuple[int, int], known: set[int]) -> int:
+def _labelled_pixels(
+    read: ReadPlane, section: Section, shape: tuple[int, int], known: set[int], on_progress: Progress
+) -> int:
     """How many pixels carry a label. Raises ScanError if some id is not known, before anything is written."""
     counts = np.zeros(1 << 16, dtype=np.int64)
-    for window in partition(*shape, CHUNK_PX * SHARD_CHUNKS):
-        counts += np.bincount(read(*window).ravel(), minlength=counts.size)
+    done = 0
+    for y, x, h, w in partition(*shape, CHUNK_PX * SHARD_CHUNKS):
+        counts += np.bincount(read(y, x, h, w).ravel(), minlength=counts.size)
+        done += h * w
+        on_progress(done, shape[0] * shape[1])
     unknown = [int(value) for value in np.flatnonzero(counts) if value and int(value) not in known]
     if unknown:
         shown = ", ".join(map(str, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
@@ -214,7 +225,7 @@ def collection_groups(store: BrainStore, brain: Brain) -> dict[Path, dict[str, A
 
     The layout is that of bioformats2raw, version 3.
     """
-    kept = [s for s in brain.kept if store.record(Product(brain.brain_id, "sections", "scan", s.section_id))]
+    kept = [s for s in brain.kept if store.is_committed(Product(brain.brain_id, "sections", "scan", s.section_id))]
     folder = store.brain_path(brain.brain_id) / "sections.ome.zarr"
     series = [section.section_id for section in kept]
     return {

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from cytoarch.errors import ScanError
 from cytoarch.images.planes import Pixels
 
+_JPEG = 7
+_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
+"""Markers of a JPEG's frame header."""
 BAND_BYTES = 32 << 20
 """Strips are handed on in bands of about so many bytes."""
 
@@ -107,7 +110,8 @@ class Segments:
         for index, page in enumerate(self.pages):
             for sample in range(self.separate):
                 place = sample * per_plane + number
-                data = _read(self.handle, page.offsets[place], page.counts[place])
+                data = read_exactly(self.handle, page.offsets[place], page.counts[place])
+                self._check_jpeg(data, page)
                 decoded, (_, _, top, left, _), _ = self.page.decode(data, place, **page.jpeg)
                 if decoded is None:
                     raise ScanError(f"tile or strip {place} holds nothing")
@@ -118,6 +122,14 @@ class Segments:
                 first = index * self.separate * self.together + sample * self.together
                 target = out[first : first + self.together, y0 - y : y1 - y, x0 - x : x1 - x]
                 target[...] = np.moveaxis(block[y0 - top : y1 - top, x0 - left : x1 - left], -1, 0)
+
+    def _check_jpeg(self, data: bytes, page: Page) -> None:
+        """Refuse a JPEG of another shape than its tile: with as many pixels it would be taken for one."""
+        if self.page.compression != _JPEG or not self.page.is_tiled or "jpegheader" in page.jpeg:
+            return
+        size = jpeg_size(data)
+        if size is not None and size != (self.page.tilelength, self.page.tilewidth):
+            raise ScanError(f"a tile holds a JPEG of {size[0]} x {size[1]} pixels; it is damaged, copy the scan again")
 
     def _fill_rows(self, out: Pixels, y: int, x: int) -> None:
         page = self.page
@@ -132,11 +144,29 @@ class Segments:
                 for row in range(out.shape[1]):
                     number, within = divmod(y + row, strip)
                     at = each.offsets[sample * per_plane + number] + (within * width + x) * pixel
-                    line: NDArray[Any] = np.frombuffer(_read(self.handle, at, out.shape[2] * pixel), dtype=stored)
+                    line: NDArray[Any] = np.frombuffer(
+                        read_exactly(self.handle, at, out.shape[2] * pixel), dtype=stored
+                    )
                     out[first : first + self.together, row] = line.reshape(-1, self.together).T
 
 
-def _read(handle: int, offset: int, count: int) -> bytes:
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """(height, width) that a JPEG's frame header states; None where it has none.
+
+    >>> jpeg_size(bytes.fromhex("ffd8 ffc0 0011 08 0010 0020"))
+    (16, 32)
+    """
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker in _FRAMES:
+            return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
+        at += 2 + length
+    return None
+
+
+def read_exactly(handle: int, offset: int, count: int) -> bytes:
+    """So many bytes of an open file, from several threads if need be. Raises ScanError if it ends before."""
     data = os.pread(handle, count, offset)
     while len(data) < count:  # a signal, or a network file system, may cut a read short
         more = os.pread(handle, count - len(data), offset + len(data))

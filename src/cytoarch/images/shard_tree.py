@@ -20,6 +20,7 @@ import zarr
 from cytoarch.errors import ScanError
 from cytoarch.images.halving import halve_mean, halve_mode
 from cytoarch.images.layout import Journal, Pyramid
+from cytoarch.images.segments import read_exactly
 from cytoarch.images.shards import Array
 from cytoarch.records import writing
 
@@ -47,37 +48,43 @@ class _Assembly:
         self._shape, self._dtype, self._scratch = shape, dtype, scratch
         self._only: Array | None = None
         self._file: IO[bytes] | None = None
-        self._parts: list[tuple[int, int, tuple[int, ...]]] = []
+        self._parts: list[tuple[tuple[int, ...], int, int, tuple[int, ...]]] = []
         self._lock = threading.Lock()
 
-    def put(self, half: Array, y: int, x: int) -> None:
-        """Keep the half of a shard below, which begins at (y, x)."""
+    def put(self, lead: tuple[int, ...], half: Array, y: int, x: int) -> None:
+        """Keep the half (y, x) of a plane of a shard below, which begins at (y, x); `lead` is its channel."""
         if self._count == 1:
-            self._only = half
+            if self._only is None:
+                self._only = np.empty(self._shape, dtype=self._dtype)
+            self._only[lead] = half
             return
         with self._lock, writing(self._scratch):
             if self._file is None:
                 self._scratch.mkdir(parents=True, exist_ok=True)
-                self._file = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115 - closed by `take` or `drop`
-            self._file.write(np.ascontiguousarray(half).data)
-            self._parts.append((y, x, half.shape))
+                self._file = tempfile.TemporaryFile(dir=self._scratch, buffering=0)  # noqa: SIM115 - closed by `drop`
+            left = np.ascontiguousarray(half).reshape(-1).view(np.uint8).data
+            while left:
+                left = left[self._file.write(left) :]
+            self._parts.append((lead, y, x, half.shape))
 
     def take(self) -> Array:
         """The shard, once all halves are there."""
         if self._only is not None:
             return self._only
         block = np.empty(self._shape, dtype=self._dtype)
-        if self._file is not None:
-            with self._file as file:
-                file.seek(0)
-                for y, x, shape in self._parts:
-                    half = np.empty(shape, dtype=self._dtype)
-                    file.readinto(half.data)  # type: ignore[attr-defined]  # binary files have it
-                    block[..., y : y + shape[-2], x : x + shape[-1]] = half
+        if self._file is None:
+            raise ValueError("a shard is asked for of which no part is there")
+        at = 0
+        for lead, y, x, shape in self._parts:
+            size = int(np.prod(shape)) * self._dtype.itemsize
+            half = np.frombuffer(read_exactly(self._file.fileno(), at, size), dtype=self._dtype).reshape(shape)
+            block[lead][y : y + shape[0], x : x + shape[1]] = half
+            at += size
+        self.drop()
         return block
 
     def drop(self) -> None:
-        """Give the scratch file's space back, where the walk ends early."""
+        """Give the scratch file's space back."""
         if self._file is not None:
             self._file.close()
 
@@ -176,10 +183,9 @@ class ShardTree:
         halve = halve_mean if self.pyramid.reduction == "mean" else halve_mode
         edge = self.pyramid.shard_px() // 2
         while (assembly := self._waiting.get(place.above)) is not None:
-            half = halve(block)
+            for lead in np.ndindex(*block.shape[:-2]):
+                assembly.put(lead, halve(block[lead]), (place.row % 2) * edge, (place.column % 2) * edge)
             del block  # not held while the next is made
-            assembly.put(half, (place.row % 2) * edge, (place.column % 2) * edge)
-            del half
             place = place.above
             with self._lock:
                 assembly.missing -= 1

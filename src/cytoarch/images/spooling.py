@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from numcodecs import Blosc
 
 from cytoarch.errors import ScanError, StoreError
 from cytoarch.images.planes import Pixels, Rows, Scan, oriented, without_alpha
+from cytoarch.images.segments import read_exactly
 from cytoarch.records import writing
 
 IN_MEMORY_BYTES = 64 << 20
@@ -102,9 +104,8 @@ class _Spool:
         nbytes = c * height * width * rows.dtype.itemsize
         with writing(scratch):
             scratch.mkdir(parents=True, exist_ok=True)
-            path = scratch / "spool"
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-        path.unlink()
+            with tempfile.TemporaryFile(dir=scratch, buffering=0) as file:
+                handle = os.dup(file.fileno())
         free = shutil.disk_usage(scratch).free
         if free < nbytes // 8:
             os.close(handle)
@@ -167,7 +168,7 @@ class _Spool:
 
     def _tile(self, index: int, width: int) -> Pixels:
         offset, count = self.places[index]
-        data = Blosc().decode(os.pread(self.handle, count, offset))
+        data = Blosc().decode(read_exactly(self.handle, offset, count))
         tile: Pixels = np.frombuffer(data, dtype=self.dtype).reshape(self.shape[0], -1, width)
         return tile
 

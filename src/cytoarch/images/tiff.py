@@ -31,6 +31,9 @@ _JPEG = (6, 7, 33003, 33004, 33005, 34712)
 """Compressions whose decoder gives RGB, whatever the photometric tag says: JPEG and JPEG 2000."""
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _ALPHA = (1, 2)
+_BILEVEL = (2, 3, 4)
+"""CCITT compressions, of black and white."""
+_TILE_TAGS = (322, 323, 324, 325)
 
 
 def open_tiff(
@@ -47,7 +50,9 @@ def open_tiff(
     file in `scratch`. Raises ScanError if the file holds no such plane, or pixels that are neither grey nor RGB.
     """
     if not tiff.series:
-        raise ScanError("holds no image")
+        raise ScanError("holds no image; it is damaged or was never finished, copy it again")
+    if tiff.is_ome and tiff.ome_metadata and names_other_files(tiff.ome_metadata):
+        raise ScanError("is one of several files that make an image together (OME-XML); save the scan as one file")
     series = tiff.series[0]
     page = series.keyframe
     check_dtype(series.dtype)
@@ -112,7 +117,7 @@ def _pages(series: tifffile.TiffPageSeries, picked: dict[str, int], c_axis: str)
         return [Page.within(series.dataoffset + number * plane_bytes, plane_bytes, strip_bytes) for number in numbers]
     found = [series.pages[number] for number in numbers]
     if any(each is None for each in found):
-        raise ScanError("some of its pages are missing; it is truncated or was never finished")
+        raise ScanError("some of its pages are missing or in other files; save the scan as one file")
     return [Page.of(each) for each in found]
 
 
@@ -168,6 +173,11 @@ def _check_segments(page: tifffile.TiffPage, frame: Page, file_bytes: int) -> No
         raise ScanError("some tiles or strips are missing from the file; it is truncated or was never finished")
     if max(o + n for o, n in zip(offsets, counts, strict=True)) > file_bytes or sum(counts) > file_bytes:
         raise ScanError(f"its tiles or strips reach beyond its end at {file_bytes} bytes; it is truncated or damaged")
+    if page.compression in _BILEVEL or (not page.is_tiled and any(number in page.tags for number in _TILE_TAGS)):
+        raise ScanError(
+            f"its compression ({page.compression.name}) or tile size does not go with 8- or 16-bit pixels; its tags "
+            "lie, or it is damaged: save it as a tiled TIFF"
+        )
     item_bytes = page.dtype.itemsize if page.dtype is not None else 1
     if page.is_tiled:
         decoded = page.tilelength * page.tilewidth * page.samplesperpixel * item_bytes
@@ -234,6 +244,21 @@ def ome_pixel_size_um(ome_xml: str) -> float | None:
     if abs(x_um - y_um) > 0.01 * x_um:
         raise ScanError(f"its pixels are not square ({y_um:g} x {x_um:g} um by its OME-XML); resample it")
     return x_um
+
+
+def names_other_files(ome_xml: str) -> bool:
+    """Whether an OME-XML text says that planes lie in other files: their UUID is not that of this one.
+
+    >>> tiff_data = '<OME UUID="urn:uuid:1"><TiffData><UUID FileName="a.tif">urn:uuid:{}</UUID></TiffData></OME>'
+    >>> names_other_files(tiff_data.format(1)), names_other_files(tiff_data.format(2))
+    (False, True)
+    """
+    try:
+        root = ET.fromstring(ome_xml)  # noqa: S314 - see above
+    except ET.ParseError:
+        return False
+    named = {(element.text or "").strip() for element in root.iter() if element.tag.rsplit("}", 1)[-1] == "UUID"}
+    return len(named | ({root.attrib["UUID"]} if "UUID" in root.attrib else set())) > 1
 
 
 def _ome_length_um(pixels: ET.Element, name: str) -> float | None:

@@ -18,7 +18,7 @@ from ome_zarr_models.v05.image_label import ImageLabel
 from skimage.transform import downscale_local_mean
 
 from cytoarch.errors import ScanError
-from cytoarch.images import layout
+from cytoarch.images import halving, layout
 from cytoarch.images.bands import BandTarget, write_bands
 from cytoarch.images.halving import halve_mean, halve_mode
 from cytoarch.images.layout import CHUNK_BYTES, CHUNK_PX, SHARD_CHUNKS, Pyramid, level_count
@@ -134,6 +134,72 @@ def test_a_constant_image_stays_constant() -> None:
 
 def test_the_mean_does_not_overflow() -> None:
     assert halve_mean(np.full((4, 4), 65535, dtype=np.uint16)).tolist() == [[65535] * 2] * 2
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 1), (7, 9), (2, 3, 5), (2, 2, 3, 4)])
+def test_the_mean_of_extreme_integers_is_that_of_wide_ones(dtype: str, shape: tuple[int, ...]) -> None:
+    most = int(np.iinfo(dtype).max)
+    rng = np.random.default_rng(8)
+    for values in ([0, most], [most - 1, most], [most], [0, 1, 2, 3], [0, 1, most // 2, most // 2 + 1, most - 1, most]):
+        block = rng.choice(np.array(values, dtype=dtype), shape)
+        np.testing.assert_array_equal(halve_mean(block), plainly_halved(block))
+        assert halve_mean(block).dtype == block.dtype
+
+
+def plainly_halved(block: Array) -> Array:
+    """The mean of four, a half rounded up, in numbers that hold sums of four exactly; edges count twice."""
+    odd = [(0, 0)] * (block.ndim - 2) + [(0, size % 2) for size in block.shape[-2:]]
+    wide = np.pad(block, odd, mode="edge").astype(np.float64)
+    total = sum(wide[..., i::2, j::2] for i in (0, 1) for j in (0, 1))
+    return np.floor(total / 4 + 0.5).astype(block.dtype) if block.dtype.kind == "u" else total / 4
+
+
+@quick
+@given(
+    block=st.sampled_from(["uint8", "uint16", "uint32"]).flatmap(lambda dtype: st_numpy.arrays(dtype, anysize)),
+    order=st.sampled_from(["as it is", "transposed", "every second", "from the end"]),
+)
+def test_the_mean_is_that_of_a_plain_reference_whatever_the_size_and_the_order_in_memory(
+    block: Array, order: str
+) -> None:
+    if order == "transposed":
+        block = block.transpose(0, 2, 1)
+    elif order == "every second":
+        block = np.repeat(block, 2, axis=2)[:, :, ::2]
+    elif order == "from the end":
+        block = block[:, ::-1, ::-1]
+    before = block.copy()
+    np.testing.assert_array_equal(halve_mean(block), plainly_halved(block))
+    np.testing.assert_array_equal(block, before)
+
+
+@pytest.mark.parametrize("dtype", [">u2", ">u4"])
+def test_the_order_of_bytes_does_not_change_the_mean(dtype: str) -> None:
+    block = noise(2, 8, 8, dtype=np.dtype(dtype).newbyteorder("=").name)
+    np.testing.assert_array_equal(halve_mean(block.astype(dtype)), halve_mean(block))
+
+
+def test_planes_of_more_than_one_band_are_halved_like_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    block = noise(2, 41, 37, dtype="uint16")
+    for band_px in (1, 37, 200, 1 << 18):
+        monkeypatch.setattr(halving, "BAND_PX", band_px)
+        np.testing.assert_array_equal(halve_mean(block), plainly_halved(block))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 1e-3), ("float32", 1e-6), ("float64", 1e-6)])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 9), (2, 5, 8)])
+def test_the_mean_of_floats_keeps_their_type_at_any_size(dtype: str, tolerance: float, shape: tuple[int, ...]) -> None:
+    block = noise(*shape, dtype=dtype)
+    half = halve_mean(block)
+    assert half.dtype == block.dtype
+    np.testing.assert_allclose(half, plainly_halved(block), rtol=0, atol=tolerance * float(np.abs(block).max()))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint64", "bool", "complex64"])
+def test_what_the_mean_of_four_might_not_fit_into_is_refused(dtype: str) -> None:
+    with pytest.raises(TypeError, match=dtype):
+        halve_mean(np.zeros((2, 4, 4), dtype=dtype))
 
 
 # -- what is written ---------------------------------------------------------------------------------------------------

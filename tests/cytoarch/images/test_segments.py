@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -28,7 +28,8 @@ def noise(*shape: int, dtype: str = "uint8") -> Array:
 def one_page(dtype: str = "uint8", samples: int = 1, separate: bool = False, **options: Any) -> dict[str, Any]:
     """How a file of one page is written."""
     shape = (H, W) if samples == 1 else (samples, H, W) if separate else (H, W, samples)
-    layout = {} if samples == 1 else {"photometric": "rgb", "planarconfig": "separate" if separate else "contig"}
+    colours = {"photometric": "rgb", "planarconfig": "separate" if separate else "contig"}
+    layout = {"photometric": "minisblack"} if samples == 1 else colours
     return {"data": noise(*shape, dtype=dtype), "metadata": None, **layout, **options}
 
 
@@ -114,7 +115,7 @@ BY_WINDOW = [name for name in NAMES if not name.startswith("packed")]
 
 
 @pytest.mark.parametrize("name", BY_WINDOW)
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(wanted=st.lists(windows, min_size=1, max_size=4))
 def test_any_window_is_the_crop_of_what_tifffile_reads(
     path_of: Callable[[str], Path], name: str, wanted: list[tuple[int, int, int, int]]

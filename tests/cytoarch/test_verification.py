@@ -1,0 +1,343 @@
+"""Verification names every damage and what was found, marks what it may, and changes nothing else."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cytoarch.brains import Brain, Section
+from cytoarch.errors import StoreError
+from cytoarch.images.sections import write_collection
+from cytoarch.records import Record, Staging
+from cytoarch.stores import WHOLE_BRAIN, BrainStore, Draft, Product, Work
+from cytoarch.verification import HEALS, RESTORE, Fault, Verification, verify_brain
+
+COLLECTION = ("sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json")
+WORK = Work(1, {"scan": "00"}, {})
+SCANS = {one: Product("B1", "sections", "scan", one) for one in ("s1", "s2")}
+TISSUE = Product("B1", "tissue", "otsu", "s1")
+NOTES = Product("B1", "annotations", "ada", "s1")
+TRAINING = Product("B1", "training", "areas", WHOLE_BRAIN)
+IMAGE = {"zarr.json": b'{"zarr_format": 3}', "0/c/0/0/0": bytes(range(200)), "0/c/0/0/1": b"second", "1/c/0": b""}
+MASK = {"mask.png": b"\x89PNG", "shape.json": b"[]"}
+DRAWN = {"scribbles.json": b'{"strokes": []}', "more/lines.json": b"[1]"}
+MODEL = {"head.json": b"{}", "head.safetensors": bytes(64)}
+BRAIN = Brain(
+    brain_id="B1",
+    sections=tuple(
+        Section(brain_id="B1", section_id=one, section_number=number, path=f"{one}.tif")
+        for number, one in enumerate(SCANS)
+    ),
+)
+
+State = dict[str, tuple[int, int, int]]
+
+
+def writes(content: Mapping[str, bytes], **facts: Any) -> Callable[[Staging], Mapping[str, Any]]:
+    def write(staging: Staging) -> Mapping[str, Any]:
+        for key, data in content.items():
+            if not staging.has(key):
+                staging.write(key, data)
+        return facts
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A brain of two sections with tissue, annotations and a model that was trained on it."""
+    store = BrainStore(tmp_path_factory.mktemp("made") / "store")
+    store.write_brain(BRAIN)
+    for product in SCANS.values():
+        store.ensure(product, WORK, writes(IMAGE))
+    store.ensure(TISSUE, WORK, writes(MASK))
+    store.ensure(NOTES, WORK, writes(DRAWN))
+    store.ensure(TRAINING, WORK, writes({"curve.csv": b"1,2"}, model=store.add_model(MODEL)))
+    write_collection(store, BRAIN)
+    return store.root
+
+
+@pytest.fixture
+def store(made: Path, tmp_path: Path) -> BrainStore:
+    """A copy of that brain, to be damaged."""
+    return BrainStore(shutil.copytree(made, tmp_path / "store"))
+
+
+def home(store: BrainStore) -> Path:
+    return store.brain_path("B1")
+
+
+def state(store: BrainStore) -> State:
+    """Every file and folder with its size, inode and time of change."""
+    return {
+        path.relative_to(store.root).as_posix(): (path.stat().st_size, path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in sorted(store.root.rglob("*"))
+    }
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def lengthen(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"+")
+
+
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "flipped": flip,
+    "shortened": shorten,
+    "lengthened": lengthen,
+    "deleted": Path.unlink,
+    "a folder": replace_by_folder,
+}
+FOUND = {
+    "flipped": "its content has changed",
+    "shortened": "199 bytes where 200 were written",
+    "lengthened": "201 bytes where 200 were written",
+    "deleted": "missing",
+    "a folder": "cannot be read (Is a directory)",
+}
+
+
+# -- a clean brain -----------------------------------------------------------------------------------------------------
+
+
+def test_a_clean_brain_has_no_faults_and_nothing_is_written(store: BrainStore) -> None:
+    before = state(store)
+    sizes = [len(data) for content in (IMAGE, IMAGE, MASK, DRAWN, {"curve.csv": b"1,2"}) for data in content.values()]
+    assert verify_brain(store, "B1") == Verification(len(sizes), sum(sizes), (), ())
+    assert state(store) == before
+
+
+def test_progress_counts_the_bytes_of_every_file_up_to_all_of_them(store: BrainStore) -> None:
+    told: list[tuple[int, int]] = []
+    found = verify_brain(store, "B1", lambda done, total: told.append((done, total)))
+    assert len(told) == found.files
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (found.nbytes, found.nbytes)
+    assert {total for _, total in told} == {found.nbytes}
+    (home(store) / SCANS["s1"].key / "0/c/0/0/0").unlink()
+    told.clear()
+    assert verify_brain(store, "B1", lambda done, total: told.append((done, total))).faults
+    assert told[-1] == (found.nbytes, found.nbytes), "what is missing counts too"
+
+
+def test_a_brain_of_which_nothing_is_ingested_yet_has_no_faults(tmp_path: Path) -> None:
+    store = BrainStore(tmp_path / "store")
+    store.write_brain(BRAIN)
+    write_collection(store, BRAIN)
+    assert verify_brain(store, "B1") == Verification(0, 0, (), ())
+
+
+# -- damaged products --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_every_damage_of_a_file_is_named_with_what_was_found(store: BrainStore, damage: str) -> None:
+    key = f"{SCANS['s1'].key}/0/c/0/0/0"
+    DAMAGES[damage](home(store) / key)
+    assert without_collection(verify_brain(store, "B1").faults) == [Fault(key, FOUND[damage], HEALS)]
+
+
+def without_collection(faults: Iterable[Fault]) -> list[Fault]:
+    """The faults but for that of the collection, which no longer lists the sections that can be used."""
+    return [fault for fault in faults if fault.key not in COLLECTION]
+
+
+@pytest.mark.parametrize("damage", ["shortened", "deleted"])
+def test_an_intact_collection_is_not_named_beside_a_damaged_section(store: BrainStore, damage: str) -> None:
+    DAMAGES[damage](store.path(SCANS["s1"]) / "0/c/0/0/0")
+    assert not {fault.key for fault in verify_brain(store, "B1").faults} & set(COLLECTION)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "shortened", "deleted"])
+def test_a_damaged_product_is_not_used_and_is_made_whole_with_its_intact_files(store: BrainStore, damage: str) -> None:
+    digest = store.content_digest("B1")
+    product, key = SCANS["s1"], "0/c/0/0/0"
+    folder = store.path(product)
+    DAMAGES[damage](folder / key)
+    verify_brain(store, "B1")
+    assert store.record(product) is None
+    assert store.current(product, WORK) is None
+    assert all(store.record(one) is not None for one in (SCANS["s2"], TISSUE, NOTES, TRAINING))
+    inodes = {one: (folder / one).stat().st_ino for one in IMAGE if one != key}
+    begun = store.begin(product, WORK)
+    assert isinstance(begun, Draft)
+    assert begun.sealed is None
+    assert {one for one in IMAGE if begun.staging.has(one)} == set(inodes)
+    writes(IMAGE)(begun.staging)
+    record = begun.commit({})
+    assert store.begin(product, WORK) == record == store.record(product)
+    assert {one: (folder / one).stat().st_ino for one in inodes} == inodes
+    assert store.content_digest("B1") == digest
+    assert verify_brain(store, "B1").faults == ()
+
+
+def test_a_damage_that_is_healed_by_other_work_is_no_longer_marked(store: BrainStore) -> None:
+    flip(store.path(TISSUE) / "mask.png")
+    verify_brain(store, "B1")
+    other = Work(2, {}, {})
+    record, made = store.ensure(TISSUE, other, writes(MASK))
+    assert made
+    assert store.record(TISSUE) == record
+    assert verify_brain(store, "B1").faults == ()
+
+
+def test_every_fault_of_a_brain_is_named_at_once(store: BrainStore) -> None:
+    keys = [f"{SCANS['s1'].key}/0/c/0/0/0", f"{SCANS['s1'].key}/0/c/0/0/1", f"{SCANS['s2'].key}/zarr.json"]
+    keys.append(f"{TISSUE.key}/mask.png")
+    for key in keys:
+        flip(home(store) / key)
+    assert {fault.key for fault in verify_brain(store, "B1").faults} == set(keys)
+    assert [store.record(one) is None for one in (*SCANS.values(), TISSUE, TRAINING)] == [True, True, True, False]
+
+
+def test_a_damage_that_was_named_is_named_again_until_it_is_healed(store: BrainStore) -> None:
+    flip(store.path(TISSUE) / "mask.png")
+    first = verify_brain(store, "B1").faults
+    assert len(first) == 1
+    assert verify_brain(store, "B1").faults == first
+
+
+# -- annotations -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", DRAWN)
+def test_damaged_annotations_are_named_but_stay_usable_and_unmarked(store: BrainStore, key: str) -> None:
+    flip(store.path(NOTES) / key)
+    record, before = store.record(NOTES), state(store)
+    (fault,) = verify_brain(store, "B1").faults
+    assert (fault.key, fault.remedy) == (f"{NOTES.key}/{key}", RESTORE)
+    assert store.record(NOTES) == record
+    assert record is not None
+    assert state(store) == before
+
+
+# -- what belongs to nothing -------------------------------------------------------------------------------------------
+
+
+def test_files_of_no_record_are_listed_and_left(store: BrainStore) -> None:
+    strays = ["annotations/ada/s2/notes.txt", "derived/tissue/otsu/s1/.tmp", "sections.ome.zarr/s1/0/c/9", "report/x"]
+    for key in strays:
+        path = home(store) / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"?")
+    before = state(store)
+    found = verify_brain(store, "B1")
+    assert (sorted(found.strays), found.faults) == (sorted(strays), ())
+    assert state(store) == before
+    assert store.record(TISSUE) is not None
+
+
+# -- records, the brain, the collection --------------------------------------------------------------------------------
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def no_text(path: Path) -> None:
+    path.write_bytes(b"\xff" + path.read_bytes()[1:])
+
+
+@pytest.mark.parametrize("damage", [flip, shorten, emptied, no_text])
+def test_a_damaged_record_is_named_its_files_belong_to_none_and_the_product_is_made_again(
+    store: BrainStore, damage: Callable[[Path], None]
+) -> None:
+    digest = store.content_digest("B1")
+    path = store.record_path(TISSUE)
+    damage(path)
+    found = verify_brain(store, "B1")
+    assert found.faults == (Fault("records/tissue/otsu/s1.json", "the record itself has changed", HEALS),)
+    assert sorted(found.strays) == sorted(f"{TISSUE.key}/{key}" for key in MASK)
+    assert store.record(TISSUE) is None
+    begun = store.begin(TISSUE, WORK)
+    assert isinstance(begun, Draft)
+    assert not any(begun.staging.has(key) for key in MASK), "nothing vouches for them"
+    writes(MASK)(begun.staging)
+    begun.commit({})
+    assert store.content_digest("B1") == digest
+    assert verify_brain(store, "B1").faults == ()
+
+
+@pytest.mark.parametrize("damage", [flip, shorten, emptied, no_text, Path.unlink])
+def test_a_damaged_brain_file_is_named_and_ingesting_again_heals_it(
+    store: BrainStore, damage: Callable[[Path], None]
+) -> None:
+    damage(store.shared_path("B1"))
+    (fault,) = without_collection(verify_brain(store, "B1").faults)
+    assert fault.key == "brain.json"
+    assert "ingest-brain" in fault.remedy
+    with pytest.raises(StoreError):
+        store.read_brain("B1")
+    store.write_brain(BRAIN)
+    assert verify_brain(store, "B1").faults == ()
+
+
+def changed(path: Path) -> None:
+    metadata = json.loads(path.read_bytes())
+    metadata["attributes"]["ome"]["version"] = "0.4"
+    path.write_text(json.dumps(metadata))
+
+
+@pytest.mark.parametrize("key", COLLECTION)
+@pytest.mark.parametrize("damage", [changed, shorten, emptied, no_text, Path.unlink])
+def test_a_damaged_collection_is_named_and_written_again(
+    store: BrainStore, key: str, damage: Callable[[Path], None]
+) -> None:
+    damage(home(store) / key)
+    (fault,) = verify_brain(store, "B1").faults
+    assert (fault.key, fault.remedy) == (key, HEALS)
+    write_collection(store, BRAIN)
+    assert verify_brain(store, "B1").faults == ()
+
+
+# -- models ------------------------------------------------------------------------------------------------------------
+
+
+def model_of(store: BrainStore) -> Path:
+    record = store.record(TRAINING)
+    assert isinstance(record, Record)
+    return store.model_path(str(record.facts["model"]))
+
+
+@pytest.mark.parametrize("file", MODEL)
+@pytest.mark.parametrize("damage", [flip, shorten, Path.unlink])
+def test_a_damaged_model_is_named_and_taken_away_so_that_it_is_trained_again(
+    store: BrainStore, file: str, damage: Callable[[Path], None]
+) -> None:
+    folder = model_of(store)
+    damage(folder / file)
+    (fault,) = verify_brain(store, "B1").faults
+    assert fault.key == f"models/{folder.name}"
+    assert not folder.exists()
+    (again,) = verify_brain(store, "B1").faults
+    assert again == fault
+    assert store.add_model(MODEL) == folder.name
+    assert verify_brain(store, "B1").faults == ()
+
+
+def test_a_file_too_many_in_a_model_is_a_damage(store: BrainStore) -> None:
+    (model_of(store) / "more.py").write_text("import os")
+    assert [fault.key for fault in verify_brain(store, "B1").faults] == [f"models/{model_of(store).name}"]
+
+
+def test_a_model_that_no_training_of_this_brain_made_is_not_looked_at(store: BrainStore) -> None:
+    other = store.add_model({"head.json": b"[]"})
+    flip(store.model_path(other) / "head.json")
+    assert verify_brain(store, "B1").faults == ()
+    assert store.model_path(other).exists()

@@ -1,0 +1,366 @@
+"""A section is made again exactly when something it is made from has changed; a bad file costs its section only."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from cytoarch.anatomy.tissue import TissueSettings
+from cytoarch.brains import Brain, Label, LabelTable, Section
+from cytoarch.containment import Contained
+from cytoarch.contents import labels_product, quality_product, section_product, tissue_product
+from cytoarch.images.sections import IngestSettings
+from cytoarch.stores import BrainStore, Product
+from cytoarch.verification import verify_brain
+from tasks import ingest, progress
+from tasks.ingest import IngestStage, ingest_section, is_ingested, scan_sizes
+from tasks.sections import SECTION_FAILED
+
+pytestmark = pytest.mark.xdist_group("ingest")
+
+H, W = 300, 420
+TABLE = LabelTable(labels=(Label(id=1, name="cortex"), Label(id=2, name="white matter")))
+LABELLED, PLAIN = "s1", "s2"
+SECTIONS = (
+    Section(
+        brain_id="B1", section_id=LABELLED, section_number=1, path="a.tif", labels="a-labels.png", pixel_size_um=8.0
+    ),
+    Section(brain_id="B1", section_id=PLAIN, section_number=2, path="b.tif", pixel_size_um=8.0),
+)
+
+
+def tissue(seed: int) -> NDArray[Any]:
+    """A dark round of tissue with a little noise on a bright slide."""
+    y, x = np.ogrid[-1 : 1 : H * 1j, -1 : 1 : W * 1j]
+    noise = np.random.default_rng(seed).integers(0, 12, (H, W))
+    return (220 - 110 * (y * y + x * x < 0.6) + noise).astype(np.uint8)
+
+
+def areas(top: int = 2) -> NDArray[Any]:
+    return (np.arange(H * W).reshape(H, W) // (H * W // 3) * top // 2).clip(0, top).astype(np.uint8)
+
+
+def write_scan(path: Path, seed: int) -> None:
+    tifffile.imwrite(path, tissue(seed), tile=(128, 128), metadata=None)
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder of scans and a store into which they were ingested."""
+
+    folder: Path
+    stage: IngestStage
+
+    @property
+    def store(self) -> BrainStore:
+        return BrainStore(self.stage.store_path)
+
+    def section(self, section_id: str) -> Section:
+        return next(one for one in self.stage.brain.sections if one.section_id == section_id)
+
+    def file(self, name: str) -> Path:
+        return self.stage.scans_path / name
+
+    def changed(self, **changes: Any) -> "Workplace":
+        """With other settings of the stage."""
+        return replace(self, stage=replace(self.stage, **changes))
+
+    def stated(self, section_id: str, **changes: Any) -> "Workplace":
+        """With another row of the manifest."""
+        row = Section.model_validate({**self.section(section_id).model_dump(), **changes})
+        rows = tuple(row if one.section_id == section_id else one for one in self.stage.brain.sections)
+        return self.changed(brain=self.stage.brain.model_copy(update={"sections": rows}))
+
+    def current(self) -> list[str]:
+        """The sections for which there is nothing to do."""
+        return [one.section_id for one in self.stage.brain.kept if is_ingested(self.stage, one)]
+
+    def ingest(self, section_id: str) -> tuple[str, str]:
+        """The name of the state a section ends in, and its text."""
+        with self.store.lock("B1"):
+            state = ingest_section.fn(self.stage, self.section(section_id))
+        return state.name or "", state.message or ""
+
+    def inodes(self, product: Product) -> dict[str, tuple[int, int]]:
+        """What tells a file from one written later, which may get the same inode."""
+        record = self.store.record(product)
+        assert record is not None
+        stats = {key: (self.store.brain_path("B1") / key).stat() for key in record.files}
+        return {key: (stat.st_ino, stat.st_mtime_ns) for key, stat in stats.items()}
+
+
+def workplace_in(folder: Path) -> Workplace:
+    brain = Brain(brain_id="B1", sections=SECTIONS, label_table=TABLE)
+    stage = IngestStage(folder / "store", brain, folder / "scans", IngestSettings(threads=1), TissueSettings(), 1)
+    return Workplace(folder, stage)
+
+
+@pytest.fixture(scope="module")
+def contained() -> Iterator[Contained]:
+    """Child processes of these tests. Only they wait for the disk."""
+    children = Contained()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ingest, "containment", lambda: children)
+        patch.setattr(os, "fsync", lambda _: None)
+        patch.setattr(progress, "create_progress_artifact", lambda **_: "artifact")
+        patch.setattr(progress, "update_progress_artifact", lambda **_: None)
+        yield children
+    children.close()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, contained: Contained) -> Workplace:
+    """Both sections ingested once. Not to be changed."""
+    work = workplace_in(tmp_path_factory.mktemp("made"))
+    work.stage.scans_path.mkdir()
+    write_scan(work.file("a.tif"), 1)
+    write_scan(work.file("b.tif"), 2)
+    Image.fromarray(areas()).save(work.file("a-labels.png"))
+    assert work.current() == []
+    assert [work.ingest(one)[0] for one in (LABELLED, PLAIN)] == ["Made", "Made"]
+    return work
+
+
+@pytest.fixture
+def work(made: Workplace, tmp_path: Path) -> Workplace:
+    """A copy of it, ingested again: the scans are other files, so that they are read once more, and nothing is made."""
+    for name in ("scans", "store"):
+        shutil.copytree(made.folder / name, tmp_path / name)
+    copy = workplace_in(tmp_path)
+    assert copy.current() == []
+    assert [copy.ingest(one)[0] for one in (LABELLED, PLAIN)] == ["Current", "Current"]
+    assert copy.current() == [LABELLED, PLAIN]
+    return copy
+
+
+def touched(path: Path) -> None:
+    at = path.stat().st_mtime_ns + 5_000_000_000
+    os.utime(path, ns=(at, at))
+
+
+# -- nothing changed ---------------------------------------------------------------------------------------------------
+
+
+def test_asking_again_writes_nothing_and_neither_does_ingesting_again(work: Workplace) -> None:
+    def state() -> dict[str, tuple[int, int]]:
+        kept = (path for path in sorted(work.stage.store_path.rglob("*")) if path.name != "lock")
+        return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in kept if path.is_file()}
+
+    before = state()
+    assert work.current() == [LABELLED, PLAIN]
+    assert [work.ingest(one)[0] for one in (LABELLED, PLAIN)] == ["Current", "Current"]
+    assert state() == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stain": "nissl"},
+        {"flip": "horizontal"},
+        {"rotation": 90.0},
+        {"section_number": 7},
+        {"thickness_um": 20.0},
+        {"reason": "a remark"},
+        {"position_um": 4.0},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_the_pixels_are_not_made_from_may_change(made: Workplace, changes: dict[str, Any]) -> None:
+    assert made.stated(LABELLED, **changes).current() == [LABELLED, PLAIN]
+
+
+def test_how_the_work_is_spread_changes_nothing(made: Workplace) -> None:
+    settings = IngestSettings(threads=7, memory_gb=1.0, stall_s=5.0)
+    assert made.changed(settings=settings, workers=4).current() == [LABELLED, PLAIN]
+
+
+# -- what makes a section again ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pixel_size_um": 4.0},
+        {"pixel_size_source": "manifest"},
+        {"region_px": (0, 200, 0, 200)},
+        {"plane_index": 0},
+        {"path": "b.tif"},
+        {"path": "none.tif"},
+        {"labels": None},
+        {"labels": "none.png"},
+        {"labels_origin": "expert"},
+    ],
+    ids=lambda changes: "-".join(map(str, *changes.items())),
+)
+def test_another_statement_of_the_manifest_makes_that_section_not_current(
+    made: Workplace, changes: dict[str, Any]
+) -> None:
+    assert made.stated(LABELLED, **changes).current() == [PLAIN]
+
+
+def test_labels_that_are_named_for_the_first_time_make_the_section_not_current(made: Workplace) -> None:
+    assert made.stated(PLAIN, labels="a-labels.png").current() == [LABELLED]
+
+
+def test_another_table_makes_the_sections_with_labels_not_current(made: Workplace) -> None:
+    table = LabelTable(labels=(*TABLE.labels, Label(id=3, name="another")))
+    brain = made.stage.brain.model_copy(update={"label_table": table})
+    assert made.changed(brain=brain).current() == [PLAIN]
+
+
+def test_another_way_to_find_tissue_makes_all_not_current(made: Workplace) -> None:
+    assert made.changed(tissue_settings=TissueSettings(smallest_mm2=0.1)).current() == []
+
+
+def test_scans_that_are_to_be_read_again_are_not_current(made: Workplace) -> None:
+    assert made.changed(settings=IngestSettings(threads=1, rehash=True)).current() == []
+
+
+def test_a_checksum_that_is_stated_later_and_is_not_that_of_the_scan_is_noticed(made: Workplace) -> None:
+    assert made.stated(PLAIN, sha256="0" * 64).current() == [LABELLED]
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a-labels.png"])
+def test_a_file_that_was_only_touched_is_read_again_and_nothing_is_made(work: Workplace, name: str) -> None:
+    touched(work.file(name))
+    assert work.current() == [PLAIN]
+    assert work.ingest(LABELLED)[0] == "Current"
+    assert work.current() == [LABELLED, PLAIN]
+
+
+def test_a_scan_that_changed_makes_its_section_again_and_no_other(work: Workplace) -> None:
+    before = work.store.record(section_product("B1", PLAIN))
+    write_scan(work.file("b.tif"), 3)
+    assert work.current() == [LABELLED]
+    assert work.ingest(PLAIN)[0] == "Made"
+    after = work.store.record(section_product("B1", PLAIN))
+    assert before is not None
+    assert after is not None
+    assert after.digest != before.digest
+    assert work.current() == [LABELLED, PLAIN]
+
+
+@pytest.mark.parametrize("of", [section_product, labels_product, tissue_product, quality_product])
+def test_a_file_that_is_gone_makes_the_section_not_current_and_is_made_again(
+    work: Workplace, of: Callable[[str, str], Product]
+) -> None:
+    product, digest = of("B1", LABELLED), work.store.content_digest("B1")
+    lost = max(work.inodes(product))
+    (work.store.brain_path("B1") / lost).unlink()
+    assert work.current() == [PLAIN]
+    assert work.ingest(LABELLED)[0] == "Made"
+    assert work.current() == [LABELLED, PLAIN]
+    assert work.store.content_digest("B1") == digest
+    assert verify_brain(work.store, "B1").strays == ()
+
+
+def test_a_shard_that_was_found_damaged_makes_the_section_not_current_and_only_it_is_made_again(
+    work: Workplace,
+) -> None:
+    product, digest = section_product("B1", PLAIN), work.store.content_digest("B1")
+    before = work.inodes(product)
+    shard = next(key for key in before if key.endswith("/0/c/0/0/0"))
+    path = work.store.brain_path("B1") / shard
+    path.write_bytes(bytes(path.stat().st_size))
+    assert work.current() == [LABELLED, PLAIN], "nobody has looked yet"
+    assert shard in {fault.key for fault in verify_brain(work.store, "B1").faults}
+    assert work.current() == [LABELLED]
+    assert work.ingest(PLAIN)[0] == "Made"
+    after = work.inodes(product)
+    group = f"{product.key}/zarr.json"  # written last of an image, and therefore written again
+    assert {key for key in before if after[key] != before[key]} - {group} == {shard}
+    assert work.store.content_digest("B1") == digest
+
+
+# -- labels ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_label_image_that_changed_is_made_again_and_its_section_is_not(work: Workplace) -> None:
+    pixels, labels = section_product("B1", LABELLED), labels_product("B1", LABELLED)
+    before, was = work.inodes(pixels), work.store.record(labels)
+    Image.fromarray(areas()[::-1]).save(work.file("a-labels.png"))
+    assert work.current() == [PLAIN]
+    assert work.ingest(LABELLED)[0] == "Made"
+    now = work.store.record(labels)
+    assert was is not None
+    assert now is not None
+    assert now.digest != was.digest
+    assert work.inodes(pixels) == before
+    assert work.current() == [LABELLED, PLAIN]
+
+
+def test_labels_that_are_no_longer_named_are_removed_and_nothing_else(work: Workplace) -> None:
+    pixels = section_product("B1", LABELLED)
+    before = work.inodes(pixels)
+    without = work.stated(LABELLED, labels=None)
+    assert without.ingest(LABELLED)[0] == "Made"
+    assert work.store.record(labels_product("B1", LABELLED)) is None
+    assert not work.store.path(labels_product("B1", LABELLED)).exists()
+    assert work.inodes(pixels) == before
+    assert without.current() == [LABELLED, PLAIN]
+    assert without.ingest(LABELLED)[0] == "Current"
+    assert verify_brain(work.store, "B1").strays == ()
+
+
+BAD_LABELS: dict[str, Callable[[Path], object]] = {
+    "of another size": lambda path: Image.fromarray(areas()[:-1]).save(path),
+    "with ids of no table": lambda path: Image.fromarray(areas(top=99)).save(path),
+    "in colours": lambda path: Image.fromarray(np.stack([areas()] * 3, axis=-1)).save(path),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:60]),
+    "empty": lambda path: path.write_bytes(b""),
+    "gone": Path.unlink,
+}
+
+
+@pytest.mark.parametrize("bad", BAD_LABELS)
+def test_a_bad_label_image_costs_its_section_and_is_what_is_named(work: Workplace, bad: str) -> None:
+    BAD_LABELS[bad](work.file("a-labels.png"))
+    state, text = work.ingest(LABELLED)
+    assert state == SECTION_FAILED
+    assert "a-labels.png" in text
+    assert "a.tif" not in text
+    assert work.current() == [PLAIN]
+    assert work.store.record(section_product("B1", LABELLED)) is not None
+    Image.fromarray(areas()).save(work.file("a-labels.png"))
+    assert work.ingest(LABELLED)[0] in ("Current", "Made")
+    assert work.current() == [LABELLED, PLAIN]
+
+
+def test_a_bad_scan_costs_its_section_and_what_was_made_of_it_before_stays(work: Workplace) -> None:
+    product = section_product("B1", PLAIN)
+    before = work.inodes(product)
+    work.file("b.tif").write_bytes(work.file("b.tif").read_bytes()[:5000])
+    state, text = work.ingest(PLAIN)
+    assert state == SECTION_FAILED
+    assert "b.tif" in text
+    assert work.current() == [LABELLED]
+    assert work.inodes(product) == before
+
+
+# -- how much there is to do -------------------------------------------------------------------------------------------
+
+
+def test_the_size_of_a_scan_is_that_of_its_files_and_0_where_it_cannot_be_found(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    (scans / "c.zarr" / "0").mkdir(parents=True)
+    (scans / "a.tif").write_bytes(bytes(1234))
+    (scans / "c.zarr" / "zarr.json").write_bytes(bytes(10))
+    (scans / "c.zarr" / "0" / "shard").write_bytes(bytes(90))
+    (tmp_path / "outside.tif").write_bytes(bytes(7))
+    (scans / "link.tif").symlink_to(tmp_path / "outside.tif")
+    paths = ["a.tif", "none.tif", "c.zarr", "../outside.tif", "link.tif", "none/../a.tif"]
+    rows = [
+        Section(brain_id="B1", section_id=f"s{number}", section_number=number, path=path)
+        for number, path in enumerate(paths)
+    ]
+    left_out = Section(brain_id="B1", section_id="x", section_number=99, path="a.tif", exclude=True, reason="torn")
+    sizes = scan_sizes(Brain(brain_id="B1", sections=(*rows, left_out)), scans)
+    assert sizes == {"s0": 1234, "s1": 0, "s2": 100, "s3": 0, "s4": 0, "s5": 1234}
