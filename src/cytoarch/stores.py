@@ -357,8 +357,7 @@ class BrainStore:
 
     def write_group(self, path: Path, attributes: Mapping[str, Any]) -> None:
         """Write the metadata of a Zarr v3 group; unchanged metadata is not rewritten."""
-        metadata = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        content = json.dumps(metadata, indent=1, sort_keys=True).encode()
+        content = group_metadata(attributes)
         target = path / "zarr.json"
         if not target.exists() or target.read_bytes() != content:
             write_atomically(target, content)
@@ -401,9 +400,10 @@ class BrainStore:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise _busy(brain_id, handle) from None
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, str(os.getpid()).encode(), 0)
-            self._clear_drafts(brain_id)
+            with writing(path):
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, str(os.getpid()).encode(), 0)
+            self._clear_leftovers(brain_id)
             token = _held.set(MappingProxyType({**_held.get(), path: handle}))
             try:
                 yield
@@ -425,12 +425,15 @@ class BrainStore:
         finally:
             os.close(handle)
 
-    def _clear_drafts(self, brain_id: str) -> None:
-        """Remove what a crash left of files that were being written."""
+    def _clear_leftovers(self, brain_id: str) -> None:
+        """Remove what a crash left of files that were being written, and staging folders of what was published."""
         home = self.brain_path(brain_id)
         for folder in ("", "scan-digests/", "records/*/*/", "sections.ome.zarr/", "sections.ome.zarr/OME/"):
             for draft in home.glob(f"{folder}.*.draft"):
                 draft.unlink(missing_ok=True)
+        for room in (home / "staging").glob("*"):
+            if not (room / "content").exists() and not (room / "record.json").exists():
+                shutil.rmtree(room)
 
     @contextmanager
     def lock_existing(self, brain_id: str) -> Iterator[None]:
@@ -447,6 +450,12 @@ class BrainStore:
 
     def _lock_path(self, brain_id: str) -> Path:
         return self.brain_path(brain_id).resolve() / "lock"
+
+
+def group_metadata(attributes: Mapping[str, Any]) -> bytes:
+    """The zarr.json of a Zarr v3 group."""
+    metadata = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    return json.dumps(metadata, indent=1, sort_keys=True).encode()
 
 
 def _busy(brain_id: str, lock: int) -> BrainBusyError:

@@ -1,6 +1,5 @@
 """Reads everything committed of a brain back and names what has changed, for the next run to heal."""
 
-import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,12 +11,13 @@ from cytoarch.digests import FileSeal, content_digest, hash_file, open_sealed
 from cytoarch.errors import StoreError
 from cytoarch.images.sections import collection_groups
 from cytoarch.records import Record, read_record
-from cytoarch.stores import BrainStore, Product, Step
+from cytoarch.stores import BrainStore, Product, Step, group_metadata
 
 THREADS = 2
 """Files are hashed side by side; a thread keeps up with about 2 GB/s."""
 OWN_FOLDERS = ("sections.ome.zarr", "derived", "report", "annotations")
 """Where every file belongs to some record."""
+COLLECTION = ("sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json")
 HEALS = "the next run makes it again"
 RESTORE = "human work is never made again: restore it from a copy"
 
@@ -58,8 +58,12 @@ def verify_brain(
         try:
             records.append(read_record(path))
         except StoreError:
-            faults.append(Fault(path.relative_to(home).as_posix(), "the record itself has changed", HEALS))
-            store.mark_damaged(_product_of(brain_id, path), [])
+            product = _product_of(brain_id, path)
+            human = product.step == "annotations"
+            key = path.relative_to(home).as_posix()
+            faults.append(Fault(key, "the record itself has changed", RESTORE if human else HEALS))
+            if not human:
+                store.mark_damaged(product, [])
     total = sum(seal.size_bytes for record in records for seal in record.files.values())
     done = 0
     with ThreadPoolExecutor(THREADS) as readers:
@@ -105,20 +109,19 @@ def _product_of(brain_id: str, record_path: Path) -> Product:
 def _brain_faults(store: BrainStore, brain_id: str) -> Iterator[Fault]:
     """Faults of what the manifest stated, and of the collection of sections, which is derived from it."""
     path = store.shared_path(brain_id)
+    home = store.brain_path(brain_id)
     try:
-        brain = open_sealed(path.read_bytes(), Brain)
+        groups = collection_groups(store, open_sealed(path.read_bytes(), Brain))
     except (FileNotFoundError, ValueError) as error:
         yield Fault(path.name, f"not what was written ({error})", "run ingest-brain again")
+        for key in COLLECTION:
+            if (home / "sections.ome.zarr").exists():
+                yield Fault(key, f"cannot be compared while {path.name} is damaged", HEALS)
         return
-    home = store.brain_path(brain_id)
-    for folder, attributes in collection_groups(store, brain).items():
+    for folder, attributes in groups.items():
         group = folder / "zarr.json"
-        try:
-            same = json.loads(group.read_bytes())["attributes"] == attributes
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            same = False
-        if not same:
-            yield Fault(group.relative_to(home).as_posix(), "does not list the committed sections", HEALS)
+        if not group.is_file() or group.read_bytes() != group_metadata(attributes):
+            yield Fault(group.relative_to(home).as_posix(), "is not the list of the committed sections", HEALS)
 
 
 def _model_faults(store: BrainStore, records: list[Record]) -> Iterator[Fault]:
@@ -138,5 +141,5 @@ def _files_below(home: Path) -> Iterator[str]:
     for name in OWN_FOLDERS:
         for path in sorted((home / name).rglob("*")):
             key = path.relative_to(home).as_posix()
-            if path.is_file() and key not in ("sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json"):
+            if path.is_file() and key not in COLLECTION:
                 yield key

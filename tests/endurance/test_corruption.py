@@ -125,7 +125,6 @@ def test_every_damage_is_named_and_healed_and_nothing_else_is_touched(
     assert touched == []
 
 
-@pytest.mark.xfail(strict=True, reason="only what the collection's attributes say is compared, if brain.json is whole")
 @pytest.mark.parametrize("key", COLLECTION)
 @pytest.mark.parametrize("damage", ["zarr_format", "node_type", "blank", "beside a damaged brain"])
 def test_any_damage_of_the_collection_is_named(small: Ingested, tmp_path: Path, key: str, damage: str) -> None:
@@ -183,7 +182,6 @@ def test_damaged_annotations_are_named_and_left_as_they_are(
     assert (identities(folder), identities(record.parent)) == before, "not changed"
 
 
-@pytest.mark.xfail(strict=True, reason="an unreadable record is marked whatever it is of")
 @pytest.mark.parametrize("kind", ["flip", "truncate"])
 def test_a_damaged_record_of_annotations_is_named_and_nothing_is_marked(
     runs: Runs, small: Ingested, annotated: BrainStore, kind: str

@@ -202,7 +202,6 @@ def test_a_draft_that_a_killed_run_left_is_cleared_away(
     assert temporary(store) == []
 
 
-@pytest.mark.xfail(strict=True, reason="a section that is current is not begun again, so its staging folder stays")
 def test_a_staging_folder_that_a_killed_run_had_published_is_cleared_away(
     runs: Runs, small: Ingested, tmp_path: Path
 ) -> None:

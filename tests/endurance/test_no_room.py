@@ -112,7 +112,6 @@ def test_on_a_disk_that_grows_every_run_says_that_it_is_full_until_one_ends(
     assert set(said) <= {"", *KNOWN}
 
 
-@pytest.mark.xfail(strict=True, reason="the lock and the metadata of arrays are not written under `writing`")
 def test_the_first_pages_of_a_disk_that_fills_are_named_too(
     runs: Runs, small: Ingested, tmp_path: Path, mounting: None
 ) -> None:

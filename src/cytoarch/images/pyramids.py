@@ -11,6 +11,7 @@ from cytoarch.images.layout import Journal, Pyramid
 from cytoarch.images.ngff import NGFF_VERSION, multiscales
 from cytoarch.images.shard_tree import ReadWindow, ShardTree
 from cytoarch.images.shards import CLEVELS
+from cytoarch.records import writing
 
 
 def write_pyramid(
@@ -82,20 +83,21 @@ def create_array(journal: Journal, key: str, pyramid: Pyramid, level: int, axes:
     path = journal.path / key
     if journal.has(metadata_key):
         return zarr.open_array(path, mode="r+", zarr_format=3, config={"write_empty_chunks": True})
-    array = zarr.create_array(
-        store=path,
-        shape=(*pyramid.lead, height, width),
-        dtype=pyramid.dtype,
-        chunks=(*pyramid.lead, chunk, chunk),
-        shards=(*pyramid.lead, shard, shard),
-        # bitshuffle halves the encoding time of noisy 8-bit content; crc32c catches every flipped bit on reading
-        compressors=(
-            BloscCodec(cname=pyramid.codec, clevel=CLEVELS[pyramid.codec], shuffle="bitshuffle"),
-            Crc32cCodec(),
-        ),
-        fill_value=pyramid.fill,
-        dimension_names=list(axes),
-        config={"write_empty_chunks": True},  # a shard that is absent is always a fault, never "all background"
-    )
+    with writing(path):
+        array = zarr.create_array(
+            store=path,
+            shape=(*pyramid.lead, height, width),
+            dtype=pyramid.dtype,
+            chunks=(*pyramid.lead, chunk, chunk),
+            shards=(*pyramid.lead, shard, shard),
+            # bitshuffle halves the encoding time of noisy 8-bit content; crc32c catches every flipped bit on reading
+            compressors=(
+                BloscCodec(cname=pyramid.codec, clevel=CLEVELS[pyramid.codec], shuffle="bitshuffle"),
+                Crc32cCodec(),
+            ),
+            fill_value=pyramid.fill,
+            dimension_names=list(axes),
+            config={"write_empty_chunks": True},  # a shard that is absent is always a fault, never "all background"
+        )
     journal.seal(metadata_key)
     return array
