@@ -39,7 +39,6 @@ class Log:
     adopted: int = 0
     half_finished: int = 0
     slowest_free_s: float = 0.0
-    left: Counter[str] = field(default_factory=Counter)
 
 
 class Trial:
@@ -175,7 +174,6 @@ def test_an_ingestion_that_is_killed_again_and_again_is_the_undisturbed_one(
     measured("stages", dict(log.stages.most_common()))
     measured("finished shards seen again untouched", log.adopted)
     measured("half-finished shards", log.half_finished)
-    measured("left behind at the end of a round", dict(log.left))
     measured("slowest freeing of the lock (s)", round(log.slowest_free_s, 3))
     measured("seconds", round(time.monotonic() - began_at, 1))
 
@@ -188,7 +186,7 @@ def complete(trial: Trial, ingested: Ingested) -> None:
     found = verify_brain(store, brain_id)
     assert found.faults == ()
     assert found.strays == ()
-    trial.log.left.update("draft" if one.endswith(".draft") else "staging" for one in temporary(store))
+    assert temporary(store) == []
     assert outliving(trial.children) == []
 
 
