@@ -553,3 +553,18 @@ def test_napari_reads_the_same_pixels_at_the_same_place(published: tuple[Path, A
     np.testing.assert_array_equal(np.asarray(image[0]), pixels)
     np.testing.assert_array_equal(np.asarray(label[0]), labels)
     assert list(image_settings["scale"])[-2:] == list(label_settings["scale"])[-2:] == [2.0, 2.0]
+
+
+def test_ngff_zarr_reads_the_same_pixels_at_the_same_place(published: tuple[Path, Array, Array]) -> None:
+    path, pixels, _ = published
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its imports use what others deprecate
+        import ngff_zarr
+
+        read = ngff_zarr.from_ngff_zarr(str(path), version="0.5")
+    assert len(read.images) == 4
+    below = pixels
+    for level, image in enumerate(read.images):
+        np.testing.assert_array_equal(np.asarray(image.data), below)
+        assert image.scale["y"] == image.scale["x"] == 2.0 * 2**level
+        below = halve_mean(below)
