@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +48,19 @@ def arm(moment: str) -> None:
     countdown = Countdown(kind, int(count))
     enter, write, rename, replace = Staging.enter, Staging.write, Path.rename, Path.replace
 
-    def entered(self: Staging, key: str, seal: Any) -> None:
-        enter(self, key, seal)
+    def entered(self: Staging, key: str, mark: Any) -> None:
+        enter(self, key, mark)
         if countdown.due("enter"):
             die()
 
-    def written(self: Staging, key: str, *parts: bytes) -> None:
+    def written(self: Staging, key: str, parts: bytes | Iterable[bytes]) -> None:
         if countdown.due("write"):
             path = self.path / key
             path.parent.mkdir(parents=True, exist_ok=True)
-            content = b"".join(parts)
+            content = parts if isinstance(parts, bytes) else b"".join(parts)
             path.write_bytes(content[: len(content) // 2])
             die()
-        write(self, key, *parts)
+        write(self, key, parts)
 
     def moved(how: Any) -> Any:
         def move(self: Path, target: Path) -> Path:
