@@ -1,7 +1,10 @@
 """Waiting for what other processes do, for a bounded time."""
 
+import os
+import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 
@@ -24,3 +27,14 @@ def is_gone(pid: int) -> bool:
         return psutil.Process(pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.NoSuchProcess:
         return True
+
+
+def stop(pid: int) -> None:
+    """Stop a process, and wait until it is: a thread that still runs can be ended by another signal."""
+
+    def states() -> list[str]:
+        files = Path(f"/proc/{pid}/task").glob("*/stat")
+        return [file.read_text().rpartition(")")[2].split()[0] for file in files]
+
+    os.kill(pid, signal.SIGSTOP)
+    assert wait_until(lambda: set(states()) == {"T"}, 10), f"process {pid} does not stop"

@@ -17,7 +17,7 @@ import pytest
 
 from cytoarch.containment import MOST_WORKS, Contained, Limits
 from cytoarch.errors import CytoarchError, SectionError, StoreError
-from tests.hostile.polling import is_gone, wait_until
+from tests.hostile.polling import is_gone, stop, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LIMITS = Limits(memory_bytes=1_000_000_000, stall_s=20.0)
@@ -324,7 +324,7 @@ def test_a_child_ends_with_its_caller_whatever_it_is_doing(work: str, tmp_path: 
 
 def test_the_lock_is_held_until_the_child_is_gone_too(tmp_path: Path) -> None:
     with caller_of("compute", tmp_path) as (caller, child, lock_file):
-        os.kill(child, signal.SIGSTOP)
+        stop(child)
         caller.kill()
         caller.wait()
         assert is_locked(lock_file)
