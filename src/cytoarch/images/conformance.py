@@ -425,25 +425,22 @@ def _schema(model: str, strict: bool) -> Any:
     """The validator of a kind of group, from the schemas of NGFF that come with ngff-zarr."""
     from jsonschema import Draft202012Validator, ValidationError, validators
     from ngff_zarr.validate import load_schema
-    from referencing import Registry
-    from referencing.jsonschema import DRAFT202012
 
     def unique(_validator: Any, _wanted: bool, items: Any, _schema: Any) -> Iterator[Exception]:
         if isinstance(items, list) and len({json.dumps(item, sort_keys=True) for item in items}) < len(items):
             yield ValidationError("holds the same item more than once")
 
-    def load(name: str, strict: bool = False) -> Any:
-        schema = load_schema(NGFF_VERSION, name, strict)
-        return {
-            key: value for key, value in schema.items() if key != "$schema"
-        }  # it would bring `unique` back as it was
+    def load(name: str, strict: bool = False) -> dict[str, Any]:
+        schema: dict[str, Any] = load_schema(NGFF_VERSION, name, strict)
+        schema.pop("$schema", None)  # it would bring `unique` back as it was
+        return schema
 
-    registry: Any = Registry()
-    parts = [load(name) for name in ("_version", "image", "label")]
-    registry = registry.with_resources([(one["$id"], DRAFT202012.create_resource(one)) for one in parts])
+    schema = load(model, strict)
+    parts = [load(name) for name in ("_version", "image", "label")]  # the others refer to these by their $id
+    schema["$defs"] = {**schema.get("$defs", {}), **{one["$id"]: one for one in parts if one["$id"] != schema["$id"]}}
     # jsonschema compares every item with every other: seconds for the colours of a thousand labels
     quick = validators.extend(Draft202012Validator, {"uniqueItems": unique})
-    return quick(load(model, strict), registry=registry)
+    return quick(schema)
 
 
 def _schema_faults(node: _Node, model: str, strict: bool = False) -> Iterator[str]:
