@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,14 +73,17 @@ def fingerprint(step: str, version: int, inputs: Mapping[str, str], settings: Ma
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
-_NO_ROOM = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota is used up",
-    errno.EFBIG: "files may not become so large here",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "no permission to write there",
-    errno.EPERM: "no permission to write there",
+_MAKE_ROOM = "make room or choose another store"
+_MAKE_WRITABLE = "make it writable or choose another store"
+_REFUSALS = {
+    errno.ENOSPC: ("the disk is full", _MAKE_ROOM),
+    errno.EDQUOT: ("the quota is used up", _MAKE_ROOM),
+    errno.EFBIG: ("files may not become so large here", "raise the limit or choose another store"),
+    errno.EROFS: ("the file system is read-only", _MAKE_WRITABLE),
+    errno.EACCES: ("no permission to write there", _MAKE_WRITABLE),
+    errno.EPERM: ("no permission to write there", _MAKE_WRITABLE),
 }
+"""What the file system says, and what to do about it."""
 
 
 @contextmanager
@@ -89,11 +92,12 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in _REFUSALS:
             raise
+        found, remedy = _REFUSALS[error.errno]
         raise StoreError(
-            f"{path}: cannot be written: {_NO_ROOM[error.errno]} ({_free_space(path)}); make room or choose another "
-            "store, then run again: what is finished stays, and the run goes on where it stopped"
+            f"{path}: cannot be written: {found} ({_free_space(path)}); {remedy}, then run again: what is finished "
+            "stays, and the run goes on where it stopped"
         ) from None
 
 
@@ -148,11 +152,13 @@ class Staging:
 
     `path` holds the content. Files entered in the journal survive a crash and are adopted by the next run; anything
     else found at opening is removed. `scratch` is a folder for what the work needs on the way; it is never published.
+    `guests` are folders of other products inside the content: they move with it and are left alone.
     Methods that write raise StoreError if the disk is full or cannot be written to.
     """
 
-    def __init__(self, room: Path) -> None:
+    def __init__(self, room: Path, guests: Collection[str] = ()) -> None:
         self.room = room
+        self._guests = frozenset(guests)
         self._journal_path = room / "journal.jsonl"
         self._record_path = room / "record.json"
         self._lock = threading.Lock()
@@ -302,7 +308,8 @@ class Staging:
         shutil.rmtree(self.room)
 
     def _files(self) -> list[Path]:
-        return sorted(path for path in self.path.rglob("*") if not path.is_dir())
+        every = (path for path in self.path.rglob("*") if not path.is_dir())
+        return sorted(path for path in every if path.relative_to(self.path).parts[0] not in self._guests)
 
     def _key(self, file: Path) -> str:
         return file.relative_to(self.path).as_posix()

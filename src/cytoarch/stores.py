@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -72,6 +73,11 @@ class Product:
         if self.step == "annotations":
             return f"annotations/{self.name}/{self.section_id}"
         return f"derived/{self.step}/{self.name}/{self.section_id}"
+
+    @property
+    def guests(self) -> tuple[str, ...]:
+        """Folders of other products inside this one's."""
+        return ("labels",) if self.step == "sections" else ()
 
 
 @dataclass(frozen=True)
@@ -187,12 +193,16 @@ class BrainStore:
     def record(self, product: Product) -> Record | None:
         """The record of a product that is committed and not damaged, else None.
 
-        Its files must all be present in full length, and `verify` must not have found any of them changed.
+        The record must read back as it was written, the files must all be present in full length, and `verify` must
+        not have found any of them changed.
         """
         path = self.record_path(product)
         if not path.exists() or self._damage_path(product).exists():
             return None
-        record = read_record(path)
+        try:
+            record = read_record(path)
+        except StoreError:  # what it spoke of is made again; `verify` names it
+            return None
         home = str(self.brain_path(product.brain_id))
         for key, seal in record.files.items():
             try:
@@ -227,7 +237,8 @@ class BrainStore:
         """The record of the product if it is current; else a draft to fill.
 
         The draft adopts what an earlier run of the same fingerprint left: a staging folder, or a product that was
-        committed and has been damaged since, of which the intact files are kept. The caller holds the brain's lock.
+        committed and has been damaged since, of which the intact files are kept. Human work that is there is never
+        made again: then StoreError is raised. The caller holds the brain's lock.
         """
         mark = fingerprint(product.step, work.version, work.inputs, work.settings)
         staging = self._staging(product, mark)
@@ -235,9 +246,20 @@ class BrainStore:
         if record is not None:
             staging.discard()  # what a crash between the last two steps of publishing left
             return record
+        if product.step == "annotations":
+            self._check_replaces_nothing(product, staging)
         self._salvage(product, mark, staging)
         sealed = staging.sealed_record
         return Draft(self, product, work, staging if sealed is not None else staging.open(), sealed)
+
+    def _check_replaces_nothing(self, product: Product, staging: Staging) -> None:
+        """Raise StoreError if something is at the address that is not this very product on its way there."""
+        is_ours = staging.sealed_record is not None and not staging.path.exists()
+        if not is_ours and (self.path(product).exists() or self.is_committed(product)):
+            raise StoreError(
+                f"{self.path(product)} holds human work with another record, or with none; it is never made again: "
+                "restore it from a copy, or choose a new version"
+            )
 
     def _salvage(self, product: Product, mark: str, staging: Staging) -> None:
         """Take a damaged product back into staging, where what is left of it is made whole."""
@@ -288,12 +310,18 @@ class BrainStore:
         return known
 
     def remove_others(self, brain_id: str, step: Step, name: str, kept: Collection[str]) -> tuple[str, ...]:
-        """Remove a step's products of this name for sections that are not to be kept; the sections they were of."""
-        folder = self.brain_path(brain_id) / "records" / step / name
-        found = sorted(path.stem for path in folder.glob("*.json"))
+        """Remove a step's products of this name for sections that are not to be kept, finished or not.
+
+        Gives the sections that had finished ones. The caller holds the brain's lock.
+        """
+        home = self.brain_path(brain_id)
+        found = sorted(path.stem for path in (home / "records" / step / name).glob("*.json"))
         gone = tuple(one for one in found if one not in kept and one != WHOLE_BRAIN)
         for section_id in gone:
             self.remove(Product(brain_id, step, name, section_id))
+        for room in (home / "staging").glob(f"{step}+{name}+*"):
+            if room.name.split("+")[2] not in (*kept, WHOLE_BRAIN):
+                shutil.rmtree(room)
         return gone
 
     def records(self, brain_id: str) -> Iterator[Record]:
@@ -322,7 +350,7 @@ class BrainStore:
             for other in rooms.iterdir():
                 if other.name.startswith(address) and other != room:
                     shutil.rmtree(other)
-        return Staging(room)
+        return Staging(room, product.guests)
 
     # -- scans, collection, models -----------------------------------------------------------------------------------
 
@@ -396,10 +424,7 @@ class BrainStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise _busy(brain_id, handle) from None
+            _take_lock(brain_id, handle)
             with writing(path):
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, str(os.getpid()).encode(), 0)
@@ -456,6 +481,23 @@ def group_metadata(attributes: Mapping[str, Any]) -> bytes:
     """The zarr.json of a Zarr v3 group."""
     metadata = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     return json.dumps(metadata, indent=1, sort_keys=True).encode()
+
+
+LOOKS = 5
+LOOK_S = 0.02
+"""Who only looks whether a brain is free holds its lock for a moment: a run that wants it looks again."""
+
+
+def _take_lock(brain_id: str, lock: int) -> None:
+    for look in range(LOOKS):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if look == LOOKS - 1:
+                raise _busy(brain_id, lock) from None
+            time.sleep(LOOK_S)
+        else:
+            return
 
 
 def _busy(brain_id: str, lock: int) -> BrainBusyError:

@@ -1,6 +1,6 @@
 """Reads everything committed of a brain back and names what has changed, for the next run to heal."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,11 @@ from cytoarch.stores import BrainStore, Product, Step, group_metadata
 
 THREADS = 2
 """Files are hashed side by side; a thread keeps up with about 2 GB/s."""
-OWN_FOLDERS = ("sections.ome.zarr", "derived", "report", "annotations")
-"""Where every file belongs to some record."""
+OWN_FOLDERS = {"sections.ome.zarr": 2, "derived": 4, "report": 1, "annotations": 3}
+"""Where every file belongs to some record, and how many parts the key of a product has there."""
 COLLECTION = ("sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json")
 HEALS = "the next run makes it again"
+REPLACES = "the next run that makes it replaces it; delete it if it is no longer wanted"
 RESTORE = "human work is never made again: restore it from a copy"
 
 
@@ -81,7 +82,22 @@ def verify_brain(
     faults += _model_faults(store, records)
     known_keys = {key for record in records for key in record.files}
     strays = tuple(key for key in _files_below(home) if key not in known_keys)
+    faults += _unrecorded(store, brain_id, strays)
     return Verification(len(known_keys), total, tuple(faults), strays)
+
+
+def _unrecorded(store: BrainStore, brain_id: str, strays: Collection[str]) -> Iterator[Fault]:
+    """Products of which there are files but no record, by their folders."""
+    recorded = {_product_of(brain_id, path).key for path in store.record_paths(brain_id)}
+    for folder in sorted({_product_folder(key) for key in strays} - recorded - {""}):
+        yield Fault(folder, "has no record", RESTORE if folder.startswith("annotations/") else REPLACES)
+
+
+def _product_folder(key: str) -> str:
+    """The folder of the product that a file would belong to; blank: of none."""
+    parts = key.split("/")
+    depth = OWN_FOLDERS[parts[0]] + (parts[0] == "sections.ome.zarr" and parts[2:3] == ["labels"])
+    return "/".join(parts[:depth]) if len(parts) > depth else ""
 
 
 def _compared(home: Path, key: str, seal: FileSeal) -> tuple[str, str]:

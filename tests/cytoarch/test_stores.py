@@ -644,3 +644,147 @@ def test_the_lock_is_free_after_an_error_under_it(store: BrainStore) -> None:
         raise RuntimeError("under the lock")
     refused = subprocess.run([sys.executable, "-c", HOLDER, store.root], input="", capture_output=True, text=True)
     assert refused.returncode == 0
+
+
+# -- annotations -------------------------------------------------------------------------------------------------------
+
+NOTES = Product("B1", "annotations", "ada", "s1")
+DRAWN = {"scribbles.json": b"[1]"}
+
+
+def lose_record(store: BrainStore) -> None:
+    store.record_path(NOTES).unlink()
+
+
+def damage_record(store: BrainStore) -> None:
+    path = store.record_path(NOTES)
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def lose_file(store: BrainStore) -> None:
+    (store.path(NOTES) / "scribbles.json").unlink()
+
+
+def lose_content(store: BrainStore) -> None:
+    shutil.rmtree(store.path(NOTES))
+
+
+def mark(store: BrainStore) -> None:
+    store.mark_damaged(NOTES, ["scribbles.json"])
+
+
+def other_work(_: BrainStore) -> None:
+    pass
+
+
+@pytest.mark.parametrize("change", [lose_record, damage_record, lose_file, lose_content, mark, other_work])
+def test_annotations_that_are_there_are_never_made_again(
+    store: BrainStore, change: Callable[[BrainStore], None]
+) -> None:
+    store.ensure(NOTES, WORK, writes(DRAWN))
+    change(store)
+    before = state(store.root)
+    work = CHANGES[0] if change is other_work else WORK
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"human work.*restore it from a copy, or choose a new version"):
+            store.ensure(NOTES, work, never)
+        assert state(store.root) == before
+
+
+def test_annotations_are_committed_once_and_then_current(store: BrainStore) -> None:
+    record, made = store.ensure(NOTES, WORK, writes(DRAWN))
+    assert made
+    assert store.ensure(NOTES, WORK, never) == (record, False)
+
+
+@pytest.mark.parametrize("step", ["rename", "record"])
+def test_annotations_a_crash_left_on_their_way_are_published(
+    store: BrainStore, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = store.begin(NOTES, WORK)
+    assert isinstance(begun, Draft)
+    writes(DRAWN)(begun.staging)
+    moved = store.path(NOTES)
+    with monkeypatch.context() as patch:
+        if step == "rename":
+            patch.setattr(Staging, "publish", lambda *_: None)
+            begun.commit({})
+        else:
+            begun.commit({})  # then the record alone goes back, as if it had not been moved yet
+            begun.staging.room.mkdir(parents=True)
+            store.record_path(NOTES).replace(begun.staging.room / "record.json")
+            assert moved.exists()
+    record, _ = store.ensure(NOTES, WORK, never)
+    assert (moved / "scribbles.json").read_bytes() == DRAWN["scribbles.json"]
+    assert store.record(NOTES) == record
+
+
+# -- a product inside another ------------------------------------------------------------------------------------------
+
+SECTION = Product("B1", "sections", "scan", "s1")
+LABELS = Product("B1", "labels", "manifest", "s1")
+PIXELS = {"zarr.json": b"{}", "0/c/0/0/0": b"shard", "0/c/0/0/1": b"another"}
+
+
+def test_healing_a_section_leaves_its_labels_as_they_are(store: BrainStore) -> None:
+    store.ensure(SECTION, WORK, writes(PIXELS))
+    labels, _ = store.ensure(LABELS, WORK, writes({"zarr.json": b"{}", "labels/0/c/0/0": b"shard"}))
+    before = state(store.path(LABELS))
+    (store.path(SECTION) / "0/c/0/0/0").write_bytes(b"shards")
+
+    def heal(staging: Staging) -> Mapping[str, Any]:
+        missing = {key: data for key, data in PIXELS.items() if not staging.has(key)}
+        assert list(missing) == ["0/c/0/0/0"]
+        return writes(missing)(staging)
+
+    record, made = store.ensure(SECTION, WORK, heal)
+    assert made
+    assert state(store.path(LABELS)) == before
+    assert not any("labels/" in key for key in record.files)
+    assert store.ensure(LABELS, WORK, never) == (labels, False)
+    assert damaged(store, "B1") == []
+
+
+def test_labels_go_with_a_section_whose_pixels_are_others(store: BrainStore) -> None:
+    store.ensure(SECTION, WORK, writes(PIXELS))
+    store.ensure(LABELS, WORK, writes({"zarr.json": b"{}"}))
+    store.ensure(SECTION, CHANGES[0], writes(PIXELS))
+    assert store.record(LABELS) is None
+
+
+# -- looking at a lock -------------------------------------------------------------------------------------------------
+
+
+def test_who_looks_whether_a_brain_is_free_never_keeps_a_run_from_it(store: BrainStore) -> None:
+    with store.lock("B1"):
+        pass
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            try:
+                store.check_free("B1")
+            except BrainBusyError:  # held for a moment by this test
+                continue
+
+    lookers = [threading.Thread(target=look) for _ in range(2)]
+    for one in lookers:
+        one.start()
+    try:
+        for _ in range(200):
+            with store.lock("B1"):
+                pass
+    finally:
+        stop.set()
+        for one in lookers:
+            one.join()
+
+
+def test_what_is_unfinished_of_a_section_that_is_not_kept_goes_too(store: BrainStore) -> None:
+    for section in ("s1", "s2", WHOLE_BRAIN):
+        begun = store.begin(replace(TISSUE, section_id=section), WORK)
+        assert isinstance(begun, Draft)
+        begun.staging.write("mask.png", b"1")
+    rooms = store.brain_path("B1") / "staging"
+    assert store.remove_others("B1", "tissue", "otsu", {"s1"}) == ()
+    assert sorted(room.name.split("+")[2] for room in rooms.iterdir()) == sorted([WHOLE_BRAIN, "s1"])

@@ -13,7 +13,7 @@ from cytoarch.errors import StoreError
 from cytoarch.images.sections import write_collection
 from cytoarch.records import Record, Staging
 from cytoarch.stores import WHOLE_BRAIN, BrainStore, Draft, Product, Work
-from cytoarch.verification import HEALS, RESTORE, Fault, Verification, verify_brain
+from cytoarch.verification import HEALS, REPLACES, RESTORE, Fault, Verification, verify_brain
 
 COLLECTION = ("sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json")
 WORK = Work(1, {"scan": "00"}, {})
@@ -230,17 +230,58 @@ def test_damaged_annotations_are_named_but_stay_usable_and_unmarked(store: Brain
 # -- what belongs to nothing -------------------------------------------------------------------------------------------
 
 
-def test_files_of_no_record_are_listed_and_left(store: BrainStore) -> None:
-    strays = ["annotations/ada/s2/notes.txt", "derived/tissue/otsu/s1/.tmp", "sections.ome.zarr/s1/0/c/9", "report/x"]
-    for key in strays:
-        path = home(store) / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"?")
+def test_files_of_no_record_beside_those_of_a_product_are_listed_and_left(store: BrainStore) -> None:
+    strays = ["annotations/ada/s1/notes.txt", "derived/tissue/otsu/s1/.tmp", "sections.ome.zarr/s1/0/c/9", "derived/x"]
+    put(store, strays)
     before = state(store)
     found = verify_brain(store, "B1")
     assert (sorted(found.strays), found.faults) == (sorted(strays), ())
     assert state(store) == before
     assert store.record(TISSUE) is not None
+
+
+def put(store: BrainStore, keys: Iterable[str]) -> None:
+    for key in keys:
+        path = home(store) / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"?")
+
+
+def test_files_of_a_product_without_a_record_are_a_fault(store: BrainStore) -> None:
+    folders = {
+        "annotations/ada/s2": RESTORE,
+        "derived/tissue/otsu/s2": REPLACES,
+        "report": REPLACES,
+        "sections.ome.zarr/s1/labels": REPLACES,
+        "sections.ome.zarr/s9": REPLACES,
+    }
+    strays = [f"{folder}/{file}" for folder in folders for file in ("zarr.json", "0/c/0/0")]
+    put(store, strays)
+    before = state(store)
+    found = verify_brain(store, "B1")
+    assert sorted(found.strays) == sorted(strays)
+    assert found.faults == tuple(Fault(folder, "has no record", remedy) for folder, remedy in folders.items())
+    assert state(store) == before
+
+
+@pytest.mark.parametrize("product", [TISSUE, TRAINING, SCANS["s1"]], ids=lambda one: one.step)
+def test_a_deleted_record_is_found_and_the_next_run_makes_the_product_again(
+    store: BrainStore, product: Product
+) -> None:
+    digest, content = store.content_digest("B1"), {TISSUE: MASK, TRAINING: {"curve.csv": b"1,2"}}.get(product, IMAGE)
+    store.record_path(product).unlink()
+    faults = without_collection(verify_brain(store, "B1").faults)
+    assert faults == [Fault(product.key, "has no record", REPLACES)]
+    assert store.record(product) is None
+    facts = {"model": model_name(store)} if product == TRAINING else {}
+    assert store.ensure(product, WORK, writes(content, **facts))[1]
+    assert store.content_digest("B1") == digest
+    assert verify_brain(store, "B1").faults == ()
+
+
+def model_name(store: BrainStore) -> str:
+    (folder,) = (store.root / "models").iterdir()
+    return folder.name
 
 
 # -- records, the brain, the collection --------------------------------------------------------------------------------
