@@ -58,9 +58,8 @@ def plan_sampling(
     pixel_size_um = working_pixel_size_um(settings, encoder, [image.pixel_size_um for image in images])
     counts = [len(points.sections[one.section_id].rows) * max(1, sample.draws) for one in sections]
     drawn = (str(sample.draws), str(sample.seed)) if sample.draws else ()
-    name = (
-        f"{table}-{embedding_name(settings, encoder, pixel_size_um, (str(patch_size_px(settings, encoder)), *drawn))}"
-    )
+    extent = (str(patch_size_px(settings, encoder)), *drawn)
+    name = f"{table}-{embedding_name(settings, encoder, pixel_size_um, extent)}"
     absent = sum(
         count
         for section, count in zip(sections, counts, strict=True)

@@ -40,6 +40,7 @@ SHARD_BYTES = 128 << 20
 CHUNK_BYTES = 4 << 20
 """A chunk of a layer takes at most so many bytes where a tile can be halved that far."""
 SMALLEST_CHUNK = 8
+"""Chunks are not made smaller than so many tokens along an edge."""
 LARGEST_FLOAT16 = 65504.0
 WRITERS = 4
 """Layers of a shard that are compressed at once, at most."""
@@ -138,13 +139,18 @@ class DensePlan:
         return self.plan.step_px // self.plan.cell_px
 
     @cached_property
+    def shard_tiles(self) -> int:
+        """How many tiles a shard has along its edge."""
+        return shard_tiles(self.plan, self.dims)
+
+    @cached_property
     def wanted(self) -> NDArray[np.bool_]:
         """The tiles (rows, columns) that are computed."""
         return wanted_tiles(self.plan, self.reader.view.pixel_size_um, self.tissue, self.regions)
 
     def shards(self) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
         """Every shard in reading order: its place, and the tiles (row, column) of it that are computed."""
-        edge = shard_tiles(self.plan, self.dims)
+        edge = self.shard_tiles
         rows, columns = self.wanted.shape
         for top in range(0, rows, edge):
             for left in range(0, columns, edge):
@@ -193,7 +199,7 @@ class DenseLot:
     def nbytes(self) -> int:
         """Bytes of the window that holds all its tiles, as float32."""
         plan = self.plan.plan
-        edge = shard_tiles(plan, self.plan.dims) * plan.step_px + 2 * plan.margin_px
+        edge = self.plan.shard_tiles * plan.step_px + 2 * plan.margin_px
         return 4 * self.plan.reader.depth * edge**2
 
     def read(self) -> Sequence[Float32]:
@@ -206,7 +212,7 @@ class DenseLot:
 
         if not self.blocks:
             self.blocks = self.empty()
-        n, edge = self.plan.core_tokens, shard_tiles(self.plan.plan, self.plan.dims)
+        n, edge = self.plan.core_tokens, self.plan.shard_tiles
         margin = self.plan.plan.margin_px // self.plan.plan.cell_px
         row, column = self.places[index]
         y, x = (row - self.row * edge) * n, (column - self.column * edge) * n
@@ -236,7 +242,7 @@ class DenseLot:
 
     def empty(self) -> list[Float16]:
         """Zeros for every layer: what tiles without tissue hold."""
-        edge = shard_tiles(self.plan.plan, self.plan.dims) * self.plan.core_tokens
+        edge = self.plan.shard_tiles * self.plan.core_tokens
         height, width = (
             min(edge, size - place * edge)
             for size, place in zip(self.plan.plan.grid, (self.row, self.column), strict=True)
@@ -257,7 +263,7 @@ class DenseJob:
     finish: Callable[[dict[str, Any]], Any]
     """Given facts for the record, commits the product."""
 
-    @property
+    @cached_property
     def tiles(self) -> int:
         """How many tiles hold tissue."""
         return int(self.plan.wanted.sum())
@@ -292,7 +298,7 @@ class DenseJob:
         plan, view = self.plan.plan, self.plan.reader.view
         return {
             "grid": list(plan.grid),
-            "tiles": int(self.plan.wanted.sum()),
+            "tiles": self.tiles,
             "tile_px": plan.tile_px,
             "margin_px": plan.margin_px,
             "dims": list(self.plan.dims),
@@ -323,7 +329,7 @@ def dense_job(
 def _targets(plan: DensePlan, encoder: Encoder, own: dict[str, Any]) -> Iterator[BandTarget]:
     view = plan.reader.view
     cell_um = plan.plan.cell_px * view.pixel_size_um
-    shard = shard_tiles(plan.plan, plan.dims) * plan.core_tokens
+    shard = plan.shard_tiles * plan.core_tokens
     stop = 0
     for layer, width in zip(encoder.layers, plan.dims, strict=True):
         pyramid = Pyramid(

@@ -4,8 +4,9 @@ Work comes as jobs (a section each) of lots (a shard each) of tiles. A batch is 
 the jobs, whatever lot or job they belong to. Which tiles share a batch is therefore decided by the jobs alone: a run
 that resumes computes the batches the first one would have computed, with zeros in place of tiles that are finished,
 and gets the same bits. A producer thread has tiles read and fills batches, the calling thread computes, a writer thread
-(on the processor the calling thread, between batches) takes the results; the queues between them are short, so memory
-holds a few windows and one lot whatever the size of a section.
+takes the results; the queues between them are short, so memory holds a few windows and one lot whatever the size of a
+section. A model that runs on the processor keeps every core busy and loses more to a thread beside it than that thread
+does in the time: then all is done in turn.
 """
 
 import os
@@ -122,6 +123,7 @@ NO_SPEED = Speed(0, 0.0, 0.0)
 
 GROUP_BATCHES = 64
 GROUP_SECTIONS = 32
+"""What one run computes at most beyond the section that reaches the first: small enough to be spread over workers."""
 
 
 def grouped(tiles: Sequence[int], batch_size: int) -> list[range]:
@@ -151,16 +153,16 @@ def run_engine(
     compute: Callable[[Float32], Sequence[Float32]],
     batch_size: int,
     on_progress: Report | None = None,
-    write_beside: bool = True,
+    beside: bool = True,
 ) -> tuple[dict[str, str], Speed]:
     """Compute all unfinished lots of the jobs; returns sections that failed with the reason, and the speed.
 
     `compute` takes (b, c, T, T) float32 and gives arrays (b, ...), and must treat every tile for itself. A
     SectionError while a section is read or written costs that section only; anything else ends the run and is raised
-    here. Without `write_beside` results are written between batches: a model that keeps every core busy
-    loses more to a thread beside it than the writing takes.
+    here. `beside`: reading and writing go on while the model computes; else all is done in turn, with the same
+    result.
     """
-    return _Run(jobs, compute, batch_size, on_progress, write_beside).run()
+    return _Run(jobs, compute, batch_size, on_progress).run(beside)
 
 
 class _Places(NamedTuple):
@@ -230,7 +232,6 @@ class _Run:
     compute: Callable[[Float32], Sequence[Float32]]
     batch_size: int
     on_progress: Report | None
-    write_beside: bool
     failed: dict[str, str] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
     batches: "queue.Queue[_Batch | BaseException | None]" = field(default_factory=lambda: queue.Queue(BATCHES_AHEAD))
@@ -241,7 +242,21 @@ class _Run:
     taken: dict[str, int] = field(default_factory=dict)
     broken: bool = False
 
-    def run(self) -> tuple[dict[str, str], Speed]:
+    def run(self, beside: bool) -> tuple[dict[str, str], Speed]:
+        if beside:
+            self._run_beside()
+        else:
+            self._run_in_turn()
+        self._commit_empty()
+        return self.failed, Speed(self.computed, self.model_s, time.perf_counter() - self.started)
+
+    def _run_in_turn(self) -> None:
+        with ThreadPoolExecutor(1, thread_name_prefix="embedding-reader") as reader:
+            for batch in _batches(self._read_ahead(reader, 1), self.batch_size):
+                self._take(batch, self._results(batch))
+                self._report(batch)
+
+    def _run_beside(self) -> None:
         producer = threading.Thread(target=self._produce, name="embedding-reader", daemon=True)
         producer.start()
         writing: list[Future[None]] = []
@@ -251,20 +266,15 @@ class _Run:
                     if isinstance(batch, BaseException):
                         raise batch
                     results = self._results(batch)
-                    if self.write_beside:
-                        while len(writing) > BATCHES_AHEAD:
-                            writing.pop(0).result()
-                        writing.append(writer.submit(self._take, batch, results))
-                    else:
-                        self._take(batch, results)
+                    while len(writing) > BATCHES_AHEAD:
+                        writing.pop(0).result()
+                    writing.append(writer.submit(self._take, batch, results))
                     self._report(batch)
                 for one in writing:
                     one.result()
-                self._commit_empty()
         finally:
             self.stop.set()
             producer.join()
-        return self.failed, Speed(self.computed, self.model_s, time.perf_counter() - self.started)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 

@@ -43,7 +43,8 @@ def working_pixel_size_um(settings: EmbedSettings, encoder: Encoder, section_siz
 def embedding_name(settings: EmbedSettings, encoder: Encoder, pixel_size_um: float, extent: Sequence[str] = ()) -> str:
     """The name under which one way of embedding is kept: readable, and unique to what decides the values.
 
-    `extent` says what is embedded, where that is not whole sections: the digest of a table of regions or points.
+    `extent` says what is embedded, where that is not whole sections: the name of the table of regions; for points the
+    size of a patch, and draws and seed where there are any.
     """
     parts = [encoder.digest, pixel_size_um, list(settings.channels), settings.margin_px, *extent]
     identity = hashlib.sha256(canonical_json(parts).encode()).hexdigest()

@@ -24,7 +24,7 @@ from cytoarch.encoders.cytonet_model import (
     empty_cytonet,
     tensor_shapes,
 )
-from cytoarch.encoders.inference import arithmetic, channels_first, check_device, chosen_layers, device_name, normalised
+from cytoarch.encoders.inference import arithmetic, channels_first, check_device, chosen_layers, normalised
 from cytoarch.encoders.protocol import Float32, Precision, TileShape
 from cytoarch.encoders.weights import (
     check_folder,
@@ -82,11 +82,6 @@ class CytoNetEncoder:
     def layers(self) -> tuple[str, ...]:
         """One layer a requested block, named by its 1-based number."""
         return tuple(f"block-{block:02d}" if self.hybrid else f"stage-{block}" for block in self.blocks)
-
-    @property
-    def device_name(self) -> str:
-        """What the device calls itself, for provenance."""
-        return device_name(self.device)
 
     def dims(self, channels: int) -> tuple[int, ...]:
         """2048 of the ResNet, 768 a block of the hybrid."""

@@ -23,7 +23,6 @@ from cytoarch.encoders.inference import (
     channels_first,
     check_device,
     chosen_layers,
-    device_name,
     four_even,
     normalised,
 )
@@ -45,6 +44,7 @@ LVD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SAT = ((0.430, 0.411, 0.296), (0.213, 0.156, 0.143))
 """The same of those trained on satellite images, SAT-493M."""
 STATISTICS = {"lvd1689m": LVD, "sat493m": SAT}
+"""By the name of the data that a model was trained on."""
 PIXEL_SIZE_UM = 4.0
 """The pixel size Zhang, Xu and Zhou parcellate at."""
 STAGES, STAGE_PX = 4, (4, 8, 16, 32)
@@ -92,11 +92,6 @@ class DinoEncoder:
     def layers(self) -> tuple[str, ...]:
         """One layer a requested block or stage, named by its 1-based number."""
         return tuple(f"block-{block:02d}" if self.prefix_tokens else f"stage-{block}" for block in self.blocks)
-
-    @property
-    def device_name(self) -> str:
-        """What the device calls itself, for provenance."""
-        return device_name(self.device)
 
     def dims(self, channels: int) -> tuple[int, ...]:  # noqa: ARG002 - the protocol passes it
         """The width of the model at each layer, whatever the channels."""

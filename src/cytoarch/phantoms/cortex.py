@@ -21,6 +21,7 @@ def subdivisions_of(brain: PhantomBrain) -> int:
 
 
 _FINER = 3
+"""Nodes of the smooth surface to one of the anatomy's, along an edge."""
 _ROUNDS = 3
 """Averages over neighbours: about 0.4 mm along the surface."""
 
@@ -40,8 +41,8 @@ def maps_of(brain: PhantomBrain) -> Maps:
 
 def _hulls(radii_mm: Float64) -> Float64:
     """Semi-axes (2, 3) of the smallest ellipsoid of the reference's shape around each hemisphere."""
-    unit = np.linalg.norm(cube_directions(radii_mm.shape[2]) / np.array(SEMI_AXES_MM), axis=-1)
-    scale = (radii_mm[..., 0] * unit).max(axis=(1, 2, 3))
+    reach = np.linalg.norm(cube_directions(radii_mm.shape[2]) / np.array(SEMI_AXES_MM), axis=-1)
+    scale = (radii_mm[..., 0] * reach).max(axis=(1, 2, 3))
     return np.asarray(scale[:, None] * np.array(SEMI_AXES_MM) * 1.001)
 
 

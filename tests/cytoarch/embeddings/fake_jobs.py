@@ -150,9 +150,9 @@ def jobs_of(
 
 
 def run_jobs(
-    ledger: Ledger, jobs: Sequence[FakeJob], batch_size: int, write_beside: bool = True
+    ledger: Ledger, jobs: Sequence[FakeJob], batch_size: int, beside: bool = True
 ) -> tuple[dict[str, str], Speed]:
-    return run_engine(jobs, ledger.compute, batch_size, ledger.report, write_beside)
+    return run_engine(jobs, ledger.compute, batch_size, ledger.report, beside)
 
 
 def parts_of(numbers: Sequence[int], size: int) -> list[list[int]]:

@@ -51,10 +51,10 @@ def raises_at(place: str, error: BaseException):
 
 @fast
 @given(SHAPES, st.integers(1, 7), st.integers(1, 4), st.booleans())
-def test_batches_are_the_next_tiles_over_all_borders(shapes, batch_size, window_tiles, write_beside):
+def test_batches_are_the_next_tiles_over_all_borders(shapes, batch_size, window_tiles, beside):
     ledger = Ledger()
     jobs = jobs_of(ledger, shapes, window_tiles)
-    failed, speed = run_jobs(ledger, jobs, batch_size, write_beside)
+    failed, speed = run_jobs(ledger, jobs, batch_size, beside)
     everything = [number for job in jobs for number in job.numbers]
     assert failed == {}
     assert ledger.batches == parts_of(everything, batch_size)
@@ -144,13 +144,13 @@ def test_jobs_without_tiles_are_committed_and_may_fail():
 PLACES = ["read/s1/1/0", "read/s1/0/1", "put/s1/0/2", "put/s1/1/0", "close/s1/0", "close/s1/1", "commit/s1"]
 
 
-@pytest.mark.parametrize("write_beside", [True, False])
+@pytest.mark.parametrize("beside", [True, False])
 @pytest.mark.parametrize("batch_size", [1, 4, 50])
 @pytest.mark.parametrize("place", [*PLACES, "lots/s1/1", "lots/s1/0"])
-def test_a_section_error_costs_that_section_only_and_gives_the_reason(place: str, batch_size: int, write_beside: bool):
+def test_a_section_error_costs_that_section_only_and_gives_the_reason(place: str, batch_size: int, beside: bool):
     ledger = Ledger(raises_at(place, ScanError(f"torn at {place}")))
     jobs = jobs_of(ledger, [[3, 4], [4, 3], [5], [1, 1]], window_tiles=2)
-    failed, _ = run_jobs(ledger, jobs, batch_size, write_beside)
+    failed, _ = run_jobs(ledger, jobs, batch_size, beside)
     assert failed == {"s1": f"torn at {place}"}
     assert sorted(ledger.committed) == ["s0", "s2", "s3"]
     others = [number for job in jobs if job.section_id != "s1" for number in job.numbers]
@@ -182,11 +182,11 @@ def test_after_a_failure_nothing_of_the_section_is_kept_closed_or_committed():
 @pytest.mark.parametrize(
     "place", [*PLACES, "lots/s1/1", "windows/s1/0", "compute/1", "compute/0", "report/s1/2", "commit/s3"]
 )
-@pytest.mark.parametrize("write_beside", [True, False])
-def test_any_other_error_is_raised_and_no_thread_is_left(place: str, error: Exception, write_beside: bool):
+@pytest.mark.parametrize("beside", [True, False])
+def test_any_other_error_is_raised_and_no_thread_is_left(place: str, error: Exception, beside: bool):
     ledger = Ledger(raises_at(place, error))
     with pytest.raises(type(error)) as raised:
-        run_jobs(ledger, jobs_of(ledger, [[3, 4], [4, 3], [5], []], window_tiles=2), 3, write_beside)
+        run_jobs(ledger, jobs_of(ledger, [[3, 4], [4, 3], [5], []], window_tiles=2), 3, beside)
     assert raised.value is error
     assert engine_threads() == []
 
