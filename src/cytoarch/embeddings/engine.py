@@ -173,8 +173,10 @@ class _Places(NamedTuple):
     numbers: range
 
 
-_Waiting = deque[tuple[_Places, "Future[Sequence[Float32]] | None"]]
-"""Windows in order, with what is being read of them."""
+_Read = Callable[[], Sequence[Float32]]
+"""Gives the tiles of a window."""
+_Waiting = deque[tuple[_Places, _Read | None]]
+"""Windows in order, with what gives the tiles of those that are wanted."""
 
 
 class _Tile(NamedTuple):
@@ -251,10 +253,9 @@ class _Run:
         return self.failed, Speed(self.computed, self.model_s, time.perf_counter() - self.started)
 
     def _run_in_turn(self) -> None:
-        with ThreadPoolExecutor(1, thread_name_prefix="embedding-reader") as reader:
-            for batch in _batches(self._read_ahead(reader, 1), self.batch_size):
-                self._take(batch, self._results(batch))
-                self._report(batch)
+        for batch in _batches(self._read_ahead(lambda read: read, 1), self.batch_size):
+            self._take(batch, self._results(batch))
+            self._report(batch)
 
     def _run_beside(self) -> None:
         producer = threading.Thread(target=self._produce, name="embedding-reader", daemon=True)
@@ -283,7 +284,8 @@ class _Run:
         try:
             count = min(READERS, os.cpu_count() or 1)
             with ThreadPoolExecutor(count, thread_name_prefix="embedding-reader") as readers:
-                for batch in _batches(self._read_ahead(readers, count + 1), self.batch_size):
+                begin: Callable[[_Read], _Read] = lambda read: readers.submit(read).result  # noqa: E731 - typed so
+                for batch in _batches(self._read_ahead(begin, count + 1), self.batch_size):
                     if not self._offer(batch):
                         return
             self._offer(None)
@@ -298,8 +300,8 @@ class _Run:
                 return True
         return False
 
-    def _read_ahead(self, readers: ThreadPoolExecutor, ahead: int) -> "Iterator[_Tile]":
-        """Every tile in order, without pixels where it is not wanted; some windows are read ahead."""
+    def _read_ahead(self, begin: "Callable[[_Read], _Read]", ahead: int) -> "Iterator[_Tile]":
+        """Every tile in order, without pixels where it is not wanted; some windows are begun ahead."""
         waiting: _Waiting = deque()
         held: deque[int] = deque()
         for job in self.jobs:
@@ -311,7 +313,7 @@ class _Run:
                     nbytes = window.nbytes if wanted else 0
                     while held and (len(held) >= ahead or sum(held) + nbytes > AHEAD_BYTES):
                         yield from self._next(waiting, held)
-                    waiting.append((places, readers.submit(window.read) if wanted else None))
+                    waiting.append((places, begin(window.read) if wanted else None))
                     first += window.tiles
                     if wanted:
                         held.append(nbytes)
@@ -320,10 +322,10 @@ class _Run:
 
     def _next(self, waiting: "_Waiting", held: deque[int]) -> "Iterator[_Tile]":
         """The tiles of the window that has waited longest."""
-        places, future = waiting.popleft()
-        if future is not None:
+        places, read = waiting.popleft()
+        if read is not None:
             held.popleft()
-        yield from self._tiles(places, future)
+        yield from self._tiles(places, read)
 
     def _lots(self, job: Job) -> Iterator[Lot]:
         try:
@@ -331,11 +333,11 @@ class _Run:
         except SectionError as error:
             self.failed.setdefault(job.section_id, str(error))
 
-    def _tiles(self, places: "_Places", future: "Future[Sequence[Float32]] | None") -> "Iterator[_Tile]":
+    def _tiles(self, places: "_Places", read: "_Read | None") -> "Iterator[_Tile]":
         tiles: Sequence[Float32] | None = None
-        if future is not None:
+        if read is not None:
             try:
-                tiles = future.result()
+                tiles = read()
             except SectionError as error:
                 self.failed.setdefault(places.job.section_id, str(error))
         for at, number in enumerate(places.numbers):
