@@ -320,7 +320,7 @@ def _ours(image: StoredImage, encoder: Encoder, batch: int, out: Path) -> tuple[
     plan = DensePlan.of(image, tissue, encoder, EmbedSettings(), 4.0)
     staging = Staging(out).open()
     start = time.perf_counter()
-    run_engine([dense_job("s", plan, encoder, staging, dict)], timed, batch)
+    run_engine([dense_job("s", plan, encoder, staging, dict)], timed, batch, beside=False)
     staging.open()  # reads everything back, as committing does
     return time.perf_counter() - start, sum(inside)
 
