@@ -1,6 +1,7 @@
 """What a benchmark is, how it is timed and where its table goes."""
 
 import os
+import random
 import shutil
 import statistics
 import time
@@ -20,10 +21,14 @@ class Case(NamedTuple):
 
 
 def medians_s(works: Sequence[Callable[[Path], object]], scratch: Path) -> list[float]:
-    """Median wall times over five rounds; the works take turns, so that a slow spell meets them all."""
+    """Median wall times over five rounds; the works take turns, so that a slow spell meets them all.
+
+    Every round has another order: who follows a work that leaves the disk or the memory busy is not always the same.
+    """
     times: list[list[float]] = [[] for _ in works]
+    order = random.Random(0)  # noqa: S311 - no secret
     for _ in range(REPEATS):
-        for spent, work in zip(times, works, strict=True):
+        for spent, work in order.sample(list(zip(times, works, strict=True)), len(works)):
             folder = scratch / "run"
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()

@@ -103,16 +103,19 @@ def no_model(patches: Float32) -> Float32:
 
 
 def subjects(folder: Path) -> Iterator[Subject]:
-    """ViT-B/16 in both precisions and R50-ViT, of random weights, and the filter bank."""
+    """ViT-B/16 in both precisions and R50-ViT, of random weights, and the filter bank.
+
+    The sections keep the models busy for some 20 to 30 seconds.
+    """
     vit_b(folder / "vitb")
     config = CytoNetConfig(model_type="cytonet_r50_vit")
     save_cytonet(build_cytonet(config), config, folder / "hybrid")
     vit = EmbedSettings(encoder=f"dinov3:{folder / 'vitb'}", batch_size=1)
     yield Subject("DINOv3 ViT-B/16, fp32", vit, 4.0, 2048, 1)
-    yield Subject("DINOv3 ViT-B/16, bf16", vit.model_copy(update={"precision": "bf16"}), 4.0, 2048, 1)
+    yield Subject("DINOv3 ViT-B/16, bf16", vit.model_copy(update={"precision": "bf16"}), 4.0, 4096, 1)
     hybrid = EmbedSettings(encoder=f"cytonet:{folder / 'hybrid'}", batch_size=1)
-    yield Subject("CytoNet R50-ViT, fp32", hybrid, 2.0, 4096, 1)
-    yield Subject("texture", EmbedSettings(), 4.0, 2048, 1)
+    yield Subject("CytoNet R50-ViT, fp32", hybrid, 2.0, 8192, 1)
+    yield Subject("texture", EmbedSettings(), 4.0, 4096, 1)
 
 
 def vit_b(folder: Path) -> Path:
@@ -246,20 +249,24 @@ def _timed(spent: list[float]) -> Iterator[None]:
 
 def memory() -> list[str]:
     """Peak resident memory of a process that embeds a section, by the section's size."""
-    rows = ["| section (px) | peak RSS, null encoder (MB) | beyond the smallest (MB) |", "|---|---|---|"]
-    found = []
-    for edge in (2048, 8192, 16384):
-        command = [sys.executable, "-m", "benchmarks.embedding", "--peak", str(edge)]
-        found.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-        rows.append(f"| {edge:,} x {edge:,} | {found[-1]:,.0f} | {found[-1] - found[0]:,.0f} |")
-        print(rows[-1], flush=True)
+    rows = [
+        "| section (px) | channels | its pixels (um), read at 4 um | peak RSS, null encoder (MB) |",
+        "|---|---|---|---|",
+    ]
+    for channels, size_um in ((1, 4.0), (3, 2.5)):
+        for edge in (2048, 8192, 16384):
+            asked = [str(edge), str(channels), str(size_um)]
+            command = [sys.executable, "-m", "benchmarks.embedding", "--peak", *asked]
+            found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            rows.append(f"| {edge:,} x {edge:,} | {channels} | {size_um:g} | {found:,.0f} |")
+            print(rows[-1], flush=True)
     return rows
 
 
-def peak_mb(edge: int) -> float:
+def peak_mb(edge: int, channels: int, size_um: float) -> float:
     """Peak resident memory (MB) of this process after embedding a section whose pixels repeat one chunk."""
     with tempfile.TemporaryDirectory() as name:
-        image = _endless_image(Path(name) / "section", edge)
+        image = _endless_image(Path(name) / "section", edge, channels, size_um)
         encoder = PatchGrid(no_model, tile_px=512, layers=("a", "b", "c", "d"), tokens=32)  # the grids of ViT-B
         tissue = TissueMask(np.ones((8, 8), dtype=bool), 1e6)
         settings = EmbedSettings(pixel_size_um=4.0, batch_size=2)
@@ -269,11 +276,11 @@ def peak_mb(edge: int) -> float:
     return int(status["VmHWM"].split()[0]) / 1024
 
 
-def _endless_image(folder: Path, edge: int) -> StoredImage:
+def _endless_image(folder: Path, edge: int, channels: int = 1, size_um: float = 4.0) -> StoredImage:
     rng = np.random.default_rng(0)
-    noise = rng.integers(0, 255, (1, 4096, 4096), dtype=np.uint8)
+    noise = rng.integers(0, 255, (channels, 4096, 4096), dtype=np.uint8)
     staging = Staging(folder).open()
-    pyramid = Pyramid((1, edge, edge), np.dtype(np.uint8), 4.0, "mean", levels=level_count(edge, edge))
+    pyramid = Pyramid((channels, edge, edge), np.dtype(np.uint8), size_um, "mean", levels=level_count(edge, edge))
     write_pyramid(staging, pyramid, lambda _y, _x, h, w: noise[:, :h, :w], name="section")
     return StoredImage.open(staging.path)
 
@@ -337,12 +344,13 @@ def _theirs(python: Path, section: Path, out: Path, model: str) -> tuple[float, 
 def main(arguments: Sequence[str]) -> int:
     """Measure and write the section on embeddings."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.embedding")
-    parser.add_argument("--peak", type=int, help="print the peak memory (MB) of embedding a section of this edge")
+    parser.add_argument("--peak", nargs=3, metavar=("EDGE", "CHANNELS", "UM"), help="print the peak memory (MB)")
     parser.add_argument("--raw2features", type=Path, help="Python of an environment that has raw2features")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(2)
     if asked.peak:
-        print(peak_mb(asked.peak))
+        edge, channels, size_um = asked.peak
+        print(peak_mb(int(edge), int(channels), float(size_um)))
         return 0
     parts = {
         "Share of the model's own speed": shares(),

@@ -37,7 +37,8 @@ from cytoarch.embeddings.dense import (
     tile_plan,
     wanted_tiles,
 )
-from cytoarch.embeddings.engine import Job, Speed, grouped
+from cytoarch.embeddings.engine import Speed, grouped
+from cytoarch.embeddings.jobs import Job
 from cytoarch.embeddings.places import RegionTable
 from cytoarch.encoders import Encoder
 from cytoarch.encoders.inference import device_name

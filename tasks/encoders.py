@@ -11,7 +11,8 @@ from prefect.concurrency._asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 
 from cytoarch.embeddings import EmbedSettings
-from cytoarch.embeddings.engine import Float32, Job, Speed, run_engine
+from cytoarch.embeddings.engine import Speed, run_engine
+from cytoarch.embeddings.jobs import Float32, Job
 from cytoarch.encoders import Encoder, load_encoder
 from cytoarch.errors import StoreError
 from tasks.progress import engine_reporter

@@ -1,7 +1,6 @@
 """Scans, label images, tissue and quality of one section, into the store."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -188,7 +187,7 @@ def _contained(
     limits = Limits(int(stage.settings.memory_gb * 1e9), stage.settings.stall_s)
 
     def write(staging: Staging) -> dict[str, Any]:
-        return containment().run(
+        facts = containment().run(
             f"cytoarch.images.sections:{function}",
             {
                 "section": section.model_dump(mode="json"),
@@ -201,15 +200,10 @@ def _contained(
             store.lock_handle(section.brain_id),
             str(source),
         )
+        staging.join()  # what the child wrote
+        return facts
 
-    return store.ensure(product, work, lambda staging: _joined(staging, write))
-
-
-def _joined(staging: Staging, write: Callable[[Staging], dict[str, Any]]) -> dict[str, Any]:
-    """What another process wrote into the staging folder is taken into ours."""
-    facts = write(staging)
-    staging.join()
-    return facts
+    return store.ensure(product, work, write)
 
 
 def _find_tissue(work: _SectionWork, staging: Staging) -> dict[str, Any]:

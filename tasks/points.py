@@ -11,7 +11,8 @@ from cytoarch.brains import Brain, Section
 from cytoarch.contents import open_section, section_product
 from cytoarch.embeddings import EmbedSettings, embedding_name, working_pixel_size_um
 from cytoarch.embeddings.augmentation import AUGMENTATION_VERSION
-from cytoarch.embeddings.engine import Job, Speed, grouped
+from cytoarch.embeddings.engine import Speed, grouped
+from cytoarch.embeddings.jobs import Job
 from cytoarch.embeddings.places import Points
 from cytoarch.embeddings.reading import SectionReader
 from cytoarch.embeddings.sampled import (

@@ -9,7 +9,8 @@ from prefect.runtime import task_run
 from prefect.states import Completed, Failed
 
 from cytoarch.brains import Section
-from cytoarch.embeddings.engine import NO_SPEED, Job, Speed
+from cytoarch.embeddings.engine import NO_SPEED, Speed
+from cytoarch.embeddings.jobs import Job
 from cytoarch.errors import CytoarchError, SectionError
 from cytoarch.records import Record
 from cytoarch.stores import Draft

@@ -16,6 +16,7 @@ from cytoarch.errors import SectionError
 from cytoarch.images.layout import Journal, Pyramid, level_count
 from cytoarch.images.ngff import omero
 from cytoarch.images.pyramids import write_pyramid
+from cytoarch.reproducible import single_threaded
 
 Float16 = NDArray[np.float16]
 Float32 = NDArray[np.float32]
@@ -63,13 +64,14 @@ class ColourMap:
         count, width = sum(map(len, samples)), samples[0].shape[1] if len(samples) else 0
         if count < 4:
             raise SectionError(f"only {count} embeddings lie in tissue; there is nothing to fit colours to")
-        mean, spread = _moments(samples)
-        components = np.zeros((3, width))
-        found = _components(samples, mean, spread)
-        components[: len(found)] = found
-        signs = np.where(components.sum(axis=1) < 0, -1.0, 1.0)  # a component's sign is arbitrary: fix it
-        projection = (components * signs[:, None]).T / spread[:, None]
-        shown = np.concatenate([(part.astype(np.float64) - mean) @ projection for part in samples])
+        with single_threaded():
+            mean, spread = _moments(samples)
+            components = np.zeros((3, width))
+            found = _components(samples, mean, spread)
+            components[: len(found)] = found
+            signs = np.where(components.sum(axis=1) < 0, -1.0, 1.0)  # a component's sign is arbitrary: fix it
+            projection = (components * signs[:, None]).T / spread[:, None]
+            shown = np.concatenate([(part.astype(np.float64) - mean) @ projection for part in samples])
         low, high = np.percentile(shown, (1, 99), axis=0)
         return cls(
             *(

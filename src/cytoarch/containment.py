@@ -27,6 +27,7 @@ from typing import Any, NoReturn, cast
 from cytoarch.errors import SectionError, StoreError
 
 Progress = Callable[[int, int], None]
+"""(done, in all)"""
 Work = Callable[[Mapping[str, Any], Progress], Mapping[str, Any]]
 """(JSON arguments, progress) -> JSON result"""
 

@@ -1,26 +1,23 @@
 """Where things are: every address in the store, its records, and the question "is this current?"."""
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
+from cytoarch import locks
 from cytoarch.brains import Brain
-from cytoarch.digests import canonical_json, content_digest, hash_file, open_sealed, sealed_json
+from cytoarch.digests import canonical_json, content_digest, open_sealed, sealed_json
 from cytoarch.errors import BrainBusyError, StoreError
+from cytoarch.locks import LockedError
 from cytoarch.paths import is_id
-from cytoarch.records import Record, Staging, fingerprint, flush_to_disk, read_record, write_atomically, writing
+from cytoarch.records import Record, Staging, fingerprint, flush_to_disk, read_record, write_atomically
+from cytoarch.scan_digests import known_digest, scan_digest
 
 Step = Literal[
     "sections",
@@ -39,9 +36,6 @@ Step = Literal[
 ]
 """What a product is. Sections and their labels are inputs in our format; annotations are human work, which is kept as
 it is; all else is derived from them."""
-
-_held: ContextVar[Mapping[Path, int]] = ContextVar("held", default=MappingProxyType({}))
-"""The locks this run holds, with their open files: a flow that calls another does not lock itself out."""
 
 WHOLE_BRAIN = "_brain"
 """Stands in place of a section id in products that belong to the brain as a whole."""
@@ -359,29 +353,14 @@ class BrainStore:
 
         Of a scan of several files it is that of their sorted (name, sha256). `rehash` reads them in any case.
         """
-        known = None if rehash else self.known_digest(brain_id, scan, files)
-        if known is not None:
-            return known
-        identity = _identity(files)
-        hashes = {path.relative_to(scan).as_posix(): hash_file(path).sha256 for path in files}
-        digest = hashes["."] if files == [scan] else content_digest(hashes)
-        content = sealed_json(ScanDigest(identity=identity, sha256=digest))
-        memory = self._scan_memory(brain_id, scan)
-        if not memory.exists() or memory.read_bytes() != content:
-            write_atomically(memory, content)
-        return digest
+        return scan_digest(self._scan_digests_path(brain_id), scan, files, rehash)
 
     def known_digest(self, brain_id: str, scan: Path, files: Sequence[Path]) -> str | None:
         """The remembered sha256 of a scan, or None if it is not known or its files have changed."""
-        try:
-            known = open_sealed(self._scan_memory(brain_id, scan).read_bytes(), ScanDigest)
-        except (FileNotFoundError, ValueError):
-            return None
-        return known.sha256 if known.identity == _identity(files) else None
+        return known_digest(self._scan_digests_path(brain_id), scan, files)
 
-    def _scan_memory(self, brain_id: str, scan: Path) -> Path:
-        name = content_digest({"path": str(scan)})[:32]
-        return self.brain_path(brain_id) / "scan-digests" / f"{name}.json"
+    def _scan_digests_path(self, brain_id: str) -> Path:
+        return self.brain_path(brain_id) / "scan-digests"
 
     def write_group(self, path: Path, attributes: Mapping[str, Any]) -> None:
         """Write the metadata of a Zarr v3 group; unchanged metadata is not rewritten."""
@@ -412,43 +391,18 @@ class BrainStore:
 
     @contextmanager
     def lock(self, brain_id: str) -> Iterator[None]:
-        """Hold the brain for writing. Freed at once when the holder dies; single-host, as flock is.
-
-        Raises BrainBusyError, naming the holder, if another live run has it.
-        """
+        """Hold the brain for writing. Raises BrainBusyError, naming the holder, if another live run has it."""
         path = self._lock_path(brain_id)
-        if path in _held.get():
+        is_first = locks.held_handle(path) is None
+        with _busy_if_locked(brain_id), locks.locked(path):
+            if is_first:
+                self._clear_leftovers(brain_id)
             yield
-            return
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            _take_lock(brain_id, handle)
-            with writing(path):
-                os.ftruncate(handle, 0)
-                os.pwrite(handle, str(os.getpid()).encode(), 0)
-            self._clear_leftovers(brain_id)
-            token = _held.set(MappingProxyType({**_held.get(), path: handle}))
-            try:
-                yield
-            finally:
-                _held.reset(token)
-        finally:
-            os.close(handle)
 
     def check_free(self, brain_id: str) -> None:
         """Raise BrainBusyError if another live run holds the brain: a first look, which holds nothing itself."""
-        path = self._lock_path(brain_id)
-        if not path.exists() or path in _held.get():
-            return
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _busy(brain_id, handle) from None
-        finally:
-            os.close(handle)
+        with _busy_if_locked(brain_id):
+            locks.check_free(self._lock_path(brain_id))
 
     def _clear_leftovers(self, brain_id: str) -> None:
         """Remove what a crash left of files that were being written, and staging folders of what was published."""
@@ -471,7 +425,7 @@ class BrainStore:
 
     def lock_handle(self, brain_id: str) -> int | None:
         """The open file of the lock, where this process holds it: who is given it too keeps the brain locked."""
-        return _held.get().get(self._lock_path(brain_id))
+        return locks.held_handle(self._lock_path(brain_id))
 
     def _lock_path(self, brain_id: str) -> Path:
         return self.brain_path(brain_id).resolve() / "lock"
@@ -483,41 +437,11 @@ def group_metadata(attributes: Mapping[str, Any]) -> bytes:
     return json.dumps(metadata, indent=1, sort_keys=True).encode()
 
 
-LOOKS = 5
-LOOK_S = 0.02
-"""Who only looks whether a brain is free holds its lock for a moment: a run that wants it looks again."""
-
-
-def _take_lock(brain_id: str, lock: int) -> None:
-    for look in range(LOOKS):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if look == LOOKS - 1:
-                raise _busy(brain_id, lock) from None
-            time.sleep(LOOK_S)
-        else:
-            return
-
-
-def _busy(brain_id: str, lock: int) -> BrainBusyError:
-    holder = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
-    return BrainBusyError(
-        f"brain {brain_id} is being written by process {holder}; wait for it or stop it, then run again"
-    )
-
-
-class ScanDigest(BaseModel):
-    """What is remembered of a scan."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    identity: str
-    sha256: str
-
-
-def _identity(files: Sequence[Path]) -> str:
-    """A digest of what tells files from changed ones without reading them."""
-    stats = ((str(path), path.stat()) for path in files)
-    facts = [[name, stat.st_size, stat.st_mtime_ns, stat.st_ino] for name, stat in stats]
-    return hashlib.sha256(canonical_json(facts).encode()).hexdigest()
+@contextmanager
+def _busy_if_locked(brain_id: str) -> Iterator[None]:
+    try:
+        yield
+    except LockedError as error:
+        raise BrainBusyError(
+            f"brain {brain_id} is being written by process {error}; wait for it or stop it, then run again"
+        ) from None

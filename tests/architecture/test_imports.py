@@ -20,10 +20,11 @@ STOREYS = {
 
 # ground first; a room may import the rooms before it and its own
 ROOMS = (
-    ("errors", "digests", "tiling", "measures"),
+    ("errors", "digests", "tiling", "measures", "reproducible"),
     ("paths", "tables"),
     ("brains",),
     ("records", "palette", "containment"),
+    ("locks", "scan_digests"),
     ("stores",),
     ("images",),
     ("verification", "drafting", "anatomy", "encoders", "phantoms"),

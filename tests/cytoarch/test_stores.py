@@ -1,11 +1,9 @@
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,42 +11,16 @@ from typing import Any
 import pytest
 
 from cytoarch.brains import Brain, Section
-from cytoarch.errors import BrainBusyError, CytoarchError, StoreError
+from cytoarch.errors import CytoarchError, StoreError
 from cytoarch.records import Staging
 from cytoarch.stores import WHOLE_BRAIN, BrainStore, Draft, Product, Work
+from tests.products import CHANGES, TISSUE, WORK, never, state, writes
 from tests.verified import damaged
-
-TISSUE = Product("B1", "tissue", "otsu", "s1")
-WORK = Work(1, {"scan": "00"}, {"size_um": 4.0})
-CHANGES = [
-    replace(WORK, version=2),
-    replace(WORK, inputs={"scan": "01"}),
-    replace(WORK, inputs={"scan": "00", "mask": "02"}),
-    replace(WORK, settings={"size_um": 8.0}),
-]
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> BrainStore:
     return BrainStore(tmp_path / "store")
-
-
-def writes(content: Mapping[str, bytes], **facts: Any) -> Callable[[Staging], Mapping[str, Any]]:
-    def write(staging: Staging) -> Mapping[str, Any]:
-        for key, data in content.items():
-            staging.write(key, data)
-        return facts
-
-    return write
-
-
-def never(_: Staging) -> Mapping[str, Any]:
-    raise AssertionError("a current product was made again")
-
-
-def state(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """Every file and folder with its size, inode and time of change."""
-    return {str(p): (p.stat().st_size, p.stat().st_ino, p.stat().st_mtime_ns) for p in sorted(folder.rglob("*"))}
 
 
 # -- addresses ---------------------------------------------------------------------------------------------------------
@@ -361,6 +333,49 @@ def test_a_section_made_again_takes_its_old_labels_with_it_and_they_are_made_aga
     assert damaged(store, "B1") == []
 
 
+# -- a product inside another ------------------------------------------------------------------------------------------
+
+SECTION = Product("B1", "sections", "scan", "s1")
+LABELS = Product("B1", "labels", "manifest", "s1")
+PIXELS = {"zarr.json": b"{}", "0/c/0/0/0": b"shard", "0/c/0/0/1": b"another"}
+
+
+def test_healing_a_section_leaves_its_labels_as_they_are(store: BrainStore) -> None:
+    store.ensure(SECTION, WORK, writes(PIXELS))
+    labels, _ = store.ensure(LABELS, WORK, writes({"zarr.json": b"{}", "labels/0/c/0/0": b"shard"}))
+    before = state(store.path(LABELS))
+    (store.path(SECTION) / "0/c/0/0/0").write_bytes(b"shards")
+
+    def heal(staging: Staging) -> Mapping[str, Any]:
+        missing = {key: data for key, data in PIXELS.items() if not staging.has(key)}
+        assert list(missing) == ["0/c/0/0/0"]
+        return writes(missing)(staging)
+
+    record, made = store.ensure(SECTION, WORK, heal)
+    assert made
+    assert state(store.path(LABELS)) == before
+    assert not any("labels/" in key for key in record.files)
+    assert store.ensure(LABELS, WORK, never) == (labels, False)
+    assert damaged(store, "B1") == []
+
+
+def test_labels_go_with_a_section_whose_pixels_are_others(store: BrainStore) -> None:
+    store.ensure(SECTION, WORK, writes(PIXELS))
+    store.ensure(LABELS, WORK, writes({"zarr.json": b"{}"}))
+    store.ensure(SECTION, CHANGES[0], writes(PIXELS))
+    assert store.record(LABELS) is None
+
+
+def test_what_is_unfinished_of_a_section_that_is_not_kept_goes_too(store: BrainStore) -> None:
+    for section in ("s1", "s2", WHOLE_BRAIN):
+        begun = store.begin(replace(TISSUE, section_id=section), WORK)
+        assert isinstance(begun, Draft)
+        begun.staging.write("mask.png", b"1")
+    rooms = store.brain_path("B1") / "staging"
+    assert store.remove_others("B1", "tissue", "otsu", {"s1"}) == ()
+    assert sorted(room.name.split("+")[2] for room in rooms.iterdir()) == sorted([WHOLE_BRAIN, "s1"])
+
+
 # -- records, verification, digests ------------------------------------------------------------------------------------
 
 
@@ -439,107 +454,6 @@ def test_the_content_digest_changes_with_the_content(filled: BrainStore) -> None
     assert filled.content_digest("B1") != before
 
 
-# -- scans -------------------------------------------------------------------------------------------------------------
-
-
-def scan_digest(store: BrainStore, scan: Path, rehash: bool = False) -> str:
-    return store.scan_digest("B1", scan, [scan], rehash)
-
-
-EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-
-
-def test_the_digest_of_a_scan_is_its_sha256(store: BrainStore, tmp_path: Path) -> None:
-    (tmp_path / "empty.tif").write_bytes(b"")
-    assert scan_digest(store, tmp_path / "empty.tif") == EMPTY_SHA256
-
-
-def test_a_scan_is_read_once_and_again_only_if_it_changed_or_is_asked_for(
-    store: BrainStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scan = tmp_path / "a.tif"
-    scan.write_bytes(b"one")
-    first = scan_digest(store, scan)
-    before = state(store.root)
-    with monkeypatch.context() as patch:
-        patch.delattr("cytoarch.stores.hash_file")
-        assert scan_digest(store, scan) == first
-        assert state(store.root) == before
-    assert scan_digest(store, scan, rehash=True) == first
-    assert state(store.root) == before
-    scan.write_bytes(b"three")
-    assert scan_digest(store, scan) != first
-
-
-def test_a_touched_scan_keeps_its_digest(store: BrainStore, tmp_path: Path) -> None:
-    scan = tmp_path / "a.tif"
-    scan.write_bytes(b"one")
-    first = scan_digest(store, scan)
-    os.utime(scan, (1, 1))
-    assert scan_digest(store, scan) == first
-
-
-def test_a_scan_replaced_by_another_of_equal_size_and_time_is_noticed(store: BrainStore, tmp_path: Path) -> None:
-    scan, other = tmp_path / "a.tif", tmp_path / "b.tif"
-    scan.write_bytes(b"one")
-    other.write_bytes(b"two")
-    for file in (scan, other):
-        os.utime(file, ns=(5, 5))
-    first = scan_digest(store, scan)
-    other.replace(scan)
-    assert scan_digest(store, scan) != first
-
-
-def test_rehash_notices_bytes_that_changed_under_the_same_size_time_and_inode(
-    store: BrainStore, tmp_path: Path
-) -> None:
-    scan = tmp_path / "a.tif"
-    scan.write_bytes(b"one")
-    os.utime(scan, ns=(5, 5))
-    first = scan_digest(store, scan)
-    scan.write_bytes(b"two")
-    os.utime(scan, ns=(5, 5))
-    changed = scan_digest(store, scan, rehash=True)
-    assert changed != first
-    assert scan_digest(store, scan) == changed
-
-
-def test_scans_of_the_same_name_in_different_folders_are_told_apart(store: BrainStore, tmp_path: Path) -> None:
-    digests = set()
-    for name in ("x", "y"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "a.tif").write_bytes(name.encode())
-        digests.add(scan_digest(store, tmp_path / name / "a.tif"))
-    assert len(digests) == 2
-
-
-def test_the_digest_of_a_scan_of_several_files_tells_names_contents_and_their_number(
-    store: BrainStore, tmp_path: Path
-) -> None:
-    scan = tmp_path / "a.zarr"
-    scan.mkdir()
-    seen = set()
-    for names in (("x", "y"), ("x", "z"), ("x",)):
-        for file in scan.iterdir():
-            file.unlink()
-        for name in names:
-            (scan / name).write_bytes(name[:1].encode())
-        seen.add(store.scan_digest("B1", scan, [scan / name for name in names]))
-    (scan / "x").write_bytes(b"other")
-    seen.add(store.scan_digest("B1", scan, [scan / "x"]))
-    assert len(seen) == 4
-
-
-def test_a_remembered_digest_with_a_flipped_bit_is_not_believed(store: BrainStore, tmp_path: Path) -> None:
-    scan = tmp_path / "a.tif"
-    scan.write_bytes(b"one")
-    digest = scan_digest(store, scan)
-    (memory,) = (store.brain_path("B1") / "scan-digests").iterdir()
-    memory.write_bytes(memory.read_bytes().replace(digest[:4].encode(), b"0000"))
-    assert store.known_digest("B1", scan, [scan]) is None
-    assert scan_digest(store, scan) == digest
-
-
 # -- groups and models -------------------------------------------------------------------------------------------------
 
 
@@ -558,233 +472,3 @@ def test_a_model_is_kept_under_the_digest_of_its_files(store: BrainStore) -> Non
     assert store.add_model(dict(reversed(files.items()))) == digest
     assert state(store.root) == before
     assert store.add_model({**files, "head.json": b"[]"}) != digest
-
-
-# -- locks -------------------------------------------------------------------------------------------------------------
-
-HOLDER = """
-import sys
-from pathlib import Path
-from cytoarch.stores import BrainStore
-with BrainStore(Path(sys.argv[1])).lock("B1"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def holder(store: BrainStore) -> Iterator["subprocess.Popen[str]"]:
-    """Another process that holds the lock of brain B1 until its input ends."""
-    command = [sys.executable, "-c", HOLDER, str(store.root)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        yield process
-        if process.poll() is None:
-            process.communicate("")
-
-
-def test_a_second_process_is_refused_at_once_and_told_who_holds_the_brain(
-    store: BrainStore, holder: "subprocess.Popen[str]"
-) -> None:
-    start = time.monotonic()
-    with pytest.raises(BrainBusyError, match=f"process {holder.pid}"), store.lock("B1"):
-        pass
-    assert time.monotonic() - start < 5
-
-
-def test_another_brain_is_not_locked(store: BrainStore, holder: "subprocess.Popen[str]") -> None:
-    with store.lock("B2"):
-        assert holder.poll() is None
-
-
-def test_the_lock_is_free_when_its_holder_ends(store: BrainStore, holder: "subprocess.Popen[str]") -> None:
-    holder.communicate("")
-    assert holder.returncode == 0
-    with store.lock("B1"):
-        pass
-
-
-def test_the_lock_is_free_when_its_holder_is_killed(store: BrainStore, holder: "subprocess.Popen[str]") -> None:
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
-    with store.lock("B1"):
-        pass
-
-
-def test_a_run_that_holds_the_brain_does_not_lock_itself_out(store: BrainStore) -> None:
-    with store.lock("B1"):
-        with store.lock("B1"), BrainStore(store.root).lock("B1"):
-            pass
-        refused = subprocess.run([sys.executable, "-c", HOLDER, store.root], input="", capture_output=True, text=True)
-        assert refused.returncode != 0
-        assert f"BrainBusyError: brain B1 is being written by process {os.getpid()}" in refused.stderr
-
-
-def test_two_runs_in_one_process_exclude_each_other(store: BrainStore) -> None:
-    found: list[type[BaseException] | None] = []
-
-    def run() -> None:
-        try:
-            with store.lock("B1"):
-                found.append(None)
-        except BrainBusyError as error:
-            found.append(type(error))
-
-    with store.lock("B1"):
-        thread = threading.Thread(target=run)
-        thread.start()
-        thread.join()
-    run()
-    assert found == [BrainBusyError, None]
-
-
-def test_the_lock_is_free_after_an_error_under_it(store: BrainStore) -> None:
-    with pytest.raises(RuntimeError), store.lock("B1"):
-        raise RuntimeError("under the lock")
-    refused = subprocess.run([sys.executable, "-c", HOLDER, store.root], input="", capture_output=True, text=True)
-    assert refused.returncode == 0
-
-
-# -- annotations -------------------------------------------------------------------------------------------------------
-
-NOTES = Product("B1", "annotations", "ada", "s1")
-DRAWN = {"scribbles.json": b"[1]"}
-
-
-def lose_record(store: BrainStore) -> None:
-    store.record_path(NOTES).unlink()
-
-
-def damage_record(store: BrainStore) -> None:
-    path = store.record_path(NOTES)
-    path.write_bytes(path.read_bytes()[:-3])
-
-
-def lose_file(store: BrainStore) -> None:
-    (store.path(NOTES) / "scribbles.json").unlink()
-
-
-def lose_content(store: BrainStore) -> None:
-    shutil.rmtree(store.path(NOTES))
-
-
-def mark(store: BrainStore) -> None:
-    store.mark_damaged(NOTES, ["scribbles.json"])
-
-
-def other_work(_: BrainStore) -> None:
-    pass
-
-
-@pytest.mark.parametrize("change", [lose_record, damage_record, lose_file, lose_content, mark, other_work])
-def test_annotations_that_are_there_are_never_made_again(
-    store: BrainStore, change: Callable[[BrainStore], None]
-) -> None:
-    store.ensure(NOTES, WORK, writes(DRAWN))
-    change(store)
-    before = state(store.root)
-    work = CHANGES[0] if change is other_work else WORK
-    for _ in range(2):
-        with pytest.raises(StoreError, match=r"human work.*restore it from a copy, or choose a new version"):
-            store.ensure(NOTES, work, never)
-        assert state(store.root) == before
-
-
-def test_annotations_are_committed_once_and_then_current(store: BrainStore) -> None:
-    record, made = store.ensure(NOTES, WORK, writes(DRAWN))
-    assert made
-    assert store.ensure(NOTES, WORK, never) == (record, False)
-
-
-@pytest.mark.parametrize("step", ["rename", "record"])
-def test_annotations_a_crash_left_on_their_way_are_published(
-    store: BrainStore, step: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun = store.begin(NOTES, WORK)
-    assert isinstance(begun, Draft)
-    writes(DRAWN)(begun.staging)
-    moved = store.path(NOTES)
-    with monkeypatch.context() as patch:
-        if step == "rename":
-            patch.setattr(Staging, "publish", lambda *_: None)
-            begun.commit({})
-        else:
-            begun.commit({})  # then the record alone goes back, as if it had not been moved yet
-            begun.staging.room.mkdir(parents=True)
-            store.record_path(NOTES).replace(begun.staging.room / "record.json")
-            assert moved.exists()
-    record, _ = store.ensure(NOTES, WORK, never)
-    assert (moved / "scribbles.json").read_bytes() == DRAWN["scribbles.json"]
-    assert store.record(NOTES) == record
-
-
-# -- a product inside another ------------------------------------------------------------------------------------------
-
-SECTION = Product("B1", "sections", "scan", "s1")
-LABELS = Product("B1", "labels", "manifest", "s1")
-PIXELS = {"zarr.json": b"{}", "0/c/0/0/0": b"shard", "0/c/0/0/1": b"another"}
-
-
-def test_healing_a_section_leaves_its_labels_as_they_are(store: BrainStore) -> None:
-    store.ensure(SECTION, WORK, writes(PIXELS))
-    labels, _ = store.ensure(LABELS, WORK, writes({"zarr.json": b"{}", "labels/0/c/0/0": b"shard"}))
-    before = state(store.path(LABELS))
-    (store.path(SECTION) / "0/c/0/0/0").write_bytes(b"shards")
-
-    def heal(staging: Staging) -> Mapping[str, Any]:
-        missing = {key: data for key, data in PIXELS.items() if not staging.has(key)}
-        assert list(missing) == ["0/c/0/0/0"]
-        return writes(missing)(staging)
-
-    record, made = store.ensure(SECTION, WORK, heal)
-    assert made
-    assert state(store.path(LABELS)) == before
-    assert not any("labels/" in key for key in record.files)
-    assert store.ensure(LABELS, WORK, never) == (labels, False)
-    assert damaged(store, "B1") == []
-
-
-def test_labels_go_with_a_section_whose_pixels_are_others(store: BrainStore) -> None:
-    store.ensure(SECTION, WORK, writes(PIXELS))
-    store.ensure(LABELS, WORK, writes({"zarr.json": b"{}"}))
-    store.ensure(SECTION, CHANGES[0], writes(PIXELS))
-    assert store.record(LABELS) is None
-
-
-# -- looking at a lock -------------------------------------------------------------------------------------------------
-
-
-def test_who_looks_whether_a_brain_is_free_never_keeps_a_run_from_it(store: BrainStore) -> None:
-    with store.lock("B1"):
-        pass
-    stop = threading.Event()
-
-    def look() -> None:
-        while not stop.is_set():
-            try:
-                store.check_free("B1")
-            except BrainBusyError:  # held for a moment by this test
-                continue
-
-    lookers = [threading.Thread(target=look) for _ in range(2)]
-    for one in lookers:
-        one.start()
-    try:
-        for _ in range(200):
-            with store.lock("B1"):
-                pass
-    finally:
-        stop.set()
-        for one in lookers:
-            one.join()
-
-
-def test_what_is_unfinished_of_a_section_that_is_not_kept_goes_too(store: BrainStore) -> None:
-    for section in ("s1", "s2", WHOLE_BRAIN):
-        begun = store.begin(replace(TISSUE, section_id=section), WORK)
-        assert isinstance(begun, Draft)
-        begun.staging.write("mask.png", b"1")
-    rooms = store.brain_path("B1") / "staging"
-    assert store.remove_others("B1", "tissue", "otsu", {"s1"}) == ()
-    assert sorted(room.name.split("+")[2] for room in rooms.iterdir()) == sorted([WHOLE_BRAIN, "s1"])

@@ -2,23 +2,21 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cytoarch.brains import Brain, Section
 from cytoarch.errors import StoreError
 from cytoarch.images.sections import write_collection
-from cytoarch.records import Record, Staging
+from cytoarch.records import Record
 from cytoarch.stores import WHOLE_BRAIN, BrainStore, Draft, Product, Work
 from cytoarch.verification import HEALS, REPLACES, RESTORE, Fault, Verification, verify_brain
+from tests.products import TISSUE, WORK, state, writes
 
 COLLECTION = ("sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json")
-WORK = Work(1, {"scan": "00"}, {})
 SCANS = {one: Product("B1", "sections", "scan", one) for one in ("s1", "s2")}
-TISSUE = Product("B1", "tissue", "otsu", "s1")
 NOTES = Product("B1", "annotations", "ada", "s1")
 TRAINING = Product("B1", "training", "areas", WHOLE_BRAIN)
 IMAGE = {"zarr.json": b'{"zarr_format": 3}', "0/c/0/0/0": bytes(range(200)), "0/c/0/0/1": b"second", "1/c/0": b""}
@@ -32,18 +30,6 @@ BRAIN = Brain(
         for number, one in enumerate(SCANS)
     ),
 )
-
-State = dict[str, tuple[int, int, int]]
-
-
-def writes(content: Mapping[str, bytes], **facts: Any) -> Callable[[Staging], Mapping[str, Any]]:
-    def write(staging: Staging) -> Mapping[str, Any]:
-        for key, data in content.items():
-            if not staging.has(key):
-                staging.write(key, data)
-        return facts
-
-    return write
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +54,6 @@ def store(made: Path, tmp_path: Path) -> BrainStore:
 
 def home(store: BrainStore) -> Path:
     return store.brain_path("B1")
-
-
-def state(store: BrainStore) -> State:
-    """Every file and folder with its size, inode and time of change."""
-    return {
-        path.relative_to(store.root).as_posix(): (path.stat().st_size, path.stat().st_ino, path.stat().st_mtime_ns)
-        for path in sorted(store.root.rglob("*"))
-    }
 
 
 def flip(path: Path) -> None:
@@ -117,10 +95,10 @@ FOUND = {
 
 
 def test_a_clean_brain_has_no_faults_and_nothing_is_written(store: BrainStore) -> None:
-    before = state(store)
+    before = state(store.root)
     sizes = [len(data) for content in (IMAGE, IMAGE, MASK, DRAWN, {"curve.csv": b"1,2"}) for data in content.values()]
     assert verify_brain(store, "B1") == Verification(len(sizes), sum(sizes), (), ())
-    assert state(store) == before
+    assert state(store.root) == before
 
 
 def test_progress_counts_the_bytes_of_every_file_up_to_all_of_them(store: BrainStore) -> None:
@@ -219,12 +197,12 @@ def test_a_damage_that_was_named_is_named_again_until_it_is_healed(store: BrainS
 @pytest.mark.parametrize("key", DRAWN)
 def test_damaged_annotations_are_named_but_stay_usable_and_unmarked(store: BrainStore, key: str) -> None:
     flip(store.path(NOTES) / key)
-    record, before = store.record(NOTES), state(store)
+    record, before = store.record(NOTES), state(store.root)
     (fault,) = verify_brain(store, "B1").faults
     assert (fault.key, fault.remedy) == (f"{NOTES.key}/{key}", RESTORE)
     assert store.record(NOTES) == record
     assert record is not None
-    assert state(store) == before
+    assert state(store.root) == before
 
 
 # -- what belongs to nothing -------------------------------------------------------------------------------------------
@@ -233,10 +211,10 @@ def test_damaged_annotations_are_named_but_stay_usable_and_unmarked(store: Brain
 def test_files_of_no_record_beside_those_of_a_product_are_listed_and_left(store: BrainStore) -> None:
     strays = ["annotations/ada/s1/notes.txt", "derived/tissue/otsu/s1/.tmp", "sections.ome.zarr/s1/0/c/9", "derived/x"]
     put(store, strays)
-    before = state(store)
+    before = state(store.root)
     found = verify_brain(store, "B1")
     assert (sorted(found.strays), found.faults) == (sorted(strays), ())
-    assert state(store) == before
+    assert state(store.root) == before
     assert store.record(TISSUE) is not None
 
 
@@ -257,11 +235,11 @@ def test_files_of_a_product_without_a_record_are_a_fault(store: BrainStore) -> N
     }
     strays = [f"{folder}/{file}" for folder in folders for file in ("zarr.json", "0/c/0/0")]
     put(store, strays)
-    before = state(store)
+    before = state(store.root)
     found = verify_brain(store, "B1")
     assert sorted(found.strays) == sorted(strays)
     assert found.faults == tuple(Fault(folder, "has no record", remedy) for folder, remedy in folders.items())
-    assert state(store) == before
+    assert state(store.root) == before
 
 
 @pytest.mark.parametrize("product", [TISSUE, TRAINING, SCANS["s1"]], ids=lambda one: one.step)

@@ -20,7 +20,7 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
-from cytoarch import records, stores
+from cytoarch import records, scan_digests
 from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.brains import Brain
 from cytoarch.errors import CytoarchError
@@ -95,7 +95,7 @@ def watch(chosen: str) -> Moments:
         setattr(Path, name, moments.before(name, getattr(Path, name)))
     for name in ("mark_file", "hash_and_mark"):  # as folders are adopted, and as products are read back
         setattr(records, name, moments.before("hash", getattr(records, name)))
-    stores.hash_file = moments.before("scan", stores.hash_file)  # type: ignore[attr-defined]
+    scan_digests.hash_file = moments.before("scan", scan_digests.hash_file)  # type: ignore[attr-defined]
     return moments
 
 

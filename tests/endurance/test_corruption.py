@@ -197,17 +197,13 @@ def test_a_damaged_record_of_annotations_is_named_and_nothing_is_marked(
 
 
 @pytest.mark.parametrize("kind", ["flip", "truncate"])
-def test_a_record_that_is_damaged_unseen_is_named_by_the_next_run(
+def test_a_product_whose_record_is_damaged_unseen_is_made_again_by_the_next_run(
     runs: Runs, small: Ingested, tmp_path: Path, kind: str
 ) -> None:
     """Nobody has verified the brain before."""
     store = copied(small, tmp_path / "store")
     path = store.record_path(Product("E1", "sections", "scan", "s2"))
     KINDS[kind](random.Random(7), path)  # noqa: S311 - which bit it is does not matter
-    report = runs.finish(small.source, store)
-    assert report["error"] == "StoreError"
-    assert str(path) in report["text"]
-    path.unlink()  # as the error says
     assert runs.finish(small.source, store)["code"] == 0
     assert store.content_digest("E1") == small.digest
     assert read_record(path).step == "sections"

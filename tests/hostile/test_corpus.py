@@ -32,7 +32,9 @@ from cytoarch.stores import BrainStore
 from tasks import ingest, progress
 from tasks.ingest import IngestStage, ingest_section
 from tasks.sections import SECTION_FAILED
-from tests.hostile.corpus import SAMPLE, Case, Fate, make_corpus, plans, refused_paths
+from tests.hostile.corpus import SAMPLE, Case, make_corpus, plans
+from tests.hostile.impostors import refused_paths
+from tests.hostile.plans import Fate
 
 pytestmark = pytest.mark.xdist_group("hostile")
 

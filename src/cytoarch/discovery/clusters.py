@@ -17,6 +17,7 @@ from cytoarch.images.layout import Journal, Pyramid, level_count
 from cytoarch.images.ngff import image_label, label_dtype
 from cytoarch.images.pyramids import write_group, write_pyramid
 from cytoarch.palette import distinct_colours
+from cytoarch.reproducible import single_threaded
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -55,8 +56,9 @@ class Clustering:
         mean = pool.mean(axis=0, dtype=np.float64).astype(np.float32)
         spread = np.maximum(pool.std(axis=0, dtype=np.float64), 1e-6).astype(np.float32)
         model = KMeans(settings.clusters, n_init=settings.restarts, random_state=settings.seed)
-        centres = model.fit((pool - mean) / spread).cluster_centers_
-        _, _, axes = np.linalg.svd(centres - centres.mean(axis=0), full_matrices=False)
+        with single_threaded():
+            centres = model.fit((pool - mean) / spread).cluster_centers_
+            _, _, axes = np.linalg.svd(centres - centres.mean(axis=0), full_matrices=False)
         axis = axes[0] * np.sign(axes[0].sum() or 1.0)
         return cls(mean, spread, centres[np.argsort(centres @ axis)].astype(np.float32))
 

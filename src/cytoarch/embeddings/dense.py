@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.anatomy.tissue import TissueMask
-from cytoarch.embeddings.engine import Lot, Report, Results, run_engine
+from cytoarch.embeddings.engine import Report, run_engine
+from cytoarch.embeddings.jobs import Float32, Lot, Results
 from cytoarch.embeddings.reading import SectionReader
 from cytoarch.embeddings.settings import EmbedSettings
 from cytoarch.embeddings.stored import COMPUTED
@@ -28,7 +29,6 @@ from cytoarch.images.views import StoredImage
 from cytoarch.tiling import TilePlan
 
 Float16 = NDArray[np.float16]
-Float32 = NDArray[np.float32]
 WindowUm = tuple[float, float, float, float]
 """(y, x, height, width) um from the corner of the section"""
 

@@ -16,7 +16,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from cytoarch.brains import Section
 from cytoarch.embeddings.augmentation import Augmentation, window_px
-from cytoarch.embeddings.engine import Lot, Results
+from cytoarch.embeddings.jobs import Lot, Results
 from cytoarch.embeddings.places import BRAIN_COLUMNS, SectionPoints
 from cytoarch.embeddings.reading import SectionReader
 from cytoarch.encoders.protocol import Encoder

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from cytoarch.brains import Brain, LabelTable, Section
+from cytoarch.containment import Progress
 from cytoarch.errors import ScanError
 from cytoarch.images.layout import CHUNK_PX, SHARD_CHUNKS, Pyramid, level_count
 from cytoarch.images.ngff import NGFF_VERSION, image_label, label_dtype, omero
@@ -54,10 +55,6 @@ def check_sha256(section: Section, digest: str) -> None:
         )
 
 
-Progress = Callable[[int, int], None]
-"""(bytes done, bytes in all)"""
-
-
 def ingest_work(arguments: Mapping[str, Any], on_progress: Progress) -> dict[str, Any]:
     """Contained work: a scan and staging folder named as JSON; writes the section, returns facts for its record."""
     section = Section.model_validate(arguments["section"])
@@ -82,7 +79,7 @@ def write_section(
     """Stream a scan into the staging folder as an NGFF image (c, y, x); returns facts for its record.
 
     Flips and rotations stay with the manifest: a correction never touches the pixels. The number of threads changes
-    nothing in the result. Raises ScanError if the scan cannot be read.
+    nothing in the result; `on_progress` counts bytes. Raises ScanError if the scan cannot be read.
     """
     phases = _Phases(on_progress)
     spooling = Spooling(staging.scratch, phases.spooled)

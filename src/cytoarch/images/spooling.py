@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numcodecs import Blosc
 
+from cytoarch.containment import Progress
 from cytoarch.errors import ScanError, StoreError
 from cytoarch.images.planes import Pixels, Rows, Scan, oriented, without_alpha
 from cytoarch.images.segments import read_exactly
@@ -24,9 +25,6 @@ TILE_PX = 4096
 """Width of a tile of the scratch file: that of a shard, as whose part it is read."""
 TILE_BYTES = 8 << 20
 """A tile of the scratch file is about so large; its height follows."""
-
-Progress = Callable[[int, int], None]
-"""(bytes done, bytes in all)"""
 
 
 def readable(rows: Rows, scratch: Path, stack: ExitStack, on_progress: Progress | None = None) -> Scan:

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from cytoarch.errors import ModelError
 from cytoarch.learning.heads import HeadCard
+from cytoarch.reproducible import single_threaded
 
 Float32 = NDArray[np.float32]
 
@@ -65,7 +66,7 @@ def fit_probe(
     mean = embeddings.mean(axis=0, dtype=np.float64)
     spread = np.maximum(embeddings.std(axis=0, dtype=np.float64), 1e-6)
     model = LogisticRegression(C=1 / regularisation, class_weight="balanced", max_iter=1000, tol=1e-4)
-    with warnings.catch_warnings(record=True) as caught:
+    with single_threaded(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         model.fit(((embeddings - mean) / spread).astype(np.float32), targets)
     converged = not any(issubclass(one.category, ConvergenceWarning) for one in caught)

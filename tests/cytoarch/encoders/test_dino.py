@@ -379,8 +379,8 @@ def test_the_default_tile_is_a_whole_number_of_patches(folders, kind: str, tile_
     assert tile_px % encoder.tiles.token_px == 0
 
 
-def test_the_device_has_a_name(model_folder: Path):
-    assert loaded(model_folder).device_name == device_name("cpu") != ""
+def test_the_device_has_a_name():
+    assert device_name("cpu") not in ("", "cpu")
 
 
 # -- what cannot be loaded -------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ import zarr
 from ome_zarr_models.v05.bioformats2raw import BioFormats2Raw
 from ome_zarr_models.v05.image import Image
 
-from cytoarch.images import conformance
 from cytoarch.images.conformance import conformance_faults
+from cytoarch.images.conformance.metadata import ArrayMetadata
 from cytoarch.images.layout import Pyramid
 from cytoarch.images.ngff import image_label, omero
 from cytoarch.images.pyramids import write_group, write_pyramid
@@ -138,7 +138,7 @@ def test_the_keys_of_an_array_are_those_that_zarr_writes(
         )
         array[...] = 1
         folder = tmp_path / str(number)
-        stated = conformance._Array.model_validate(json.loads((folder / "zarr.json").read_bytes()))
+        stated = ArrayMetadata.model_validate(json.loads((folder / "zarr.json").read_bytes()))
         files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {"zarr.json"}
         assert files == {stated.key(place) for place in np.ndindex(stated.grid)}
         assert {stated.place(key) for key in files} == set(np.ndindex(stated.grid))
@@ -511,7 +511,7 @@ def test_where_there_is_nothing_to_judge_that_is_the_fault(tmp_path: Path, name:
 
 
 def test_metadata_beyond_all_measure_is_not_read(brain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conformance, "MAX_METADATA_BYTES", 5000)
+    monkeypatch.setattr("cytoarch.images.conformance.walk.MAX_METADATA_BYTES", 5000)
     assert conformance_faults(brain) == []
     put(f"{LAYER}/0", "attributes", "x", value="x" * 5000)(brain)
     (line,) = conformance_faults(brain)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from known_scans import Array, noise, read_whole, refusal_of
 
 from cytoarch.errors import ScanError
 from cytoarch.images import czi
@@ -15,13 +15,8 @@ from cytoarch.images.planes import Scan
 
 pylib = pytest.importorskip("pylibCZIrw.czi", reason="reading CZI needs the extra: pip install 'cytoarch[czi]'")
 
-Array = NDArray[Any]
 H, W = 90, 130
 METRES_PER_UM = 1e-6
-
-
-def noise(*shape: int, dtype: str = "uint8", seed: int = 3) -> Array:
-    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
 
 
 def write(path: Path, *parts: tuple[Array, dict[str, Any]], scale_um: float = 0.5, **options: Any) -> Path:
@@ -37,17 +32,11 @@ def write(path: Path, *parts: tuple[Array, dict[str, Any]], scale_um: float = 0.
 def whole(path: Path, plane_index: int | None = None) -> tuple[Scan, Array]:
     with ExitStack() as stack:
         scan = open_czi(path, stack, plane_index)
-        pixels = scan.read(0, 0, *scan.shape[1:])
-        assert pixels.shape == scan.shape
-        assert pixels.dtype == scan.dtype
-        return scan, pixels
+        return scan, read_whole(scan)
 
 
 def refusal(path: Path, plane_index: int | None = None) -> str:
-    with pytest.raises(ScanError) as caught:
-        whole(path, plane_index)
-    assert str(path) in str(caught.value)
-    return str(caught.value)
+    return refusal_of(path, lambda: whole(path, plane_index))
 
 
 @pytest.mark.parametrize(

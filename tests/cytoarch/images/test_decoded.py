@@ -11,7 +11,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from known_scans import Array, channel_first, noise, refusal_of, smooth
 from PIL import Image
 
 from cytoarch.errors import ScanError
@@ -19,18 +19,7 @@ from cytoarch.images import decoded
 from cytoarch.images.decoded import open_jp2, open_rows
 from cytoarch.images.planes import Rows
 
-Array = NDArray[Any]
 H, W = 301, 173
-
-
-def noise(*shape: int, dtype: str = "uint8") -> Array:
-    return np.random.default_rng(3).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
-
-
-def smooth(channels: int) -> Array:
-    y, x = np.mgrid[:H, :W]
-    planes = np.stack([90 + 30 * c + 60 * np.sin((y + c) / 20) * np.cos(x / 25) for c in range(channels)], axis=-1)
-    return planes.astype(np.uint8)
 
 
 def whole(rows: Rows) -> Array:
@@ -42,15 +31,8 @@ def whole(rows: Rows) -> Array:
     return plane
 
 
-def channel_first(pixels: Array) -> Array:
-    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
-
-
 def refusal(path: Path, opener: Any = open_rows) -> str:
-    with pytest.raises(ScanError) as caught:
-        whole(opener(path))
-    assert str(path) in str(caught.value)
-    return str(caught.value)
+    return refusal_of(path, lambda: whole(opener(path)))
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -151,8 +133,8 @@ def test_a_jpeg_is_decoded_as_pillow_decodes_it(
     tmp_path: Path, channels: int, subsampling: str, progressive: bool
 ) -> None:
     path = tmp_path / "a.jpg"
-    pixels = noise(H, W, channels) // 2 + smooth(channels) // 2
-    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    plain = smooth(channels, H, W)
+    image = Image.fromarray(noise(*plain.shape) // 2 + plain // 2)
     options = {"subsampling": subsampling} if channels == 3 else {}
     image.save(path, quality=85, progressive=progressive, **options)
     rows = open_rows(path)
@@ -167,7 +149,7 @@ def test_the_exif_orientation_of_a_jpeg_is_reported_and_not_applied(tmp_path: Pa
     path = tmp_path / "a.jpg"
     exif = Image.Exif()
     exif[274] = orientation
-    Image.fromarray(smooth(3)).save(path, exif=exif)
+    Image.fromarray(smooth(3, H, W)).save(path, exif=exif)
     rows = open_rows(path)
     assert rows.orientation == orientation
     assert whole(rows).shape == rows.shape == (3, H, W)
@@ -175,21 +157,21 @@ def test_the_exif_orientation_of_a_jpeg_is_reported_and_not_applied(tmp_path: Pa
 
 def test_a_jpeg_with_a_profile_keeps_its_pixels(tmp_path: Path) -> None:
     path, bare = tmp_path / "a.jpg", tmp_path / "b.jpg"
-    Image.fromarray(smooth(3)).save(path, icc_profile=b"\0" * 200, dpi=(72, 72))
-    Image.fromarray(smooth(3)).save(bare)
+    Image.fromarray(smooth(3, H, W)).save(path, icc_profile=b"\0" * 200, dpi=(72, 72))
+    Image.fromarray(smooth(3, H, W)).save(bare)
     np.testing.assert_array_equal(whole(open_rows(path)), whole(open_rows(bare)))
 
 
 def test_a_progressive_jpeg_above_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoded, "MAX_WHOLE_PIXELS", H * W - 1)
-    Image.fromarray(smooth(3)).save(tmp_path / "a.jpg", progressive=True)
+    Image.fromarray(smooth(3, H, W)).save(tmp_path / "a.jpg", progressive=True)
     assert "progressive" in refusal(tmp_path / "a.jpg")
-    Image.fromarray(smooth(3)).save(tmp_path / "b.jpg")
+    Image.fromarray(smooth(3, H, W)).save(tmp_path / "b.jpg")
     assert open_rows(tmp_path / "b.jpg").shape == (3, H, W)
 
 
 def test_a_cmyk_jpeg_is_refused(tmp_path: Path) -> None:
-    Image.fromarray(smooth(3)).convert("CMYK").save(tmp_path / "a.jpg")
+    Image.fromarray(smooth(3, H, W)).convert("CMYK").save(tmp_path / "a.jpg")
     assert "cmyk" in refusal(tmp_path / "a.jpg")
 
 
@@ -199,7 +181,7 @@ def test_a_cmyk_jpeg_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_bands_have_the_rows_that_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
-    Image.fromarray(smooth(3)).save(path)
+    Image.fromarray(smooth(3, H, W)).save(path)
     monkeypatch.setattr(decoded, "FETCH_ROWS", 3)
     plane = whole(open_rows(path))
     for limit, expected in ((3 * W * 100, 100), (1, 1), (3 * W * 10**6, 150)):
@@ -215,7 +197,7 @@ def test_bands_have_the_rows_that_fit(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("kept", [0, 1, 7, 20, 0.1, 0.5, 0.9, 0.98])
 def test_a_truncated_file_is_never_read_as_rows_of_grey(tmp_path: Path, suffix: str, kept: float) -> None:
     path = tmp_path / f"a.{suffix}"
-    pixels = noise(H, W, 3) // 2 + smooth(3) // 2
+    pixels = noise(H, W, 3) // 2 + smooth(3, H, W) // 2
     Image.fromarray(pixels).save(path, **({"progressive": True} if "progressive" in suffix else {}))
     body = path.read_bytes()
     path.write_bytes(body[: kept if isinstance(kept, int) else int(len(body) * kept)])
@@ -226,7 +208,7 @@ def test_a_truncated_file_is_never_read_as_rows_of_grey(tmp_path: Path, suffix: 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_a_file_cut_by_a_few_bytes_is_refused_or_whole(tmp_path: Path, suffix: str, cut: int) -> None:
     path = tmp_path / f"a.{suffix}"
-    Image.fromarray(noise(H, W, 3) // 2 + smooth(3) // 2).save(path)
+    Image.fromarray(noise(H, W, 3) // 2 + smooth(3, H, W) // 2).save(path)
     plane = whole(open_rows(path))
     path.write_bytes(path.read_bytes()[:-cut])
     try:
@@ -247,7 +229,7 @@ def test_a_flipped_bit_in_the_pixels_of_a_png_is_noticed(tmp_path: Path) -> None
 
 def test_a_jpeg_with_a_hole_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
-    Image.fromarray(noise(H, W, 3) // 2 + smooth(3) // 2).save(path)
+    Image.fromarray(noise(H, W, 3) // 2 + smooth(3, H, W) // 2).save(path)
     body = path.read_bytes()
     half = len(body) // 2
     path.write_bytes(body[:half] + b"\xff\xd9" + body[half + 2 :])
@@ -279,8 +261,8 @@ def test_nothing_is_logged_above_debug(
     caplog.set_level(logging.INFO)
     exif = Image.Exif()
     exif[274] = orientation
-    Image.fromarray(smooth(3)).save(tmp_path / "a.jpg", exif=exif, icc_profile=b"none")
-    Image.fromarray(smooth(3)).save(tmp_path / "a.png", icc_profile=b"none")
+    Image.fromarray(smooth(3, H, W)).save(tmp_path / "a.jpg", exif=exif, icc_profile=b"none")
+    Image.fromarray(smooth(3, H, W)).save(tmp_path / "a.png", icc_profile=b"none")
     for path in (tmp_path / "a.jpg", tmp_path / "a.png"):
         whole(open_rows(path))
         path.write_bytes(path.read_bytes()[:1000])
@@ -295,7 +277,7 @@ def test_memory_that_runs_out_is_no_fault_of_the_file(tmp_path: Path, monkeypatc
     def exhausted(*_: Any) -> None:
         raise pyvips.Error("unable to fetch from region", "vips_tracked: out of memory -- size == 9MB")
 
-    Image.fromarray(smooth(3)).save(tmp_path / "a.png")
+    Image.fromarray(smooth(3, H, W)).save(tmp_path / "a.png")
     rows = open_rows(tmp_path / "a.png")
     monkeypatch.setattr(pyvips.Region, "fetch", exhausted)
     with pytest.raises(MemoryError):

@@ -1,35 +1,19 @@
 """The report page: everything from outside escaped, everything shown referenced."""
 
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
+import html_elements
 import pytest
+from html_elements import Elements
 
 from cytoarch.reporting.page import LegendEntry, Page, SectionEntry, render_page
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;"
 
 
-class Elements(HTMLParser):
-    """The elements of a page with their attributes, and its text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-
 def parsed(page: Page) -> Elements:
-    elements = Elements()
-    elements.feed(render_page(page).decode("utf-8"))
-    return elements
+    return html_elements.parsed(render_page(page))
 
 
 def page_of(text: str = "plain", picture: str = "pictures/s1-stain.png") -> Page:

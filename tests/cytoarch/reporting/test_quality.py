@@ -3,45 +3,30 @@
 import io
 import json
 from collections.abc import Callable
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from html_elements import parsed
 from PIL import Image
-from scipy import ndimage, stats
+from scipy import ndimage
 
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.images.layout import Pyramid, level_count
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import StoredImage
-from cytoarch.measures.quality import (
-    FULL_SCALES,
-    clipped,
-    contrast,
-    detail_px,
-    edge_share,
-    expected_from_neighbours,
-    full_scale,
-    pooled_sharpness,
-    robust_z,
-    separation,
-    sharpness,
-)
 from cytoarch.records import Staging
 from cytoarch.reporting.quality import (
-    GRID,
-    OUTLIER_Z,
     QualityEntry,
     flags,
     quality_picture,
     render_quality_page,
     sample_section,
-    scale_bar_um,
     section_quality,
     shown_figures,
 )
+from cytoarch.reporting.quality.figures import GRID
+from cytoarch.reporting.quality.flags import OUTLIER_Z
+from cytoarch.reporting.quality.picture import scale_bar_um
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;$\\frac{"
 SIZE, PIXEL_UM, MASK_UM = (500, 700), 2.0, 20.0
@@ -84,171 +69,6 @@ def section(seed: int = 0, blur_px: float = 1.5, channels: int = 1, level: float
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=SIZE), blur_px)
     grey = np.where(ellipse(), level + 25 * noise / noise.std(), 225)
     return np.repeat(np.clip(grey, 1, 254).astype(np.uint8)[None], channels, axis=0)
-
-
-def texture(width_px: float, size: int = 256, seed: int = 0) -> np.ndarray:
-    """Noise blurred by `width_px`, of mean 100 and standard deviation 10."""
-    noise = np.random.default_rng(seed).normal(size=(size, size))
-    smooth = ndimage.gaussian_filter(noise, width_px, mode="wrap") if width_px else noise
-    return (100 + 10 * (smooth - smooth.mean()) / smooth.std()).astype(np.float32)
-
-
-# -- sharpness ---------------------------------------------------------------------------------------------------------
-
-
-@given(width=st.floats(0, 6), blur=st.floats(0.7, 5), seed=st.integers(0, 50))
-@settings(max_examples=40, deadline=None, derandomize=True)
-def test_blurring_lowers_sharpness_in_every_cell(width: float, blur: float, seed: int):
-    image = texture(width, seed=seed)
-    blurred = ndimage.gaussian_filter(image, blur, mode="wrap")
-    whole = np.ones(image.shape, dtype=bool)
-    assert pooled_sharpness(blurred, whole, 64) < pooled_sharpness(image, whole, 64)
-    if blur > width:
-        assert (sharpness(blurred, 64) < sharpness(image, 64)).all()
-
-
-@given(gain=st.floats(0.01, 300), offset=st.floats(0, 1000))
-@settings(max_examples=40, deadline=None, derandomize=True)
-def test_brightness_and_contrast_do_not_change_sharpness(gain: float, offset: float):
-    image = texture(2.0).astype(np.float64)
-    changed = (gain * image + offset * gain).astype(np.float32)
-    np.testing.assert_allclose(sharpness(changed, 64), sharpness(image, 64), rtol=1e-3)
-
-
-def test_a_turned_or_mirrored_image_is_as_sharp():
-    image = texture(1.5)
-    np.testing.assert_allclose(sharpness(np.rot90(image), 64), np.rot90(sharpness(image, 64)), rtol=1e-4)
-    np.testing.assert_allclose(sharpness(image[::-1], 64), sharpness(image, 64)[::-1], rtol=1e-4)
-
-
-def test_noise_has_sharpness_one():
-    assert sharpness(texture(0), 64).mean() == pytest.approx(1, abs=0.02)
-
-
-@pytest.mark.parametrize("width", [1.5, 2.0, 3.0, 4.0])
-def test_the_width_of_a_blur_is_found(width: float):
-    whole = np.ones((512, 512), dtype=bool)
-    found = detail_px(pooled_sharpness(texture(width, 512), whole, 64))
-    assert found == pytest.approx(width, rel=0.12)
-
-
-def test_camera_noise_does_not_make_a_blurred_image_look_sharp():
-    noise = np.random.default_rng(1).normal(0, 4, (256, 256)).astype(np.float32)
-    whole = np.ones((256, 256), dtype=bool)
-    sharp, blurred = (pooled_sharpness(texture(width) + noise, whole, 64) for width in (2.0, 5.0))
-    assert blurred < 0.6 * sharp
-
-
-def test_cells_without_structure_have_no_sharpness_and_do_not_count():
-    image = texture(2.0)
-    image[:, :128] = 7
-    found = sharpness(image, 64)
-    assert np.isnan(found[:, :2]).all()
-    assert np.isfinite(found[:, 2:]).all()
-    whole = np.ones(image.shape, dtype=bool)
-    alone = pooled_sharpness(image[:, 128:], whole[:, 128:], 64)
-    assert pooled_sharpness(image, whole, 64) == pytest.approx(alone)
-    assert np.isnan(pooled_sharpness(image[:, :128], whole[:, :128], 64))
-
-
-def test_only_cells_that_lie_wholly_inside_count():
-    image = texture(4.0)
-    image[:100] = texture(0)[:100]
-    inside = np.zeros(image.shape, dtype=bool)
-    inside[120:] = True
-    alone = pooled_sharpness(image[128:], inside[128:], 64)
-    assert pooled_sharpness(image, inside, 64) == alone
-    assert np.isnan(pooled_sharpness(image, np.zeros_like(inside), 64))
-
-
-@pytest.mark.parametrize(("shape", "cells"), [((130, 200), (2, 3)), ((63, 200), (0, 3)), ((64, 64), (1, 1))])
-def test_there_is_a_value_for_every_whole_cell(shape: tuple[int, int], cells: tuple[int, int]):
-    assert sharpness(np.zeros(shape, dtype=np.float32), 64).shape == cells
-
-
-# -- clipping, contrast, edge ------------------------------------------------------------------------------------------
-
-
-@given(dark=st.integers(0, 300), bright=st.integers(0, 300), end=st.sampled_from(FULL_SCALES[:4]))
-@settings(max_examples=40, deadline=None, derandomize=True)
-def test_the_clipped_share_is_the_planted_one(dark: int, bright: int, end: int):
-    values = np.concatenate([np.zeros(dark, int), np.full(bright, end), np.full(400, end // 2)])
-    counts = np.bincount(values, minlength=65536)[None]
-    low, high = clipped(counts, end)
-    assert low[0] == pytest.approx(dark / len(values))
-    assert high[0] == pytest.approx(bright / len(values))
-
-
-def test_without_pixels_nothing_is_clipped():
-    low, high = clipped(np.zeros((2, 256), dtype=np.int64), 255)
-    assert low.tolist() == high.tolist() == [0, 0]
-
-
-@given(st.integers(0, 65535))
-@settings(max_examples=100, deadline=None, derandomize=True)
-def test_a_cameras_range_holds_what_it_gave(largest: int):
-    assert full_scale(largest) >= largest
-    assert full_scale(full_scale(largest)) == full_scale(largest)
-
-
-def test_contrast_changes_its_sign_with_the_polarity():
-    assert contrast(20, 200) == -contrast(200, 20) > 0
-
-
-def test_tissue_and_slide_are_as_far_apart_as_planted_whatever_the_scale():
-    rng = np.random.default_rng(0)
-    slide, tissue = rng.normal(0, 2, 5000), rng.normal(9, 4, 5000)
-    assert separation(tissue, slide) == pytest.approx(3, rel=0.05)
-    assert separation(7 * slide - 3, 7 * tissue - 3) == pytest.approx(separation(tissue, slide))
-    assert separation(slide, slide) == separation(slide[:0], slide) == separation(slide, slide[:0]) == 0
-    assert separation(np.zeros(3), np.ones(3)) == pytest.approx(1000)
-
-
-def test_the_share_of_the_edge():
-    mask = np.zeros((10, 10), dtype=bool)
-    mask[2:8, 2:8] = True
-    assert edge_share(mask) == 0
-    mask[0] = True
-    assert edge_share(mask) == pytest.approx(12 / 40)
-    assert edge_share(np.ones((3, 4), dtype=bool)) == 1
-
-
-# -- standing out ------------------------------------------------------------------------------------------------------
-
-
-def test_the_robust_z_score_is_scipys():
-    values = np.random.default_rng(0).normal(5, 3, 101)
-    spread = stats.median_abs_deviation(values, scale="normal")
-    np.testing.assert_allclose(robust_z(values), (values - np.median(values)) / spread, rtol=1e-6)
-
-
-def test_among_equals_all_others_stand_out():
-    assert robust_z(np.array([2.0, 2, 2, 2, 1, 9])).tolist() == [0, 0, 0, 0, -np.inf, np.inf]
-    assert robust_z(np.full(4, 3.0)).tolist() == [0] * 4
-
-
-@pytest.mark.parametrize("slope", [0.0, 1.0, -3.5])
-def test_a_straight_series_is_expected_to_its_ends(slope: float):
-    values = 40 + slope * np.arange(12.0)
-    np.testing.assert_allclose(expected_from_neighbours(values), values)
-
-
-def test_what_departs_from_a_straight_series_is_expected_on_it():
-    values = 40 + 2 * np.arange(12.0)
-    for place in range(12):
-        planted = values.copy()
-        planted[place] += 100
-        expected = expected_from_neighbours(planted)
-        assert planted[place] - expected[place] == pytest.approx(100, abs=12)
-        others = np.arange(12) != place
-        assert np.abs(planted - expected)[others].max() < 8
-
-
-@pytest.mark.parametrize("count", [0, 1, 2])
-def test_short_series_expect_what_they_have(count: int):
-    values = np.arange(float(count))
-    assert expected_from_neighbours(values).shape == values.shape
-    assert np.isfinite(expected_from_neighbours(values)).all()
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
@@ -436,27 +256,6 @@ def test_a_scale_bar_is_round_and_fills_a_tenth_to_a_quarter(width_um: float):
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------
-
-
-class Elements(HTMLParser):
-    """The elements of a page with their attributes, and its text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-
-def parsed(content: bytes) -> Elements:
-    elements = Elements()
-    elements.feed(content.decode("utf-8"))
-    return elements
 
 
 def entries_of(brain: dict[str, dict[str, float]], reason: str = "why") -> list[QualityEntry]:

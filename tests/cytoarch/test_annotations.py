@@ -1,0 +1,88 @@
+"""Human work is committed once; the store never makes, heals or replaces it."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cytoarch.errors import StoreError
+from cytoarch.records import Staging
+from cytoarch.stores import BrainStore, Draft, Product
+from tests.products import CHANGES, WORK, never, state, writes
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BrainStore:
+    return BrainStore(tmp_path / "store")
+
+
+NOTES = Product("B1", "annotations", "ada", "s1")
+DRAWN = {"scribbles.json": b"[1]"}
+
+
+def lose_record(store: BrainStore) -> None:
+    store.record_path(NOTES).unlink()
+
+
+def damage_record(store: BrainStore) -> None:
+    path = store.record_path(NOTES)
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def lose_file(store: BrainStore) -> None:
+    (store.path(NOTES) / "scribbles.json").unlink()
+
+
+def lose_content(store: BrainStore) -> None:
+    shutil.rmtree(store.path(NOTES))
+
+
+def mark(store: BrainStore) -> None:
+    store.mark_damaged(NOTES, ["scribbles.json"])
+
+
+def other_work(_: BrainStore) -> None:
+    pass
+
+
+@pytest.mark.parametrize("change", [lose_record, damage_record, lose_file, lose_content, mark, other_work])
+def test_annotations_that_are_there_are_never_made_again(
+    store: BrainStore, change: Callable[[BrainStore], None]
+) -> None:
+    store.ensure(NOTES, WORK, writes(DRAWN))
+    change(store)
+    before = state(store.root)
+    work = CHANGES[0] if change is other_work else WORK
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"human work.*restore it from a copy, or choose a new version"):
+            store.ensure(NOTES, work, never)
+        assert state(store.root) == before
+
+
+def test_annotations_are_committed_once_and_then_current(store: BrainStore) -> None:
+    record, made = store.ensure(NOTES, WORK, writes(DRAWN))
+    assert made
+    assert store.ensure(NOTES, WORK, never) == (record, False)
+
+
+@pytest.mark.parametrize("step", ["rename", "record"])
+def test_annotations_a_crash_left_on_their_way_are_published(
+    store: BrainStore, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = store.begin(NOTES, WORK)
+    assert isinstance(begun, Draft)
+    writes(DRAWN)(begun.staging)
+    moved = store.path(NOTES)
+    with monkeypatch.context() as patch:
+        if step == "rename":
+            patch.setattr(Staging, "publish", lambda *_: None)
+            begun.commit({})
+        else:
+            begun.commit({})  # then the record alone goes back, as if it had not been moved yet
+            begun.staging.room.mkdir(parents=True)
+            store.record_path(NOTES).replace(begun.staging.room / "record.json")
+            assert moved.exists()
+    record, _ = store.ensure(NOTES, WORK, never)
+    assert (moved / "scribbles.json").read_bytes() == DRAWN["scribbles.json"]
+    assert store.record(NOTES) == record

@@ -1,0 +1,75 @@
+"""Fits are the same bits whatever the number of threads, and leave the number of threads as it was."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from threadpoolctl import threadpool_info
+
+from cytoarch.reproducible import single_threaded
+
+FITS = """
+import hashlib, sys
+import numpy as np
+from cytoarch.brains import LabelClass
+from cytoarch.colours import ColourMap
+from cytoarch.discovery.clusters import Clustering, ClusterSettings
+from cytoarch.embeddings import EmbedSettings
+from cytoarch.learning.heads import HeadCard
+from cytoarch.learning.probes import fit_probe
+
+rng = np.random.default_rng(0)
+tokens = rng.normal(size=(6000, 192)).astype(np.float32)
+targets = rng.integers(0, 3, len(tokens))
+tokens[:, :3] += 2 * np.eye(3, dtype=np.float32)[targets]
+if sys.argv[1] == "colours":
+    found = ColourMap.fit(np.split(tokens.astype(np.float16), 3)).to_bytes()
+elif sys.argv[1] == "clusters":
+    found = Clustering.fit([tokens], ClusterSettings(clusters=5)).to_bytes()
+else:
+    classes = tuple(LabelClass(name=str(i), ids=(i + 1,)) for i in range(3))
+    card = HeadCard(
+        kind="probe", target="areas", classes=classes, dims=(192,), cells_per_token=1, embedding=EmbedSettings(),
+        encoder_digest="0", token_px=16, pixel_size_um=4.0,
+    )
+    probe, _ = fit_probe(card, tokens, targets, 1.0)
+    found = probe.weight.tobytes() + probe.bias.tobytes()
+print(hashlib.sha256(found).hexdigest())
+"""
+
+
+def digest(fit: str, threads: int) -> str:
+    limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    command = [sys.executable, "-c", FITS, fit]
+    done = subprocess.run(command, env={**os.environ, **limits}, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize("fit", ["colours", "clusters", "probe"])
+def test_a_fit_is_the_same_bits_on_any_number_of_threads(fit: str) -> None:
+    assert len({digest(fit, threads) for threads in (1, 2, 5)}) == 1
+
+
+def limits_now() -> list[int]:
+    return [int(pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+def test_limits_that_many_threads_ask_for_are_undone_when_all_are_done() -> None:
+    before = limits_now()
+    assert before
+    inside: list[list[int]] = []
+
+    def work() -> None:
+        for _ in range(20):
+            with single_threaded():
+                inside.append(limits_now())
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert {limit for limits in inside for limit in limits} == {1}
+    assert limits_now() == before
