@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test endure lint format serve bench clean
+.PHONY: demo test test-long endure lint format serve bench clean
 
 .venv/.runs: pyproject.toml constraints.txt
 	@echo "installing into .venv (about two minutes, once)"
@@ -25,6 +25,10 @@ demo: .venv/.runs
 
 test: .venv/.develops
 	$(BIN)/python -m pytest
+
+# Whole brains mapped again and again: what takes a minute or more. CI runs it too.
+test-long: .venv/.develops
+	$(BIN)/python -m pytest -m long
 
 # The crash, corruption and hostile suites in full; `make test` runs a sample of each.
 endure: .venv/.develops

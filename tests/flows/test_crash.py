@@ -13,7 +13,7 @@ from cytoarch.stores import BrainStore
 from tests.flows.conftest import MappedBrain
 from tests.verified import damaged
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("more flows")]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("more flows")]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -328,6 +328,7 @@ def test_a_flow_on_a_brain_that_is_not_there_says_which_are(mapped: MappedBrain)
         parcellate_brain(brain=StoredBrain(brain_id="B99", store_path=mapped.store_path))
 
 
+@pytest.mark.long
 def test_dask_processes_give_the_same_content(mapped: MappedBrain, tmp_path: Path) -> None:
     store = BrainStore(tmp_path / "store")
     source = BrainSource(manifest_path=mapped.manifest_path, store_path=store.root)

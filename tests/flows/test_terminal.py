@@ -45,6 +45,7 @@ def test_wrong_use_gives_exit_code_2_and_no_traceback(tmp_path: Path) -> None:
         assert "none.csv" in done.stderr or "no-such-flag" in done.stderr
 
 
+@pytest.mark.long
 def test_a_phantom_is_drafted_completed_and_mapped_with_a_failed_section(tmp_path: Path) -> None:
     brain = tmp_path / "brain"
     written = flows(tmp_path / "home", "phantom", str(brain), "--size", "tiny")
