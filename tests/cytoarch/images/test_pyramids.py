@@ -1,4 +1,3 @@
-import hashlib
 import json
 import warnings
 from collections.abc import Callable
@@ -9,12 +8,11 @@ import numpy as np
 import ome_zarr_models
 import pytest
 import zarr
-from numpy.typing import NDArray
+from known_pyramids import SHAPE, SHARDS, Array, level, make_shards_small, noise, shards, tree, window, write
 from ome_zarr_models.v05.image import Image
 from ome_zarr_models.v05.image_label import ImageLabel
 
 from cytoarch.errors import ScanError
-from cytoarch.images import layout
 from cytoarch.images.halving import halve_mean, halve_mode
 from cytoarch.images.layout import CHUNK_BYTES, CHUNK_PX, SHARD_CHUNKS, Pyramid, level_count
 from cytoarch.images.ngff import image_label, omero
@@ -22,49 +20,10 @@ from cytoarch.images.pyramids import write_group, write_pyramid
 from cytoarch.records import Staging
 from cytoarch.tiling import partition
 
-Array = NDArray[Any]
-SHAPE = (3, 86, 107)
-SHARDS = 12
-
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of 16 and shards of 32 pixels: a small image has many."""
-    monkeypatch.setattr(layout, "CHUNK_PX", 16)
-    monkeypatch.setattr(layout, "SHARD_CHUNKS", 2)
-
-
-def noise(*shape: int, dtype: str = "uint8", most: int | None = None) -> Array:
-    rng = np.random.default_rng(5)
-    if np.dtype(dtype).kind == "f":
-        return rng.normal(size=shape).astype(dtype)
-    return rng.integers(0, most or np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
-
-
-def window(pixels: Array) -> Callable[[int, int, int, int], Array]:
-    return lambda y, x, h, w: pixels[..., y : y + h, x : x + w]
-
-
-def write(staging: Staging, pixels: Array, reduction: Any = "mean", levels: int = 4, **options: Any) -> Pyramid:
-    layout = Pyramid(pixels.shape, pixels.dtype, 2.0, reduction, levels=levels)
-    write_pyramid(staging, layout, options.pop("read", window(pixels)), name="image", **options)
-    return layout
-
-
-def level(staging: Staging, number: int, folder: str = "") -> Array:
-    return np.asarray(zarr.open_array(staging.path / folder / str(number), mode="r", zarr_format=3)[...])
-
-
-def tree(folder: Path) -> dict[str, str]:
-    return {
-        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in sorted(folder.rglob("*"))
-        if p.is_file()
-    }
-
-
-def shards(folder: Path) -> list[Path]:
-    return [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "zarr.json"]
+    make_shards_small(monkeypatch)
 
 
 # -- what is written ---------------------------------------------------------------------------------------------------
@@ -357,7 +316,7 @@ def test_ngff_zarr_reads_the_same_pixels_at_the_same_place(published: tuple[Path
         read = ngff_zarr.from_ngff_zarr(str(path), version="0.5")
     assert len(read.images) == 4
     below = pixels
-    for level, image in enumerate(read.images):
+    for number, image in enumerate(read.images):
         np.testing.assert_array_equal(np.asarray(image.data), below)
-        assert image.scale["y"] == image.scale["x"] == 2.0 * 2**level
+        assert image.scale["y"] == image.scale["x"] == 2.0 * 2**number
         below = halve_mean(below)

@@ -1,7 +1,6 @@
 """One walk writes every shard of a pyramid once, whatever the number of threads and whatever is there already."""
 
 import errno
-import hashlib
 import io
 import json
 import os
@@ -20,7 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from known_pyramids import Array, make_shards_small, noise, tree, window
 
 from cytoarch.errors import StoreError
 from cytoarch.images import layout, shard_tree
@@ -30,7 +29,6 @@ from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.shard_tree import ShardTree
 from cytoarch.records import Staging
 
-Array = NDArray[Any]
 Read = Callable[[int, int, int, int], Array]
 SHAPE = (2, 86, 107)
 LEVELS = 4
@@ -40,19 +38,9 @@ LONGEST_S = 60.0
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of 16 and shards of 32 pixels: a small image has many. Nothing waits for the disk."""
-    monkeypatch.setattr(layout, "CHUNK_PX", 16)
-    monkeypatch.setattr(layout, "SHARD_CHUNKS", 2)
+    """Nothing waits for the disk."""
+    make_shards_small(monkeypatch)
     monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
-def noise(*shape: int, dtype: str = "uint8", most: int | None = None) -> Array:
-    rng = np.random.default_rng(5)
-    return rng.integers(0, most or np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
-
-
-def window(pixels: Array) -> Read:
-    return lambda y, x, h, w: pixels[..., y : y + h, x : x + w]
 
 
 def write(
@@ -61,14 +49,6 @@ def write(
     pyramid = Pyramid(pixels.shape, pixels.dtype, 2.0, reduction, levels=LEVELS)
     write_pyramid(staging, pyramid, read or window(pixels), name="image", **options)
     return pyramid
-
-
-def tree(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def is_shard(key: str) -> bool:

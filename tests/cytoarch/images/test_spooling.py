@@ -16,14 +16,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from known_scans import Array, noise
 
 from cytoarch.errors import ScanError, StoreError
 from cytoarch.images import spooling
 from cytoarch.images.planes import Pixels, Rows
 from cytoarch.images.spooling import readable
 
-Array = NDArray[Any]
 H, W = 83, 101
 
 
@@ -69,10 +68,6 @@ def is_open(handle: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def noise(*shape: int, dtype: str = "uint8") -> Array:
-    return np.random.default_rng(3).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
 
 
 @dataclass
