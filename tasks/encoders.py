@@ -61,7 +61,7 @@ def embed_jobs(
     """Run the engine on the device, reporting progress; returns sections that failed with the reason, and the speed."""
     with _running, device_slot(settings.device):
         report = engine_reporter(stage, noun, per_tile)
-        return run_engine(jobs, compute, settings.batch_size, report, beside=settings.device != "cpu")
+        return run_engine(jobs, compute, settings.batch_size, report, settings.beside)
 
 
 def _stamp(settings: EmbedSettings) -> tuple[tuple[str, int, int], ...]:

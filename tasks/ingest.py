@@ -101,14 +101,14 @@ class _SectionWork:
         pixels = store.current(section_product(*self.ids), self.pixels(digest)) if digest else None
         if pixels is None:
             return False
-        labels_record = store.record(labels_product(*self.ids))
-        if section.labels:
-            labels_digest = self._known_digest(section.labels)
-            if labels_digest is None:
+        labels = labels_product(*self.ids)
+        if section.labels is None:
+            if store.is_committed(labels):  # the manifest named some before
                 return False
-            labels_record = store.current(labels_product(*self.ids), self.labels(labels_digest, pixels))
-        if bool(section.labels) != (labels_record is not None):
-            return False
+        else:
+            labels_digest = self._known_digest(section.labels)
+            if labels_digest is None or store.current(labels, self.labels(labels_digest, pixels)) is None:
+                return False
         tissue = store.current(tissue_product(*self.ids), self.tissue(pixels))
         return (
             tissue is not None and store.current(quality_product(*self.ids), self.quality(pixels, tissue)) is not None

@@ -25,9 +25,8 @@ from queue import SimpleQueue
 from typing import Any, NoReturn, cast
 
 from cytoarch.errors import SectionError, StoreError
+from cytoarch.progress import Progress
 
-Progress = Callable[[int, int], None]
-"""(done, in all)"""
 Work = Callable[[Mapping[str, Any], Progress], Mapping[str, Any]]
 """(JSON arguments, progress) -> JSON result"""
 

@@ -151,7 +151,7 @@ def embedding_records(store: BrainStore, brain: Brain, name: str, sections: tupl
 
 def embedding_names(store: BrainStore, brain_id: str) -> list[str]:
     """The ways in which a brain has been embedded."""
-    return sorted({record.name for record in store.records(brain_id) if record.step == "embeddings"})
+    return store.names(brain_id, "embeddings")
 
 
 def pick_embedding(store: BrainStore, brain_id: str, name: str) -> str:

@@ -3,13 +3,14 @@
 import csv
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from cytoarch.brains import COLUMNS, PIXEL_SIZE_LIMITS_UM, RESERVED_IDS
 from cytoarch.errors import ManifestError, ScanError
 from cytoarch.images.scans import SUFFIXES, is_scan, open_scan
 from cytoarch.paths import is_id
+from cytoarch.progress import Progress
 from cytoarch.records import write_atomically
 from cytoarch.tables import UNCONFIRMED
 
@@ -21,7 +22,7 @@ def draft_manifest(
     output_path: Path,
     labels_folder: Path | None = None,
     brain_id: str = "",
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> tuple[Path, list[str]]:
     """Write a draft for the scans in a folder; returns the folder its paths are relative to, and remarks.
 

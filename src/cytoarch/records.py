@@ -140,7 +140,7 @@ def read_record(path: Path) -> Record:
     try:
         return open_sealed(path.read_bytes(), Record)
     except ValueError as error:
-        raise StoreError(f"{path} is not a readable record ({error}); delete it and run the step again") from None
+        raise StoreError(f"{path} is not a readable record ({error}); run verify to see what is damaged") from None
 
 
 READ_BACK_THREADS = 2

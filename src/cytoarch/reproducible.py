@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from threadpoolctl import threadpool_limits
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -72,6 +72,25 @@ class Product:
     def guests(self) -> tuple[str, ...]:
         """Folders of other products inside this one's."""
         return ("labels",) if self.step == "sections" else ()
+
+
+PRODUCT_FOLDERS = {"sections.ome.zarr": 2, "derived": 4, "report": 1, "annotations": 3}
+"""The folders of a brain that hold products, and of how many parts the keys of these are."""
+
+
+def product_folder(file_key: str) -> str:
+    """The key of the product that a file of a brain belongs to, by its place; blank: to none.
+
+    >>> product_folder("derived/tissue/otsu/s1/mask.png"), product_folder("sections.ome.zarr/s1/labels/zarr.json")
+    ('derived/tissue/otsu/s1', 'sections.ome.zarr/s1/labels')
+    >>> product_folder("sections.ome.zarr/OME/zarr.json"), product_folder("brain.json")
+    ('', '')
+    """
+    parts = file_key.split("/")
+    if parts[0] not in PRODUCT_FOLDERS or parts[:2] == ["sections.ome.zarr", "OME"]:
+        return ""
+    depth = PRODUCT_FOLDERS[parts[0]] + (parts[0] == "sections.ome.zarr" and parts[2:3] == ["labels"])
+    return "/".join(parts[:depth]) if len(parts) > depth else ""
 
 
 @dataclass(frozen=True)
@@ -195,7 +214,7 @@ class BrainStore:
             return None
         try:
             record = read_record(path)
-        except StoreError:  # what it spoke of is made again; `verify` names it
+        except StoreError:  # nothing vouches for what it spoke of; `verify` names it
             return None
         home = str(self.brain_path(product.brain_id))
         for key, seal in record.files.items():
@@ -235,21 +254,26 @@ class BrainStore:
         made again: then StoreError is raised. The caller holds the brain's lock.
         """
         mark = fingerprint(product.step, work.version, work.inputs, work.settings)
-        staging = self._staging(product, mark)
+        room = self._room(product, mark)
+        staging = Staging(room, product.guests)
         record = self.current(product, work)
         if record is not None:
             staging.discard()  # what a crash between the last two steps of publishing left
             return record
+        others = [other for other in self._rooms(product) if other != room]
         if product.step == "annotations":
-            self._check_replaces_nothing(product, staging)
+            self._check_replaces_nothing(product, staging, others)
+        for other in others:
+            shutil.rmtree(other)
         self._salvage(product, mark, staging)
         sealed = staging.sealed_record
         return Draft(self, product, work, staging if sealed is not None else staging.open(), sealed)
 
-    def _check_replaces_nothing(self, product: Product, staging: Staging) -> None:
-        """Raise StoreError if something is at the address that is not this very product on its way there."""
+    def _check_replaces_nothing(self, product: Product, staging: Staging, others: Sequence[Path]) -> None:
+        """Raise StoreError if something is at the address, or on its way there, that is not this very product."""
         is_ours = staging.sealed_record is not None and not staging.path.exists()
-        if not is_ours and (self.path(product).exists() or self.is_committed(product)):
+        is_taken = not is_ours and (self.path(product).exists() or self.is_committed(product))
+        if is_taken or any(Staging(other).sealed_record is not None for other in others):
             raise StoreError(
                 f"{self.path(product)} holds human work with another record, or with none; it is never made again: "
                 "restore it from a copy, or choose a new version"
@@ -323,6 +347,11 @@ class BrainStore:
         for path in self.record_paths(brain_id):
             yield read_record(path)
 
+    def names(self, brain_id: str, step: Step) -> list[str]:
+        """The names under which a step has products."""
+        folder = self.brain_path(brain_id) / "records" / step
+        return sorted({path.parent.name for path in folder.glob("*/*.json")})
+
     def record_paths(self, brain_id: str) -> list[Path]:
         """The files of a brain's records, in the order of their addresses."""
         return sorted((self.brain_path(brain_id) / "records").glob("*/*/*.json"))
@@ -335,16 +364,13 @@ class BrainStore:
         content = (record for record in self.records(brain_id) if record.step not in ("report", "quality"))
         return content_digest({key: seal.sha256 for record in content for key, seal in record.files.items()})
 
-    def _staging(self, product: Product, mark: str) -> Staging:
-        """The staging folder of the product for this fingerprint; those of other fingerprints are removed."""
-        rooms = self.brain_path(product.brain_id) / "staging"
-        address = f"{product.step}+{product.name}+{product.section_id}+"  # '+' cannot be part of a name
-        room = rooms / f"{address}{mark[:16]}"
-        if rooms.is_dir():
-            for other in rooms.iterdir():
-                if other.name.startswith(address) and other != room:
-                    shutil.rmtree(other)
-        return Staging(room, product.guests)
+    def _room(self, product: Product, mark: str) -> Path:
+        """Where the product is made for this fingerprint."""
+        return self.brain_path(product.brain_id) / "staging" / f"{_address(product)}{mark[:16]}"
+
+    def _rooms(self, product: Product) -> list[Path]:
+        """Where it is made, or was, for whatever fingerprint."""
+        return sorted((self.brain_path(product.brain_id) / "staging").glob(f"{_address(product)}*"))
 
     # -- scans, collection, models -----------------------------------------------------------------------------------
 
@@ -394,7 +420,9 @@ class BrainStore:
         """Hold the brain for writing. Raises BrainBusyError, naming the holder, if another live run has it."""
         path = self._lock_path(brain_id)
         is_first = locks.held_handle(path) is None
-        with _busy_if_locked(brain_id), locks.locked(path):
+        with ExitStack() as stack:
+            with _busy_if_locked(brain_id):
+                stack.enter_context(locks.locked(path))
             if is_first:
                 self._clear_leftovers(brain_id)
             yield
@@ -435,6 +463,10 @@ def group_metadata(attributes: Mapping[str, Any]) -> bytes:
     """The zarr.json of a Zarr v3 group."""
     metadata = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     return json.dumps(metadata, indent=1, sort_keys=True).encode()
+
+
+def _address(product: Product) -> str:
+    return f"{product.step}+{product.name}+{product.section_id}+"  # '+' cannot be part of a name
 
 
 @contextmanager

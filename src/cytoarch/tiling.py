@@ -13,6 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoarch.progress import Progress
+
 Float32 = NDArray[np.float32]
 WindowKind = Literal["radial", "gauss", "hann", "core"]
 
@@ -121,7 +123,7 @@ def map_tiles(
     batch_size: int = 1,
     skip: Callable[[int, int, int, int], bool] | None = None,
     empty: Float32 | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Iterator[tuple[int, Float32]]:
     """Blend what `compute` gives for every tile; yields bands (first cell row, (k, rows, gx) float32), top to bottom.
 

@@ -1,6 +1,6 @@
 """Reads everything committed of a brain back and names what has changed, for the next run to heal."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +10,16 @@ from cytoarch.brains import Brain
 from cytoarch.digests import FileSeal, content_digest, hash_file, open_sealed
 from cytoarch.errors import StoreError
 from cytoarch.images.sections import collection_groups
+from cytoarch.progress import Progress
 from cytoarch.records import Record, read_record
-from cytoarch.stores import BrainStore, Product, Step, group_metadata
+from cytoarch.stores import PRODUCT_FOLDERS, BrainStore, Product, Step, group_metadata, product_folder
 
 THREADS = 2
 """Files are hashed side by side; a thread keeps up with about 2 GB/s."""
-OWN_FOLDERS = {"sections.ome.zarr": 2, "derived": 4, "report": 1, "annotations": 3}
-"""Where every file belongs to some record, and how many parts the key of a product has there."""
 COLLECTION = ("sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json")
 HEALS = "the next run makes it again"
 REPLACES = "the next run that makes it replaces it; delete it if it is no longer wanted"
+RESTORE_RECORD = "human work is never made again: finish the step that was interrupted, or restore it from a copy"
 RESTORE = "human work is never made again: restore it from a copy"
 
 
@@ -44,9 +44,7 @@ class Verification:
     """Files that belong to no record: left as they are."""
 
 
-def verify_brain(
-    store: BrainStore, brain_id: str, on_progress: Callable[[int, int], None] | None = None
-) -> Verification:
+def verify_brain(store: BrainStore, brain_id: str, on_progress: Progress | None = None) -> Verification:
     """Compare every committed file of a brain with its sha256.
 
     Products with a fault are marked, so that nothing uses them and the next run makes whole what is damaged;
@@ -63,8 +61,6 @@ def verify_brain(
             human = product.step == "annotations"
             key = path.relative_to(home).as_posix()
             faults.append(Fault(key, "the record itself has changed", RESTORE if human else HEALS))
-            if not human:
-                store.mark_damaged(product, [])
     total = sum(seal.size_bytes for record in records for seal in record.files.values())
     done = 0
     with ThreadPoolExecutor(THREADS) as readers:
@@ -89,15 +85,8 @@ def verify_brain(
 def _unrecorded(store: BrainStore, brain_id: str, strays: Collection[str]) -> Iterator[Fault]:
     """Products of which there are files but no record, by their folders."""
     recorded = {_product_of(brain_id, path).key for path in store.record_paths(brain_id)}
-    for folder in sorted({_product_folder(key) for key in strays} - recorded - {""}):
-        yield Fault(folder, "has no record", RESTORE if folder.startswith("annotations/") else REPLACES)
-
-
-def _product_folder(key: str) -> str:
-    """The folder of the product that a file would belong to; blank: of none."""
-    parts = key.split("/")
-    depth = OWN_FOLDERS[parts[0]] + (parts[0] == "sections.ome.zarr" and parts[2:3] == ["labels"])
-    return "/".join(parts[:depth]) if len(parts) > depth else ""
+    for folder in sorted({product_folder(key) for key in strays} - recorded - {""}):
+        yield Fault(folder, "has no record", RESTORE_RECORD if folder.startswith("annotations/") else REPLACES)
 
 
 def _compared(home: Path, key: str, seal: FileSeal) -> tuple[str, str]:
@@ -154,7 +143,7 @@ def _model_faults(store: BrainStore, records: list[Record]) -> Iterator[Fault]:
 
 
 def _files_below(home: Path) -> Iterator[str]:
-    for name in OWN_FOLDERS:
+    for name in PRODUCT_FOLDERS:
         for path in sorted((home / name).rglob("*")):
             key = path.relative_to(home).as_posix()
             if path.is_file() and key not in COLLECTION:

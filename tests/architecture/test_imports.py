@@ -20,7 +20,8 @@ STOREYS = {
 
 # ground first; a room may import the rooms before it and its own
 ROOMS = (
-    ("errors", "digests", "tiling", "measures", "reproducible"),
+    ("errors", "progress"),
+    ("digests", "tiling", "measures", "reproducible"),
     ("paths", "tables"),
     ("brains",),
     ("records", "palette", "containment"),

@@ -66,6 +66,27 @@ def test_annotations_are_committed_once_and_then_current(store: BrainStore) -> N
     assert store.ensure(NOTES, WORK, never) == (record, False)
 
 
+@pytest.mark.parametrize("step", ["sealed", "renamed"])
+def test_other_work_never_takes_the_place_of_annotations_on_their_way(
+    store: BrainStore, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = store.begin(NOTES, WORK)
+    assert isinstance(begun, Draft)
+    writes(DRAWN)(begun.staging)
+    with monkeypatch.context() as patch:
+        patch.setattr(Staging, "publish", lambda *_: None)  # the run dies there
+        begun.commit({})
+    if step == "renamed":
+        store.path(NOTES).parent.mkdir(parents=True)
+        begun.staging.path.rename(store.path(NOTES))
+    before = state(store.root)
+    with pytest.raises(StoreError, match="human work"):
+        store.ensure(NOTES, CHANGES[0], never)
+    assert state(store.root) == before
+    store.ensure(NOTES, WORK, never)
+    assert (store.path(NOTES) / "scribbles.json").read_bytes() == DRAWN["scribbles.json"]
+
+
 @pytest.mark.parametrize("step", ["rename", "record"])
 def test_annotations_a_crash_left_on_their_way_are_published(
     store: BrainStore, step: str, monkeypatch: pytest.MonkeyPatch

@@ -21,17 +21,18 @@ from cytoarch.learning.heads import HeadCard
 from cytoarch.learning.probes import fit_probe
 
 rng = np.random.default_rng(0)
-tokens = rng.normal(size=(6000, 192)).astype(np.float32)
-targets = rng.integers(0, 3, len(tokens))
-tokens[:, :3] += 2 * np.eye(3, dtype=np.float32)[targets]
+tokens = rng.normal(size=(2000, 3072)).astype(np.float32)
+targets = rng.integers(0, 24, len(tokens))
+tokens[:, :24] += 2 * np.eye(24, dtype=np.float32)[targets]
 if sys.argv[1] == "colours":
-    found = ColourMap.fit(np.split(tokens.astype(np.float16), 3)).to_bytes()
+    found = ColourMap.fit(np.array_split(tokens.astype(np.float16), 3)).to_bytes()
 elif sys.argv[1] == "clusters":
-    found = Clustering.fit([tokens], ClusterSettings(clusters=5)).to_bytes()
+    clustering = Clustering.fit([tokens], ClusterSettings(clusters=5))
+    found = clustering.to_bytes() + clustering.assign(tokens).tobytes()
 else:
-    classes = tuple(LabelClass(name=str(i), ids=(i + 1,)) for i in range(3))
+    classes = tuple(LabelClass(name=str(i), ids=(i + 1,)) for i in range(24))
     card = HeadCard(
-        kind="probe", target="areas", classes=classes, dims=(192,), cells_per_token=1, embedding=EmbedSettings(),
+        kind="probe", target="areas", classes=classes, dims=(3072,), cells_per_token=1, embedding=EmbedSettings(),
         encoder_digest="0", token_px=16, pixel_size_um=4.0,
     )
     probe, _ = fit_probe(card, tokens, targets, 1.0)

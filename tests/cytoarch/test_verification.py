@@ -12,7 +12,7 @@ from cytoarch.errors import StoreError
 from cytoarch.images.sections import write_collection
 from cytoarch.records import Record
 from cytoarch.stores import WHOLE_BRAIN, BrainStore, Draft, Product, Work
-from cytoarch.verification import HEALS, REPLACES, RESTORE, Fault, Verification, verify_brain
+from cytoarch.verification import HEALS, REPLACES, RESTORE, RESTORE_RECORD, Fault, Verification, verify_brain
 from tests.products import TISSUE, WORK, state, writes
 
 COLLECTION = ("sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json")
@@ -210,6 +210,7 @@ def test_damaged_annotations_are_named_but_stay_usable_and_unmarked(store: Brain
 
 def test_files_of_no_record_beside_those_of_a_product_are_listed_and_left(store: BrainStore) -> None:
     strays = ["annotations/ada/s1/notes.txt", "derived/tissue/otsu/s1/.tmp", "sections.ome.zarr/s1/0/c/9", "derived/x"]
+    strays.append("sections.ome.zarr/OME/METADATA.ome.xml")
     put(store, strays)
     before = state(store.root)
     found = verify_brain(store, "B1")
@@ -227,7 +228,7 @@ def put(store: BrainStore, keys: Iterable[str]) -> None:
 
 def test_files_of_a_product_without_a_record_are_a_fault(store: BrainStore) -> None:
     folders = {
-        "annotations/ada/s2": RESTORE,
+        "annotations/ada/s2": RESTORE_RECORD,
         "derived/tissue/otsu/s2": REPLACES,
         "report": REPLACES,
         "sections.ome.zarr/s1/labels": REPLACES,

@@ -22,9 +22,10 @@ def wait_until(condition: Callable[[], bool], at_most_s: float) -> bool:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process has ended, reaped or not."""
+    """Whether a process has ended with all its threads, reaped or not."""
     try:
-        return psutil.Process(pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        process = psutil.Process(pid)
+        return process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD) and process.num_threads() <= 1
     except psutil.NoSuchProcess:
         return True
 

@@ -23,6 +23,7 @@ from cytoarch.verification import verify_brain
 from tasks import ingest, progress
 from tasks.ingest import IngestStage, ingest_section, is_ingested, scan_sizes
 from tasks.sections import SECTION_FAILED
+from tests.verified import damaged
 
 pytestmark = pytest.mark.xdist_group("ingest")
 
@@ -308,6 +309,27 @@ def test_labels_that_are_no_longer_named_are_removed_and_nothing_else(work: Work
     assert without.current() == [LABELLED, PLAIN]
     assert without.ingest(LABELLED)[0] == "Current"
     assert verify_brain(work.store, "B1").strays == ()
+
+
+def lose_a_byte(work: Workplace) -> None:
+    path = work.store.record_path(labels_product("B1", LABELLED))
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def find_damaged(work: Workplace) -> None:
+    work.store.mark_damaged(labels_product("B1", LABELLED), ["labels/0/c/0/0"])
+
+
+@pytest.mark.parametrize("damage", [lose_a_byte, find_damaged])
+def test_damaged_labels_that_are_no_longer_named_are_removed_too(
+    work: Workplace, damage: Callable[[Workplace], None]
+) -> None:
+    damage(work)
+    without = work.stated(LABELLED, labels=None)
+    assert without.current() == [PLAIN]
+    assert without.ingest(LABELLED)[0] == "Made"
+    assert without.current() == [LABELLED, PLAIN]
+    assert damaged(work.store, "B1") == []
 
 
 BAD_LABELS: dict[str, Callable[[Path], object]] = {

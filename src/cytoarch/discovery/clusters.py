@@ -22,7 +22,7 @@ from cytoarch.reproducible import single_threaded
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-CLUSTERS_VERSION = 1
+CLUSTERS_VERSION = 2
 
 
 class ClusterSettings(BaseModel):
@@ -60,13 +60,16 @@ class Clustering:
             centres = model.fit((pool - mean) / spread).cluster_centers_
             _, _, axes = np.linalg.svd(centres - centres.mean(axis=0), full_matrices=False)
         axis = axes[0] * np.sign(axes[0].sum() or 1.0)
-        return cls(mean, spread, centres[np.argsort(centres @ axis)].astype(np.float32))
+        return cls(mean, spread, centres[np.argsort((centres * axis).sum(axis=1))].astype(np.float32))
 
     def assign(self, embeddings: Float32) -> Int64:
         """(n, c) -> nearest cluster (n,), from 0."""
-        scaled = (embeddings - self.mean) / self.spread
-        distances = (self.centres**2).sum(axis=1) - 2 * scaled @ self.centres.T
-        return np.asarray(distances.argmin(axis=1), dtype=np.int64)
+        import torch
+
+        # torch, because numpy's product of the same matrices depends on how many threads compute it
+        scaled = torch.from_numpy(np.ascontiguousarray(((embeddings - self.mean) / self.spread).T))
+        distances = (self.centres**2).sum(axis=1)[:, None] - 2 * (torch.from_numpy(self.centres) @ scaled).numpy()
+        return np.asarray(distances.argmin(axis=0), dtype=np.int64)
 
     def to_bytes(self) -> bytes:
         """The clustering as safetensors."""

@@ -375,7 +375,7 @@ def write_embeddings(
     plan = DensePlan.of(image, tissue, encoder, settings, pixel_size_um)
     facts: dict[str, Any] = {}
     job = dense_job("section", plan, encoder, journal, facts.update)
-    failed, _ = run_engine([job], encoder.encode, settings.batch_size, on_progress)
+    failed, _ = run_engine([job], encoder.encode, settings.batch_size, on_progress, settings.beside)
     if failed:
         raise SectionError(failed["section"])
     return facts

@@ -300,7 +300,7 @@ class _Run:
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def _take(self, batch: _Batch, results: Sequence[Float32]) -> None:
-        """Hand results to their lots, and close lots and jobs with their last tile; runs in the writer thread."""
+        """Hand results to their lots, and close lots and jobs with their last tile."""
         if self.broken:
             return  # a lot may miss tiles of a batch that could not be taken: nothing more is written
         try:

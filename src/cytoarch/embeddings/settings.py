@@ -30,6 +30,11 @@ class EmbedSettings(EncoderSettings):
         ),
     )
 
+    @property
+    def beside(self) -> bool:
+        """Whether reading and writing go on while the model computes: where it leaves the processor's cores free."""
+        return self.device != "cpu"
+
 
 def working_pixel_size_um(settings: EmbedSettings, encoder: Encoder, section_sizes_um: Sequence[float]) -> float:
     """The one pixel size a brain is read at: asked for, the encoder's, or that of its coarsest section but >= 4 um."""

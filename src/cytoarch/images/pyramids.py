@@ -1,6 +1,6 @@
 """NGFF images with all their levels, streamed from a source of any size one whole shard at a time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import zarr
@@ -11,6 +11,7 @@ from cytoarch.images.layout import Journal, Pyramid
 from cytoarch.images.ngff import NGFF_VERSION, multiscales
 from cytoarch.images.shard_tree import ReadWindow, ShardTree
 from cytoarch.images.shards import CLEVELS
+from cytoarch.progress import Progress
 from cytoarch.records import writing
 
 
@@ -23,7 +24,7 @@ def write_pyramid(
     folder: str = "",
     attributes: Mapping[str, Any] | None = None,
     own_attributes: Mapping[str, Any] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
     threads: int = 1,
 ) -> None:
     """Write an NGFF image at `folder` of the journal's path, finished shards of an earlier run adopted.

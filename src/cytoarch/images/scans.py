@@ -16,7 +16,6 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from cytoarch.containment import Progress
 from cytoarch.errors import CytoarchError, ScanError
 from cytoarch.images.czi import open_czi
 from cytoarch.images.decoded import open_jp2, open_rows
@@ -24,6 +23,7 @@ from cytoarch.images.ome_zarr import open_ome_zarr, store_files
 from cytoarch.images.planes import Pixels, Rows, Scan, cropped
 from cytoarch.images.spooling import readable
 from cytoarch.images.tiff import open_tiff
+from cytoarch.progress import Progress
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".svs")
 UNTESTED_SUFFIXES = (".ndpi", ".scn", ".bif", ".svslide")

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from cytoarch.brains import Brain, LabelTable, Section
-from cytoarch.containment import Progress
 from cytoarch.errors import ScanError
 from cytoarch.images.layout import CHUNK_PX, SHARD_CHUNKS, Pyramid, level_count
 from cytoarch.images.ngff import NGFF_VERSION, image_label, label_dtype, omero
@@ -18,6 +17,7 @@ from cytoarch.images.planes import Pixels, Scan
 from cytoarch.images.pyramids import write_group, write_pyramid
 from cytoarch.images.scans import Spooling, open_labels, open_scan
 from cytoarch.palette import class_colours
+from cytoarch.progress import Progress
 from cytoarch.records import Staging
 from cytoarch.stores import BrainStore, Product
 from cytoarch.tiling import partition

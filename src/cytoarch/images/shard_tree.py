@@ -22,6 +22,7 @@ from cytoarch.images.halving import halve_mean, halve_mode
 from cytoarch.images.layout import Journal, Pyramid
 from cytoarch.images.segments import read_exactly
 from cytoarch.images.shards import Array
+from cytoarch.progress import Progress
 from cytoarch.records import writing
 
 ReadWindow = Callable[[int, int, int, int], Array]
@@ -100,7 +101,7 @@ class ShardTree:
     """What the keys of the levels begin with."""
     arrays: "list[zarr.Array[Any]]"
     """The levels, to read finished shards back."""
-    on_progress: Callable[[int, int], None] | None = None
+    on_progress: Progress | None = None
     """(bytes of level 0 that are done, bytes in all)"""
     _done: int = 0
     _waiting: dict[_Place, _Assembly] = field(default_factory=dict)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numcodecs import Blosc
 
-from cytoarch.containment import Progress
 from cytoarch.errors import ScanError, StoreError
 from cytoarch.images.planes import Pixels, Rows, Scan, oriented, without_alpha
 from cytoarch.images.segments import read_exactly
+from cytoarch.progress import Progress
 from cytoarch.records import writing
 
 IN_MEMORY_BYTES = 64 << 20

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from cytoarch.containment import Progress
 from cytoarch.errors import ScanError
 from cytoarch.images.planes import (
     MAX_TILE_BYTES,
@@ -25,6 +24,7 @@ from cytoarch.images.planes import (
 )
 from cytoarch.images.segments import Page, Segments
 from cytoarch.images.spooling import readable
+from cytoarch.progress import Progress
 
 _UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "um": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1e-3, "inch": 25400.0}
 _APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([0-9.]+)")

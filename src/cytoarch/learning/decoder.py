@@ -1,6 +1,6 @@
 """The fusion decoder of Zhang, Xu and Zhou: several layers of a frozen encoder, projected, fused and classified."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ from cytoarch.errors import ModelError
 from cytoarch.learning.heads import HeadCard
 from cytoarch.learning.losses import dice_loss, focal_loss
 from cytoarch.learning.targets import UNLABELLED
+from cytoarch.progress import Progress
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -108,7 +109,7 @@ def fit_decoder(
     learning_rate: float,
     weight_decay: float,
     seed: int,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> tuple[Decoder, dict[str, Any]]:
     """Train a decoder with focal + 0.33 Dice loss and AdamW at a constant rate; returns it and its loss by epoch.
 

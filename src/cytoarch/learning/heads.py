@@ -1,6 +1,6 @@
 """Heads: embeddings in, class probabilities out. The one protocol that parcellation knows."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -12,6 +12,7 @@ from cytoarch.brains import LabelClass
 from cytoarch.embeddings import EmbedSettings, SectionEmbeddings
 from cytoarch.errors import ModelError
 from cytoarch.images.views import mirrored
+from cytoarch.progress import Progress
 from cytoarch.tiling import TilePlan, blending_window, map_tiles
 
 Float32 = NDArray[np.float32]
@@ -94,7 +95,7 @@ def load_head(folder: Path) -> Head:
 
 
 def predict_bands(
-    head: Head, embeddings: SectionEmbeddings, on_progress: Callable[[int, int], None] | None = None
+    head: Head, embeddings: SectionEmbeddings, on_progress: Progress | None = None
 ) -> Iterator[tuple[int, Float32]]:
     """Class probabilities of a whole section from its stored embeddings, as bands (first cell row, (k, rows, gx)).
 

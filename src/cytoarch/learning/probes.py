@@ -76,6 +76,6 @@ def fit_probe(
     weight = np.zeros((len(card.classes), embeddings.shape[1]))
     bias = np.full(len(card.classes), ABSENT_LOGIT)
     weight[model.classes_] = coefficients / spread
-    bias[model.classes_] = intercepts - (coefficients / spread) @ mean
+    bias[model.classes_] = intercepts - (coefficients / spread * mean).sum(axis=1)
     fit = {"iterations": int(np.max(model.n_iter_)), "converged": converged}
     return Probe(card, weight.astype(np.float32), bias.astype(np.float32)), fit

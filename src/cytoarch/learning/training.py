@@ -1,6 +1,6 @@
 """From the labelled sections of a brain to a head with its scores on sections it has not seen."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,12 +19,13 @@ from cytoarch.learning.probes import fit_probe
 from cytoarch.learning.splits import Split
 from cytoarch.learning.targets import UNLABELLED, targets_on_grid
 from cytoarch.measures.overlap import accuracy, class_scores, confusion_matrix, macro_f1, top_k_hits
+from cytoarch.progress import Progress
 from cytoarch.tiling import partition
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 CELL_PX = 4
 """Edge of a decoder's output cell in working pixels (Zhang, Xu and Zhou upsample to this grid)."""
 CROP_PX = 512
@@ -133,7 +134,7 @@ def train_head(
     card: HeadCard,
     settings: ProbeSettings | DecoderSettings,
     sections: Sequence[LabelledSection],
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> tuple[Head, dict[str, Any]]:
     """Train a head on all of `sections`; returns it and facts about the training.
 

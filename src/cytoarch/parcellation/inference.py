@@ -1,7 +1,7 @@
 """Class probabilities of whole sections by overlapping tiles, blended; encoder and head stream, nothing is cached."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from cytoarch.images.bands import BandTarget, write_bands
 from cytoarch.images.layout import Journal, Pyramid
 from cytoarch.images.views import StoredImage
 from cytoarch.learning.heads import Head, predict_bands
+from cytoarch.progress import Progress
 from cytoarch.tiling import TilePlan, WindowKind, blending_window, map_tiles
 
 Float32 = NDArray[np.float32]
@@ -71,7 +72,7 @@ def probability_bands(
     tissue: TissueMask,
     settings: ParcellateSettings,
     batch_size: int,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Iterator[tuple[int, Float32]]:
     """Class probabilities of a section, the encoder seeing every tile, blended: bands (first cell row, (k, rows, gx)).
 
@@ -107,7 +108,7 @@ def write_probabilities(
     embeddings: SectionEmbeddings | None,
     settings: ParcellateSettings,
     batch_size: int,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write a section's probabilities (k + 1, y, x) float32 on the head's grid: outside tissue, then the classes.
 

@@ -32,6 +32,7 @@ from cytoarch.phantoms.sections import (
     make_phantom,
     section_count,
 )
+from cytoarch.progress import Progress
 
 Size = Literal["tiny", "small", "bench"]
 MARKER_FILE = "PHANTOM.txt"
@@ -167,7 +168,7 @@ def write_phantom(
     folder: Path,
     brain_id: str,
     request: PhantomRequest | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Path:
     """Write a phantom brain into a new or empty folder, or over another phantom; returns the path of its manifest.
 
@@ -187,7 +188,7 @@ def write_phantom(
         raise CytoarchError(f"{folder} could not be written: {error}; mend this and write the phantom again") from error
 
 
-def _write(folder: Path, brain_id: str, series: _Series, on_progress: Callable[[int, int], None] | None) -> Path:
+def _write(folder: Path, brain_id: str, series: _Series, on_progress: Progress | None) -> Path:
     """Write everything into a cleared folder; returns the path of the manifest."""
     request = series.request
     strokes = None
@@ -287,7 +288,7 @@ def _write_images(
     brain_id: str,
     series: _Series,
     strokes: list[Stroke] | None,
-    on_progress: Callable[[int, int], None] | None,
+    on_progress: Progress | None,
 ) -> list[dict[str, object]]:
     """Write the scan and the label image of every section; returns the rows of the manifest."""
     request, pixel_size_um = series.request, series.pixel_size_um

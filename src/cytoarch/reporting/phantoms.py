@@ -21,6 +21,7 @@ from cytoarch.phantoms.sections import Phantom, PhantomSection, Stain, Window, c
 from cytoarch.phantoms.surfaces import Surface
 from cytoarch.phantoms.truth import truth
 from cytoarch.phantoms.writing import WrittenPhantom, label_rows
+from cytoarch.progress import Progress
 
 Picture = NDArray[np.uint8]
 
@@ -30,7 +31,7 @@ CLOSE_UP_UM, CLOSE_UP_PX = 1.5, (1000, 1250)
 LIGHT = np.array([-0.35, -0.55, 0.76])
 
 
-def draw_pictures(folder: Path, on_progress: Callable[[int, int], None] | None = None) -> tuple[Path, ...]:
+def draw_pictures(folder: Path, on_progress: Progress | None = None) -> tuple[Path, ...]:
     """Draw the pictures of a written phantom into its folder; returns their paths."""
     written = WrittenPhantom(folder)
     home = folder / FOLDER

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from cytoarch.images.conformance.nodes import GROUP_KINDS, Node
 from cytoarch.images.conformance.rules import collection_faults, group_faults
 from cytoarch.images.conformance.schemas import second_opinion
 from cytoarch.images.ngff import NGFF_VERSION
+from cytoarch.progress import Progress
 
 MAX_METADATA_BYTES = 16 << 20
 """A `zarr.json` larger than this is not read."""
@@ -23,9 +24,7 @@ SKIPPED = "staging"
 """What is being written is not judged."""
 
 
-def conformance_faults(
-    path: Path, complete: bool = True, on_progress: Callable[[int, int], None] | None = None
-) -> list[str]:
+def conformance_faults(path: Path, complete: bool = True, on_progress: Progress | None = None) -> list[str]:
     """Every fault of the images below a folder, a line each: where (relative to `path`), what is, what is needed.
 
     `path` is an image, a label group, a collection, or any folder of them (a brain). Folders named staging are left
