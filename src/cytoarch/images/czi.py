@@ -2,8 +2,8 @@
 
 import math
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.errors import ScanError
-from cytoarch.images.planes import MAX_TILE_BYTES, Kind, Scan, StatedPixelSize, check_size
+from cytoarch.images.planes import MAX_TILE_BYTES, Kind, Scan, StatedPixelSize, check_size, reading
 
 _TYPES: dict[str, tuple[np.dtype[Any], int]] = {
     "Gray8": (np.dtype(np.uint8), 1),
@@ -46,7 +46,7 @@ def open_czi(path: Path, stack: ExitStack, plane_index: int | None) -> Scan:
     is no such plane, or pixels are neither 8- nor 16-bit grey or colour.
     """
     reader = _open_reader(path, stack)
-    with _reading(path):
+    with reading(path, "a CZI file"):
         names = [reader.get_channel_pixel_type(c) for c in range(reader.total_bounding_box["C"][1])]
         dtype, samples = _pixel_type(path, names)
         plane = _plane(path, reader, samples, plane_index)
@@ -60,7 +60,7 @@ def open_czi(path: Path, stack: ExitStack, plane_index: int | None) -> Scan:
 
     def read(y: int, x: int, h: int, w: int) -> NDArray[Any]:
         top, left, _, _ = plane.box
-        with _reading(path):
+        with reading(path, "a CZI file"):
             blocks = [
                 reader.read((left + x, top + y, w, h), channel, plane.scene, None, names[0], background)
                 for channel in plane.channels
@@ -80,20 +80,11 @@ def _open_reader(path: Path, stack: ExitStack) -> Any:
         ) from None
     with path.open("rb") as file:
         if not file.read(16).startswith(b"ZISRAWFILE"):
-            raise ScanError(f"{path}: is no CZI file by its first bytes")
-    with _reading(path):
+            raise ScanError(
+                f"{path}: is no CZI file by its first bytes; it is damaged or of another format, copy it again"
+            )
+    with reading(path, "a CZI file"):
         return stack.enter_context(czi.open_czi(str(path)))
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever pylibCZIrw raises into a ScanError that names the file."""
-    try:
-        yield
-    except (ScanError, MemoryError):
-        raise
-    except Exception as error:  # libCZI meets hostile bytes with any exception; all mean that the file is unreadable
-        raise ScanError(f"{path}: cannot be read as a CZI file ({type(error).__name__}: {error})") from error
 
 
 def _pixel_type(path: Path, names: list[str]) -> tuple[np.dtype[Any], int]:

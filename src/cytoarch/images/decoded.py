@@ -228,7 +228,9 @@ def _jp2_codestream(path: Path, file: BinaryIO) -> tuple[bool, int, int]:
         return False, 0, end
     file.seek(0)
     if file.read(12) != _JP2_SIGNATURE:
-        raise ScanError(f"{path}: is no JPEG 2000 file by its first bytes")
+        raise ScanError(
+            f"{path}: is no JPEG 2000 file by its first bytes; it is damaged or of another format, copy it again"
+        )
     alpha, at = False, 12
     for _ in range(_BOX_COUNT):
         kind, start, stop = _box(path, file, at, end)

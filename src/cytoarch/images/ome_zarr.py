@@ -8,7 +8,6 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from cytoarch.errors import ScanError
-from cytoarch.images.planes import MAX_TILE_BYTES, Kind, Scan, StatedPixelSize, check_dtype, check_size
+from cytoarch.images.planes import MAX_TILE_BYTES, Kind, Scan, StatedPixelSize, check_dtype, check_size, reading
 
 MAX_METADATA_BYTES = 16 << 20
 """Largest metadata file that is read."""
@@ -56,7 +55,7 @@ def open_ome_zarr(path: Path, plane_index: int | None) -> Scan:
     store is no such image, links out of itself, has codecs that are not known to keep pixels, or too large chunks, or
     if `plane_index` is needed or too large; reading raises it where a chunk is damaged.
     """
-    with _reading(path):
+    with reading(path, "an OME-Zarr image"):
         folder, ome = _image(path, path)
         multiscale = ome["multiscales"][0]
         dataset = multiscale["datasets"][0]
@@ -76,7 +75,7 @@ def open_ome_zarr(path: Path, plane_index: int | None) -> Scan:
 
     def read(y: int, x: int, height: int, width: int) -> Any:
         window: dict[str, Any] = {"y": slice(y, y + height), "x": slice(x, x + width), "c": slice(None), **picks}
-        with _reading(path):
+        with reading(path, "an OME-Zarr image"):
             block = np.asarray(array[tuple(window[name] for name in names)])
         kept = [name for name in names if name not in picks]
         block = block.transpose([kept.index(name) for name in ("c", "y", "x") if name in kept])
@@ -105,16 +104,20 @@ MAX_DEPTH = 32
 
 def _files(folder: Path, root: Path, depth: int = 0) -> Iterator[Path]:
     if depth > MAX_DEPTH:
-        raise ScanError(f"{root}: folders are nested more than {MAX_DEPTH} deep; that is no OME-Zarr store")
+        raise ScanError(
+            f"{root}: folders are nested more than {MAX_DEPTH} deep; that is no OME-Zarr store, check the path"
+        )
     folders = []
     try:
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise ScanError(f"{folder}: cannot be listed ({error.strerror})") from None
+        raise ScanError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from None
     for entry in found:
         if not entry.name.isprintable():
-            raise ScanError(f"{folder}: holds a file named {entry.name!r}, which is no text; rename or remove it")
+            raise ScanError(
+                f"{folder}: holds a file named {entry.name!r}; a name of plain text is needed, rename or remove it"
+            )
         entry_path = Path(entry.path)
         inside = not entry.is_symlink() or _is_below(entry_path, root)
         if inside and entry.is_file():
@@ -128,20 +131,6 @@ def _files(folder: Path, root: Path, depth: int = 0) -> Iterator[Path]:
             )
     for one in folders:
         yield from _files(one, root, depth + 1)
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong into a ScanError that names the store."""
-    try:
-        yield
-    except ScanError as error:
-        text = str(error)
-        raise (error if text.startswith(str(path)) else ScanError(f"{path}: {text}")) from None
-    except MemoryError:
-        raise
-    except Exception as error:  # metadata and codecs meet hostile bytes with any exception
-        raise ScanError(f"{path}: cannot be read as an OME-Zarr image ({type(error).__name__}: {error})") from error
 
 
 def _is_below(path: Path, root: Path) -> bool:
@@ -167,10 +156,10 @@ def _json(root: Path, file: Path) -> Metadata:
     with file.open("rb") as opened:
         text = opened.read(MAX_METADATA_BYTES + 1)
     if len(text) > MAX_METADATA_BYTES:
-        raise ScanError(f"{file}: holds more than {MAX_METADATA_BYTES} bytes of metadata")
+        raise ScanError(f"{file}: holds more than {MAX_METADATA_BYTES} bytes of metadata; at most these are read")
     value = json.loads(text)
     if not isinstance(value, dict):
-        raise ScanError(f"{file}: holds no JSON object")
+        raise ScanError(f"{file}: holds no JSON object; copy the store again")
     return value
 
 
@@ -195,7 +184,9 @@ def _image(root: Path, folder: Path) -> tuple[Path, Metadata]:
     if ome.get("multiscales"):
         return folder, ome
     if ome.get("bioformats2raw.layout") is None:
-        raise ScanError(f"holds no image (no multiscales; it states {', '.join(map(str, ome)) or 'nothing'})")
+        raise ScanError(
+            f"holds no image (no multiscales; it states {', '.join(map(str, ome)) or 'nothing'}); check the path"
+        )
     series = _series(root, folder)
     if len(series) != 1:
         listed = ", ".join(map(str, series[:_LISTED])) + (", ..." if len(series) > _LISTED else "")
@@ -203,7 +194,7 @@ def _image(root: Path, folder: Path) -> tuple[Path, Metadata]:
     image = _below(root, folder, series[0])
     ome = _ome(root, image)
     if not ome.get("multiscales"):
-        raise ScanError(f"{image}: holds no image (no multiscales)")
+        raise ScanError(f"{image}: holds no image (no multiscales); check the path")
     return image, ome
 
 

@@ -1,13 +1,15 @@
 """One plane of a scan, open for reading by window, whatever format it came in."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoarch.errors import ScanError
+from cytoarch.errors import CytoarchError, ScanError
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 Kind = Literal["grey", "rgb", "multichannel"]
@@ -82,6 +84,28 @@ def cropped(scan: Scan, region: tuple[int, int, int, int] | None) -> Scan:
         remarks=(*scan.remarks, f"region {y0}:{y1} {x0}:{x1} of a slide"),
         _read=lambda y, x, height, width: scan.read(y + y0, x + x0, height, width),
     )
+
+
+@contextmanager
+def reading(path: Path, what: str = "an image") -> Iterator[None]:
+    """Turn whatever decoding raises into a ScanError that names the file or store."""
+    try:
+        yield
+    except ScanError as error:
+        text = str(error)
+        raise (error if text.startswith(str(path)) else ScanError(f"{path}: {text}")) from None
+    except CytoarchError:  # of the store, not of the scan
+        raise
+    except MemoryError as error:
+        raise ScanError(
+            f"{path}: reading it needs more memory than a section may take ({error}); raise memory_gb, or save the "
+            "scan as a tiled TIFF"
+        ) from None
+    except Exception as error:  # decoders meet hostile bytes with any exception; all mean that the file is unreadable
+        raise ScanError(
+            f"{path}: cannot be read as {what} ({type(error).__name__}: {error}); it is damaged or of another "
+            "format: copy it again, or save it as a tiled TIFF"
+        ) from error
 
 
 def check_dtype(dtype: np.dtype[np.generic]) -> None:

@@ -16,11 +16,11 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from cytoarch.errors import CytoarchError, ScanError
+from cytoarch.errors import ScanError
 from cytoarch.images.czi import open_czi
 from cytoarch.images.decoded import open_jp2, open_rows
 from cytoarch.images.ome_zarr import open_ome_zarr, store_files
-from cytoarch.images.planes import Pixels, Rows, Scan, cropped
+from cytoarch.images.planes import Pixels, Rows, Scan, cropped, reading
 from cytoarch.images.spooling import readable
 from cytoarch.images.tiff import open_tiff
 from cytoarch.progress import Progress
@@ -59,12 +59,12 @@ def open_scan(
     """
     check_is_scan(path)
     with ExitStack() as stack:
-        with _reading(path):
+        with reading(path):
             scan = _opened(path, plane_index, as_numbers, spooling or Spooling(), stack)
             scan = cropped(scan, region_px)
 
         def read(y: int, x: int, height: int, width: int) -> Pixels:
-            with _reading(path):
+            with reading(path):
                 return scan.read(y, x, height, width)
 
         yield replace(scan, _read=read)
@@ -112,28 +112,6 @@ def _opened(path: Path, plane_index: int | None, as_numbers: bool, spooling: Spo
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever decoding raises into a ScanError that names the file."""
-    try:
-        yield
-    except ScanError as error:
-        text = str(error)
-        raise (error if text.startswith(str(path)) else ScanError(f"{path}: {text}")) from None
-    except CytoarchError:  # of the store, not of the scan
-        raise
-    except MemoryError as error:
-        raise ScanError(
-            f"{path}: reading it needs more memory than a section may take ({error}); raise memory_gb, or save the "
-            "scan as a tiled TIFF"
-        ) from None
-    except Exception as error:  # decoders meet hostile bytes with any exception; all mean that the file is unreadable
-        raise ScanError(
-            f"{path}: cannot be read as an image ({type(error).__name__}: {error}); it is damaged or of another "
-            "format: copy it again, or save it as a tiled TIFF"
-        ) from error
-
-
-@contextmanager
 def open_labels(path: Path, spooling: Spooling | None = None) -> Iterator[Scan]:
     """The label image (1, y, x) in an 8- or 16-bit single-channel PNG or TIFF, open for reading by window.
 
@@ -144,7 +122,7 @@ def open_labels(path: Path, spooling: Spooling | None = None) -> Iterator[Scan]:
         raise ScanError(f"{path}: label images are 8- or 16-bit PNG or TIFF; {path.suffix!r} does not keep ids")
     check_is_scan(path)
     with ExitStack() as stack:
-        with _reading(path):
+        with reading(path):
             rows = _palette_indices(path) if path.suffix.lower() == ".png" else None
             if rows is not None:
                 scan = readable(rows, (spooling or Spooling()).scratch, stack)
