@@ -257,14 +257,15 @@ class BrainStore:
         room = self._room(product, mark)
         staging = Staging(room, product.guests)
         record = self.current(product, work)
+        others = [other for other in self._rooms(product) if other != room]
+        if product.step != "annotations":
+            for other in others:
+                shutil.rmtree(other)
+        elif record is None:
+            self._check_replaces_nothing(product, staging, others)
         if record is not None:
             staging.discard()  # what a crash between the last two steps of publishing left
             return record
-        others = [other for other in self._rooms(product) if other != room]
-        if product.step == "annotations":
-            self._check_replaces_nothing(product, staging, others)
-        for other in others:
-            shutil.rmtree(other)
         self._salvage(product, mark, staging)
         sealed = staging.sealed_record
         return Draft(self, product, work, staging if sealed is not None else staging.open(), sealed)

@@ -66,13 +66,19 @@ def test_annotations_are_committed_once_and_then_current(store: BrainStore) -> N
     assert store.ensure(NOTES, WORK, never) == (record, False)
 
 
+def drawn(store: BrainStore) -> Draft:
+    """Annotations that are written but not committed."""
+    begun = store.begin(NOTES, WORK)
+    assert isinstance(begun, Draft)
+    writes(DRAWN)(begun.staging)
+    return begun
+
+
 @pytest.mark.parametrize("step", ["sealed", "renamed"])
 def test_other_work_never_takes_the_place_of_annotations_on_their_way(
     store: BrainStore, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun = store.begin(NOTES, WORK)
-    assert isinstance(begun, Draft)
-    writes(DRAWN)(begun.staging)
+    begun = drawn(store)
     with monkeypatch.context() as patch:
         patch.setattr(Staging, "publish", lambda *_: None)  # the run dies there
         begun.commit({})
@@ -91,9 +97,7 @@ def test_other_work_never_takes_the_place_of_annotations_on_their_way(
 def test_annotations_a_crash_left_on_their_way_are_published(
     store: BrainStore, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun = store.begin(NOTES, WORK)
-    assert isinstance(begun, Draft)
-    writes(DRAWN)(begun.staging)
+    begun = drawn(store)
     moved = store.path(NOTES)
     with monkeypatch.context() as patch:
         if step == "rename":

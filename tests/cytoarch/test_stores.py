@@ -366,6 +366,15 @@ def test_labels_go_with_a_section_whose_pixels_are_others(store: BrainStore) -> 
     assert store.record(LABELS) is None
 
 
+def test_what_is_unfinished_of_other_work_goes_though_the_product_is_current(store: BrainStore) -> None:
+    store.ensure(TISSUE, WORK, writes({"mask.png": b"1"}))
+    begun(store, CHANGES[0]).staging.write("mask.png", b"2")
+    rooms = store.brain_path("B1") / "staging"
+    assert len(list(rooms.iterdir())) == 1
+    store.ensure(TISSUE, WORK, never)
+    assert list(rooms.iterdir()) == []
+
+
 def test_what_is_unfinished_of_a_section_that_is_not_kept_goes_too(store: BrainStore) -> None:
     for section in ("s1", "s2", WHOLE_BRAIN):
         begun = store.begin(replace(TISSUE, section_id=section), WORK)
