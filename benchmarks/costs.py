@@ -17,7 +17,7 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 from benchmarks.cases import write_block
 from benchmarks.embedding import Subject, stored_brain, vit_b
 from cytoarch.embeddings import EmbedSettings
-from cytoarch.stores import Product
+from cytoarch.store.products import Product
 from tasks.embeddings import embed_sections
 from tasks.encoders import encoder_for
 

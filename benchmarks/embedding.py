@@ -36,8 +36,9 @@ from cytoarch.encoders.cytonet_model import CytoNetConfig, build_cytonet
 from cytoarch.images.layout import Pyramid, level_count
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import StoredImage
-from cytoarch.records import Staging
-from cytoarch.stores import BrainStore, Work
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.products import Work
+from cytoarch.store.staging import Staging
 from tasks.embeddings import embed_sections
 from tasks.encoders import encoder_for
 

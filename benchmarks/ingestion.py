@@ -37,7 +37,8 @@ from cytoarch.images.halving import halve_mean
 from cytoarch.images.layout import CHUNK_PX, SHARD_CHUNKS, level_count
 from cytoarch.images.sections import ingest_work, write_section
 from cytoarch.images.shards import CLEVELS
-from cytoarch.records import Record, Staging
+from cytoarch.store.records import Record
+from cytoarch.store.staging import Staging
 from cytoarch.tiling import partition
 
 EDGE_PX = 20_000

@@ -5,7 +5,7 @@ from prefect import flow
 from cytoarch.contents import embedded_sections, pick_embedding
 from cytoarch.discovery.clusters import ClusterSettings
 from cytoarch.errors import StoreError
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 from flows.parameters import RunSettings, StoredBrain
 from flows.stages import Summary, failures, final_state, made_count, run_name, run_stage, without, workers
 from tasks.clusters import STAGE, cluster_purities, cluster_section, clusters_name, fit_clusters

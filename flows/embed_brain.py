@@ -8,7 +8,7 @@ from cytoarch.contents import ready_sections
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.embeddings.places import RegionTable, read_regions
 from cytoarch.errors import StoreError
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 from flows.parameters import RunSettings, StoredBrain
 from flows.stages import (
     Summary,

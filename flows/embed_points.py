@@ -10,7 +10,7 @@ from cytoarch.contents import ready_sections
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.embeddings.places import Points
 from cytoarch.embeddings.sampled import SampleSettings
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 from flows.parameters import RunSettings, StoredBrain
 from flows.stages import Summary, failures, final_state, made_count, not_ingested, run_groups, run_name, workers
 from tasks.encoders import encoder_for

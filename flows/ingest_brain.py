@@ -5,7 +5,7 @@ from prefect import flow
 from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.contents import quality_page_product
 from cytoarch.images.sections import IngestSettings, write_collection
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 from flows.parameters import BrainSource, RunSettings
 from flows.stages import Summary, failures, final_state, for_each_brain, made_count, run_name, run_stage, workers
 from tasks.ingest import STAGE, IngestStage, ingest_section, is_ingested, scan_sizes

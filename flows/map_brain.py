@@ -14,7 +14,7 @@ from cytoarch.images.sections import IngestSettings
 from cytoarch.learning.training import DecoderSettings, ProbeSettings
 from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.parcellation.smoothing import SmoothSettings
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 from flows.cluster_brain import cluster_brain
 from flows.embed_brain import embed_brain
 from flows.ingest_brain import ingest_brain

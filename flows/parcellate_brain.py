@@ -8,7 +8,7 @@ from pydantic import Field
 from cytoarch.contents import open_head, ready_sections
 from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.parcellation.smoothing import SmoothSettings
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 from flows.parameters import RunSettings, StoredBrain
 from flows.stages import Summary, failures, final_state, made_count, run_name, run_stage, workers
 from tasks.encoders import encoder_for

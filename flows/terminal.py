@@ -33,8 +33,8 @@ from cytoarch.errors import CytoarchError, StoreError
 from cytoarch.images.conformance import conformance_faults
 from cytoarch.phantoms.writing import PhantomRequest, write_phantom
 from cytoarch.reporting.phantoms import draw_pictures
-from cytoarch.stores import BrainStore
-from cytoarch.verification import verify_brain
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.verification import verify_brain
 from flows.cluster_brain import cluster_brain
 from flows.embed_brain import embed_brain
 from flows.embed_points import embed_points

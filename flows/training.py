@@ -4,7 +4,7 @@ from typing import Literal
 
 from cytoarch.contents import embedded_sections, pick_embedding
 from cytoarch.learning.training import DecoderSettings, ProbeSettings
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 from flows.parameters import StoredBrain
 from flows.stages import Summary, final_state
 from tasks.learning import STAGE, Trained, train, training_metrics

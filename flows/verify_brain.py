@@ -3,8 +3,8 @@
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
-from cytoarch import verification
-from cytoarch.stores import BrainStore
+from cytoarch.store import verification
+from cytoarch.store.brain_store import BrainStore
 from flows.parameters import StoredBrain
 from flows.stages import Summary, final_state, run_name
 from tasks.progress import stage_progress

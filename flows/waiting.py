@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cytoarch.errors import BrainBusyError
 from cytoarch.paths import is_id
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 from flows.parameters import DEFAULT_STORE
 
 WRITERS = ("-brain", "-points", "train-")

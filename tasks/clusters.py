@@ -24,8 +24,9 @@ from cytoarch.embeddings import check_same_dims
 from cytoarch.images.views import StoredImage
 from cytoarch.learning.targets import UNLABELLED, targets_on_grid
 from cytoarch.measures.overlap import purity
-from cytoarch.records import Staging
-from cytoarch.stores import BrainStore, Product, Work
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.products import Product, Work
+from cytoarch.store.staging import Staging
 from tasks.sections import POLICY, section_state
 
 STAGE = "cluster"

@@ -10,7 +10,6 @@ from prefect import task
 from prefect.client.schemas.objects import State
 
 from cytoarch.brains import Brain, Section
-from cytoarch.colours import COLOURS_VERSION, ColourMap, tokens_per_section, write_colours
 from cytoarch.contents import (
     FIT_FILE,
     embedding_records,
@@ -22,6 +21,7 @@ from cytoarch.contents import (
     tissue_on_tokens,
     tissue_product,
 )
+from cytoarch.discovery.colours import COLOURS_VERSION, ColourMap, tokens_per_section, write_colours
 from cytoarch.embeddings import (
     EMBEDDINGS_VERSION,
     EmbedSettings,
@@ -43,8 +43,9 @@ from cytoarch.embeddings.places import RegionTable
 from cytoarch.encoders import Encoder
 from cytoarch.encoders.inference import device_name
 from cytoarch.errors import SectionError, StoreError
-from cytoarch.records import Staging
-from cytoarch.stores import BrainStore, Product, Work
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.products import Product, Work
+from cytoarch.store.staging import Staging
 from tasks.encoders import embed_jobs, encoder_for
 from tasks.sections import POLICY, group_run_name, group_state, section_state, unfinished
 

@@ -25,7 +25,6 @@ from cytoarch.errors import ScanError, SectionError
 from cytoarch.images.scans import check_is_scan, scan_files
 from cytoarch.images.sections import LABELS_VERSION, SECTIONS_VERSION, IngestSettings, check_sha256
 from cytoarch.paths import confined
-from cytoarch.records import Record, Staging
 from cytoarch.reporting.quality import (
     QUALITY_VERSION,
     quality_picture,
@@ -33,7 +32,10 @@ from cytoarch.reporting.quality import (
     section_quality,
     shown_figures,
 )
-from cytoarch.stores import BrainStore, Product, Work
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.products import Product, Work
+from cytoarch.store.records import Record
+from cytoarch.store.staging import Staging
 from tasks.progress import reporter
 from tasks.sections import POLICY, section_state
 

@@ -32,8 +32,10 @@ from cytoarch.learning.training import (
     score_split,
     train_head,
 )
-from cytoarch.records import Record, Staging
-from cytoarch.stores import BrainStore, Product, Work
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.products import Product, Work
+from cytoarch.store.records import Record
+from cytoarch.store.staging import Staging
 from tasks.progress import reporter
 from tasks.sections import POLICY
 

@@ -22,8 +22,10 @@ from cytoarch.images.views import StoredImage
 from cytoarch.learning.heads import check_fits
 from cytoarch.parcellation.inference import PROBABILITIES_VERSION, ParcellateSettings, write_probabilities
 from cytoarch.parcellation.smoothing import SMOOTHING_VERSION, SmoothSettings, score_label_map, write_parcellation
-from cytoarch.records import Record, Staging
-from cytoarch.stores import BrainStore, Product, Work
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.products import Product, Work
+from cytoarch.store.records import Record
+from cytoarch.store.staging import Staging
 from tasks.encoders import Device, device_slot, encoder_for
 from tasks.progress import reporter
 from tasks.sections import POLICY, section_state

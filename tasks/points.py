@@ -26,7 +26,8 @@ from cytoarch.embeddings.sampled import (
 )
 from cytoarch.encoders import Encoder
 from cytoarch.encoders.inference import device_name
-from cytoarch.stores import BrainStore, Product, Work
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.products import Product, Work
 from tasks.embeddings import check_space
 from tasks.encoders import embed_jobs, encoder_for
 from tasks.sections import POLICY, group_run_name, group_state, unfinished

@@ -9,9 +9,10 @@ from prefect import task
 
 from cytoarch.brains import Brain, Section
 from cytoarch.contents import quality_page_product, quality_product
-from cytoarch.records import Staging
 from cytoarch.reporting.quality import QUALITY_VERSION, QualityEntry, render_quality_page
-from cytoarch.stores import BrainStore, Work
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.products import Work
+from cytoarch.store.staging import Staging
 from tasks.ingest import QUALITY_FILE
 from tasks.sections import POLICY
 

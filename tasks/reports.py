@@ -21,11 +21,13 @@ from cytoarch.images.sections import LABEL_NAME
 from cytoarch.images.views import StoredImage
 from cytoarch.measures.overlap import accuracy, class_scores
 from cytoarch.palette import Rgb, class_colours, distinct_colours
-from cytoarch.records import Record, Staging
 from cytoarch.reporting import pictures
 from cytoarch.reporting.charts import confusion_chart
 from cytoarch.reporting.page import REPORT_VERSION, LegendEntry, Page, SectionEntry, render_page
-from cytoarch.stores import BrainStore, Product, Step, Work
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.products import Product, Step, Work
+from cytoarch.store.records import Record
+from cytoarch.store.staging import Staging
 from tasks.learning import training_metrics
 from tasks.sections import POLICY
 from tasks.tracking import ModelVersion

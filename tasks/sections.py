@@ -12,8 +12,8 @@ from cytoarch.brains import Section
 from cytoarch.embeddings.engine import NO_SPEED, Speed
 from cytoarch.embeddings.jobs import Job
 from cytoarch.errors import CytoarchError, SectionError
-from cytoarch.records import Record
-from cytoarch.stores import Draft
+from cytoarch.store.brain_store import Draft
+from cytoarch.store.records import Record
 
 SECTION_FAILED = "SectionFailed"
 """Name of the state of a task whose section cannot be processed; the run goes on without it."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from cytoarch.brains import Brain, Section
 from cytoarch.contents import labels_product, section_product, tissue_product
 from cytoarch.digests import canonical_json, content_digest
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 from tasks.clusters import cluster_purities
 from tasks.learning import Trained, training_metrics
 from tasks.reports import Mapped, map_metrics, write_report

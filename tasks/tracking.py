@@ -22,7 +22,7 @@ from cytoarch.brains import Brain
 from cytoarch.digests import canonical_json
 from cytoarch.errors import ModelError
 from cytoarch.learning.heads import CARD_FILE, WEIGHTS_FILE, head_files, load_head
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 
 EXPERIMENT = "cytoarch"
 CHAMPION = "champion"

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cytoarch.records import Staging
-from cytoarch.stores import Product, Work
+from cytoarch.store.products import Product, Work
+from cytoarch.store.staging import Staging
 
 TISSUE = Product("B1", "tissue", "otsu", "s1")
 WORK = Work(1, {"scan": "00"}, {"size_um": 4.0})

@@ -1,7 +1,7 @@
 """What `verify` finds in a store."""
 
-from cytoarch.stores import BrainStore
-from cytoarch.verification import COLLECTION, verify_brain
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.verification import COLLECTION, verify_brain
 
 
 def damaged(store: BrainStore, brain_id: str) -> list[str]:

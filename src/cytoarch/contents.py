@@ -7,16 +7,17 @@ from numpy.typing import NDArray
 
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.brains import Brain, Section
-from cytoarch.colours import ColourMap
 from cytoarch.digests import content_digest, hash_file
 from cytoarch.discovery.clusters import Clustering
+from cytoarch.discovery.colours import ColourMap
 from cytoarch.embeddings import SectionEmbeddings
 from cytoarch.errors import ModelError, StoreError
 from cytoarch.images.sections import LABEL_NAME
 from cytoarch.images.views import Level, StoredImage
 from cytoarch.learning.heads import CARD_FILE, WEIGHTS_FILE, Head, load_head
-from cytoarch.records import Record
-from cytoarch.stores import WHOLE_BRAIN, BrainStore, Product
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.products import WHOLE_BRAIN, Product
+from cytoarch.store.records import Record
 
 SCAN_NAME = "scan"
 LABELS_NAME = "manifest"

@@ -11,7 +11,7 @@ from cytoarch.errors import ManifestError, ScanError
 from cytoarch.images.scans import SUFFIXES, is_scan, open_scan
 from cytoarch.paths import is_id
 from cytoarch.progress import Progress
-from cytoarch.records import write_atomically
+from cytoarch.store.disk import write_atomically
 from cytoarch.tables import UNCONFIRMED
 
 _NUMBER = re.compile(r"\d+")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cytoarch.brains import Brain, read_manifest
-from cytoarch.records import Staging
+from cytoarch.store.staging import Staging
 
 HEADER = "brain_id,section_id,section_number,path"
 

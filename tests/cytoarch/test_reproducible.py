@@ -14,7 +14,7 @@ FITS = """
 import hashlib, json
 import numpy as np
 from cytoarch.brains import LabelClass
-from cytoarch.colours import ColourMap
+from cytoarch.discovery.colours import ColourMap
 from cytoarch.discovery.clusters import Clustering, ClusterSettings
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.learning.heads import HeadCard

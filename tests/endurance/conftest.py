@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 from tests.endurance.runs import Runs, Source
 from tests.endurance.small_brain import write_large_brain, write_medium_brain, write_small_brain
 

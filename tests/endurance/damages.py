@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 
 Damage = Callable[[random.Random, Path], None]
 

@@ -20,13 +20,13 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
-from cytoarch import records, scan_digests
 from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.brains import Brain
 from cytoarch.errors import CytoarchError
 from cytoarch.images.sections import IngestSettings, write_collection
-from cytoarch.stores import BrainStore
-from cytoarch.verification import verify_brain
+from cytoarch.store import scan_digests, staging
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.verification import verify_brain
 from tasks import progress
 from tasks.ingest import IngestStage, containment, ingest_section, is_ingested
 from tasks.quality import write_quality_page
@@ -70,7 +70,7 @@ class Moments:
 def watch(chosen: str) -> Moments:
     """Die before something is renamed, removed, hashed or entered, or when it is half-written or half-removed."""
     moments = Moments(chosen)
-    remove, write = shutil.rmtree, records.Staging.write
+    remove, write = shutil.rmtree, staging.Staging.write
 
     def half_removed(folder: Path, *arguments: Any, **options: Any) -> None:
         if moments.due("rmtree"):
@@ -79,7 +79,7 @@ def watch(chosen: str) -> Moments:
             die()
         remove(folder, *arguments, **options)
 
-    def half_written(self: records.Staging, key: str, parts: Any) -> None:
+    def half_written(self: staging.Staging, key: str, parts: Any) -> None:
         if moments.due("write"):
             path = self.path / key
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,12 +89,12 @@ def watch(chosen: str) -> Moments:
         write(self, key, parts)
 
     shutil.rmtree = half_removed  # type: ignore[assignment]
-    records.Staging.write = half_written  # type: ignore[method-assign]
-    records.Staging.enter = moments.before("enter", records.Staging.enter)  # type: ignore[method-assign]
+    staging.Staging.write = half_written  # type: ignore[method-assign]
+    staging.Staging.enter = moments.before("enter", staging.Staging.enter)  # type: ignore[method-assign]
     for name in ("rename", "replace", "unlink"):
         setattr(Path, name, moments.before(name, getattr(Path, name)))
     for name in ("mark_file", "hash_and_mark"):  # as folders are adopted, and as products are read back
-        setattr(records, name, moments.before("hash", getattr(records, name)))
+        setattr(staging, name, moments.before("hash", getattr(staging, name)))
     scan_digests.hash_file = moments.before("scan", scan_digests.hash_file)  # type: ignore[attr-defined]
     return moments
 

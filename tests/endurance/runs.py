@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from cytoarch.brains import Brain
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LONGEST_S = 600.0

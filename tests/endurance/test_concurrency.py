@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cytoarch.stores import BrainStore
-from cytoarch.verification import verify_brain
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.verification import verify_brain
 from tests.endurance.conftest import FULL, Ingested, Measured, trials
 from tests.endurance.runs import LONGEST_S, ROOT, Run, Runs, freed_after_s, outliving, until
 from tests.endurance.traces import temporary

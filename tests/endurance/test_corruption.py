@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cytoarch.records import Staging, read_record
-from cytoarch.stores import BrainStore, Product, Work
-from cytoarch.verification import verify_brain
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.products import Product, Work
+from cytoarch.store.records import read_record
+from cytoarch.store.staging import Staging
+from cytoarch.store.verification import verify_brain
 from tests.endurance.conftest import Ingested, Measured, trials
 from tests.endurance.damages import KINDS, committed_files
 from tests.endurance.runs import Runs

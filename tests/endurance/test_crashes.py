@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cytoarch.stores import BrainStore
-from cytoarch.verification import verify_brain
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.verification import verify_brain
 from tests.endurance.conftest import Ingested, Measured, trials
 from tests.endurance.runs import Run, Runs, freed_after_s, outliving, until
 from tests.endurance.traces import SHARD, Identity, finished, rooms, stage, temporary

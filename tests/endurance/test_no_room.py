@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cytoarch.stores import BrainStore
-from cytoarch.verification import verify_brain
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.verification import verify_brain
 from tests.endurance.conftest import FULL, Ingested, Measured, trials
 from tests.endurance.runs import Runs, Source
 from tests.endurance.traces import temporary

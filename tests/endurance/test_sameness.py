@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 from tests.endurance.conftest import Ingested, Measured, trials
 from tests.endurance.runs import Runs, Source
 from tests.endurance.small_brain import write_long_brain

@@ -4,7 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from cytoarch.stores import BrainStore, Product
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.products import Product
 
 SHARD = "/c/"
 LAST_FILES = {"zarr.json", "labels/zarr.json", "labels/tissue/zarr.json", "quality.png", "index.html"}

@@ -7,7 +7,7 @@ import pytest
 
 from cytoarch.brains import Brain
 from cytoarch.phantoms.writing import PhantomRequest, write_phantom
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 
 
 class MappedBrain(NamedTuple):

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from cytoarch.embeddings import EmbedSettings, dense, embedding_name
-from cytoarch.records import Staging
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.staging import Staging
 from tasks.embeddings import embed_sections
 from tasks.encoders import encoder_for
 

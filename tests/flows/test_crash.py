@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 from tests.flows.conftest import MappedBrain
 from tests.verified import damaged
 
@@ -20,10 +20,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 DIES_AFTER = r"""
 import os, signal, sys
 from pathlib import Path
-from cytoarch import records
+from cytoarch.store import staging
 
 left = int(sys.argv[3])
-enter = records.Staging.enter
+enter = staging.Staging.enter
 
 def counted(self, key, seal):
     global left
@@ -32,7 +32,7 @@ def counted(self, key, seal):
     if left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
 
-records.Staging.enter = counted
+staging.Staging.enter = counted
 from flows.map_brain import map_brain
 from flows.parameters import BrainSource
 map_brain(source=BrainSource(manifest_path=Path(sys.argv[1]), store_path=Path(sys.argv[2])))

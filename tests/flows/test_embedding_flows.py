@@ -17,7 +17,8 @@ from cytoarch.embeddings.sampled import SampleSettings, open_points
 from cytoarch.encoders import load_encoder
 from cytoarch.encoders.cytonet import CytoNetConfig, build_cytonet
 from cytoarch.errors import ManifestError
-from cytoarch.stores import BrainStore, Product
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.products import Product
 from flows.embed_brain import embed_brain
 from flows.embed_points import embed_points
 from flows.ingest_brain import ingest_brain

@@ -18,7 +18,8 @@ from cytoarch.brains import Brain, Section
 from cytoarch.contents import section_product, tissue_product
 from cytoarch.images.layout import Pyramid
 from cytoarch.images.pyramids import write_pyramid
-from cytoarch.stores import BrainStore, Work
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.products import Work
 from tests.verified import damaged
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("more flows")]

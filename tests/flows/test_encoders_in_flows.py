@@ -9,7 +9,8 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.images.views import StoredImage
 from cytoarch.learning.training import DecoderSettings
-from cytoarch.stores import BrainStore, Product
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.products import Product
 from flows.map_brain import map_brain
 from flows.parameters import BrainSource
 

@@ -26,7 +26,8 @@ from cytoarch.images.conformance import conformance_faults
 from cytoarch.images.views import StoredImage
 from cytoarch.learning.training import DecoderSettings
 from cytoarch.parcellation.inference import ParcellateSettings
-from cytoarch.stores import BrainStore, Product
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.products import Product
 from flows.cluster_brain import cluster_brain
 from flows.ingest_brain import ingest_brain
 from flows.map_brain import map_brain

@@ -9,7 +9,7 @@ import pytest
 from cytoarch.drafting import draft_manifest
 from cytoarch.learning.training import ProbeSettings
 from cytoarch.parcellation.inference import ParcellateSettings
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 from flows.ingest_brain import ingest_brain
 from flows.map_brain import map_brain
 from flows.parameters import BrainSource

@@ -16,7 +16,8 @@ from PIL import Image
 from cytoarch.brains import Brain, Section
 from cytoarch.contents import section_product
 from cytoarch.images.sections import write_collection, write_section
-from cytoarch.stores import BrainStore, Work
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.products import Work
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("more flows")]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 from flows import waiting
 from flows.waiting import busy
 

@@ -105,6 +105,6 @@ def test_a_failed_brain_is_started_again_a_limited_number_of_times(
     def broken(_self: object, _brain: Brain) -> None:
         raise StoreError("the disk is gone")
 
-    monkeypatch.setattr("cytoarch.stores.BrainStore.write_brain", broken)
+    monkeypatch.setattr("cytoarch.store.brain_store.BrainStore.write_brain", broken)
     settings = InboxSettings(inbox_path=inbox, store_path=tmp_path / "other", map_on="here", max_attempts=2)
     assert [watch_inbox(inbox=settings).made for _ in range(3)] == [1, 1, 0]

@@ -27,8 +27,8 @@ from cytoarch.contents import labels_product, open_section, section_product
 from cytoarch.errors import ManifestError, ScanError
 from cytoarch.images.sections import IngestSettings
 from cytoarch.paths import confined
-from cytoarch.records import Record
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.records import Record
 from tasks import ingest, progress
 from tasks.ingest import IngestStage, ingest_section
 from tasks.sections import SECTION_FAILED

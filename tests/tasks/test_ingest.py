@@ -18,8 +18,9 @@ from cytoarch.brains import Brain, Label, LabelTable, Section
 from cytoarch.containment import Contained
 from cytoarch.contents import labels_product, quality_product, section_product, tissue_product
 from cytoarch.images.sections import IngestSettings
-from cytoarch.stores import BrainStore, Product
-from cytoarch.verification import verify_brain
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.products import Product
+from cytoarch.store.verification import verify_brain
 from tasks import ingest, progress
 from tasks.ingest import IngestStage, ingest_section, is_ingested, scan_sizes
 from tasks.sections import SECTION_FAILED

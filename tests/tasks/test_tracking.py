@@ -12,7 +12,7 @@ from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import ModelError
 from cytoarch.learning.heads import HeadCard, head_files
 from cytoarch.learning.probes import Probe
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 from tasks.tracking import BrainLedger, ModelVersion, fetch_head, register_head, tracking_uri
 
 pytestmark = pytest.mark.xdist_group("tracking")

@@ -12,7 +12,7 @@ from cytoarch.images.ngff import NGFF_VERSION, multiscales
 from cytoarch.images.shard_tree import ReadWindow, ShardTree
 from cytoarch.images.shards import CLEVELS
 from cytoarch.progress import Progress
-from cytoarch.records import writing
+from cytoarch.store.disk import writing
 
 
 def write_pyramid(

@@ -18,8 +18,9 @@ from cytoarch.images.pyramids import write_group, write_pyramid
 from cytoarch.images.scans import Spooling, open_labels, open_scan
 from cytoarch.palette import class_colours
 from cytoarch.progress import Progress
-from cytoarch.records import Staging
-from cytoarch.stores import BrainStore, Product
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.products import Product
+from cytoarch.store.staging import Staging
 from cytoarch.tiling import partition
 
 SECTIONS_VERSION = 1

@@ -23,7 +23,7 @@ from cytoarch.images.layout import Journal, Pyramid
 from cytoarch.images.segments import read_exactly
 from cytoarch.images.shards import Array
 from cytoarch.progress import Progress
-from cytoarch.records import writing
+from cytoarch.store.disk import writing
 
 ReadWindow = Callable[[int, int, int, int], Array]
 """(y, x, height, width) -> (c, height, width) or (height, width); called from several threads"""

@@ -17,7 +17,7 @@ from cytoarch.errors import ScanError, StoreError
 from cytoarch.images.planes import Pixels, Rows, Scan, oriented, without_alpha
 from cytoarch.images.segments import read_exactly
 from cytoarch.progress import Progress
-from cytoarch.records import writing
+from cytoarch.store.disk import writing
 
 IN_MEMORY_BYTES = 64 << 20
 """Planes up to this size are kept in memory."""

@@ -17,7 +17,7 @@ from cytoarch.images.views import StoredImage
 from cytoarch.phantoms.rendering import render
 from cytoarch.phantoms.sections import PhantomSettings, Stain, Window, cut, make_phantom
 from cytoarch.phantoms.truth import truth
-from cytoarch.records import Staging
+from cytoarch.store.staging import Staging
 
 Array = NDArray[Any]
 H, W = 200, 260

@@ -13,7 +13,7 @@ from cytoarch.discovery.clusters import Clustering, ClusterSettings, write_clust
 from cytoarch.embeddings import SectionEmbeddings
 from cytoarch.errors import SectionError
 from cytoarch.images.views import Level, StoredImage
-from cytoarch.records import Staging
+from cytoarch.store.staging import Staging
 
 THREE = ClusterSettings(clusters=3)
 

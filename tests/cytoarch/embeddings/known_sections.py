@@ -12,7 +12,7 @@ from cytoarch.encoders.protocol import TileShape
 from cytoarch.images.layout import Pyramid, level_count
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import StoredImage
-from cytoarch.records import Staging
+from cytoarch.store.staging import Staging
 
 
 @dataclass(frozen=True)

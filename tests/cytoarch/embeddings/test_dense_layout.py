@@ -29,7 +29,7 @@ from cytoarch.errors import ModelError, SectionError
 from cytoarch.images.layout import Pyramid
 from cytoarch.images.shards import ABSENT
 from cytoarch.images.views import StoredImage, mirrored
-from cytoarch.records import Staging
+from cytoarch.store.staging import Staging
 from cytoarch.tiling import TilePlan
 
 

@@ -13,7 +13,7 @@ from cytoarch.digests import Mark
 from cytoarch.embeddings import EmbedSettings, dense
 from cytoarch.embeddings.dense import DensePlan, dense_job
 from cytoarch.embeddings.engine import run_engine
-from cytoarch.records import Staging
+from cytoarch.store.staging import Staging
 
 
 class Killed(BaseException):

@@ -29,7 +29,7 @@ from cytoarch.embeddings.sampled import (
 )
 from cytoarch.errors import SectionError
 from cytoarch.images.views import StoredImage
-from cytoarch.records import Staging
+from cytoarch.store.staging import Staging
 
 
 def section(section_id: str = "s1", **stated: Any) -> Section:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cytoarch.images import layout
 from cytoarch.images.layout import Pyramid
 from cytoarch.images.pyramids import write_pyramid
-from cytoarch.records import Staging
+from cytoarch.store.staging import Staging
 
 Array = NDArray[Any]
 SHAPE = (3, 86, 107)

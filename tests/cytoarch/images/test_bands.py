@@ -12,7 +12,7 @@ from cytoarch.images import layout
 from cytoarch.images.bands import BandTarget, write_bands
 from cytoarch.images.layout import Pyramid
 from cytoarch.images.pyramids import write_pyramid
-from cytoarch.records import Staging
+from cytoarch.store.staging import Staging
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from cytoarch.images.conformance.metadata import ArrayMetadata
 from cytoarch.images.layout import Pyramid
 from cytoarch.images.ngff import image_label, omero
 from cytoarch.images.pyramids import write_group, write_pyramid
-from cytoarch.records import Staging
+from cytoarch.store.staging import Staging
 
 SECTION = "sections.ome.zarr/s1"
 LABEL = f"{SECTION}/labels/areas"

@@ -15,7 +15,7 @@ from cytoarch.images.layout import Pyramid
 from cytoarch.images.ngff import omero
 from cytoarch.images.ome_zarr import is_ome_zarr, open_ome_zarr
 from cytoarch.images.pyramids import write_group, write_pyramid
-from cytoarch.records import Staging
+from cytoarch.store.staging import Staging
 
 # -- what others write -------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from cytoarch.errors import ScanError
 from cytoarch.images import ome_zarr
 from cytoarch.images.ome_zarr import is_ome_zarr, open_ome_zarr, store_files
 from cytoarch.images.pyramids import write_group
-from cytoarch.records import Staging
+from cytoarch.store.staging import Staging
 
 # -- absent and damaged chunks -----------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from cytoarch.images.halving import halve_mean, halve_mode
 from cytoarch.images.layout import CHUNK_BYTES, CHUNK_PX, SHARD_CHUNKS, Pyramid, level_count
 from cytoarch.images.ngff import image_label, omero
 from cytoarch.images.pyramids import write_group, write_pyramid
-from cytoarch.records import Staging
+from cytoarch.store.staging import Staging
 from cytoarch.tiling import partition
 
 

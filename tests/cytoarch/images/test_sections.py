@@ -19,8 +19,9 @@ from cytoarch.errors import ScanError
 from cytoarch.images.sections import check_sha256, write_collection, write_labels, write_section
 from cytoarch.images.views import StoredImage
 from cytoarch.phantoms.writing import PhantomRequest, write_phantom
-from cytoarch.records import Staging
-from cytoarch.stores import BrainStore, Product, Work
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.products import Product, Work
+from cytoarch.store.staging import Staging
 from tests.verified import damaged
 
 Array = NDArray[Any]

@@ -27,7 +27,7 @@ from cytoarch.images.halving import halve_mean
 from cytoarch.images.layout import Pyramid
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.shard_tree import ShardTree
-from cytoarch.records import Staging
+from cytoarch.store.staging import Staging
 
 Read = Callable[[int, int, int, int], Array]
 SHAPE = (2, 86, 107)

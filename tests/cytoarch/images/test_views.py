@@ -13,7 +13,7 @@ from cytoarch.errors import StoreError
 from cytoarch.images.layout import Pyramid
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import StoredImage, intensity_range, mirrored
-from cytoarch.records import Staging
+from cytoarch.store.staging import Staging
 
 Array = NDArray[Any]
 Store = Callable[..., StoredImage]

@@ -21,7 +21,7 @@ from cytoarch.learning.decoder import Crops, Decoder, FusionNetwork, fit_decoder
 from cytoarch.learning.heads import CARD_FILE, WEIGHTS_FILE, check_fits, head_files, load_head, predict_bands
 from cytoarch.learning.probes import Probe, fit_probe
 from cytoarch.learning.targets import UNLABELLED
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 
 
 def toy_tokens(present: tuple[int, ...], count: int = 300, length: int = 6, seed: int = 0):

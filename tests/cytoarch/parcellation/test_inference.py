@@ -27,7 +27,7 @@ from cytoarch.parcellation.inference import (
     probability_bands,
     write_probabilities,
 )
-from cytoarch.records import Staging
+from cytoarch.store.staging import Staging
 
 CLASSES = tuple(LabelClass(name=f"c{i}", ids=(i + 1,)) for i in range(3))
 HEIGHT, WIDTH, SIZE_UM = 150, 202, 4.0

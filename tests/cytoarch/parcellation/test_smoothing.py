@@ -21,7 +21,7 @@ from cytoarch.parcellation.smoothing import (
     smooth_probabilities,
     write_parcellation,
 )
-from cytoarch.records import Staging
+from cytoarch.store.staging import Staging
 
 CLASSES = (LabelClass(name="a", ids=(4, 2)), LabelClass(name="b", ids=(300,)), LabelClass(name="c", ids=(7,)))
 

@@ -11,7 +11,6 @@ from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.images.layout import Pyramid, level_count
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import Level, StoredImage
-from cytoarch.records import Staging
 from cytoarch.reporting.pictures import (
     OUTLINE,
     colour_picture,
@@ -24,6 +23,7 @@ from cytoarch.reporting.pictures import (
     png,
     stain_picture,
 )
+from cytoarch.store.staging import Staging
 
 
 def random_picture(height: int = 20, width: int = 30, seed: int = 0) -> np.ndarray:

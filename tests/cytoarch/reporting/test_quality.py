@@ -14,7 +14,6 @@ from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.images.layout import Pyramid, level_count
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import StoredImage
-from cytoarch.records import Staging
 from cytoarch.reporting.quality import (
     QualityEntry,
     flags,
@@ -27,6 +26,7 @@ from cytoarch.reporting.quality import (
 from cytoarch.reporting.quality.figures import GRID
 from cytoarch.reporting.quality.flags import OUTLIER_Z
 from cytoarch.reporting.quality.picture import scale_bar_um
+from cytoarch.store.staging import Staging
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;$\\frac{"
 SIZE, PIXEL_UM, MASK_UM = (500, 700), 2.0, 20.0

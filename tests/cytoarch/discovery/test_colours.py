@@ -10,11 +10,11 @@ from sklearn.preprocessing import StandardScaler
 
 from cytoarch import colours as colours_module
 from cytoarch.anatomy.tissue import TissueMask
-from cytoarch.colours import SAMPLE_BYTES, SAMPLE_TOKENS, ColourMap, tokens_per_section, write_colours
+from cytoarch.discovery.colours import SAMPLE_BYTES, SAMPLE_TOKENS, ColourMap, tokens_per_section, write_colours
 from cytoarch.embeddings import SectionEmbeddings
 from cytoarch.errors import SectionError
 from cytoarch.images.views import Level, StoredImage
-from cytoarch.records import Staging
+from cytoarch.store.staging import Staging
 
 
 def tokens_of(count: int = 500, length: int = 6, seed: int = 0) -> np.ndarray:

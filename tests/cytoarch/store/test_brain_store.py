@@ -12,8 +12,9 @@ import pytest
 
 from cytoarch.brains import Brain, Section
 from cytoarch.errors import StoreError
-from cytoarch.records import Staging
-from cytoarch.stores import WHOLE_BRAIN, BrainStore, Draft, Product, Work
+from cytoarch.store.brain_store import BrainStore, Draft
+from cytoarch.store.products import WHOLE_BRAIN, Product, Work
+from cytoarch.store.staging import Staging
 from tests.products import CHANGES, TISSUE, WORK, never, state, writes
 from tests.verified import damaged
 
@@ -262,7 +263,7 @@ def test_what_a_crash_left_of_a_published_draft_is_cleared_away(
     draft = begun(store)
     draft.staging.write("a", b"1")
     with monkeypatch.context() as patch:
-        patch.setattr("cytoarch.records.shutil.rmtree", lambda _: None)
+        patch.setattr("cytoarch.store.staging.shutil.rmtree", lambda _: None)
         record = draft.commit({})
     assert list((store.brain_path("B1") / "staging").iterdir())
     assert store.begin(TISSUE, WORK) == record
@@ -291,7 +292,8 @@ def test_a_killed_run_leaves_a_store_from_which_the_next_run_makes_the_same_byte
     program = """
 import sys
 from pathlib import Path
-from cytoarch.stores import BrainStore, Product, Work
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.products import Product, Work
 store, product, work = BrainStore(Path(sys.argv[1])), Product("B1", "tissue", "otsu", "s1"), Work(1, {}, {})
 def write(staging):
     for number in range(50):

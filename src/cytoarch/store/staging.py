@@ -7,141 +7,28 @@ the content is renamed into place, and last the record is moved beside the other
 not done.
 """
 
-import errno
-import hashlib
 import json
 import os
 import shutil
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import google_crc32c
-from pydantic import BaseModel, ConfigDict
 
 from cytoarch.digests import (
     FileSeal,
     Mark,
     canonical_json,
-    content_digest,
     hash_and_mark,
     mark_file,
-    open_sealed,
     sealed_json,
 )
 from cytoarch.errors import StoreError
-
-RECORD_FORMAT = 2
-"""Version of the record files; part of every fingerprint."""
-
-
-class Record(BaseModel):
-    """What is committed for one product, and from what it was made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: int = RECORD_FORMAT
-    step: str
-    name: str
-    section: str
-    fingerprint: str
-    inputs: dict[str, str]
-    settings: dict[str, Any]
-    facts: dict[str, Any] = {}
-    files: dict[str, FileSeal]
-    """Files by their key relative to the brain's folder."""
-
-    @property
-    def digest(self) -> str:
-        """sha256 over the sorted (key, sha256) of the files: the content, free of times and links."""
-        return content_digest({key: seal.sha256 for key, seal in self.files.items()})
-
-
-def fingerprint(step: str, version: int, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> str:
-    """sha256 of everything a product depends on: the step and its version, input digests, settings.
-
-    >>> a = fingerprint("tissue", 1, {"scan": "00"}, {"pixel_size_um": 64.0})
-    >>> a == fingerprint("tissue", 1, {"scan": "00"}, {"pixel_size_um": 64.0})
-    True
-    >>> a == fingerprint("tissue", 2, {"scan": "00"}, {"pixel_size_um": 64.0})
-    False
-    """
-    parts = {"format": RECORD_FORMAT, "step": step, "version": version, "inputs": inputs, "settings": settings}
-    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
-
-
-_MAKE_ROOM = "make room or choose another store"
-_MAKE_WRITABLE = "make it writable or choose another store"
-_REFUSALS = {
-    errno.ENOSPC: ("the disk is full", _MAKE_ROOM),
-    errno.EDQUOT: ("the quota is used up", _MAKE_ROOM),
-    errno.EFBIG: ("files may not become so large here", "raise the limit or choose another store"),
-    errno.EROFS: ("the file system is read-only", _MAKE_WRITABLE),
-    errno.EACCES: ("no permission to write there", _MAKE_WRITABLE),
-    errno.EPERM: ("no permission to write there", _MAKE_WRITABLE),
-}
-"""What the file system says, and what to do about it."""
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses while `path` is written into a StoreError that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _REFUSALS:
-            raise
-        found, remedy = _REFUSALS[error.errno]
-        raise StoreError(
-            f"{path}: cannot be written: {found} ({_free_space(path)}); {remedy}, then run again: what is finished "
-            "stays, and the run goes on where it stopped"
-        ) from None
-
-
-def _free_space(path: Path) -> str:
-    there = next((folder for folder in path.parents if folder.exists()), Path("/"))
-    return f"{shutil.disk_usage(there).free / 1e9:.2f} GB free"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Put `content` at `path` so that a reader, or a crash, sees the old file or the new one, never a part.
-
-    Raises StoreError if the disk is full or cannot be written to.
-    """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.draft")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with draft.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-        except OSError:
-            draft.unlink(missing_ok=True)
-            raise
-    flush_to_disk(path.parent)
-
-
-def flush_to_disk(path: Path) -> None:
-    """Fsync a file or folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def read_record(path: Path) -> Record:
-    """The record in a file. Raises StoreError if it is no record or not the one that was written."""
-    try:
-        return open_sealed(path.read_bytes(), Record)
-    except ValueError as error:
-        raise StoreError(f"{path} is not a readable record ({error}); run verify to see what is damaged") from None
-
+from cytoarch.store.disk import flush_to_disk, write_atomically, writing
+from cytoarch.store.records import Record, read_record
 
 READ_BACK_THREADS = 2
 """Hashing keeps up with a disk at about 2 GB/s a thread."""

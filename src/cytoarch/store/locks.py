@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from types import MappingProxyType
 
-from cytoarch.records import writing
+from cytoarch.store.disk import writing
 
 LOOKS = 5
 LOOK_S = 0.02

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from cytoarch.digests import canonical_json, content_digest, hash_file, open_sealed, sealed_json
-from cytoarch.records import write_atomically
+from cytoarch.store.disk import write_atomically
 
 
 class ScanDigest(BaseModel):

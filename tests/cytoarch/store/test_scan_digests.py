@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 from tests.products import state
 
 
@@ -34,7 +34,7 @@ def test_a_scan_is_read_once_and_again_only_if_it_changed_or_is_asked_for(
     first = scan_digest(store, scan)
     before = state(store.root)
     with monkeypatch.context() as patch:
-        patch.delattr("cytoarch.scan_digests.hash_file")
+        patch.delattr("cytoarch.store.scan_digests.hash_file")
         assert scan_digest(store, scan) == first
         assert state(store.root) == before
     assert scan_digest(store, scan, rehash=True) == first

@@ -11,8 +11,9 @@ from cytoarch.digests import FileSeal, content_digest, hash_file, open_sealed
 from cytoarch.errors import StoreError
 from cytoarch.images.sections import collection_groups
 from cytoarch.progress import Progress
-from cytoarch.records import Record, read_record
-from cytoarch.stores import PRODUCT_FOLDERS, BrainStore, Product, Step, group_metadata, product_folder
+from cytoarch.store.brain_store import BrainStore, group_metadata
+from cytoarch.store.products import PRODUCT_FOLDERS, Product, Step, product_folder
+from cytoarch.store.records import Record, read_record
 
 THREADS = 2
 """Files are hashed side by side; a thread keeps up with about 2 GB/s."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cytoarch.errors import BrainBusyError
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> BrainStore:
 HOLDER = """
 import sys
 from pathlib import Path
-from cytoarch.stores import BrainStore
+from cytoarch.store.brain_store import BrainStore
 with BrainStore(Path(sys.argv[1])).lock("B1"):
     print("held", flush=True)
     sys.stdin.read()

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from cytoarch.digests import FileSeal, hash_file
 from cytoarch.errors import StoreError
-from cytoarch.records import Record, Staging, fingerprint, read_record, write_atomically
+from cytoarch.store.disk import write_atomically
+from cytoarch.store.records import Record, fingerprint, read_record
+from cytoarch.store.staging import Staging
 
 CONTENT = {"a.bin": b"alpha", "deep/b.bin": b"beta", "deep/er/empty": b""}
 
@@ -236,7 +238,7 @@ def test_publishing_can_be_repeated_after_a_crash_between_any_two_of_its_renames
     with monkeypatch.context() as patch:
         for name in ("rename", "replace"):
             patch.setattr(Path, name, dying(getattr(Path, name)))
-        patch.setattr("cytoarch.records.shutil.rmtree", dying(shutil.rmtree))
+        patch.setattr("cytoarch.store.staging.shutil.rmtree", dying(shutil.rmtree))
         try:
             staging.publish(target, record_path)
         except KeyboardInterrupt:

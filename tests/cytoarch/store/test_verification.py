@@ -10,9 +10,10 @@ import pytest
 from cytoarch.brains import Brain, Section
 from cytoarch.errors import StoreError
 from cytoarch.images.sections import write_collection
-from cytoarch.records import Record
-from cytoarch.stores import WHOLE_BRAIN, BrainStore, Draft, Product, Work
-from cytoarch.verification import HEALS, REPLACES, RESTORE, RESTORE_RECORD, Fault, Verification, verify_brain
+from cytoarch.store.brain_store import BrainStore, Draft
+from cytoarch.store.products import WHOLE_BRAIN, Product, Work
+from cytoarch.store.records import Record
+from cytoarch.store.verification import HEALS, REPLACES, RESTORE, RESTORE_RECORD, Fault, Verification, verify_brain
 from tests.products import TISSUE, WORK, state, writes
 
 COLLECTION = ("sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json")

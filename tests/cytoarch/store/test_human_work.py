@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from cytoarch.errors import StoreError
-from cytoarch.records import Staging
-from cytoarch.stores import BrainStore, Draft, Product
+from cytoarch.store.brain_store import BrainStore, Draft
+from cytoarch.store.products import Product
+from cytoarch.store.staging import Staging
 from tests.products import CHANGES, WORK, never, state, writes
 
 
