@@ -131,7 +131,7 @@ def contained(scan: Scan, children: Contained) -> Callable[[Path], None]:
         staging = Staging(folder / "room").open()
         arguments = {
             "section": scan.section.model_dump(mode="json"),
-            "room": str(staging.room),
+            "room": str(staging.folder),
             "scan": str(scan.path),
             "threads": THREADS,
         }
@@ -328,7 +328,7 @@ def peak(kind: str, height: int, width: int) -> dict[str, float]:
         section = Section(brain_id="B", section_id="s", section_number=1, path=scan.name, pixel_size_um=1.0)
         arguments = {
             "section": section.model_dump(mode="json"),
-            "room": str(Staging(Path(name) / "room").open().room),
+            "room": str(Staging(Path(name) / "room").open().folder),
             "scan": str(scan),
             "threads": THREADS,
         }

@@ -2,13 +2,15 @@
 
 from prefect import flow
 
-from cytoarch.contents import embedded_sections, pick_embedding
 from cytoarch.discovery.clusters import ClusterSettings
 from cytoarch.errors import StoreError
-from cytoarch.store.brain_store import BrainStore
+from cytoarch.steps.clusters import ClusterFitStep, ClustersStep, cluster_purities
+from cytoarch.steps.embeddings import EmbeddingsStep
+from cytoarch.steps.opened import open_brain
+from cytoarch.steps.sources import require_stored, sections_with
+from cytoarch.steps.step import Place, Stored
 from flows.parameters import RunSettings, StoredBrain
-from flows.stages import Summary, failures, final_state, made_count, run_name, run_stage, without, workers
-from tasks.clusters import STAGE, cluster_purities, cluster_section, clusters_name, fit_clusters
+from flows.stages import Clustered, final_state, run_name, run_steps, run_whole, skipping, workers
 
 
 @flow(name="cluster-brain", flow_run_name=run_name("cluster"))
@@ -18,7 +20,7 @@ def cluster_brain(
     cluster: ClusterSettings = ClusterSettings(),
     skip: tuple[str, ...] = (),
     run: RunSettings = RunSettings(),
-) -> Summary:
+) -> Clustered:
     """Cluster the embeddings of a brain with k-means and draw the clusters of every section.
 
     Args:
@@ -29,29 +31,15 @@ def cluster_brain(
         run: How the work is spread.
 
     """
-    store = BrainStore(brain.store_path)
-    known = store.read_brain(brain.brain_id)
-    name = pick_embedding(store, brain.brain_id, embedding)
-    sections = embedded_sections(store, known, name, skip)
-    if not sections:
-        raise StoreError(f"brain {brain.brain_id}: no section has embeddings {name}; run embed-brain first")
-    with store.lock(brain.brain_id), workers(run) as runner:
-        made = int(fit_clusters(brain.store_path, known, sections, name, cluster))
-        outcomes = run_stage(
-            STAGE,
-            runner,
-            cluster_section,
-            sections,
-            lambda section: {
-                "store_path": brain.store_path,
-                "brain": known,
-                "section": section,
-                "embedding_name": name,
-                "settings": cluster,
-            },
-        )
-    failed = failures(outcomes)
-    kept = clusters_name(name, cluster)
-    purities = cluster_purities(store, brain.brain_id, without(sections, failed), kept)
-    notes = {"clusters": kept, **{key: f"{value:.4f}" for key, value in purities.items()}}
-    return final_state(Summary(brain.brain_id, made + made_count(outcomes), failed, notes))
+    with open_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip), workers(run) as runner:
+        chosen = require_stored(EmbeddingsStep, Place(opened), embedding, "Run embed-brain, or name one of them")
+        embeddings = Stored(EmbeddingsStep, chosen)
+        sections = sections_with(opened, embeddings)
+        if not sections:
+            raise StoreError(f"{opened.name}: no section has embeddings {chosen}; run embed-brain first")
+        fit = ClusterFitStep.of(embeddings, cluster)
+        made = run_whole("fit clusters", opened, fit)
+        made += run_steps("cluster", runner, opened, [ClustersStep.of(fit)], run, sections)
+        purities = cluster_purities(opened, fit.name)
+        notes = {"clusters": fit.name, **{key: f"{value:.4f}" for key, value in purities.items()}}
+        return final_state(Clustered(opened.brain_id, made, dict(opened.failed), notes, fit.name))

@@ -1,20 +1,20 @@
 """Patches at points of a brain into embeddings."""
 
-import re
 from pathlib import Path
 
 from prefect import flow
-from prefect.utilities.annotations import quote
 
-from cytoarch.contents import ready_sections
 from cytoarch.embeddings import EmbedSettings
-from cytoarch.embeddings.places import Points
 from cytoarch.embeddings.sampled import SampleSettings
-from cytoarch.store.brain_store import BrainStore
+from cytoarch.steps.embeddings import check_space
+from cytoarch.steps.encoders import encoder_for
+from cytoarch.steps.opened import open_brain
+from cytoarch.steps.points import PointsStep, PointTable
+from cytoarch.steps.running import plan_engine
+from cytoarch.steps.sections import ready_sections
+from cytoarch.store.drafts import remove_others
 from flows.parameters import RunSettings, StoredBrain
-from flows.stages import Summary, failures, final_state, made_count, not_ingested, run_groups, run_name, workers
-from tasks.encoders import encoder_for
-from tasks.points import STAGE, plan_sampling, sample_sections
+from flows.stages import Summary, compute_step, final_state, not_ingested, run_name, workers
 from tasks.progress import speed_note
 
 
@@ -38,36 +38,19 @@ def embed_points(
 
     """
     encoder_for(embed)  # an encoder that cannot be loaded is found before any section is read
-    store = BrainStore(brain.store_path)
-    known = store.read_brain(brain.brain_id)
-    ready = ready_sections(store, known)
-    points = Points.read(points_path, [one.section_id for one in known.kept])
-    sections = tuple(one for one in ready if one.section_id in points.section_ids)
-    not_ready = not_ingested(known, sections, points.section_ids)
-    table = sample.name or re.sub(r"[^A-Za-z0-9_-]+", "-", points_path.stem).strip("-_")[:32] or "points"
-    plan = plan_sampling(store, known, sections, points, table, embed, sample)
-    with store.lock(brain.brain_id), workers(run) as runner:
-        outcomes, speed = run_groups(
-            STAGE,
-            runner,
-            sample_sections,
-            plan.groups,
-            lambda group: {
-                "store_path": brain.store_path,
-                "sections": group,
-                "name": plan.name,
-                "points": quote(points.of(group)),  # millions of cells that Prefect need not look through
-                "settings": embed,
-                "sample": sample,
-                "pixel_size_um": plan.pixel_size_um,
-            },
-        )
-        removed = store.remove_others(brain.brain_id, "points", plan.name, points.section_ids)
-    notes = {"points": plan.name, "folder": str(store.brain_path(brain.brain_id) / "derived" / "points" / plan.name)}
-    if removed:
-        notes["removed"] = f"{', '.join(removed)}: the table no longer names them; another --sample.name keeps both"
-    if speed.tiles:
-        notes["speed"] = speed_note(speed, "patches", 1)
-    return final_state(
-        Summary(brain.brain_id, made_count(outcomes) + len(removed), failures(outcomes) | not_ready, notes)
-    )
+    with open_brain(brain.store_path, brain.brain_id) as opened, workers(run) as runner:
+        table = PointTable.of(points_path)
+        named = table.table(opened).section_ids
+        not_ready = not_ingested(opened, named)
+        step = PointsStep.of(embed, sample, table, opened)
+        plan = plan_engine(step, opened, [one for one in ready_sections(opened) if one.section_id in named])
+        check_space(opened.store, plan.needed_bytes, f"embeddings of {plan.tiles} patches")
+        made, speed = compute_step("sample", runner, opened, step, plan, "patches", 1)
+        removed = remove_others(opened.catalogue, step.step, step.name, named)
+        folder = opened.catalogue.folder / "derived" / step.step / step.name
+        notes = {"points": step.name, "folder": str(folder)}
+        if removed:
+            notes["removed"] = f"{', '.join(removed)}: the table no longer names them; another --sample.name keeps both"
+        if speed.tiles:
+            notes["speed"] = speed_note(speed, "patches", 1)
+        return final_state(Summary(opened.brain_id, made + len(removed), opened.failed | not_ready, notes))

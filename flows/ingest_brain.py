@@ -3,13 +3,14 @@
 from prefect import flow
 
 from cytoarch.anatomy.tissue import TissueSettings
-from cytoarch.contents import quality_page_product
-from cytoarch.images.sections import IngestSettings, write_collection
-from cytoarch.store.brain_store import BrainStore
+from cytoarch.images.sections import IngestSettings
+from cytoarch.steps.opened import open_brain
+from cytoarch.steps.running import Outcome
+from cytoarch.steps.sections import LabelsStep, ManifestFile, SectionStep, scan_sizes
+from cytoarch.steps.tissue import QualityPageStep, QualityStep, TissueStep
+from cytoarch.store.collection import write_collection
 from flows.parameters import BrainSource, RunSettings
-from flows.stages import Summary, failures, final_state, for_each_brain, made_count, run_name, run_stage, workers
-from tasks.ingest import STAGE, IngestStage, ingest_section, is_ingested, scan_sizes
-from tasks.quality import QUALITY_PAGE_FILE, write_quality_page
+from flows.stages import Summary, final_state, for_each_brain, run_name, run_steps, run_whole, workers
 from tasks.summaries import publish_section_table
 
 
@@ -32,23 +33,18 @@ def ingest_brain(
     brains = source.brains()
     if len(brains) > 1:
         return for_each_brain(ingest_brain, source, brains, {"ingest": ingest, "tissue": tissue, "run": run})
-    brain = brains[0]
-    store = BrainStore(source.store_path)
-    stage = IngestStage(source.store_path, brain, source.scans_folder, ingest, tissue, run.workers)
-    with store.lock(brain.brain_id), workers(run) as runner:
-        store.write_brain(brain)
-        outcomes = run_stage(
-            STAGE,
-            runner,
-            ingest_section,
-            brain.kept,
-            lambda section: {"stage": stage, "section": section},
-            lambda section: is_ingested(stage, section),
-            scan_sizes(brain, source.scans_folder),
-        )
-        write_collection(store, brain)
-        made = write_quality_page(source.store_path, brain, failures(outcomes))
-    publish_section_table(brain, outcomes)
-    page = store.path(quality_page_product(brain.brain_id)) / QUALITY_PAGE_FILE
-    notes = {"store": str(store.brain_path(brain.brain_id)), "quality": str(page)}
-    return final_state(Summary(brain.brain_id, made_count(outcomes) + made, failures(outcomes), notes))
+    scans = source.scans_folder
+    steps = (
+        SectionStep(ManifestFile(scans, "path", ingest.rehash), ingest=ingest),
+        LabelsStep(ManifestFile(scans, "labels", ingest.rehash), ingest=ingest),
+        TissueStep(tissue),
+        QualityStep(),
+    )
+    with open_brain(source.store_path, brains[0]) as brain, workers(run) as runner:
+        made = run_steps("ingest", runner, brain, steps, run, sizes=scan_sizes(brain.brain, scans))
+        write_collection(brain.catalogue, brain.brain)
+        made += run_whole("quality", brain, QualityPageStep())
+        publish_section_table(brain.brain, [Outcome(one, "failed", why) for one, why in brain.failed.items()])
+        page = QualityPageStep.opened(brain.catalogue.path(QualityPageStep().product()))
+        notes = {"store": str(brain.catalogue.folder), "quality": str(page)}
+        return final_state(Summary(brain.brain_id, made, dict(brain.failed), notes))

@@ -1,47 +1,41 @@
 """The chain: from a manifest to maps and a report."""
 
-from typing import Any, Literal
-
 from prefect import flow
 
-from cytoarch.anatomy.tissue import TissueSettings
-from cytoarch.brains import Brain
-from cytoarch.contents import ready_sections
-from cytoarch.discovery.clusters import ClusterSettings
-from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import StoreError
-from cytoarch.images.sections import IngestSettings
-from cytoarch.learning.training import DecoderSettings, ProbeSettings
-from cytoarch.parcellation.inference import ParcellateSettings
-from cytoarch.parcellation.smoothing import SmoothSettings
-from cytoarch.store.brain_store import BrainStore
+from cytoarch.steps.embeddings import EmbeddingsStep
+from cytoarch.steps.encoders import encoder_for
+from cytoarch.steps.opened import OpenBrain, open_brain
+from cytoarch.steps.pictures import PicturesStep
+from cytoarch.steps.report import ReportStep
+from cytoarch.steps.running import Outcome
+from cytoarch.steps.sections import ready_sections
+from cytoarch.steps.sources import sections_with
+from cytoarch.steps.step import Stored
+from cytoarch.steps.training import is_labelled
 from flows.cluster_brain import cluster_brain
 from flows.embed_brain import embed_brain
 from flows.ingest_brain import ingest_brain
-from flows.parameters import BrainSource, RunSettings, StoredBrain
+from flows.parameters import BrainSource, MapSettings, RunSettings, StoredBrain
 from flows.parcellate_brain import parcellate_brain
-from flows.stages import Summary, final_state, for_each_brain, run_name, without
+from flows.stages import Summary, final_state, for_each_brain, run_name, run_steps, run_whole, workers
 from flows.training import train_on_brain
-from tasks.encoders import encoder_for
-from tasks.learning import labelled_sections
-from tasks.sections import Outcome
-from tasks.summaries import Remembered, configuration_tags, publish_section_table, publish_summary, remember
+from tasks.summaries import (
+    Remembered,
+    configuration_of,
+    configuration_tags,
+    metrics_of,
+    notes_of,
+    publish_section_table,
+    publish_summary,
+    remember_model,
+)
 from tasks.tracking import BrainLedger
 
 
 @flow(name="map-brain", flow_run_name=run_name("map"))
 def map_brain(
-    source: BrainSource = BrainSource(),
-    ingest: IngestSettings = IngestSettings(),
-    tissue: TissueSettings = TissueSettings(),
-    embed: EmbedSettings = EmbedSettings(),
-    head: Literal["probe", "decoder"] = "probe",
-    probe: ProbeSettings = ProbeSettings(),
-    decoder: DecoderSettings = DecoderSettings(),
-    parcellate: ParcellateSettings = ParcellateSettings(),
-    smooth: SmoothSettings = SmoothSettings(),
-    cluster: ClusterSettings = ClusterSettings(),
-    run: RunSettings = RunSettings(),
+    source: BrainSource = BrainSource(), settings: MapSettings = MapSettings(), run: RunSettings = RunSettings()
 ) -> Summary:
     """Map a whole brain: ingest, tissue, embed, train, parcellate, smooth, cluster, report.
 
@@ -49,92 +43,86 @@ def map_brain(
 
     Args:
         source: The manifest, the scans and the store.
-        ingest: How scans are read.
-        tissue: How tissue is told from the slide.
-        embed: The encoder and how it sees the sections.
-        head: probe (linear, token by token) or decoder (layers fused, cells of 4 px).
-        probe: How a probe is trained.
-        decoder: How a decoder is trained.
-        parcellate: How tiles overlap and which level the maps are drawn on.
-        smooth: How strongly maps are smoothed.
-        cluster: How many clusters, from how many tokens.
+        settings: How the brain is mapped, stage by stage.
         run: How the work is spread.
 
     """
-    settings: dict[str, Any] = {
-        "ingest": ingest,
-        "tissue": tissue,
-        "embed": embed,
-        "head": head,
-        "probe": probe,
-        "decoder": decoder,
-        "parcellate": parcellate,
-        "smooth": smooth,
-        "cluster": cluster,
-    }
     brains = source.brains()
-    encoder_for(embed)  # an encoder that cannot be loaded is found before any section is read
+    encoder_for(settings.embed)  # an encoder that cannot be loaded is found before any section is read
     if len(brains) > 1:
-        return for_each_brain(map_brain, source, brains, {**settings, "run": run})
-    store = BrainStore(source.store_path)
-    with store.lock(brains[0].brain_id):
-        return final_state(_map(source, brains[0], settings, run))
+        return for_each_brain(map_brain, source, brains, {"settings": settings, "run": run})
+    with open_brain(source.store_path, brains[0]) as brain:
+        ingested: Summary = ingest_brain(
+            source.model_copy(update={"brain_id": brain.brain_id}), settings.ingest, settings.tissue, run
+        )
+        check_left(brain, len(ready_sections(brain)), "ingested")
+        ledger = _ledger(brain, settings)
+        if ingested.made:
+            ledger.open()
+        try:
+            return final_state(_map(brain, settings, run, ledger, ingested.made))
+        except BaseException:
+            ledger.close({}, failed=True)
+            raise
 
 
-def _map(source: BrainSource, brain: Brain, settings: dict[str, Any], run: RunSettings) -> Summary:
-    store = BrainStore(source.store_path)
-    stored = StoredBrain(brain_id=brain.brain_id, store_path=source.store_path)
-    only = source.model_copy(update={"brain_id": brain.brain_id})
-    head = settings["head"]
-    ingested: Summary = ingest_brain(only, settings["ingest"], settings["tissue"], run)
-    failed, made = dict(ingested.failed), ingested.made
-    sections = tuple(one for one in ready_sections(store, brain) if one.section_id not in failed)
-    if not sections:
-        reasons = "; ".join(f"{one}: {reason}" for one, reason in failed.items())
-        raise StoreError(f"brain {brain.brain_id}: no section could be ingested ({reasons})")
-    tags = configuration_tags(store, brain, sections, settings, encoder_for(settings["embed"]).digest)
-    ledger = BrainLedger(store, brain, tags.configuration, tags.tags)
-    if made:
+def _map(brain: OpenBrain, settings: MapSettings, run: RunSettings, ledger: BrainLedger, made: int) -> Summary:
+    """Everything after ingestion."""
+    stored = StoredBrain(brain_id=brain.brain_id, store_path=brain.store.root)
+    embedded = embed_brain(stored, settings.embed, run=run)
+    embeddings = Stored(EmbeddingsStep, embedded.embedding)
+    check_left(brain, len(sections_with(brain, embeddings)), "embedded")
+    made += embedded.made
+    found = Remembered(embedded.embedding)
+    if is_labelled(brain, embeddings):
+        trained = train_on_brain(brain, embedded.embedding, settings.train, settings.head)
+        mapped = parcellate_brain(
+            stored,
+            trained.digest,
+            embedded.embedding,
+            settings.parcellate,
+            settings.smooth,
+            settings.embed.device,
+            settings.embed.batch_size,
+            run=run,
+        )
+        made += trained.made + mapped.made
+        found = found._replace(trained=trained, parcellation=mapped.parcellation)
+    clustered = cluster_brain(stored, embedded.embedding, settings.cluster, run=run)
+    made += clustered.made
+    return _remembered(brain, found._replace(clusters=clustered.clusters), settings, run, ledger, made)
+
+
+def _remembered(
+    brain: OpenBrain, found: Remembered, settings: MapSettings, run: RunSettings, ledger: BrainLedger, made: int
+) -> Summary:
+    """Register the model, draw the report, log the figures, and leave a summary."""
+    metrics = metrics_of(brain, found)
+    model = remember_model(brain, found, metrics, settings.train, ledger)
+    if made or not ledger.finished:
         ledger.open()
-    try:
-        skip = tuple(sorted(failed))
-        embedded: Summary = embed_brain(stored, settings["embed"], skip=skip, run=run)
-        failed |= embedded.failed
-        skip = tuple(sorted(failed))
-        made += embedded.made
-        embedded_sections = without(sections, failed)
-        if not embedded_sections:
-            reasons = "; ".join(f"{one}: {reason}" for one, reason in failed.items())
-            raise StoreError(f"brain {brain.brain_id}: no section could be embedded ({reasons})")
-        embedding = embedded.notes["embeddings"]
-        remembered = Remembered(embedding=embedding)
-        if labelled_sections(brain, embedded_sections):
-            trained = train_on_brain(stored, embedding, settings[head], head, skip)
-            mapped: Summary = parcellate_brain(
-                stored,
-                trained.digest,
-                embedding,
-                settings["parcellate"],
-                settings["smooth"],
-                settings["embed"].device,
-                settings["embed"].batch_size,
-                skip,
-                run,
-            )
-            failed |= mapped.failed
-            skip = tuple(sorted(failed))
-            made += int(trained.made) + mapped.made
-            remembered = remembered._replace(trained=trained, parcellation=mapped.notes["parcellation"])
-        clustered: Summary = cluster_brain(stored, embedding, settings["cluster"], skip, run)
-        failed |= clustered.failed
-        made += clustered.made
-        remembered = remembered._replace(clusters=clustered.notes["clusters"])
-        kept = tuple(one for one in sections if one.section_id not in failed)
-        made_report, notes = remember(store, brain, kept, failed, remembered, ledger, made, settings[head])
-    except BaseException:
-        ledger.close({}, failed=True)
-        raise
-    summary = Summary(brain.brain_id, made + made_report, failed, notes)
-    publish_section_table(brain, [Outcome(one, "failed", reason) for one, reason in failed.items()])
-    publish_summary(brain, summary.made, failed, notes)
-    return summary
+    shown = found.shown
+    with workers(run) as runner:
+        run_steps("draw", runner, brain, [PicturesStep.of(shown)], run)
+    training = found.trained.name if found.trained else None
+    made += run_whole("report", brain, ReportStep.of(found.embedding, shown, training, model))
+    ledger.close(metrics)
+    notes = notes_of(brain, found, model, metrics, str(ledger.run_id))
+    publish_section_table(brain.brain, [Outcome(one, "failed", why) for one, why in brain.failed.items()])
+    publish_summary(brain, made, notes)
+    return Summary(brain.brain_id, made, dict(brain.failed), notes)
+
+
+def check_left(brain: OpenBrain, count: int, done: str) -> None:
+    """Raise StoreError, with all reasons, if no section got so far."""
+    if not count:
+        reasons = "; ".join(f"{one}: {reason}" for one, reason in brain.failed.items())
+        raise StoreError(f"{brain.name}: no section could be {done} ({reasons})")
+
+
+def _ledger(brain: OpenBrain, settings: MapSettings) -> BrainLedger:
+    """The MLflow row of this brain, configuration and input."""
+    other = "decoder" if settings.head == "probe" else "probe"
+    configuration = configuration_of(settings, unused=[other])
+    tags = configuration_tags(brain, configuration, encoder_for(settings.embed).digest)
+    return BrainLedger(brain.store, brain.brain, tags.configuration, tags.tags)

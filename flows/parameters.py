@@ -5,8 +5,15 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.brains import Brain, read_manifest
+from cytoarch.discovery.clusters import ClusterSettings
+from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import ManifestError
+from cytoarch.images.sections import IngestSettings
+from cytoarch.learning.training import DecoderSettings, ProbeSettings
+from cytoarch.parcellation.inference import ParcellateSettings
+from cytoarch.parcellation.smoothing import SmoothSettings
 from cytoarch.paths import ID_PATTERN
 
 DEFAULT_STORE = Path("work/store")
@@ -61,6 +68,31 @@ class StoredBrain(BaseModel):
     store_path: Path = Field(
         default=DEFAULT_STORE, description="Folder of the store, on the machine that runs the flow."
     )
+
+
+class MapSettings(BaseModel):
+    """How a brain is mapped, stage by stage."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ingest: IngestSettings = Field(default=IngestSettings(), description="How scans are read.")
+    tissue: TissueSettings = Field(default=TissueSettings(), description="How tissue is told from the slide.")
+    embed: EmbedSettings = Field(default=EmbedSettings(), description="The encoder and how it sees the sections.")
+    head: Literal["probe", "decoder"] = Field(
+        default="probe", description="probe (linear, token by token) or decoder (layers fused, cells of 4 px)."
+    )
+    probe: ProbeSettings = Field(default=ProbeSettings(), description="How a probe is trained.")
+    decoder: DecoderSettings = Field(default=DecoderSettings(), description="How a decoder is trained.")
+    parcellate: ParcellateSettings = Field(
+        default=ParcellateSettings(), description="How tiles overlap and which level the maps are drawn on."
+    )
+    smooth: SmoothSettings = Field(default=SmoothSettings(), description="How strongly maps are smoothed.")
+    cluster: ClusterSettings = Field(default=ClusterSettings(), description="How many clusters, from how many tokens.")
+
+    @property
+    def train(self) -> ProbeSettings | DecoderSettings:
+        """How the chosen head is trained."""
+        return self.probe if self.head == "probe" else self.decoder
 
 
 class RunSettings(BaseModel):

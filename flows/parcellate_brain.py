@@ -5,14 +5,17 @@ from typing import Annotated, Literal
 from prefect import flow
 from pydantic import Field
 
-from cytoarch.contents import open_head, ready_sections
 from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.parcellation.smoothing import SmoothSettings
+from cytoarch.steps.embeddings import EmbeddingsStep
+from cytoarch.steps.opened import open_brain
+from cytoarch.steps.parcellations import parcellation_steps
+from cytoarch.steps.sections import ready_sections
+from cytoarch.steps.sources import open_head, require_stored
+from cytoarch.steps.step import Place, Stored
 from cytoarch.store.brain_store import BrainStore
 from flows.parameters import RunSettings, StoredBrain
-from flows.stages import Summary, failures, final_state, made_count, run_name, run_stage, workers
-from tasks.encoders import encoder_for
-from tasks.parcellation import STAGE, parcellate_section, parcellation_name
+from flows.stages import Parcellated, final_state, run_name, run_steps, skipping, workers
 from tasks.tracking import fetch_head
 
 
@@ -27,7 +30,7 @@ def parcellate_brain(
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 2,
     skip: tuple[str, ...] = (),
     run: RunSettings = RunSettings(),
-) -> Summary:
+) -> Parcellated:
     """Map every section with a head: probabilities by overlapping tiles, smoothed, and label maps.
 
     Args:
@@ -43,31 +46,20 @@ def parcellate_brain(
 
     """
     store = BrainStore(brain.store_path)
-    known = store.read_brain(brain.brain_id)
+    store.read_brain(brain.brain_id)  # a brain that is not there is told before a model is fetched
     wanted = model or f"models:/areas-probe-{brain.brain_id}@champion"
     digest = fetch_head(store, wanted) if wanted.startswith("models:/") else wanted
     card = open_head(store, digest).card
-    encoder_for(card.embedding.model_copy(update={"device": device}))
-    sections = tuple(one for one in ready_sections(store, known) if one.section_id not in skip)
-    with store.lock(brain.brain_id), workers(run) as runner:
-        outcomes = run_stage(
-            STAGE,
-            runner,
-            parcellate_section,
-            sections,
-            lambda section: {
-                "store_path": brain.store_path,
-                "section": section,
-                "model_digest": digest,
-                "embedding_name": embedding,
-                "settings": parcellate,
-                "smooth": smooth,
-                "device": device,
-                "batch_size": batch_size,
-            },
+    conducted = {"device": device, "batch_size": batch_size}
+    with open_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip), workers(run) as runner:
+        chosen = (
+            require_stored(EmbeddingsStep, Place(opened), embedding, "Run embed-brain, or name one of them")
+            if parcellate.source == "cache"
+            else embedding
         )
-    name = parcellation_name(card.target, card.kind, digest)
-    maps = store.brain_path(brain.brain_id) / "derived" / "parcellations" / name
-    return final_state(
-        Summary(brain.brain_id, made_count(outcomes), failures(outcomes), {"parcellation": name, "maps": str(maps)})
-    )
+        steps = parcellation_steps(card, digest, Stored(EmbeddingsStep, chosen), parcellate, smooth, conducted)
+        steps[0].encoder.encoder  # noqa: B018 - one that cannot be loaded is found before any section is read
+        made = run_steps("parcellate", runner, opened, steps, run, ready_sections(opened))
+        maps = opened.catalogue.folder / "derived" / "parcellations" / steps[1].name
+        notes = {"parcellation": steps[1].name, "maps": str(maps)}
+        return final_state(Parcellated(opened.brain_id, made, dict(opened.failed), notes, steps[1].name))

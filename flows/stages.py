@@ -1,25 +1,32 @@
-"""The one way a flow runs a task over the sections of a brain, and what it says at the end."""
+"""The one way a flow runs steps over the sections of a brain, and what it says at the end."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
-from prefect import Flow, Task, get_run_logger
-from prefect.client.schemas.objects import State
+from prefect import Flow, get_run_logger
 from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from prefect.utilities.annotations import quote
 
 from cytoarch.brains import Brain, Section
 from cytoarch.embeddings.engine import NO_SPEED, Speed
-from cytoarch.errors import CytoarchError
+from cytoarch.errors import CytoarchError, StoreError
+from cytoarch.steps.engine_step import EngineStep
+from cytoarch.steps.opened import OpenBrain
+from cytoarch.steps.running import EnginePlan, Outcome, due
+from cytoarch.steps.sections import cores_each, ready_sections
+from cytoarch.steps.step import Place, Step, is_current
 from flows.parameters import BrainSource, RunSettings
-from tasks.progress import stage_progress
-from tasks.sections import SECTION_FAILED, Outcome
+from tasks.progress import StageProgress, stage_progress
+from tasks.steps import Home, Ran, compute_sections, run_brain, run_sections
 
 
-class Summary(NamedTuple):
+@dataclass(frozen=True)
+class Summary:
     """What a flow did for a brain."""
 
     brain_id: str
@@ -29,6 +36,30 @@ class Summary(NamedTuple):
     """Sections that could not be processed -> reason."""
     notes: dict[str, str]
     """What a person wants to find again: name -> path, link or figure."""
+
+
+@dataclass(frozen=True)
+class Embedded(Summary):
+    """What embedding a brain gave."""
+
+    embedding: str
+    """The name under which the store holds the embeddings."""
+
+
+@dataclass(frozen=True)
+class Parcellated(Summary):
+    """What mapping a brain with a head gave."""
+
+    parcellation: str
+    """The name under which the store holds the maps."""
+
+
+@dataclass(frozen=True)
+class Clustered(Summary):
+    """What clustering a brain gave."""
+
+    clusters: str
+    """The name under which the store holds the clusters."""
 
 
 def run_name(verb: str) -> Callable[[], str]:
@@ -56,19 +87,24 @@ def _brain_in(source: BrainSource) -> str:
 def for_each_brain(
     one_brain: "Flow[..., Any]", source: BrainSource, brains: Sequence[Brain], parameters: dict[str, Any]
 ) -> Summary:
-    """Run a flow once for every brain of a manifest, one after the other, and sum up."""
+    """Run a flow once for every brain of a manifest, one after the other, and sum up; a bad brain costs only itself."""
     summaries: list[Summary] = []
-    errors: list[CytoarchError] = []
+    errors: list[Exception] = []
     for brain in brains:
         chosen = source.model_copy(update={"brain_id": brain.brain_id})
         try:
             summaries.append(one_brain(source=chosen, **parameters))
-        except CytoarchError as error:  # it costs that brain only; it is raised when the others are done
+        except Exception as error:  # noqa: BLE001 - it is raised when the others are done
             get_run_logger().error("brain %s: %s", brain.brain_id, error)
             errors.append(error)
     if errors:
         done = ", ".join(summary.brain_id for summary in summaries) or "none"
-        raise CytoarchError("\n".join([*map(str, errors), f"brains that were done: {done}"]))
+        told = [str(error) if isinstance(error, CytoarchError) else repr(error) for error in errors]
+        text = "\n".join([*told, f"brains that were done: {done}"])
+        broken = [error for error in errors if not isinstance(error, CytoarchError)]
+        if broken:  # not the user's to mend: told with its traceback
+            raise RuntimeError(text) from broken[0]
+        raise CytoarchError(text)
     return final_state(
         Summary(
             brain_id=", ".join(brain.brain_id for brain in brains),
@@ -94,103 +130,155 @@ def workers(run: RunSettings) -> Iterator[TaskRunner[Any]]:
         yield runner
 
 
-def run_stage(
+def run_steps(
     title: str,
     runner: TaskRunner[Any],
-    task: "Task[..., State[Any]]",
-    sections: Sequence[Section],
-    arguments: Callable[[Section], dict[str, Any]],
-    is_current: Callable[[Section], bool] = lambda _section: False,
+    brain: OpenBrain,
+    steps: Sequence[Step[Any]],
+    run: RunSettings,
+    sections: Sequence[Section] | None = None,
     sizes: Mapping[str, int] | None = None,
-) -> list[Outcome]:
-    """Run a task for every section; sections that cannot be processed are among the outcomes, other faults raise.
+) -> int:
+    """Run steps for all sections at work, or for those given; returns how many sections something was made for.
 
-    Sections that are known to be current get no task run. `sizes` (bytes) of the sections' scans let the progress tell
-    the rate and the time left.
+    What is current is asked here, once; the others are run in chunks. Sections that cannot be processed are noted in
+    the open brain, any other fault is raised. `sizes` (bytes) of the scans let the progress tell rate and time left.
     """
-    current = [section.section_id for section in sections if is_current(section)]
-    outcomes = {section_id: Outcome(section_id, "current") for section_id in current}
-    with stage_progress(title, len(sections), sizes) as progress:
+    chosen = brain.sections if sections is None else tuple(sections)
+    with stage_progress(title, len(chosen), sizes) as progress:
+        wanted = [one.section_id for one in due(steps, brain, chosen)]
+        for section_id in {one.section_id for one in chosen}.difference(wanted):
+            progress.finished(section_id)
+        home = quote(home_of(brain))  # values that Prefect need not look through
+        parameters = {"home": home, "title": title, "steps": quote(tuple(steps)), "threads": cores_each(run.workers)}
+        futures = [
+            runner.submit(run_sections, {"section_ids": chunk, **parameters}) for chunk in chunks(wanted, run.workers)
+        ]
+        outcomes, _ = _collected(futures, brain, steps, progress)
+    _log_stage(title, len(chosen) - len(wanted), outcomes)
+    return sum(one.status == "made" for one in outcomes)
+
+
+def compute_step(
+    title: str,
+    runner: TaskRunner[Any],
+    brain: OpenBrain,
+    step: EngineStep[Any],
+    plan: EnginePlan,
+    noun: str,
+    per_tile: int,
+) -> tuple[int, Speed]:
+    """Compute a step of the engine as planned; returns for how many sections something was made, and the speed."""
+    brain.failed |= plan.failed
+    current = [one for group in plan.groups if group.is_current for one in group.sections]
+    with stage_progress(title, sum(len(group.sections) for group in plan.groups)) as progress:
         for section_id in current:
             progress.finished(section_id)
-        due = [section for section in sections if section.section_id not in outcomes]
-        futures = {runner.submit(task, arguments(section)): section.section_id for section in due}
-        for future, state in _ended(futures):
-            section_id = futures[future]
-            if state.name == SECTION_FAILED:
-                outcomes[section_id] = Outcome(section_id, "failed", state.message or "")
-            else:
-                outcomes[section_id] = Outcome(*future.result())
-            progress.finished(section_id)
-    ordered = [outcomes[section.section_id] for section in sections]
-    _log_stage(title, ordered)
-    return ordered
+        parameters = {"title": title, "step": quote(step), "noun": noun, "per_tile": per_tile}
+        futures = [
+            runner.submit(
+                compute_sections, {"home": quote(home_of(brain)), "section_ids": group.sections, **parameters}
+            )
+            for group in plan.groups
+            if not group.is_current
+        ]
+        outcomes, speed = _collected(futures, brain, [step], progress)
+    _log_stage(title, len(current), [*outcomes, *(Outcome(one, "failed", why) for one, why in plan.failed.items())])
+    return sum(one.status == "made" for one in outcomes), speed
 
 
-def run_groups(
-    title: str,
-    runner: TaskRunner[Any],
-    task: "Task[..., State[Any]]",
-    groups: Sequence[tuple[Section, ...]],
-    arguments: Callable[[tuple[Section, ...]], dict[str, Any]],
+def run_whole(title: str, brain: OpenBrain, step: Step[Any]) -> int:
+    """Run a step of the whole brain; returns 1 if it was made, 0 if it was current."""
+    if is_current(step, Place(brain)):
+        return 0
+    with stage_progress(title, 1) as progress:
+        made = run_brain(home_of(brain), title, step)
+        progress.finished("brain")
+    return int(made)
+
+
+def home_of(brain: OpenBrain) -> Home:
+    """An open brain, as its tasks are told of it."""
+    return Home(brain.store.root, brain.brain_id, brain.ticket)
+
+
+@contextmanager
+def skipping(brain: OpenBrain, skip: Collection[str]) -> Iterator[None]:
+    """Leave sections out while a flow is at work; raises StoreError, naming them, if some are not in the brain."""
+    unknown = sorted(set(skip) - set(brain.rows))
+    if unknown:
+        known = ", ".join(list(brain.rows)[:8]) + (", ..." if len(brain.rows) > 8 else "")
+        raise StoreError(f"{brain.name} has no sections {', '.join(unknown)} to skip; there are {known}")
+    before = brain.skipped
+    brain.skipped = before | frozenset(skip)
+    try:
+        yield
+    finally:
+        brain.skipped = before
+
+
+MOST_SECTIONS = 64
+"""Sections that one task works on at most: a task costs Prefect about as much as 20 small sections cost us."""
+
+
+def chunks(section_ids: Sequence[str], workers: int) -> list[tuple[str, ...]]:
+    """Sections in the chunks that a task works on each: some for every worker, so that none waits long for another.
+
+    >>> [len(chunk) for chunk in chunks([str(one) for one in range(20)], workers=2)]
+    [3, 3, 3, 3, 3, 3, 2]
+    """
+    size = max(1, min(MOST_SECTIONS, -(-len(section_ids) // (4 * workers))))
+    return [tuple(section_ids[first : first + size]) for first in range(0, len(section_ids), size)]
+
+
+def _collected(
+    futures: Sequence[PrefectFuture[Any]], brain: OpenBrain, steps: Sequence[Step[Any]], progress: StageProgress
 ) -> tuple[list[Outcome], Speed]:
-    """Run a task for every group of sections; returns what became of the sections, and the speed of all together."""
-    outcomes: dict[str, Outcome] = {}
+    """What tasks did for their sections, as they end; what they committed and what failed is noted in the brain."""
+    outcomes: list[Outcome] = []
     speed = NO_SPEED
-    with stage_progress(title, sum(map(len, groups))) as progress:
-        futures = {runner.submit(task, arguments(group)): group for group in groups}
-        for future, _ in _ended(futures):
-            found, its_speed = future.result()
-            speed = speed + its_speed
-            for outcome in found:
-                outcomes[outcome[0]] = Outcome(*outcome)
-                progress.finished(outcome[0])
-    ordered = [outcomes[section.section_id] for group in groups for section in group]
-    _log_stage(title, ordered)
-    return ordered, speed
+    for future in _ended(futures):
+        ran: Ran = future.result()
+        speed = speed + ran.speed
+        for outcome in ran.outcomes:
+            if outcome.status == "failed":
+                brain.failed[outcome.section_id] = outcome.reason
+            for step in steps if outcome.status != "current" else ():
+                brain.catalogue.refresh(step.product(outcome.section_id))  # it may be the work of another process
+            outcomes.append(outcome)
+            progress.finished(outcome.section_id)
+    return outcomes, speed
 
 
-def _ended(futures: Iterable[PrefectFuture[Any]]) -> Iterator[tuple[PrefectFuture[Any], "State[Any]"]]:
-    """Futures with their states, as they end."""
+def _ended(futures: Sequence[PrefectFuture[Any]]) -> Iterator[PrefectFuture[Any]]:
+    """Futures as they end."""
     for future in as_completed(list(futures)):
         future.wait()  # from here on the state is the final one, not what the server last heard of
-        yield future, future.state
+        yield future
 
 
-def _log_stage(title: str, outcomes: Sequence[Outcome]) -> None:
+def _log_stage(title: str, current: int, outcomes: Sequence[Outcome]) -> None:
     """Say in the run's log what a stage did."""
     logger = get_run_logger()
     counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("made", "current", "failed")}
+    counts["current"] += current
     logger.info("%s: %s", title, ", ".join(f"{count} {status}" for status, count in counts.items()))
     for outcome in outcomes:
         if outcome.status == "failed":
             logger.warning("%s: section %s failed: %s", title, outcome.section_id, outcome.reason)
 
 
-def made_count(outcomes: Sequence[Outcome]) -> int:
-    """How many sections something was made for."""
-    return sum(outcome.status == "made" for outcome in outcomes)
-
-
-def failures(outcomes: Sequence[Outcome]) -> dict[str, str]:
-    """Sections that could not be processed, with the reason."""
-    return {outcome.section_id: outcome.reason for outcome in outcomes if outcome.status == "failed"}
-
-
-def without(sections: Sequence[Section], failed: dict[str, str]) -> tuple[Section, ...]:
-    """The sections that did not fail."""
-    return tuple(section for section in sections if section.section_id not in failed)
-
-
-def not_ingested(
-    brain: Brain, ready: Sequence[Section], named: Collection[str], skip: Sequence[str] = ()
-) -> dict[str, str]:
+def not_ingested(brain: OpenBrain, named: Collection[str]) -> dict[str, str]:
     """Sections that a table names but that are not in the store -> what to do."""
-    missing = set(named) - {one.section_id for one in ready} - set(skip)
-    return {one.section_id: "is not ingested; run ingest-brain" for one in brain.kept if one.section_id in missing}
+    ready = {one.section_id for one in ready_sections(brain)}
+    missing = [one.section_id for one in brain.sections if one.section_id in named and one.section_id not in ready]
+    return dict.fromkeys(missing, "is not ingested; run ingest-brain")
 
 
-def final_state(summary: Summary, noun: str = "section") -> Summary:
+S = TypeVar("S", bound=Summary)
+
+
+def final_state(summary: S, noun: str = "section") -> S:
     """The state a flow ends in: Completed, its name saying how many sections failed, or that all was current.
 
     Typed as the summary in it, since that is what a flow that returns the state gives its caller.
@@ -199,4 +287,4 @@ def final_state(summary: Summary, noun: str = "section") -> Summary:
     name = f"{count} {noun}{'s' if count != 1 else ''} failed" if count else "Completed" if summary.made else "Current"
     reasons = "; ".join(f"{one}: {reason}" for one, reason in sorted(summary.failed.items()))
     state: Any = Completed(name=name, message=reasons[:2000] or f"brain {summary.brain_id}", data=summary)
-    return cast("Summary", state)
+    return cast("S", state)

@@ -40,7 +40,7 @@ from flows.embed_brain import embed_brain
 from flows.embed_points import embed_points
 from flows.ingest_brain import ingest_brain
 from flows.map_brain import map_brain
-from flows.parameters import DEFAULT_STORE, BrainSource, StoredBrain
+from flows.parameters import DEFAULT_STORE, BrainSource, MapSettings, StoredBrain
 from flows.parcellate_brain import parcellate_brain
 from flows.stages import Summary
 from flows.train_classifier import train_classifier
@@ -263,7 +263,7 @@ def _command(each: "Flow[..., Any]", console: Console) -> Any:
     signature = inspect.signature(each.fn, eval_str=True)
     parameters = [
         parameter.replace(annotation=Annotated[parameter.annotation, Parameter(name="*")])
-        if parameter.annotation in (BrainSource, StoredBrain, InboxSettings)
+        if parameter.annotation in (BrainSource, StoredBrain, InboxSettings, MapSettings)
         or (parameter.annotation is EmbedSettings and each.name.startswith("embed-"))
         else parameter
         for parameter in signature.parameters.values()

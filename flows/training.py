@@ -1,52 +1,36 @@
 """What the two training flows share."""
 
-from typing import Literal
-
-from cytoarch.contents import embedded_sections, pick_embedding
-from cytoarch.learning.training import DecoderSettings, ProbeSettings
-from cytoarch.store.brain_store import BrainStore
+from cytoarch.learning.training import DecoderSettings, Kind, ProbeSettings
+from cytoarch.steps.embeddings import EmbeddingsStep
+from cytoarch.steps.opened import OpenBrain, open_brain
+from cytoarch.steps.sources import require_stored
+from cytoarch.steps.step import Place, Stored
+from cytoarch.steps.training import Trained, TrainingStep, keep_head, training_of
 from flows.parameters import StoredBrain
-from flows.stages import Summary, final_state
-from tasks.learning import STAGE, Trained, train, training_metrics
-from tasks.progress import stage_progress
+from flows.stages import Summary, final_state, run_whole, skipping
 from tasks.tracking import register_head, run_url
 
 
-def train_on_brain(
-    brain: StoredBrain,
-    embedding: str,
-    settings: ProbeSettings | DecoderSettings,
-    kind: Literal["probe", "decoder"],
-    skip: tuple[str, ...],
-) -> Trained:
-    """Train a head on the embedded sections of a brain."""
-    store = BrainStore(brain.store_path)
-    known = store.read_brain(brain.brain_id)
-    name = pick_embedding(store, brain.brain_id, embedding)
-    sections = embedded_sections(store, known, name, skip)
-    with store.lock(brain.brain_id), stage_progress(STAGE, 1) as progress:
-        trained = train(brain.store_path, known, sections, name, settings, kind)
-        progress.finished("head")
-    return trained
+def train_on_brain(brain: OpenBrain, embedding: str, settings: ProbeSettings | DecoderSettings, kind: Kind) -> Trained:
+    """Train a head on the labelled sections of a brain, and keep it among the store's models."""
+    step = TrainingStep.of(Stored(EmbeddingsStep, embedding), kind, settings)
+    made = run_whole("train", brain, step)
+    return Trained(keep_head(brain, step.name), step.name, bool(made))
 
 
 def train_and_register(
-    brain: StoredBrain,
-    embedding: str,
-    settings: ProbeSettings | DecoderSettings,
-    kind: Literal["probe", "decoder"],
-    skip: tuple[str, ...],
+    brain: StoredBrain, embedding: str, settings: ProbeSettings | DecoderSettings, kind: Kind, skip: tuple[str, ...]
 ) -> Summary:
     """Train a head and make it a version of its registered model."""
-    store = BrainStore(brain.store_path)
-    trained = train_on_brain(brain, embedding, settings, kind, skip)
-    record, _ = training_metrics(store, brain.brain_id, trained.name)
-    scores = record.facts["scores"]
-    version = register_head(store, brain.brain_id, trained.digest, scores, settings.model_dump(mode="json"))
-    notes = {
-        "model": f"{version.name} version {version.version}" + (" (champion)" if version.champion else ""),
-        "model digest": trained.digest,
-        "MLflow run": run_url(store, version.run_id),
-        **{name: f"{value:.3f}" for name, value in scores.items()},
-    }
-    return final_state(Summary(brain.brain_id, int(trained.made), {}, notes))
+    with open_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip):
+        chosen = require_stored(EmbeddingsStep, Place(opened), embedding, "Run embed-brain, or name one of them")
+        trained = train_on_brain(opened, chosen, settings, kind)
+        scores = training_of(opened, trained.name)[0]["scores"]
+        version = register_head(opened.store, opened.brain_id, trained.digest, scores, settings.model_dump(mode="json"))
+        notes = {
+            "model": f"{version.name} version {version.version}" + (" (champion)" if version.champion else ""),
+            "model digest": trained.digest,
+            "MLflow run": run_url(opened.store, version.run_id),
+            **{name: f"{value:.3f}" for name, value in scores.items()},
+        }
+        return final_state(Summary(opened.brain_id, int(trained.made), {}, notes))

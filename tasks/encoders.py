@@ -1,38 +1,21 @@
-"""Encoders, loaded once per process, and the devices they run on."""
+"""The devices that encoders run on."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
-from pathlib import Path
 from typing import Literal
 
 from prefect.concurrency._asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 
-from cytoarch.embeddings import EmbedSettings
-from cytoarch.embeddings.engine import Speed, run_engine
-from cytoarch.embeddings.jobs import Float32, Job
-from cytoarch.encoders import Encoder, load_encoder
 from cytoarch.errors import StoreError
-from tasks.progress import engine_reporter
 
 Device = Literal["cpu", "cuda"]
-Compute = Callable[[Float32], Sequence[Float32]]
 
 GPU_LIMIT = "gpu"
 """Global concurrency limit that deployments/bootstrap.py creates: one model on a GPU at a time."""
 
-_lock = threading.Lock()
 _running = threading.Lock()
-"""Held while a model is at work: the engine feeds one as fast as it goes, a second beside it would only slow both."""
-
-
-def encoder_for(settings: EmbedSettings) -> Encoder:
-    """The encoder the settings name; tasks that run side by side share one."""
-    same_model = {"batch_size": 1, "channels": (), "margin_px": 0}  # whatever these are
-    with _lock:
-        return _load(settings.model_copy(update=same_model), _stamp(settings))
 
 
 @contextmanager
@@ -55,40 +38,8 @@ def device_slot(device: Device) -> Iterator[None]:
         yield
 
 
-def embed_jobs(
-    stage: str, jobs: Sequence[Job], compute: Compute, settings: EmbedSettings, noun: str, per_tile: int
-) -> tuple[dict[str, str], Speed]:
-    """Run the engine on the device, reporting progress; returns sections that failed with the reason, and the speed."""
-    with _running, device_slot(settings.device):
-        report = engine_reporter(stage, noun, per_tile)
-        return run_engine(jobs, compute, settings.batch_size, report, settings.beside)
-
-
-def _stamp(settings: EmbedSettings) -> tuple[tuple[str, int, int], ...]:
-    """What a model's folder looks like: a long-lived worker does not go on with weights that were replaced."""
-    _, _, source = settings.encoder.partition(":")
-    folder = Path(source).expanduser()
-    if not source or not folder.is_dir():
-        return ()
-    return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.iterdir()))
-
-
-@lru_cache(maxsize=2)
-def _load(settings: EmbedSettings, _stamp: tuple[tuple[str, int, int], ...]) -> Encoder:
-    if settings.device == "cuda":
-        import torch
-
-        if torch.cuda.is_available():  # where it is not, loading says so
-            torch.cuda.set_device(own_gpu(torch.cuda.device_count()))
-    return load_encoder(settings)
-
-
-def own_gpu(count: int) -> int:
-    """The GPU of this process, of so many: the workers of a Dask cluster take one each, any other process the first."""
-    from distributed import get_worker
-
-    try:
-        name = get_worker().name
-    except ValueError:  # this is no worker
-        return 0
-    return int(name) % count if str(name).isdigit() else 0
+@contextmanager
+def one_model_at_a_time() -> Iterator[None]:
+    """Wait until no other model is at work: the engine feeds one as fast as it goes, a second would slow both."""
+    with _running:
+        yield

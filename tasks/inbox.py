@@ -74,12 +74,9 @@ def arrivals(inbox: Path, settle_s: float, missing_grace_s: float) -> list[Arriv
     return found
 
 
-def ticket(arrival: Arrival, settings: Mapping[str, BaseModel | str]) -> Ticket:
+def ticket(arrival: Arrival, settings: Mapping[str, BaseModel]) -> Ticket:
     """The ticket of a brain that has arrived, under the given settings."""
-    plain = {
-        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-        for name, value in settings.items()
-    }
+    plain = {name: value.model_dump(mode="json") for name, value in settings.items()}
     place = str(arrival.manifest_path.resolve())
     identity = canonical_json([place, arrival.brain_id, arrival.brain_digest, list(arrival.missing), plain])
     digest = hashlib.sha256(identity.encode()).hexdigest()[:32]

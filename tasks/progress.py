@@ -161,7 +161,7 @@ class SectionProgress:
             self._sent_at = time.monotonic()
             self._send(
                 100.0 * done / max(total, 1),
-                f"{self._title} {self._section_id}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB",
+                f"{self._title} {self._section_id}: {100.0 * done / max(total, 1):.0f} %",
             )
 
     def _send(self, progress: float, description: str) -> None:

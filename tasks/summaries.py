@@ -1,35 +1,41 @@
 """What is left of a run for people to find: the QC table, the summary, the MLflow row, the report."""
 
 import hashlib
+import html
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from pydantic import BaseModel
 
-from cytoarch.brains import Brain, Section
-from cytoarch.contents import labels_product, section_product, tissue_product
+from cytoarch.brains import Brain
 from cytoarch.digests import canonical_json, content_digest
-from cytoarch.store.brain_store import BrainStore
-from tasks.clusters import cluster_purities
-from tasks.learning import Trained, training_metrics
-from tasks.reports import Mapped, map_metrics, write_report
-from tasks.sections import Outcome
+from cytoarch.steps.opened import OpenBrain
+from cytoarch.steps.pictures import Shown
+from cytoarch.steps.report import INDEX_FILE, RegisteredModel, brain_metrics
+from cytoarch.steps.running import Outcome
+from cytoarch.steps.sections import LABELS, SECTION
+from cytoarch.steps.tissue import TISSUE
+from cytoarch.steps.training import Trained, training_of
 from tasks.tracking import BrainLedger, register_head, run_url, tracking_uri
 
-NO_MARK = {"embed": {"device", "batch_size"}, "ingest": {"rehash", "threads", "memory_gb", "stall_s"}}
-"""Settings by stage that do not decide results."""
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~])")
 
 
 class Remembered(NamedTuple):
-    """What was made of a brain so far."""
+    """What was made of a brain: the names under which the store holds it."""
 
     embedding: str
     trained: Trained | None = None
     parcellation: str | None = None
     clusters: str | None = None
+
+    @property
+    def shown(self) -> Shown:
+        """What the report shows of it."""
+        digest = self.trained.digest if self.trained else None
+        return Shown(self.embedding, self.clusters, self.parcellation, digest)
 
 
 class Configuration(NamedTuple):
@@ -40,12 +46,23 @@ class Configuration(NamedTuple):
 
 
 def artifact_key(*parts: str) -> str:
-    """A key Prefect accepts: lower-case letters, digits and dashes.
+    """A key Prefect accepts: lower-case letters, digits and dashes; names that differ in more than case differ here.
 
-    >>> artifact_key("qc", "B_07")
-    'qc-b-07'
+    >>> artifact_key("qc", "B07"), artifact_key("qc", "B_07"), artifact_key("qc", "B-07")
+    ('qc-b07', 'qc-b-07-eb1ce0', 'qc-b-07')
     """
-    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+    text = "-".join(parts)
+    key = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    return key if key == text.lower() else f"{key}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def markdown_text(text: str) -> str:
+    r"""Text from outside as markdown that shows it as it is.
+
+    >>> markdown_text("s_1 <b>|x|")
+    's\\_1 &lt;b&gt;\\|x\\|'
+    """
+    return _MARKDOWN.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
 def publish_section_table(brain: Brain, outcomes: Sequence[Outcome]) -> None:
@@ -62,96 +79,75 @@ def publish_section_table(brain: Brain, outcomes: Sequence[Outcome]) -> None:
     create_table_artifact(rows, key=artifact_key("qc", brain.brain_id), description=f"Sections of {brain.brain_id}")
 
 
-def publish_summary(brain: Brain, made: int, failed: Mapping[str, str], notes: Mapping[str, str]) -> None:
+def publish_summary(brain: OpenBrain, made: int, notes: Mapping[str, str]) -> None:
     """A markdown summary of a run, and a link to its MLflow run."""
-    lines = [f"# {brain.brain_id}", "", f"{len(brain.kept) - len(failed)} of {len(brain.sections)} sections mapped."]
+    stated, failed = brain.brain, brain.failed
+    lines = [f"# {markdown_text(brain.brain_id)}", ""]
+    lines.append(f"{len(brain.sections)} of {len(stated.sections)} sections mapped.")
     lines.append(f"{made} products were made." if made else "Everything was current; nothing was made.")
-    lines += [f"- **{one}** failed: {reason}" for one, reason in failed.items()]
-    lines += ["", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in notes.items())]
+    lines += [f"- **{markdown_text(one)}** failed: {markdown_text(reason)}" for one, reason in failed.items()]
+    rows = [f"| {markdown_text(name)} | {markdown_text(value)} |" for name, value in notes.items()]
+    lines += ["", "| | |", "|---|---|", *rows]
     create_markdown_artifact("\n".join(lines), key=artifact_key("summary", brain.brain_id))
     create_link_artifact(notes["MLflow run"], link_text="MLflow run", key=artifact_key("mlflow-run", brain.brain_id))
 
 
-def configuration_tags(
-    store: BrainStore, brain: Brain, sections: Sequence[Section], settings: Mapping[str, Any], encoder_digest: str
-) -> Configuration:
-    """The settings that decide results, and the tags by which MLflow finds a brain's row again."""
-    plain = {
-        name: value.model_dump(mode="json", exclude=NO_MARK.get(name, set())) if isinstance(value, BaseModel) else value
-        for name, value in settings.items()
-    }
-    other = "decoder" if settings["head"] == "probe" else "probe"
-    used = {name: value for name, value in plain.items() if name != other}
-    inputs = {"brain": brain.digest}
-    for section in sections:
-        for product in (section_product, tissue_product, labels_product):
-            record = store.record(product(brain.brain_id, section.section_id))
+def configuration_of(settings: BaseModel, unused: Sequence[str]) -> dict[str, Any]:
+    """The settings that decide results, by stage, without those of stages that do not run."""
+    plain: dict[str, Any] = {}
+    for name, value in settings:
+        if name in unused:
+            continue
+        conduct = set(getattr(type(value), "CONDUCT", ()))
+        plain[name] = value.model_dump(mode="json", exclude=conduct) if isinstance(value, BaseModel) else value
+    return plain
+
+
+def configuration_tags(brain: OpenBrain, configuration: dict[str, Any], encoder_digest: str) -> Configuration:
+    """The tags by which MLflow finds a brain's row again: its settings, what it was made from, the encoder."""
+    inputs = {"brain": brain.brain.digest}
+    for section in brain.sections:
+        for stored in (SECTION, TISSUE, LABELS):
+            record = brain.catalogue.record(stored.product(section.section_id))
             if record is not None:
                 inputs[f"{record.step}/{section.section_id}"] = record.digest
-    digest = hashlib.sha256(canonical_json(used).encode()).hexdigest()
+    digest = hashlib.sha256(canonical_json(configuration).encode()).hexdigest()
     tags = {"config_digest": digest, "input_digest": content_digest(inputs), "encoder_digest": encoder_digest}
-    return Configuration(used, tags)
+    return Configuration(configuration, tags)
 
 
-def remember(
-    store: BrainStore,
-    brain: Brain,
-    sections: tuple[Section, ...],
-    failed: dict[str, str],
-    found: Remembered,
-    ledger: BrainLedger,
-    made: int,
-    train_settings: BaseModel,
-) -> tuple[int, dict[str, str]]:
-    """Register the model, log the figures, draw the report; returns whether the report was drawn, and what to show."""
-    metrics: dict[str, float] = {
-        "sections/mapped": len(sections),
-        "sections/failed": len(failed),
-        "sections/excluded": len(brain.sections) - len(brain.kept),
-        "tissue/area_mm2": sum(_tissue_mm2(store, section) for section in sections),
-    }
-    model = None
-    if found.trained is not None and found.parcellation is not None:
-        record, _ = training_metrics(store, brain.brain_id, found.trained.name)
-        metrics |= record.facts["scores"]
-        metrics |= map_metrics(store, brain.brain_id, sections, found.trained.name, found.parcellation)
-        scores = {
-            name: value
-            for name, value in metrics.items()
-            if "/" in name and not name.startswith(("sections", "tissue"))
-        }
-        parameters = train_settings.model_dump(mode="json")
-        model = register_head(store, brain.brain_id, found.trained.digest, scores, parameters, ledger.open)
-    if found.clusters is not None:
-        metrics |= cluster_purities(store, brain.brain_id, sections, found.clusters)
-    if made or not ledger.finished:
-        ledger.open()
-    mapped = Mapped(
-        embedding=found.embedding,
-        colours=found.embedding,
-        training=found.trained.name if found.trained else None,
-        parcellation=found.parcellation,
-        clusters=found.clusters,
-        model=model,
-        model_digest=found.trained.digest if found.trained else None,
-    )
-    drawn = write_report(store.root, brain, sections, failed, mapped, metrics)
-    ledger.close({name: value for name, value in metrics.items() if np.isfinite(value)})
-    home = store.brain_path(brain.brain_id)
+def remember_model(
+    brain: OpenBrain, found: Remembered, metrics: Mapping[str, float], parameters: BaseModel, ledger: BrainLedger
+) -> RegisteredModel | None:
+    """Make a trained head a version of its registered model; None where nothing was trained."""
+    if found.trained is None:
+        return None
+    facts, _ = training_of(brain, found.trained.name)
+    scores = {name: value for name, value in metrics.items() if name.partition("/")[0] not in ("sections", "tissue")}
+    scores = {**facts["scores"], **scores}
+    values = parameters.model_dump(mode="json")
+    version = register_head(brain.store, brain.brain_id, found.trained.digest, scores, values, ledger.open)
+    return RegisteredModel(version.name, version.version, version.champion, version.run_id)
+
+
+def notes_of(
+    brain: OpenBrain, found: Remembered, model: RegisteredModel | None, metrics: Mapping[str, float], run_id: str
+) -> dict[str, str]:
+    """What a person wants to find again after a run."""
+    home = brain.catalogue.folder
     notes = {"map": str(home / "derived" / "parcellations" / found.parcellation)} if found.parcellation else {}
     notes |= {
-        "report": str((home / "report" / "index.html").resolve()),
+        "report": str((home / "report" / INDEX_FILE).resolve()),
         "store": str(home),
-        "MLflow run": run_url(store, str(ledger.run_id)),
-        "MLflow database": tracking_uri(store),
+        "MLflow run": run_url(brain.store, run_id),
+        "MLflow database": tracking_uri(brain.store),
     }
     if model is not None:
-        notes["model"] = f"{model.name} version {model.version}" + (" (champion)" if model.champion else "")
+        notes["model"] = f"{model.name} version {model.version}" + (" (champion)" if model.is_champion else "")
     shown = ("held_out/macro_f1", "held_out/top1", "map/macro_f1", "clusters/purity_labels", "clusters/purity_sections")
-    notes |= {name: f"{metrics[name]:.3f}" for name in shown if name in metrics}
-    return int(drawn), notes
+    return notes | {name: f"{metrics[name]:.3f}" for name in shown if name in metrics}
 
 
-def _tissue_mm2(store: BrainStore, section: Section) -> float:
-    record = store.require(tissue_product(section.brain_id, section.section_id), "run ingest-brain first")
-    return float(record.facts["area_mm2"])
+def metrics_of(brain: OpenBrain, found: Remembered) -> dict[str, float]:
+    """The figures of a mapped brain."""
+    return brain_metrics(brain, found.shown, found.trained.name if found.trained else None)

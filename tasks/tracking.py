@@ -121,7 +121,7 @@ def register_head(
     champion, a later one only if its held-out macro-F1 is higher.
     """
     client = _client(store)
-    head = load_head(store.model_path(digest))
+    head = load_head(store.models.path(digest))
     name = f"{head.card.target}-{head.card.kind}-{brain_id}"
     for known in client.search_model_versions(f"name = '{name}'"):
         if known.tags.get("model_digest") == digest:
@@ -138,7 +138,7 @@ def register_head(
     run_id = str(run.info.run_id)
     _log_params(store, run_id, {"encoder": head.card.embedding.encoder, "kind": head.card.kind, **_flat(params)})
     _log_metrics(store, run_id, metrics)
-    client.log_artifacts(run_id, str(store.model_path(digest)), "head")
+    client.log_artifacts(run_id, str(store.models.path(digest)), "head")
     _ensure_model(store, name)
     score = metrics.get("held_out/macro_f1")
     version_tags = {"model_digest": digest, "encoder_digest": head.card.encoder_digest, "brain": brain_id}
@@ -178,7 +178,7 @@ def fetch_head(store: BrainStore, model_uri: str) -> str:
         unexpected = sorted(p.name for p in folder.iterdir() if p.name not in (CARD_FILE, WEIGHTS_FILE))
         if unexpected:
             raise ModelError(f"{model_uri} holds {', '.join(unexpected)}; only {CARD_FILE} and {WEIGHTS_FILE} are read")
-        return store.add_model(head_files(load_head(folder)))
+        return store.models.add(head_files(load_head(folder)))
 
 
 def git_revision() -> str:

@@ -93,7 +93,7 @@ def watch(chosen: str) -> Moments:
     staging.Staging.enter = moments.before("enter", staging.Staging.enter)  # type: ignore[method-assign]
     for name in ("rename", "replace", "unlink"):
         setattr(Path, name, moments.before(name, getattr(Path, name)))
-    for name in ("mark_file", "hash_and_mark"):  # as folders are adopted, and as products are read back
+    for name in ("checksum_file", "hash_and_checksum"):  # as folders are adopted, and as products are read back
         setattr(staging, name, moments.before("hash", getattr(staging, name)))
     scan_digests.hash_file = moments.before("scan", scan_digests.hash_file)  # type: ignore[attr-defined]
     return moments

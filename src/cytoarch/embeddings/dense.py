@@ -304,6 +304,7 @@ class DenseJob:
             "dims": list(self.plan.dims),
             "token_px": plan.cell_px,
             "pixel_size_um": view.pixel_size_um,
+            "encoder_digest": self.own_attributes["encoder_digest"],
             "embedding": self.plan.settings.model_dump(mode="json", exclude={"device", "batch_size"}),
             "upsampled": view.level.pixel_size_um > 1.001 * view.pixel_size_um,
             "ranges": [list(bounds) for bounds in self.plan.reader.ranges],

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -16,6 +16,9 @@ FINEST_DEFAULT_UM = 4.0
 
 class EmbedSettings(EncoderSettings):
     """How sections are turned into embeddings."""
+
+    CONDUCT: ClassVar[frozenset[str]] = frozenset({"device", "batch_size"})
+    """Fields that do not decide results."""
 
     channels: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         default=(), max_length=8, description="Channels to read, from 0; blank: all, or what the encoder can take."

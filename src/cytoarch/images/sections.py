@@ -1,16 +1,16 @@
 """Sections and their label images brought into the store: pixels as scanned, with a pyramid and physical scale."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from cytoarch.brains import Brain, LabelTable, Section
+from cytoarch.brains import LabelTable, Section
 from cytoarch.errors import ScanError
-from cytoarch.images.layout import CHUNK_PX, SHARD_CHUNKS, Pyramid, level_count
+from cytoarch.images.layout import CHUNK_PX, SHARD_CHUNKS, Journal, Pyramid, level_count
 from cytoarch.images.ngff import NGFF_VERSION, image_label, label_dtype, omero
 from cytoarch.images.pixel_size import PixelSize, resolve_pixel_size
 from cytoarch.images.planes import Pixels, Scan
@@ -18,9 +18,6 @@ from cytoarch.images.pyramids import write_group, write_pyramid
 from cytoarch.images.scans import Spooling, open_labels, open_scan
 from cytoarch.palette import class_colours
 from cytoarch.progress import Progress
-from cytoarch.store.brain_store import BrainStore
-from cytoarch.store.products import Product
-from cytoarch.store.staging import Staging
 from cytoarch.tiling import partition
 
 SECTIONS_VERSION = 1
@@ -32,6 +29,9 @@ LABEL_NAME = "labels"
 
 class IngestSettings(BaseModel):
     """How scans are read."""
+
+    CONDUCT: ClassVar[frozenset[str]] = frozenset({"rehash", "threads", "memory_gb", "stall_s"})
+    """Fields that do not decide results."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,43 +47,16 @@ class IngestSettings(BaseModel):
     )
 
 
-def check_sha256(section: Section, digest: str) -> None:
-    """Raise ScanError if the manifest states another checksum for the scan."""
-    if section.sha256 is not None and section.sha256 != digest:
-        raise ScanError(
-            f"{section.path}: its sha256 is {digest[:12]}..., the manifest states {section.sha256[:12]}...: the file "
-            "is not the one that was meant, or it was damaged; copy it again or correct the manifest"
-        )
-
-
-def ingest_work(arguments: Mapping[str, Any], on_progress: Progress) -> dict[str, Any]:
-    """Contained work: a scan and staging folder named as JSON; writes the section, returns facts for its record."""
-    section = Section.model_validate(arguments["section"])
-    staging = Staging(Path(arguments["room"])).join()
-    return write_section(staging, Path(arguments["scan"]), section, on_progress, arguments["threads"])
-
-
-def labels_work(arguments: Mapping[str, Any], on_progress: Progress) -> dict[str, Any]:
-    """Contained work: a label image and staging folder named as JSON; writes the labels, returns facts."""
-    section = Section.model_validate(arguments["section"])
-    table = LabelTable.model_validate(arguments["table"])
-    staging = Staging(Path(arguments["room"])).join()
-    height, width = arguments["shape"]
-    return write_labels(
-        staging, Path(arguments["labels"]), section, table, (height, width), arguments["pixel_size_um"], on_progress
-    )
-
-
 def write_section(
-    staging: Staging, scan_path: Path, section: Section, on_progress: Progress | None = None, threads: int = 1
+    journal: Journal, scan_path: Path, section: Section, on_progress: Progress | None = None, threads: int = 1
 ) -> dict[str, Any]:
-    """Stream a scan into the staging folder as an NGFF image (c, y, x); returns facts for its record.
+    """Stream a scan into the journal's folder as an NGFF image (c, y, x); returns facts for its record.
 
     Flips and rotations stay with the manifest: a correction never touches the pixels. The number of threads changes
     nothing in the result; `on_progress` counts bytes. Raises ScanError if the scan cannot be read.
     """
     phases = _Phases(on_progress)
-    spooling = Spooling(staging.scratch, phases.spooled)
+    spooling = Spooling(journal.scratch, phases.spooled)
     with open_scan(scan_path, section.plane_index, section.region_px, spooling=spooling) as scan:
         size: PixelSize = resolve_pixel_size(section, scan.stated_pixel_sizes)
         _, height, width = scan.shape
@@ -101,7 +74,7 @@ def write_section(
             "remarks": [*scan.remarks, *size.remarks],
         }
         write_pyramid(
-            staging,
+            journal,
             pyramid,
             scan.read,
             name=section.section_id,
@@ -136,7 +109,7 @@ class _Phases:
 
 
 def write_labels(
-    staging: Staging,
+    journal: Journal,
     label_path: Path,
     section: Section,
     table: LabelTable,
@@ -152,13 +125,13 @@ def write_labels(
     phases = _Phases(on_progress)
     known = {label.id for label in table.labels}
     dtype = label_dtype(max(known))
-    with open_labels(label_path, Spooling(staging.scratch, phases.spooled)) as labels:
+    with open_labels(label_path, Spooling(journal.scratch, phases.spooled)) as labels:
         read = _fitted(labels, section, shape)
         labelled_px = _labelled_pixels(read, section, shape, known, phases.checked)
         pyramid = Pyramid(shape, dtype, pixel_size_um, "mode", levels=level_count(*shape))
-        write_group(staging, "", {"ome": {"version": NGFF_VERSION, "labels": [LABEL_NAME]}})
+        write_group(journal, "", {"ome": {"version": NGFF_VERSION, "labels": [LABEL_NAME]}})
         write_pyramid(
-            staging,
+            journal,
             pyramid,
             lambda y, x, h, w: read(y, x, h, w).astype(dtype),
             name=LABEL_NAME,
@@ -216,23 +189,3 @@ def _label_entry(table: LabelTable) -> dict[str, Any]:
     values = [one.ids[0] for one in classes]
     names = {value: one.name for value, one in zip(values, classes, strict=True)}
     return image_label(names, dict(zip(values, class_colours(classes), strict=True)))
-
-
-def collection_groups(store: BrainStore, brain: Brain) -> dict[Path, dict[str, Any]]:
-    """The groups of a brain's collection of sections and their attributes: those committed, in cutting order.
-
-    The layout is that of bioformats2raw, version 3.
-    """
-    kept = [s for s in brain.kept if store.is_committed(Product(brain.brain_id, "sections", "scan", s.section_id))]
-    folder = store.brain_path(brain.brain_id) / "sections.ome.zarr"
-    series = [section.section_id for section in kept]
-    return {
-        folder: {"ome": {"version": NGFF_VERSION, "bioformats2raw.layout": 3}},
-        folder / "OME": {"ome": {"version": NGFF_VERSION, "series": series}},
-    }
-
-
-def write_collection(store: BrainStore, brain: Brain) -> None:
-    """Write the metadata of a brain's collection of sections."""
-    for folder, attributes in collection_groups(store, brain).items():
-        store.write_group(folder, attributes)

@@ -1,15 +1,20 @@
-"""One HTML page per brain: no server, no network, no script needed; pictures lie beside it."""
+"""The HTML pages of a brain: no server, no network, no script needed; pictures lie beside them.
+
+A brain of few sections is one page. Larger ones have a first page with a thumbnail a section, and further pages that
+show some sections each, so that every page opens at once however many sections there are.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from cytoarch.palette import Rgb
 
-REPORT_VERSION = 1
+SECTIONS_A_PAGE = 60
+"""Sections whose pictures share a page."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,10 @@ class SectionEntry:
     facts: Mapping[str, str] = field(default_factory=dict)
     pictures: Mapping[str, str] = field(default_factory=dict)
     """Caption -> path relative to the page."""
+    thumbnail: str = ""
+    """Path relative to the page; blank: none."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """What it was made from -> sha256."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +63,21 @@ class Page:
     provenance: Sequence[tuple[str, str]]
 
 
-def render_page(page: Page) -> bytes:
-    """The page as HTML; every text from outside is escaped."""
+def render_pages(page: Page) -> dict[str, bytes]:
+    """The pages by file name, `index.html` first; every text from outside is escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((files("cytoarch.reporting") / "page.html.jinja").read_text(encoding="utf-8"))
-    return template.render(page=page).encode()
+    environment.loader = FunctionLoader(_template)
+    ordered = list(page.sections)
+    parts = [ordered[first : first + SECTIONS_A_PAGE] for first in range(0, len(ordered), SECTIONS_A_PAGE)]
+    names = [f"sections-{number:03d}.html" for number in range(1, len(parts) + 1)] if len(parts) > 1 else []
+    places = {one.section_id: file for file, part in zip(names, parts, strict=False) for one in part}
+    pages = {"index.html": environment.get_template("page.html.jinja").render(page=page, places=places)}
+    sections = environment.get_template("sections.html.jinja")
+    for number, file in enumerate(names):
+        around = {"before": names[number - 1] if number else "", "after": (*names, "")[number + 1]}
+        pages[file] = sections.render(page=page, sections=parts[number], **around)
+    return {name: text.encode() for name, text in pages.items()}
+
+
+def _template(name: str) -> str:
+    return (files("cytoarch.reporting") / name).read_text(encoding="utf-8")

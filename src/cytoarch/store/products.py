@@ -1,60 +1,60 @@
-"""What the store can hold, and where."""
+"""What the store can hold, and where: the address of a product, and what it is made from."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 from cytoarch.errors import StoreError
 from cytoarch.paths import is_id
 
-Step = Literal[
-    "sections",
-    "labels",
-    "tissue",
-    "embeddings",
-    "points",
-    "colours",
-    "training",
-    "probabilities",
-    "parcellations",
-    "clusters",
-    "quality",
-    "report",
-    "annotations",
-]
-"""What a product is. Sections and their labels are inputs in our format; annotations are human work, which is kept as
-it is; all else is derived from them."""
+DERIVED = "derived/{step}/{name}/{section}"
+"""Where the products of a step lie in the folder of their brain or study."""
+
+PLACES: Mapping[str, str] = {
+    "labels": "sections.ome.zarr/{section}/labels",
+    "sections": "sections.ome.zarr/{section}",
+    "annotations": "annotations/{name}/{section}",
+    "report": "report",
+}
+"""The steps whose products lie where people and viewers look for them: pixels, labels, human work, the report."""
 
 WHOLE_BRAIN = "_brain"
-"""Stands in place of a section id in products that belong to the brain as a whole."""
+"""Stands in place of a section id in products that belong to a brain or study as a whole."""
 
 
 @dataclass(frozen=True)
 class Product:
-    """One thing the store can hold: a step's result under a name, for one section or the whole brain."""
+    """One thing the store can hold: a step's result under a name, for one section or for the whole."""
 
-    brain_id: str
-    step: Step
+    step: str
     name: str
     section_id: str = WHOLE_BRAIN
 
     def __post_init__(self) -> None:
-        for text in (self.brain_id, self.name, self.section_id):
+        for text in (self.step, self.name, self.section_id):
             if not is_id(text) and text != WHOLE_BRAIN:
                 raise StoreError(f"{text!r} cannot be part of an address; letters, digits, '.', '_' and '-' are needed")
 
     @property
     def key(self) -> str:
-        """The folder of the product, relative to the folder of its brain."""
-        if self.step == "sections":
-            return f"sections.ome.zarr/{self.section_id}"
-        if self.step == "labels":
-            return f"sections.ome.zarr/{self.section_id}/labels"
-        if self.step == "report":
-            return "report"
-        if self.step == "annotations":
-            return f"annotations/{self.name}/{self.section_id}"
-        return f"derived/{self.step}/{self.name}/{self.section_id}"
+        """The folder of the product, relative to that of its brain or study.
+
+        >>> Product("tissue", "slide", "s1").key, Product("labels", "manifest", "s1").key
+        ('derived/tissue/slide/s1', 'sections.ome.zarr/s1/labels')
+        """
+        place = PLACES.get(self.step, DERIVED)
+        return place.format(step=self.step, name=self.name, section=self.section_id)
+
+    @property
+    def address(self) -> str:
+        """The step, name and section: what tells it from every other product of its brain or study."""
+        return f"{self.step}/{self.name}/{self.section_id}"
+
+    @property
+    def is_human(self) -> bool:
+        """Whether it is human work, which is never made again."""
+        return self.step == "annotations"
 
     @property
     def guests(self) -> tuple[str, ...]:
@@ -62,23 +62,29 @@ class Product:
         return ("labels",) if self.step == "sections" else ()
 
 
-PRODUCT_FOLDERS = {"sections.ome.zarr": 2, "derived": 4, "report": 1, "annotations": 3}
-"""The folders of a brain that hold products, and of how many parts the keys of these are."""
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile("(" + re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template)) + ")/.")
+
+
+# in this order, since labels lie inside sections
+_PATTERNS = tuple(map(_pattern, (*PLACES.values(), DERIVED)))
+FOLDERS = tuple(dict.fromkeys(place.split("/")[0] for place in (*PLACES.values(), DERIVED)))
+"""The folders of a brain or study that hold products."""
+_COLLECTION = "sections.ome.zarr/OME/"
 
 
 def product_folder(file_key: str) -> str:
     """The key of the product that a file of a brain belongs to, by its place; blank: to none.
 
-    >>> product_folder("derived/tissue/otsu/s1/mask.png"), product_folder("sections.ome.zarr/s1/labels/zarr.json")
-    ('derived/tissue/otsu/s1', 'sections.ome.zarr/s1/labels')
+    >>> product_folder("derived/tissue/slide/s1/mask.png"), product_folder("sections.ome.zarr/s1/labels/zarr.json")
+    ('derived/tissue/slide/s1', 'sections.ome.zarr/s1/labels')
     >>> product_folder("sections.ome.zarr/OME/zarr.json"), product_folder("brain.json")
     ('', '')
     """
-    parts = file_key.split("/")
-    if parts[0] not in PRODUCT_FOLDERS or parts[:2] == ["sections.ome.zarr", "OME"]:
+    if file_key.startswith(_COLLECTION):
         return ""
-    depth = PRODUCT_FOLDERS[parts[0]] + (parts[0] == "sections.ome.zarr" and parts[2:3] == ["labels"])
-    return "/".join(parts[:depth]) if len(parts) > depth else ""
+    found = (pattern.match(file_key) for pattern in _PATTERNS)
+    return next((match.group(1) for match in found if match), "")
 
 
 @dataclass(frozen=True)
@@ -90,3 +96,7 @@ class Work:
     """Digests of everything read, by what it is."""
     settings: Mapping[str, Any]
     """JSON values of everything set."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Addresses of those inputs that are products of the same brain or study."""
+    view: bool = False
+    """Whether the product only shows what others hold: views are no part of a brain's content digest."""

@@ -1,7 +1,7 @@
 """What is committed for one product, and from what it was made."""
 
 import hashlib
-from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from cytoarch.digests import FileSeal, canonical_json, content_digest, open_sealed
 from cytoarch.errors import StoreError
+from cytoarch.store.products import Product, Work
 
-RECORD_FORMAT = 2
+RECORD_FORMAT = 3
 """Version of the record files; part of every fingerprint."""
 
 
@@ -23,35 +24,52 @@ class Record(BaseModel):
     step: str
     name: str
     section: str
+    view: bool = False
     fingerprint: str
     inputs: dict[str, str]
+    sources: dict[str, str] = {}
+    """Addresses of those inputs that are products of the same brain or study."""
     settings: dict[str, Any]
     facts: dict[str, Any] = {}
     files: dict[str, FileSeal]
-    """Files by their key relative to the brain's folder."""
+    """Files by their key relative to the folder of the brain or study."""
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256 over the sorted (key, sha256) of the files: the content, free of times and links."""
         return content_digest({key: seal.sha256 for key, seal in self.files.items()})
 
+    @property
+    def product(self) -> Product:
+        """What it is the record of."""
+        return Product(self.step, self.name, self.section)
 
-def fingerprint(step: str, version: int, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> str:
+
+def fingerprint(step: str, work: Work) -> str:
     """sha256 of everything a product depends on: the step and its version, input digests, settings.
 
-    >>> a = fingerprint("tissue", 1, {"scan": "00"}, {"pixel_size_um": 64.0})
-    >>> a == fingerprint("tissue", 1, {"scan": "00"}, {"pixel_size_um": 64.0})
+    >>> a = fingerprint("tissue", Work(1, {"scan": "00"}, {"pixel_size_um": 64.0}))
+    >>> a == fingerprint("tissue", Work(1, {"scan": "00"}, {"pixel_size_um": 64.0}))
     True
-    >>> a == fingerprint("tissue", 2, {"scan": "00"}, {"pixel_size_um": 64.0})
+    >>> a == fingerprint("tissue", Work(2, {"scan": "00"}, {"pixel_size_um": 64.0}))
     False
     """
-    parts = {"format": RECORD_FORMAT, "step": step, "version": version, "inputs": inputs, "settings": settings}
+    parts = {
+        "format": RECORD_FORMAT,
+        "step": step,
+        "version": work.version,
+        "inputs": work.inputs,
+        "settings": work.settings,
+    }
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
 def read_record(path: Path) -> Record:
     """The record in a file. Raises StoreError if it is no record or not the one that was written."""
     try:
-        return open_sealed(path.read_bytes(), Record)
+        record = open_sealed(path.read_bytes(), Record)
     except ValueError as error:
         raise StoreError(f"{path} is not a readable record ({error}); run verify to see what is damaged") from None
+    if record.format != RECORD_FORMAT:
+        raise StoreError(f"{path} is a record of format {record.format}, not {RECORD_FORMAT}: it is made again")
+    return record

@@ -1,4 +1,4 @@
-"""When a product is done: fingerprints, the journal of a staging folder, sealing, publishing and verification.
+"""The staging folder of a product: its journal, sealing and publishing.
 
 A product is written into a staging folder named by its fingerprint. Each finished file is flushed to disk and entered
 in a journal with its crc32c, so that the next run of the same fingerprint adopts it after a crash. When every file is
@@ -19,11 +19,11 @@ from typing import Self
 import google_crc32c
 
 from cytoarch.digests import (
+    Checksum,
     FileSeal,
-    Mark,
     canonical_json,
-    hash_and_mark,
-    mark_file,
+    checksum_file,
+    hash_and_checksum,
     sealed_json,
 )
 from cytoarch.errors import StoreError
@@ -43,47 +43,49 @@ class Staging:
     Methods that write raise StoreError if the disk is full or cannot be written to.
     """
 
-    def __init__(self, room: Path, guests: Collection[str] = ()) -> None:
-        self.room = room
+    def __init__(self, folder: Path, guests: Collection[str] = ()) -> None:
+        self.folder = folder
         self._guests = frozenset(guests)
-        self._journal_path = room / "journal.jsonl"
-        self._record_path = room / "record.json"
+        self._journal_path = folder / "journal.jsonl"
+        self._record_path = folder / "record.json"
         self._lock = threading.Lock()
-        self.path = room / "content"
-        self.scratch = room / "scratch"
-        self._marks: dict[str, Mark] = {}
+        self.path = folder / "content"
+        self.scratch = folder / "scratch"
+        self._checksums: dict[str, Checksum] = {}
 
     def open(self) -> Self:
         """Make or adopt the folder: files of the journal that read back as written are kept."""
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self.clear_scratch()
-        self._marks = {key: mark for key, mark in self._read_journal().items() if self._holds(key, mark)}
+        self._checksums = {
+            key: checksum for key, checksum in self._read_journal().items() if self._holds(key, checksum)
+        }
         for file in list(self._files()):
-            if self._key(file) not in self._marks:
+            if self._key(file) not in self._checksums:
                 file.unlink()
-        lines = [_journal_line(key, mark) for key, mark in self._marks.items()]
+        lines = [_journal_line(key, checksum) for key, checksum in self._checksums.items()]
         write_atomically(self._journal_path, "".join(lines).encode())
         return self
 
     def join(self) -> Self:
         """Go on with a folder that another process opened: its journal is believed until the product is verified."""
-        self._marks = self._read_journal()
+        self._checksums = self._read_journal()
         return self
 
     def salvage(self, content: Path, files: Mapping[str, FileSeal]) -> None:
         """Take over a published product, to be opened: what still reads back as sealed need not be made again."""
-        marks = {key: _mark_if(content / key, seal) for key, seal in files.items()}
-        lines = [_journal_line(key, mark) for key, mark in marks.items() if mark is not None]
+        checksums = {key: _checksum_if(content / key, seal) for key, seal in files.items()}
+        lines = [_journal_line(key, checksum) for key, checksum in checksums.items() if checksum is not None]
         write_atomically(self._journal_path, "".join(lines).encode())
         content.rename(self.path)
         flush_to_disk(content.parent)
-        flush_to_disk(self.room)
+        flush_to_disk(self.folder)
 
     def discard(self) -> None:
         """Remove the folder, if it is there."""
-        if self.room.exists():
-            shutil.rmtree(self.room)
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
 
     def clear_scratch(self) -> None:
         """Remove what the work needed on the way."""
@@ -92,22 +94,22 @@ class Staging:
 
     def has(self, key: str) -> bool:
         """Whether an earlier or this run finished the file at `key` (relative to `path`)."""
-        return key in self._marks
+        return key in self._checksums
 
     def seal(self, key: str) -> None:
         """Flush the finished file at `key` to disk and enter it in the journal."""
         path = self.path / key
         flush_to_disk(path)
-        self.enter(key, mark_file(path))
+        self.enter(key, checksum_file(path))
 
-    def enter(self, key: str, mark: Mark) -> None:
+    def enter(self, key: str, checksum: Checksum) -> None:
         """Enter a file that is on disk in the journal: from here on a crash does not lose it."""
         with self._lock:
             with writing(self._journal_path), self._journal_path.open("ab") as journal:
-                journal.write(_journal_line(key, mark).encode())
+                journal.write(_journal_line(key, checksum).encode())
                 journal.flush()
                 os.fsync(journal.fileno())
-            self._marks[key] = mark
+            self._checksums[key] = checksum
 
     def write(self, key: str, parts: bytes | Iterable[bytes]) -> None:
         """Write a whole file at `key`, part by part, and seal it; until it is in the journal it is half-written."""
@@ -122,7 +124,7 @@ class Staging:
                     size += len(part)
                 file.flush()
                 os.fsync(file.fileno())
-        self.enter(key, Mark(crc32c=crc, size_bytes=size))
+        self.enter(key, Checksum(crc32c=crc, size_bytes=size))
 
     @property
     def sealed_record(self) -> Record | None:
@@ -152,12 +154,14 @@ class Staging:
         """The seals of all files. Raises StoreError for the first that is not as it was written, which is removed."""
         seals = {}
         with ThreadPoolExecutor(READ_BACK_THREADS) as readers:
-            for (key, mark), seal in zip(self._marks.items(), readers.map(self._sealed, self._marks), strict=True):
+            for (key, checksum), seal in zip(
+                self._checksums.items(), readers.map(self._sealed, self._checksums), strict=True
+            ):
                 if seal is None:
                     (self.path / key).unlink(missing_ok=True)
                     raise StoreError(
-                        f"{self.path / key} does not read back as written ({mark.size_bytes} bytes, crc32c "
-                        f"{mark.crc32c:08x} expected); check the disk, then run again"
+                        f"{self.path / key} does not read back as written ({checksum.size_bytes} bytes, crc32c "
+                        f"{checksum.crc32c:08x} expected); check the disk, then run again"
                     )
                 seals[key] = seal
         return seals
@@ -165,10 +169,10 @@ class Staging:
     def _sealed(self, key: str) -> FileSeal | None:
         """The seal of a file that is as it was written, else None."""
         try:
-            seal, mark = hash_and_mark(self.path / key)
+            seal, checksum = hash_and_checksum(self.path / key)
         except FileNotFoundError:
             return None
-        return seal if mark == self._marks[key] else None
+        return seal if checksum == self._checksums[key] else None
 
     def publish(self, target: Path, record_path: Path) -> None:
         """Rename the sealed content to `target` and its record to `record_path`; each step can be repeated.
@@ -182,7 +186,7 @@ class Staging:
             with writing(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists():
-                retired = self.room / "retired"
+                retired = self.folder / "retired"
                 if retired.exists():
                     shutil.rmtree(retired)
                 target.rename(retired)
@@ -192,7 +196,7 @@ class Staging:
             record_path.parent.mkdir(parents=True, exist_ok=True)
         self._record_path.replace(record_path)
         flush_to_disk(record_path.parent)
-        shutil.rmtree(self.room)
+        shutil.rmtree(self.folder)
 
     def _files(self) -> list[Path]:
         every = (path for path in self.path.rglob("*") if not path.is_dir())
@@ -201,31 +205,31 @@ class Staging:
     def _key(self, file: Path) -> str:
         return file.relative_to(self.path).as_posix()
 
-    def _holds(self, key: str, mark: Mark) -> bool:
+    def _holds(self, key: str, checksum: Checksum) -> bool:
         path = self.path / key
-        return path.is_file() and path.stat().st_size == mark.size_bytes and mark_file(path) == mark
+        return path.is_file() and path.stat().st_size == checksum.size_bytes and checksum_file(path) == checksum
 
-    def _read_journal(self) -> dict[str, Mark]:
-        marks: dict[str, Mark] = {}
+    def _read_journal(self) -> dict[str, Checksum]:
+        checksums: dict[str, Checksum] = {}
         if self._journal_path.exists():
             for line in self._journal_path.read_text(errors="replace").splitlines():
                 try:
                     entry = json.loads(line)
                     key = entry.pop("key")
-                    marks[key] = Mark.model_validate(entry, strict=True)
+                    checksums[key] = Checksum.model_validate(entry, strict=True)
                 except (ValueError, KeyError, TypeError, AttributeError):  # a line a crash cut short: written again
                     continue
-        return marks
+        return checksums
 
 
-def _mark_if(path: Path, seal: FileSeal) -> Mark | None:
-    """The mark of a file that is what its seal says, else None."""
+def _checksum_if(path: Path, seal: FileSeal) -> Checksum | None:
+    """The checksum of a file that is what its seal says, else None."""
     try:
-        found, mark = hash_and_mark(path)
+        found, checksum = hash_and_checksum(path)
     except OSError:
         return None
-    return mark if found == seal else None
+    return checksum if found == seal else None
 
 
-def _journal_line(key: str, mark: Mark) -> str:
-    return canonical_json({"key": key, **mark.model_dump()}) + "\n"
+def _journal_line(key: str, checksum: Checksum) -> str:
+    return canonical_json({"key": key, **checksum.model_dump()}) + "\n"

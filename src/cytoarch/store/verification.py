@@ -4,20 +4,19 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from cytoarch.brains import Brain
-from cytoarch.digests import FileSeal, content_digest, hash_file, open_sealed
+from cytoarch.digests import FileSeal, hash_file, open_sealed
 from cytoarch.errors import StoreError
-from cytoarch.images.sections import collection_groups
 from cytoarch.progress import Progress
 from cytoarch.store.brain_store import BrainStore, group_metadata
-from cytoarch.store.products import PRODUCT_FOLDERS, Product, Step, product_folder
+from cytoarch.store.catalogue import Catalogue
+from cytoarch.store.collection import COLLECTION, collection_groups
+from cytoarch.store.products import FOLDERS, Product, product_folder
 from cytoarch.store.records import Record, read_record
 
 THREADS = 2
 """Files are hashed side by side; a thread keeps up with about 2 GB/s."""
-COLLECTION = ("sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json")
 HEALS = "the next run makes it again"
 REPLACES = "the next run that makes it replaces it; delete it if it is no longer wanted"
 RESTORE_RECORD = "human work is never made again: finish the step that was interrupted, or restore it from a copy"
@@ -51,16 +50,16 @@ def verify_brain(store: BrainStore, brain_id: str, on_progress: Progress | None 
     Products with a fault are marked, so that nothing uses them and the next run makes whole what is damaged;
     annotations are only named. `on_progress` counts bytes. The caller holds the brain's lock.
     """
-    home = store.brain_path(brain_id)
-    faults = [*_brain_faults(store, brain_id)]
+    catalogue = store.catalogue(brain_id)
+    home = catalogue.folder
+    faults = [*_brain_faults(store, catalogue, brain_id)]
     records: list[Record] = []
-    for path in store.record_paths(brain_id):
+    for path in catalogue.record_paths():
         try:
             records.append(read_record(path))
         except StoreError:
-            product = _product_of(brain_id, path)
-            human = product.step == "annotations"
             key = path.relative_to(home).as_posix()
+            human = _product_of(path).is_human
             faults.append(Fault(key, "the record itself has changed", RESTORE if human else HEALS))
     total = sum(seal.size_bytes for record in records for seal in record.files.values())
     done = 0
@@ -71,21 +70,21 @@ def verify_brain(store: BrainStore, brain_id: str, on_progress: Progress | None 
                 done += record.files[key].size_bytes
                 if found:
                     damaged.append(key)
-                    faults.append(Fault(key, found, RESTORE if record.step == "annotations" else HEALS))
+                    faults.append(Fault(key, found, RESTORE if record.product.is_human else HEALS))
                 if on_progress is not None:
                     on_progress(done, total)
-            if damaged and record.step != "annotations":
-                store.mark_damaged(_product(brain_id, record), damaged)
+            if damaged and not record.product.is_human:
+                catalogue.note_damage(record.product, damaged)
     faults += _model_faults(store, records)
     known_keys = {key for record in records for key in record.files}
     strays = tuple(key for key in _files_below(home) if key not in known_keys)
-    faults += _unrecorded(store, brain_id, strays)
+    faults += _unrecorded(catalogue, strays)
     return Verification(len(known_keys), total, tuple(faults), strays)
 
 
-def _unrecorded(store: BrainStore, brain_id: str, strays: Collection[str]) -> Iterator[Fault]:
+def _unrecorded(catalogue: Catalogue, strays: Collection[str]) -> Iterator[Fault]:
     """Products of which there are files but no record, by their folders."""
-    recorded = {_product_of(brain_id, path).key for path in store.record_paths(brain_id)}
+    recorded = {_product_of(path).key for path in catalogue.record_paths()}
     for folder in sorted({product_folder(key) for key in strays} - recorded - {""}):
         yield Fault(folder, "has no record", RESTORE_RECORD if folder.startswith("annotations/") else REPLACES)
 
@@ -103,21 +102,17 @@ def _compared(home: Path, key: str, seal: FileSeal) -> tuple[str, str]:
     return key, "" if found == seal else "its content has changed"
 
 
-def _product(brain_id: str, record: Record) -> Product:
-    return Product(brain_id, cast("Step", record.step), record.name, record.section)
-
-
-def _product_of(brain_id: str, record_path: Path) -> Product:
+def _product_of(record_path: Path) -> Product:
     step, name, file = record_path.parts[-3:]
-    return Product(brain_id, cast("Step", step), name, file.removesuffix(".json"))
+    return Product(step, name, file.removesuffix(".json"))
 
 
-def _brain_faults(store: BrainStore, brain_id: str) -> Iterator[Fault]:
+def _brain_faults(store: BrainStore, catalogue: Catalogue, brain_id: str) -> Iterator[Fault]:
     """Faults of what the manifest stated, and of the collection of sections, which is derived from it."""
     path = store.shared_path(brain_id)
-    home = store.brain_path(brain_id)
+    home = catalogue.folder
     try:
-        groups = collection_groups(store, open_sealed(path.read_bytes(), Brain))
+        groups = collection_groups(catalogue, open_sealed(path.read_bytes(), Brain))
     except (FileNotFoundError, ValueError) as error:
         yield Fault(path.name, f"not what was written ({error})", "run ingest-brain again")
         for key in COLLECTION:
@@ -131,20 +126,16 @@ def _brain_faults(store: BrainStore, brain_id: str) -> Iterator[Fault]:
 
 
 def _model_faults(store: BrainStore, records: list[Record]) -> Iterator[Fault]:
-    """Models that the brain's trainings made and that are not what their digest says; they are trained again."""
+    """Models that are not what their digest says; the next run takes them from the training that made them."""
     for record in records:
         digest = record.facts.get("model")
-        if record.step != "training" or not isinstance(digest, str):
-            continue
-        folder = store.model_path(digest)
-        files = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
-        if content_digest({path.name: hash_file(path).sha256 for path in files}) != digest:
-            store.remove_model(digest)
-            yield Fault(f"models/{digest}", "missing or not what its digest says", "the next training makes it again")
+        if isinstance(digest, str) and not store.models.is_whole(digest):
+            store.models.remove(digest)
+            yield Fault(f"models/{digest}", "missing or not what its digest says", "the next training brings it back")
 
 
 def _files_below(home: Path) -> Iterator[str]:
-    for name in PRODUCT_FOLDERS:
+    for name in FOLDERS:
         for path in sorted((home / name).rglob("*")):
             key = path.relative_to(home).as_posix()
             if path.is_file() and key not in COLLECTION:

@@ -9,7 +9,7 @@ import pytest
 from known_sections import MeanEncoder, all_tissue, contents, embedded, noise, stored_section
 
 from cytoarch.anatomy.tissue import TissueMask
-from cytoarch.digests import Mark
+from cytoarch.digests import Checksum
 from cytoarch.embeddings import EmbedSettings, dense
 from cytoarch.embeddings.dense import DensePlan, dense_job
 from cytoarch.embeddings.engine import run_engine
@@ -28,7 +28,7 @@ class Mortal(Staging):
         super().__init__(room)
         self.lives = lives
 
-    def enter(self, key: str, mark: Mark) -> None:
+    def enter(self, key: str, mark: Checksum) -> None:
         if self.lives <= 0:
             raise Killed
         self.lives -= 1

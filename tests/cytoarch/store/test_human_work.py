@@ -106,8 +106,8 @@ def test_annotations_a_crash_left_on_their_way_are_published(
             begun.commit({})
         else:
             begun.commit({})  # then the record alone goes back, as if it had not been moved yet
-            begun.staging.room.mkdir(parents=True)
-            store.record_path(NOTES).replace(begun.staging.room / "record.json")
+            begun.staging.folder.mkdir(parents=True)
+            store.record_path(NOTES).replace(begun.staging.folder / "record.json")
             assert moved.exists()
     record, _ = store.ensure(NOTES, WORK, never)
     assert (moved / "scribbles.json").read_bytes() == DRAWN["scribbles.json"]

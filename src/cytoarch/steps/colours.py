@@ -1,0 +1,100 @@
+"""Embeddings as colours: fitted to a brain, drawn section by section."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.discovery.colours import ColourMap, tokens_per_section, write_colours
+from cytoarch.embeddings import SectionEmbeddings, check_same_dims
+from cytoarch.images.views import StoredImage
+from cytoarch.steps.sources import Each
+from cytoarch.steps.step import Facts, Inputs, Step, Stored
+from cytoarch.steps.tissue import TISSUE
+from cytoarch.store.staging import Staging
+
+FIT_FILE = "fit.safetensors"
+
+
+@dataclass(frozen=True)
+class ColourFitStep(Step[ColourMap]):
+    """One map from embeddings to colours for a whole brain."""
+
+    step: ClassVar[str] = "colours"
+    version: ClassVar[int] = 5
+    scope: ClassVar = "brain"
+    verb: ClassVar[str] = "fit colours"
+
+    embeddings: Each[SectionEmbeddings]
+    tissue: Each[TissueMask]
+
+    @classmethod
+    def of(cls, embeddings: Stored[SectionEmbeddings]) -> "ColourFitStep":
+        """The colours of one way of embedding."""
+        return cls(Each(embeddings), Each(TISSUE, having=(embeddings,)))
+
+    @property
+    def name(self) -> str:
+        """That of the embeddings."""
+        return name_of(self.embeddings)
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Fit to tokens drawn from every section."""
+        opened, tissue = inputs[self.embeddings], inputs[self.tissue]
+        dims = check_same_dims([(one, opened[one]) for one in opened])
+        count = tokens_per_section(len(opened), sum(dims))
+        samples = [
+            opened[one].sample(opened[one].inside(tissue[one]), count, seed=index).astype("float16")
+            for index, one in enumerate(opened)
+        ]
+        staging.write(FIT_FILE, ColourMap.fit(samples).to_bytes())
+        return {}
+
+    @classmethod
+    def opened(cls, folder: Path) -> ColourMap:
+        """The map."""
+        return ColourMap.from_bytes((folder / FIT_FILE).read_bytes())
+
+
+@dataclass(frozen=True)
+class ColoursStep(Step[StoredImage]):
+    """A section's embeddings as an image of colours."""
+
+    step: ClassVar[str] = "colours"
+    version: ClassVar[int] = 5
+    verb: ClassVar[str] = "colour"
+
+    embeddings: Stored[SectionEmbeddings]
+    fit: Stored[ColourMap]
+    tissue: Stored[TissueMask] = TISSUE
+
+    @classmethod
+    def of(cls, fit: ColourFitStep) -> "ColoursStep":
+        """The colours of each section by one fit."""
+        return cls(stored_of(fit.embeddings), fit.stored)
+
+    @property
+    def name(self) -> str:
+        """That of the embeddings."""
+        return self.embeddings.name
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Draw the image."""
+        return write_colours(staging, inputs[self.embeddings], inputs[self.tissue], inputs[self.fit])
+
+    @classmethod
+    def opened(cls, folder: Path) -> StoredImage:
+        """The image (3, y, x) uint8."""
+        return StoredImage.open(folder)
+
+
+def stored_of(each: Each[SectionEmbeddings]) -> Stored[SectionEmbeddings]:
+    """The product of one section, of those of all."""
+    if not isinstance(each.source, Stored):
+        raise TypeError("embeddings of every section are products of a step")
+    return each.source
+
+
+def name_of(each: Each[SectionEmbeddings]) -> str:
+    """The name under which embeddings of every section are kept."""
+    return stored_of(each).name

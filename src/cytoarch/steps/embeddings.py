@@ -1,0 +1,215 @@
+"""Sections, or regions of them, as token grids of a frozen encoder."""
+
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.digests import hash_file
+from cytoarch.embeddings import EmbedSettings, SectionEmbeddings, embedding_name, working_pixel_size_um
+from cytoarch.embeddings.dense import DensePlan, dense_job, estimated_bytes, tile_plan, wanted_tiles
+from cytoarch.embeddings.jobs import Float32, Job
+from cytoarch.embeddings.places import RegionTable, read_regions
+from cytoarch.embeddings.reading import SectionReader
+from cytoarch.encoders.inference import device_name
+from cytoarch.errors import ManifestError, ModelError, SectionError, StoreError
+from cytoarch.images.views import StoredImage
+from cytoarch.steps.engine_step import EngineStep
+from cytoarch.steps.opened import OpenBrain
+from cytoarch.steps.sections import SECTION
+from cytoarch.steps.sources import EncoderSource
+from cytoarch.steps.step import Facts, Inputs, Place, Source, Stored, values_digest
+from cytoarch.steps.tissue import TISSUE
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.staging import Staging
+
+
+@dataclass(frozen=True)
+class Regions(Source[RegionTable]):
+    """The regions of the section at hand in a table outside the store."""
+
+    path: Path
+    sha256: str
+    """Of the table when it was first read: one that changes while a run goes on is refused."""
+
+    @classmethod
+    def of(cls, path: Path) -> "Regions":
+        """The table as it is now. Raises ManifestError if it cannot be read."""
+        try:
+            return cls(path.absolute(), hash_file(path).sha256)
+        except OSError as error:
+            raise ManifestError(str(path), [f"cannot be read ({error.strerror}); check the path"]) from None
+
+    def table(self, brain: OpenBrain) -> RegionTable:
+        """All regions. Raises ManifestError listing every fault of the table."""
+        return _regions(self.path, self.sha256, tuple(one.section_id for one in brain.brain.kept))
+
+    def digests(self, place: Place) -> Mapping[str, str]:
+        """One of the section's regions."""
+        return {"": values_digest(self.open(place).model_dump(mode="json"))}
+
+    def open(self, place: Place) -> RegionTable:
+        """The section's regions."""
+        regions = self.table(place.brain).regions
+        return RegionTable(regions=tuple(one for one in regions if one.section_id == place.section_id))
+
+
+@lru_cache(maxsize=4)
+def _regions(path: Path, sha256: str, section_ids: tuple[str, ...]) -> RegionTable:
+    if hash_file(path).sha256 != sha256:
+        raise ManifestError(str(path), ["changed while the run was going on; run again with the new table"])
+    return read_regions(path, section_ids)
+
+
+@dataclass(frozen=True)
+class EmbeddingsStep(EngineStep[SectionEmbeddings]):
+    """The embeddings of a section: a grid of tokens per layer."""
+
+    step: ClassVar[str] = "embeddings"
+    version: ClassVar[int] = 2
+    verb: ClassVar[str] = "embed"
+
+    encoder: EncoderSource
+    pixel_size_um: float
+    channels: tuple[int, ...] = ()
+    tile_px: int | None = None
+    margin_px: int = 0
+    regions: Regions | None = None
+    section: Stored[StoredImage] = SECTION
+    tissue: Stored[TissueMask] = TISSUE
+
+    @classmethod
+    def of(cls, settings: EmbedSettings, brain: OpenBrain, regions: Regions | None = None) -> "EmbeddingsStep":
+        """The step that embeds a brain as the settings say, at one pixel size for all of its sections.
+
+        Raises ModelError if the encoder cannot be had, or would see some sections in other channels than the others.
+        """
+        encoder = EncoderSource(settings)
+        images = section_facts(brain)
+        sizes = [float(facts["pixel_size_um"]) for facts in images.values()]
+        size_um = working_pixel_size_um(settings, encoder.encoder, sizes)
+        step = cls(encoder, size_um, settings.channels, settings.tile_px, settings.margin_px, regions)
+        check_same_depth(step, brain, images)
+        return step
+
+    @cached_property
+    def name(self) -> str:
+        """The encoder, the pixel size, and a digest of all that decides the values."""
+        extent = () if self.regions is None else ("regions", self.regions.path.stem)
+        return embedding_name(self.embed, self.encoder.encoder, self.pixel_size_um, extent)
+
+    @cached_property
+    def embed(self) -> EmbedSettings:
+        """The settings, as they were declared."""
+        declared = {"channels": self.channels, "tile_px": self.tile_px, "margin_px": self.margin_px}
+        return self.encoder.settings.model_copy(update=declared)
+
+    @property
+    def batch_size(self) -> int:
+        """Tiles computed at once."""
+        return self.encoder.settings.batch_size
+
+    @property
+    def beside(self) -> bool:
+        """Whether reading and writing go on while the model computes."""
+        return self.encoder.settings.beside
+
+    @property
+    def said(self) -> Mapping[str, Any]:
+        """The device, which does not decide the values but may interest."""
+        return {"device": device_name(self.encoder.settings.device)}
+
+    @property
+    def tokens_per_tile(self) -> int:
+        """Tokens that one tile gives."""
+        plan = tile_plan(self.encoder.encoder, 1 << 20, 1 << 20, self.embed)
+        return (plan.step_px // plan.cell_px) ** 2
+
+    def cost(self, inputs: Inputs) -> tuple[int, int]:
+        """Tiles that hold tissue, and the bytes of their embeddings before compression."""
+        image, encoder = inputs[self.section], inputs[self.encoder]
+        view = image.at(self.pixel_size_um)
+        plan = tile_plan(encoder, view.height, view.width, self.embed)
+        windows = self._windows(inputs, image)
+        tiles = int(wanted_tiles(plan, self.pixel_size_um, inputs[self.tissue], windows).sum())
+        return tiles, estimated_bytes(tiles, plan, encoder.dims(len(self.channels) or image.channels))
+
+    def job(self, inputs: Inputs, staging: Staging | None, finish: Callable[[Facts], Any]) -> Job:
+        """The section's tiles, shard by shard."""
+        image, encoder = inputs[self.section], inputs[self.encoder]
+        windows = self._windows(inputs, image)
+        plan = DensePlan.of(image, inputs[self.tissue], encoder, self.embed, self.pixel_size_um, windows)
+        return dense_job(inputs.name, plan, encoder, staging, finish)
+
+    def compute(self, tiles: Float32) -> Sequence[Float32]:
+        """The layers of the encoder."""
+        return self.encoder.encoder.encode(tiles)
+
+    @classmethod
+    def opened(cls, folder: Path) -> SectionEmbeddings:
+        """The token grids."""
+        return SectionEmbeddings.open(folder)
+
+    def _windows(self, inputs: Inputs, image: StoredImage) -> tuple[tuple[float, float, float, float], ...] | None:
+        if self.regions is None:
+            return None
+        windows = inputs[self.regions].windows(inputs.name, image.pixel_size_um)
+        check_inside(windows, image.extent_um)
+        return windows
+
+
+def section_facts(brain: OpenBrain) -> dict[str, Mapping[str, Any]]:
+    """What the records say of the pixels of the sections at work, where they are committed."""
+    records = {one.section_id: brain.catalogue.record(SECTION.product(one.section_id)) for one in brain.sections}
+    return {one: record.facts for one, record in records.items() if record is not None}
+
+
+def check_same_depth(step: EmbeddingsStep, brain: OpenBrain, images: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise ModelError if the encoder would see some sections in other channels than the others, naming these.
+
+    Of every kind of section one is opened: nothing is computed before this is known.
+    """
+    kinds: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for one, facts in images.items():
+        kinds[facts["kind"], int(facts["shape"][0])].append(one)
+    depths: dict[int, list[str]] = defaultdict(list)
+    for ids in kinds.values():
+        image = SECTION.open(Place(brain, brain.rows[ids[0]]))
+        try:
+            reader = SectionReader.open(image, step.encoder.encoder, step.embed, step.pixel_size_um)
+        except SectionError:  # these sections fail by themselves, with the reason
+            continue
+        depths[reader.depth] += ids
+    if len(depths) > 1:
+        fewest = min(depths, key=lambda depth: len(depths[depth]))
+        others = next(depth for depth in depths if depth != fewest)
+        shown = ", ".join(depths[fewest][:8]) + (", ..." if len(depths[fewest]) > 8 else "")
+        raise ModelError(
+            f"{brain.name}: {len(depths[fewest])} section(s) would be seen in {fewest} channel(s), the others in "
+            f"{others}: {shown}. Embeddings of both cannot be compared: name the channels to read in embed.channels, "
+            "or exclude these sections in the manifest"
+        )
+
+
+def check_inside(windows: Sequence[tuple[float, float, float, float]], extent_um: tuple[float, float]) -> None:
+    """Raise SectionError if a region (y, x, height, width) um lies outside its section."""
+    outside = [one for one in windows if one[0] >= extent_um[0] or one[1] >= extent_um[1]]
+    if outside:
+        raise SectionError(
+            f"{len(outside)} of its {len(windows)} regions lie outside the section of {extent_um[0]:.0f} x "
+            f"{extent_um[1]:.0f} um; they must be in pixels of the scan, y before x"
+        )
+
+
+def check_space(store: BrainStore, needed_bytes: int, what: str) -> None:
+    """Raise StoreError if the disk has less space than something takes uncompressed."""
+    free = shutil.disk_usage(store.root).free
+    if needed_bytes > free:
+        raise StoreError(
+            f"{what} take up to {needed_bytes / 1e9:.1f} GB, {store.root} has {free / 1e9:.1f} GB free; choose a "
+            "coarser pixel_size_um, fewer blocks, fewer sections, or another disk"
+        )

@@ -1,0 +1,47 @@
+"""Encoders, loaded once per process."""
+
+import threading
+from functools import lru_cache
+from pathlib import Path
+
+from cytoarch.embeddings.settings import EmbedSettings
+from cytoarch.encoders import Encoder, load_encoder
+
+_lock = threading.Lock()
+
+
+def encoder_for(settings: EmbedSettings) -> Encoder:
+    """The encoder the settings name; work that runs side by side shares one. Raises ModelError if it cannot be had."""
+    same_model = {"batch_size": 1, "channels": (), "margin_px": 0}  # whatever these are
+    with _lock:
+        return _load(settings.model_copy(update=same_model), _stamp(settings))
+
+
+def _stamp(settings: EmbedSettings) -> tuple[tuple[str, int, int], ...]:
+    """What a model's folder looks like: a long-lived worker does not go on with weights that were replaced."""
+    _, _, source = settings.encoder.partition(":")
+    folder = Path(source).expanduser()
+    if not source or not folder.is_dir():
+        return ()
+    return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.iterdir()))
+
+
+@lru_cache(maxsize=2)
+def _load(settings: EmbedSettings, _stamp: tuple[tuple[str, int, int], ...]) -> Encoder:
+    if settings.device == "cuda":
+        import torch
+
+        if torch.cuda.is_available():  # where it is not, loading says so
+            torch.cuda.set_device(own_gpu(torch.cuda.device_count()))
+    return load_encoder(settings)
+
+
+def own_gpu(count: int) -> int:
+    """The GPU of this process, of so many: the workers of a Dask cluster take one each, any other process the first."""
+    from distributed import get_worker
+
+    try:
+        name = get_worker().name
+    except ValueError:  # this is no worker
+        return 0
+    return int(name) % count if str(name).isdigit() else 0

@@ -1,0 +1,55 @@
+"""Steps whose products the embedding engine computes for several sections together."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from cytoarch.embeddings.jobs import Float32, Job
+from cytoarch.errors import SectionError
+from cytoarch.steps.step import Facts, Inputs, Step
+from cytoarch.store.staging import Staging
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class EngineStep(Step[T_co]):
+    """A step that gives the engine a job per section; `write` computes a single one."""
+
+    @abstractmethod
+    def cost(self, inputs: Inputs) -> tuple[int, int]:
+        """How many tiles a section takes, and at most how many bytes on disk; no pixel is read."""
+
+    @abstractmethod
+    def job(self, inputs: Inputs, staging: Staging | None, finish: Callable[[Facts], Any]) -> Job:
+        """The job of a section, which calls `finish` with facts; without staging one that only keeps its places."""
+
+    @abstractmethod
+    def compute(self, tiles: Float32) -> Sequence[Float32]:
+        """What the model gives for tiles (b, c, T, T) float32 in [0, 1]: arrays (b, ...)."""
+
+    @property
+    @abstractmethod
+    def batch_size(self) -> int:
+        """Tiles computed at once."""
+
+    @property
+    @abstractmethod
+    def beside(self) -> bool:
+        """Whether reading and writing go on while the model computes."""
+
+    @property
+    def said(self) -> Mapping[str, Any]:
+        """What the record says of how it was computed, beside the job's facts."""
+        return {}
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Compute one section by itself."""
+        from cytoarch.embeddings.engine import run_engine
+
+        facts: dict[str, Any] = {}
+        failed, _ = run_engine([self.job(inputs, staging, facts.update)], self.compute, self.batch_size)
+        if failed:
+            raise SectionError(next(iter(failed.values())))
+        return {**facts, **self.said}

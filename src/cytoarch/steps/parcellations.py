@@ -1,0 +1,152 @@
+"""A head applied to sections: probabilities, then smoothed probabilities and a label map."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.embeddings import EmbedSettings, SectionEmbeddings
+from cytoarch.images.views import StoredImage
+from cytoarch.learning.heads import HeadCard, check_fits
+from cytoarch.parcellation.inference import ParcellateSettings, write_probabilities
+from cytoarch.parcellation.smoothing import SmoothSettings, score_label_map, write_parcellation
+from cytoarch.steps.sections import LABELS, SECTION
+from cytoarch.steps.sources import EncoderSource, FactsOf, HeadSource, Maybe
+from cytoarch.steps.step import Facts, Inputs, Step, Stored, conduct
+from cytoarch.steps.tissue import TISSUE
+from cytoarch.store.staging import Staging
+
+PROBABILITIES = "probabilities"
+"""Name of the image in its product's folder."""
+
+
+@dataclass(frozen=True)
+class ProbabilitiesStep(Step[StoredImage]):
+    """The class probabilities of a section by a head."""
+
+    step: ClassVar[str] = "probabilities"
+    version: ClassVar[int] = 1
+    verb: ClassVar[str] = "parcellate"
+
+    map_name: str
+    head: HeadSource
+    encoder: EncoderSource
+    overlap: float
+    window: str
+    embeddings: Stored[SectionEmbeddings] | None = None
+    embedded: FactsOf | None = None
+    section: Stored[StoredImage] = SECTION
+    tissue: Stored[TissueMask] = TISSUE
+    batch_size: int = conduct(2)
+
+    @property
+    def name(self) -> str:
+        """That of the map."""
+        return self.map_name
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Blend the head's probabilities over overlapping tiles, or take them from stored embeddings."""
+        head, encoder = inputs[self.head], inputs[self.encoder]
+        card = head.card
+        check_fits(card, card.dims, encoder.digest, card.pixel_size_um)  # weights may have been replaced
+        if self.embedded is not None:
+            facts = inputs[self.embedded]
+            check_fits(card, tuple(facts["dims"]), facts["encoder_digest"], float(facts["pixel_size_um"]))
+        return write_probabilities(
+            staging,
+            inputs[self.section],
+            inputs[self.tissue],
+            head,
+            encoder,
+            None if self.embeddings is None else inputs[self.embeddings],
+            ParcellateSettings.model_validate({"overlap": self.overlap, "window": self.window}),
+            self.batch_size,
+            inputs.on_progress,
+        )
+
+    @classmethod
+    def opened(cls, folder: Path) -> StoredImage:
+        """The probabilities (k + 1, y, x): outside tissue, then the classes."""
+        return StoredImage.open(folder / PROBABILITIES)
+
+
+class Parcellation(NamedTuple):
+    """A parcellation, read back."""
+
+    probabilities: StoredImage
+    """(k + 1, y, x), smoothed: outside tissue, then the classes."""
+    labels: StoredImage
+    """Ids of the label table; 0 is outside tissue."""
+
+
+@dataclass(frozen=True)
+class ParcellationStep(Step[Parcellation]):
+    """The smoothed probabilities and label map of a section, counted against its labels where it has any."""
+
+    step: ClassVar[str] = "parcellations"
+    version: ClassVar[int] = 2
+    verb: ClassVar[str] = "parcellate"
+
+    probabilities: Stored[StoredImage]
+    head: HeadSource
+    smooth: SmoothSettings
+    level: int | None
+    section: Stored[StoredImage] = SECTION
+    labels: Maybe[StoredImage] = Maybe(LABELS)
+
+    @property
+    def name(self) -> str:
+        """That of the map."""
+        return self.probabilities.name
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Smooth, draw the label map, and count it against the labels."""
+        card = inputs[self.head].card
+        probabilities, image = inputs[self.probabilities], inputs[self.section]
+        facts = write_parcellation(staging, image, probabilities, card.classes, self.smooth, self.level, card.target)
+        labels = inputs[self.labels]
+        if labels is not None:
+            drawn = StoredImage.open(staging.path / "labels" / card.target)
+            facts["confusion"] = score_label_map(drawn, labels.levels[0], card.classes).tolist()
+        return facts
+
+    @classmethod
+    def opened(cls, folder: Path) -> Parcellation:
+        """Probabilities and label map."""
+        labels = json.loads((folder / "labels" / "zarr.json").read_text())["attributes"]["ome"]["labels"]
+        return Parcellation(StoredImage.open(folder), StoredImage.open(folder / "labels" / labels[0]))
+
+
+def parcellation_steps(
+    card: HeadCard,
+    digest: str,
+    embeddings: Stored[SectionEmbeddings],
+    settings: ParcellateSettings,
+    smooth: SmoothSettings,
+    conducted: Mapping[str, Any],
+) -> tuple[ProbabilitiesStep, ParcellationStep]:
+    """The two steps that map a section with a head. `embeddings` are used where the settings ask for the cache.
+
+    `conducted` holds the device and batch size, which do not decide results.
+    """
+    head = HeadSource(digest)
+    encoder = EncoderSource(EmbedSettings.model_validate({**card.embedding.model_dump(), **conducted}))
+    cached = settings.source == "cache"
+    probabilities = ProbabilitiesStep(
+        parcellation_name(card.target, card.kind, digest),
+        head,
+        encoder,
+        settings.overlap,
+        settings.window,
+        embeddings if cached else None,
+        FactsOf(embeddings) if cached else None,
+        batch_size=encoder.settings.batch_size,
+    )
+    return probabilities, ParcellationStep(probabilities.stored, head, smooth, settings.level)
+
+
+def parcellation_name(target: str, kind: str, digest: str) -> str:
+    """The name under which the maps of a model are kept."""
+    return f"{target}-{kind}-{digest[:8]}"

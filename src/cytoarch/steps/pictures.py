@@ -1,0 +1,124 @@
+"""The pictures of a section in the report: drawn once, and again only where what they show has changed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.brains import LabelClass
+from cytoarch.discovery.clusters import Clustering
+from cytoarch.images.views import StoredImage
+from cytoarch.palette import Rgb, class_colours, distinct_colours
+from cytoarch.reporting import pictures
+from cytoarch.reporting.pictures import Picture
+from cytoarch.steps.clusters import ClusterFitStep, ClustersStep
+from cytoarch.steps.colours import ColoursStep
+from cytoarch.steps.parcellations import Parcellation, ParcellationStep
+from cytoarch.steps.sections import LABELS, SECTION
+from cytoarch.steps.sources import FactsOf, HeadSource, Maybe, Row, Table
+from cytoarch.steps.step import Facts, Inputs, Step, Stored
+from cytoarch.steps.tissue import TISSUE
+from cytoarch.store.staging import Staging
+
+PICTURES_NAME = "map"
+THUMBNAIL_FILE = "thumbnail.png"
+THUMBNAIL_PX = 96
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a brain's report shows: the names under which the store holds it."""
+
+    colours: str
+    clusters: str | None = None
+    parcellation: str | None = None
+    model_digest: str | None = None
+
+
+@dataclass(frozen=True)
+class PicturesStep(Step[Path]):
+    """The pictures of one section."""
+
+    step: ClassVar[str] = "pictures"
+    version: ClassVar[int] = 1
+    view: ClassVar[bool] = True
+    verb: ClassVar[str] = "draw"
+
+    colours: Stored[StoredImage]
+    parcellation: Stored[Parcellation] | None = None
+    head: HeadSource | None = None
+    clusters: Stored[StoredImage] | None = None
+    clustering: Stored[Clustering] | None = None
+    section: Stored[StoredImage] = SECTION
+    tissue: Stored[TissueMask] = TISSUE
+    tissue_facts: FactsOf = FactsOf(TISSUE)
+    labels: Maybe[StoredImage] = Maybe(LABELS)
+    table: Table = Table()
+    stated: Row = Row(("flip", "rotation", "labels_origin"))
+
+    @classmethod
+    def of(cls, shown: Shown) -> "PicturesStep":
+        """The pictures of what was made of a brain."""
+        return cls(
+            Stored(ColoursStep, shown.colours),
+            Stored(ParcellationStep, shown.parcellation) if shown.parcellation else None,
+            HeadSource(shown.model_digest) if shown.parcellation and shown.model_digest else None,
+            Stored(ClustersStep, shown.clusters) if shown.clusters else None,
+            Stored(ClusterFitStep, shown.clusters) if shown.clusters else None,
+        )
+
+    @property
+    def name(self) -> str:
+        """There is one set of pictures."""
+        return PICTURES_NAME
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Draw all pictures and a thumbnail; the facts name them and say what stands beside them."""
+        image, row = inputs[self.section], inputs[self.stated]
+        shown = self._drawn(inputs, image)
+        files = {}
+        for number, (caption, picture) in enumerate(shown.items()):
+            files[caption] = f"{number}.png"
+            staging.write(files[caption], pictures.png(pictures.oriented(picture, row["flip"], row["rotation"])))
+        small = pictures.stain_picture(image, THUMBNAIL_PX)
+        staging.write(THUMBNAIL_FILE, pictures.png(pictures.oriented(small, row["flip"], row["rotation"])))
+        attributes, tissue = image.attributes, inputs[self.tissue_facts]
+        details = {
+            "pixel": f"{attributes['pixel_size_um']:g} um ({attributes['pixel_size_source']})",
+            "size": " x ".join(str(edge) for edge in attributes["shape"][1:]),
+            "tissue": f"{tissue['area_mm2']:.1f} mm2",
+        }
+        remarks = "; ".join(attributes["remarks"])
+        return {"pictures": files, "details": details, "remarks": remarks, "area_mm2": tissue["area_mm2"]}
+
+    def _drawn(self, inputs: Inputs, image: StoredImage) -> dict[str, Picture]:
+        height, width, size_um = pictures.picture_grid(image)
+        base = pictures.stain_picture(image)
+        shown = {"scan, tissue outlined": pictures.outlined(base, inputs[self.tissue], size_um)}
+        labels, table = inputs[self.labels], inputs[self.table]
+        if labels is not None and table is not None:
+            values = pictures.label_values(labels, height, width, size_um)
+            origin = inputs[self.stated]["labels_origin"]
+            shown[f"labels ({origin})"] = pictures.overlaid(base, values, _by_value(table.classes(by_group=False)))
+        colours = pictures.colour_picture(inputs[self.colours], height, width, size_um)
+        shown["embeddings, first three principal components"] = colours
+        if self.parcellation is not None and self.head is not None:
+            card = inputs[self.head].card
+            values = pictures.label_values(inputs[self.parcellation].labels, height, width, size_um)
+            shown[f"parcellation: {card.target}"] = pictures.overlaid(base, values, _by_value(card.classes))
+        if self.clusters is not None and self.clustering is not None:
+            values = pictures.label_values(inputs[self.clusters], height, width, size_um)
+            by_value = dict(enumerate(distinct_colours(len(inputs[self.clustering].centres)), start=1))
+            shown["clusters"] = pictures.painted(values, by_value)
+        return shown
+
+    @classmethod
+    def opened(cls, folder: Path) -> Path:
+        """Their folder."""
+        return folder
+
+
+def _by_value(classes: Sequence[LabelClass]) -> Mapping[int, Rgb]:
+    """The colour of each class by the label value that stands for it."""
+    return {one.ids[0]: rgb for one, rgb in zip(classes, class_colours(classes), strict=True)}

@@ -1,0 +1,157 @@
+"""Patches around points of sections, embedded: an AnnData table per section."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cytoarch.digests import hash_file
+from cytoarch.embeddings import EmbedSettings, embedding_name, working_pixel_size_um
+from cytoarch.embeddings.augmentation import AUGMENTATION_VERSION
+from cytoarch.embeddings.jobs import Float32, Job
+from cytoarch.embeddings.places import Points, SectionPoints
+from cytoarch.embeddings.reading import SectionReader
+from cytoarch.embeddings.sampled import Rows, SampleJob, SamplePlan, SampleSettings, points_per_lot, write_table
+from cytoarch.encoders import Encoder
+from cytoarch.encoders.inference import device_name
+from cytoarch.errors import ManifestError
+from cytoarch.images.views import StoredImage
+from cytoarch.steps.embeddings import section_facts
+from cytoarch.steps.engine_step import EngineStep
+from cytoarch.steps.opened import OpenBrain
+from cytoarch.steps.sections import SECTION
+from cytoarch.steps.sources import EncoderSource, Row, stated_section
+from cytoarch.steps.step import Facts, Inputs, Place, Source, Stored
+from cytoarch.store.staging import Staging
+
+PATCH_PX = 512
+"""Edge of a patch for encoders that have no size of their own."""
+
+
+@dataclass(frozen=True)
+class PointTable(Source[SectionPoints]):
+    """The points of the section at hand in a table outside the store."""
+
+    path: Path
+    sha256: str
+    """Of the table when it was first read: one that changes while a run goes on is refused."""
+
+    @classmethod
+    def of(cls, path: Path) -> "PointTable":
+        """The table as it is now. Raises ManifestError if it cannot be read."""
+        try:
+            return cls(path.absolute(), hash_file(path).sha256)
+        except OSError as error:
+            raise ManifestError(str(path), [f"cannot be read ({error.strerror}); check the path"]) from None
+
+    def table(self, brain: OpenBrain) -> Points:
+        """All points. Raises ManifestError listing every fault of the table."""
+        return _points(self.path, self.sha256, tuple(one.section_id for one in brain.brain.kept))
+
+    def digests(self, place: Place) -> Mapping[str, str]:
+        """That of the section's points and all that is said of them."""
+        return {"": self.open(place).digest}
+
+    def open(self, place: Place) -> SectionPoints:
+        """The section's points."""
+        return self.table(place.brain).sections[place.section_id]
+
+
+@lru_cache(maxsize=2)
+def _points(path: Path, sha256: str, section_ids: tuple[str, ...]) -> Points:
+    if hash_file(path).sha256 != sha256:
+        raise ManifestError(str(path), ["changed while the run was going on; run again with the new table"])
+    return Points.read(path, section_ids)
+
+
+@dataclass(frozen=True)
+class PointsStep(EngineStep[Path]):
+    """The embeddings of patches around a section's points."""
+
+    step: ClassVar[str] = "points"
+    version: ClassVar[int] = 1
+    verb: ClassVar[str] = "sample"
+
+    encoder: EncoderSource
+    points: PointTable
+    sample: SampleSettings
+    pixel_size_um: float
+    channels: tuple[int, ...] = ()
+    patch_px: int = PATCH_PX
+    augmentation: int = AUGMENTATION_VERSION
+    placed: Row = Row(("flip", "rotation", "position_um", "region_px"))
+    section: Stored[StoredImage] = SECTION
+
+    @classmethod
+    def of(cls, embed: EmbedSettings, sample: SampleSettings, points: PointTable, brain: OpenBrain) -> "PointsStep":
+        """The step that embeds a table of points. Raises ModelError if the encoder cannot be had."""
+        encoder = EncoderSource(embed)
+        sizes = [float(facts["pixel_size_um"]) for facts in section_facts(brain).values()]
+        size_um = working_pixel_size_um(embed, encoder.encoder, sizes)
+        patch_px = patch_size_px(embed, encoder.encoder)
+        return cls(encoder, points, sample, size_um, embed.channels, patch_px)
+
+    @cached_property
+    def name(self) -> str:
+        """The table, and how its patches are embedded."""
+        table = self.sample.name or re.sub(r"[^A-Za-z0-9_-]+", "-", self.points.path.stem).strip("-_")[:32] or "points"
+        drawn = (str(self.sample.draws), str(self.sample.seed)) if self.sample.draws else ()
+        extent = (str(self.patch_px), *drawn)
+        return f"{table}-{embedding_name(self.embed, self.encoder.encoder, self.pixel_size_um, extent)}"
+
+    @cached_property
+    def embed(self) -> EmbedSettings:
+        """The settings, as they were declared."""
+        return self.encoder.settings.model_copy(update={"channels": self.channels, "tile_px": self.patch_px})
+
+    @property
+    def batch_size(self) -> int:
+        """Patches computed at once."""
+        return self.encoder.settings.batch_size
+
+    @property
+    def beside(self) -> bool:
+        """Whether reading and writing go on while the model computes."""
+        return self.encoder.settings.beside
+
+    @property
+    def said(self) -> Mapping[str, Any]:
+        """The device, which does not decide the values but may interest."""
+        return {"device": device_name(self.encoder.settings.device)}
+
+    def cost(self, inputs: Inputs) -> tuple[int, int]:
+        """Patches, and the bytes of their embeddings."""
+        count = len(inputs[self.points].rows) * max(1, self.sample.draws)
+        return count, count * inputs[self.encoder].patch_dims(3) * 4
+
+    def job(self, inputs: Inputs, staging: Staging | None, finish: Callable[[Facts], Any]) -> Job:
+        """The section's patches, some hundred rows at once."""
+        image, encoder, own = inputs[self.section], inputs[self.encoder], inputs[self.points]
+        section = stated_section(inputs.name, inputs[self.placed])
+        reader = SectionReader.open(image, encoder, self.embed, self.pixel_size_um)
+        plan = SamplePlan.of(inputs.name, image, reader, self.patch_px, own, self.sample)
+
+        def table(folder: Path) -> None:
+            write_table(folder, section, image, own, plan, encoder)
+
+        if staging is None:
+            return SampleJob(plan, None, table, dict)
+        dims, count = encoder.patch_dims(reader.depth), len(plan.rows) * plan.draws
+        rows = Rows.create(staging, count, dims, points_per_lot(plan) * plan.draws)
+        return SampleJob(plan, rows, table, finish)
+
+    def compute(self, tiles: Float32) -> Sequence[Float32]:
+        """One embedding a patch."""
+        return [self.encoder.encoder.embed(tiles)]
+
+    @classmethod
+    def opened(cls, folder: Path) -> Path:
+        """The folder of the AnnData table; `embeddings.sampled.open_points` reads several."""
+        return folder
+
+
+def patch_size_px(settings: EmbedSettings, encoder: Encoder) -> int:
+    """Edge of a patch: as asked for, or the encoder's tile; encoders of finite reach take patches of any size."""
+    return settings.tile_px or (encoder.tiles.tile_px if encoder.tiles.halo_px is None else PATCH_PX)

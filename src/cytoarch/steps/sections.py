@@ -1,0 +1,256 @@
+"""Scans and label images in our format: pixels as scanned, read by child processes since files come from anywhere."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from cytoarch.brains import Brain, LabelTable, Section
+from cytoarch.containment import Contained, Limits
+from cytoarch.errors import ScanError
+from cytoarch.images.scans import check_is_scan, scan_files
+from cytoarch.images.sections import LABEL_NAME, IngestSettings, write_labels, write_section
+from cytoarch.images.views import StoredImage
+from cytoarch.paths import confined
+from cytoarch.progress import Progress
+from cytoarch.steps.opened import OpenBrain
+from cytoarch.steps.sources import Row, Table, stated_section
+from cytoarch.steps.step import Facts, Inputs, Place, Source, Step, Stored, conduct
+from cytoarch.store.staging import Staging
+
+SCAN_NAME = "scan"
+LABELS_NAME = "manifest"
+
+
+@cache
+def containment() -> Contained:
+    """The child processes that read files on behalf of this process."""
+    return Contained()
+
+
+class OutsideFile(NamedTuple):
+    """A file outside the store."""
+
+    path: Path
+    stated: str
+    """As the manifest names it."""
+
+
+@dataclass(frozen=True)
+class ManifestFile(Source[OutsideFile]):
+    """The scan or label image that the manifest names for a section."""
+
+    scans_path: Path
+    column: Literal["path", "labels"]
+    rehash: bool = False
+    """Whether it is read again to see that it has not changed."""
+
+    def digests(self, place: Place) -> Mapping[str, str]:
+        """sha256 of its content. Raises ScanError if it is not there, or not the file that the manifest means."""
+        path, files = self._files(place)
+        digest = place.home.store.scan_digest(place.brain.brain_id, path, files, self.rehash)
+        stated = place.section.sha256 if place.section and self.column == "path" else None
+        if stated not in (None, digest):
+            raise ScanError(
+                f"{self._stated(place)}: its sha256 is {digest[:12]}..., the manifest states {stated[:12]}...: the "
+                "file is not the one that was meant, or it was damaged; copy it again or correct the manifest"
+            )
+        return {"": digest}
+
+    def known_digests(self, place: Place) -> Mapping[str, str] | None:
+        """sha256 as it was when the file was last read, if it looks the same since; nothing is read."""
+        if self.rehash:
+            return None
+        try:
+            path, files = self._files(place)
+        except ScanError:
+            return None
+        digest = place.home.store.known_digest(place.brain.brain_id, path, files)
+        stated = place.section.sha256 if place.section and self.column == "path" else None
+        return None if digest is None or stated not in (None, digest) else {"": digest}
+
+    def open(self, place: Place) -> OutsideFile:
+        """Where it is."""
+        return OutsideFile(self._files(place)[0], self._stated(place))
+
+    def _stated(self, place: Place) -> str:
+        return str(getattr(place.section, self.column))
+
+    def _files(self, place: Place) -> tuple[Path, list[Path]]:
+        path = _existing(self._stated(place), self.scans_path)
+        return path, scan_files(path) if self.column == "path" else [path]
+
+
+@dataclass(frozen=True)
+class SectionStep(Step[StoredImage]):
+    """The pixels of a section, as scanned, with a pyramid."""
+
+    step: ClassVar[str] = "sections"
+    version: ClassVar[int] = 1
+    verb: ClassVar[str] = "ingest"
+
+    scan: ManifestFile
+    stated: Row = Row(("pixel_size_um", "pixel_size_source", "region_px", "plane_index"))
+    ingest: IngestSettings = conduct(IngestSettings())
+
+    @property
+    def name(self) -> str:
+        """One scan a section."""
+        return SCAN_NAME
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Stream the scan into the store."""
+        scan = inputs[self.scan]
+        section = {**inputs[self.stated], "path": scan.stated}
+        return _contained("section_work", inputs, staging, self.ingest, scan, {"section": section})
+
+    @classmethod
+    def opened(cls, folder: Path) -> StoredImage:
+        """The image."""
+        return StoredImage.open(folder)
+
+
+SECTION = Stored(SectionStep, SCAN_NAME)
+"""The pixels of the section at hand."""
+
+
+@dataclass(frozen=True)
+class LabelsStep(Step[StoredImage]):
+    """The label image that the manifest names for a section, on the section's pixels."""
+
+    step: ClassVar[str] = "labels"
+    version: ClassVar[int] = 1
+    verb: ClassVar[str] = "ingest"
+
+    labels: ManifestFile
+    stated: Row = Row(("labels_origin", "region_px"))
+    table: Table = Table()
+    section: Stored[StoredImage] = SECTION
+    ingest: IngestSettings = conduct(IngestSettings())
+
+    @property
+    def name(self) -> str:
+        """They come from the manifest."""
+        return LABELS_NAME
+
+    def applies(self, section: Section) -> bool:
+        """Only where the manifest names a label image."""
+        return section.labels is not None
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Check every id against the label table and write the image."""
+        labels, table, image = inputs[self.labels], inputs[self.table], inputs[self.section]
+        if table is None:
+            raise ScanError(f"{labels.stated}: there is no label table; give one with columns id, name")
+        arguments = {
+            "section": {**inputs[self.stated], "labels": labels.stated},
+            "table": table.model_dump(mode="json"),
+            "shape": image.levels[0].size,
+            "pixel_size_um": image.pixel_size_um,
+        }
+        return _contained("labels_work", inputs, staging, self.ingest, labels, arguments)
+
+    @classmethod
+    def opened(cls, folder: Path) -> StoredImage:
+        """The label image."""
+        return StoredImage.open(folder / LABEL_NAME)
+
+
+LABELS = Stored(LabelsStep, LABELS_NAME)
+"""The labels of the section at hand."""
+
+
+def scan_sizes(brain: Brain, scans_path: Path) -> dict[str, int]:
+    """Bytes of every section's scan, 0 where it cannot be found: how much work there is."""
+    sizes = {}
+    for section in brain.kept:
+        try:
+            files = scan_files(confined(section.path, scans_path))
+            sizes[section.section_id] = sum(path.stat().st_size for path in files)
+        except (ScanError, OSError):
+            sizes[section.section_id] = 0
+    return sizes
+
+
+def section_work(arguments: Mapping[str, Any], on_progress: Progress) -> dict[str, Any]:
+    """Contained work: a scan and a staging folder named as JSON; writes the section, returns facts for its record."""
+    staging = Staging(Path(arguments["staging"])).join()
+    section = stated_section(arguments["name"], arguments["section"])
+    return write_section(staging, Path(arguments["file"]), section, on_progress, arguments["threads"])
+
+
+def labels_work(arguments: Mapping[str, Any], on_progress: Progress) -> dict[str, Any]:
+    """Contained work: a label image and a staging folder named as JSON; writes the labels, returns facts."""
+    table = LabelTable.model_validate(arguments["table"])
+    staging = Staging(Path(arguments["staging"])).join()
+    height, width = arguments["shape"]
+    size_um = arguments["pixel_size_um"]
+    return write_labels(
+        staging,
+        Path(arguments["file"]),
+        stated_section(arguments["name"], arguments["section"]),
+        table,
+        (height, width),
+        size_um,
+        on_progress,
+    )
+
+
+def _contained(
+    work: str,
+    inputs: Inputs,
+    staging: Staging,
+    settings: IngestSettings,
+    source: OutsideFile,
+    arguments: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Fill the staging folder from an untrusted file, in a child process."""
+    facts = containment().run(
+        f"{__name__}:{work}",
+        {
+            "name": inputs.name,
+            "file": str(source.path),
+            "staging": str(staging.folder),
+            "threads": settings.threads or inputs.threads,
+            **arguments,
+        },
+        Limits(int(settings.memory_gb * 1e9), settings.stall_s),
+        inputs.on_progress,
+        inputs.held,
+        str(source.path),
+    )
+    staging.join()  # what the child wrote
+    return facts
+
+
+def cores_each(workers: int) -> int:
+    """The processor's cores, shared out among so many workers."""
+    return max(1, (os.cpu_count() or 1) // workers)
+
+
+def _existing(path: str, scans_path: Path) -> Path:
+    try:
+        full = confined(path, scans_path)
+        if not full.exists():
+            raise ScanError(f"{path}: no such file below {scans_path}; check the path in the manifest")
+        check_is_scan(full)  # a pipe would never end
+        if full.is_file():
+            with full.open("rb") as file:
+                file.read(1)
+    except OSError as error:
+        raise ScanError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
+    return full
+
+
+def ready_sections(brain: OpenBrain) -> tuple[Section, ...]:
+    """The sections at work whose pixels and labels (where the manifest names any) are committed, in cutting order."""
+    catalogue = brain.catalogue
+
+    def is_ready(section: Section) -> bool:
+        products = [SECTION.product(section.section_id)]
+        products += [LABELS.product(section.section_id)] if section.labels else []
+        return all(catalogue.record(product) is not None for product in products)
+
+    return tuple(section for section in brain.sections if is_ready(section))

@@ -1,0 +1,279 @@
+"""What steps are made from beside single products: rows of the manifest, many sections, models, files, other brains."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from cytoarch.brains import Brain, LabelTable, Section
+from cytoarch.digests import canonical_json, content_digest, hash_file
+from cytoarch.embeddings.settings import EmbedSettings
+from cytoarch.encoders import Encoder
+from cytoarch.errors import ModelError
+from cytoarch.learning.heads import CARD_FILE, WEIGHTS_FILE, Head, load_head
+from cytoarch.steps.encoders import encoder_for
+from cytoarch.steps.opened import OpenBrain, OpenStudy
+from cytoarch.steps.step import MissingInputError, Place, Source, Step, Stored, values_digest
+from cytoarch.store.brain_store import BrainStore
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class Row(Source[Mapping[str, Any]]):
+    """Columns of the manifest's row for the section at hand, as JSON values."""
+
+    columns: tuple[str, ...]
+
+    def digests(self, place: Place) -> Mapping[str, str]:
+        """The columns themselves: they are short."""
+        return {"": canonical_json(self.open(place))}
+
+    def open(self, place: Place) -> Mapping[str, Any]:
+        """The values by column."""
+        if place.section is None:
+            raise TypeError("a row of the manifest belongs to a section")
+        return place.section.model_dump(mode="json", include=set(self.columns))
+
+
+@dataclass(frozen=True)
+class Table(Source[LabelTable | None]):
+    """The label table of the brain."""
+
+    def digests(self, place: Place) -> Mapping[str, str]:
+        """One of all its rows."""
+        table = self.open(place)
+        return {"": values_digest(table.model_dump(mode="json") if table else None)}
+
+    def open(self, place: Place) -> LabelTable | None:
+        """The table; None where no row of the manifest names labels."""
+        return place.brain.brain.label_table
+
+
+@dataclass(frozen=True)
+class Statements(Source[Brain]):
+    """All that the manifest and the label table state of the brain."""
+
+    def digests(self, place: Place) -> Mapping[str, str]:
+        """One of all of it."""
+        return {"": place.brain.brain.digest}
+
+    def open(self, place: Place) -> Brain:
+        """The statements."""
+        return place.brain.brain
+
+
+@dataclass(frozen=True)
+class Failures(Source[Mapping[str, str]]):
+    """The sections that could not be processed in this run, with the reason."""
+
+    def digests(self, place: Place) -> Mapping[str, str]:
+        """One of all of them."""
+        return {"": values_digest(place.brain.failed)}
+
+    def open(self, place: Place) -> Mapping[str, str]:
+        """The reasons by section."""
+        return place.brain.failed
+
+
+@dataclass(frozen=True)
+class Maybe(Source[T_co | None]):
+    """A product that need not be there."""
+
+    source: Stored[T_co]
+
+    def digests(self, place: Place) -> Mapping[str, str]:
+        """Those of the product, or none."""
+        return self.source.digests(place) if self._is_there(place) else {}
+
+    def addresses(self, place: Place) -> Mapping[str, str]:
+        """Its address, where it is there."""
+        return self.source.addresses(place) if self._is_there(place) else {}
+
+    def open(self, place: Place) -> T_co | None:
+        """The product, or None."""
+        return self.source.open(place) if self._is_there(place) else None
+
+    def _is_there(self, place: Place) -> bool:
+        return place.home.catalogue.record(self.source.product(place.section_id)) is not None
+
+
+@dataclass(frozen=True)
+class FactsOf(Source[Mapping[str, Any]]):
+    """The facts in a product's record, which its content does not hold."""
+
+    source: Stored[Any]
+
+    def digests(self, place: Place) -> Mapping[str, str]:
+        """One of all facts."""
+        return {"": values_digest(self.source.record(place).facts)}
+
+    def open(self, place: Place) -> Mapping[str, Any]:
+        """The facts."""
+        return self.source.record(place).facts
+
+
+@dataclass(frozen=True)
+class MadeFrom(Source[Mapping[str, str]]):
+    """What a product was made from, as its record says."""
+
+    source: Stored[Any]
+
+    def digests(self, place: Place) -> Mapping[str, str]:
+        """One of all of it."""
+        return {"": values_digest(self.open(place))}
+
+    def open(self, place: Place) -> Mapping[str, str]:
+        """The digests by input."""
+        return self.source.record(place).inputs
+
+
+class Sections(Mapping[str, T]):
+    """The products of many sections, each opened when it is asked for."""
+
+    def __init__(self, source: Source[T], places: Mapping[str, Place]) -> None:
+        self._source, self._places = source, places
+
+    def __getitem__(self, section_id: str) -> T:
+        return self._source.open(self._places[section_id])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+@dataclass(frozen=True)
+class Each(Source[Sections[T]]):
+    """A source of every section at work that has it, in cutting order.
+
+    `having` limits them to those that have these products too. A product that is older than what it was made from is
+    an error, not a gap.
+    """
+
+    source: Source[T]
+    having: tuple[Stored[Any], ...] = ()
+
+    def places(self, place: Place) -> dict[str, Place]:
+        """The sections, each as a place."""
+        needed = [*self.having, *([self.source] if isinstance(self.source, Stored) else [])]
+        catalogue = place.home.catalogue
+        return {
+            one.section_id: Place(place.home, one)
+            for one in place.brain.sections
+            if all(catalogue.record(stored.product(one.section_id)) is not None for stored in needed)
+        }
+
+    def digests(self, place: Place) -> Mapping[str, str]:
+        """Those of every section."""
+        return {
+            _joined(one, part): digest
+            for one, at in self.places(place).items()
+            for part, digest in self.source.digests(at).items()
+        }
+
+    def addresses(self, place: Place) -> Mapping[str, str]:
+        """Those of every section."""
+        return {
+            _joined(one, part): address
+            for one, at in self.places(place).items()
+            for part, address in self.source.addresses(at).items()
+        }
+
+    def open(self, place: Place) -> Sections[T]:
+        """The products by section."""
+        return Sections(self.source, self.places(place))
+
+
+@dataclass(frozen=True)
+class OfBrain(Source[T_co]):
+    """A source of a brain, for steps of a study."""
+
+    brain_id: str
+    source: Source[T_co]
+
+    def digests(self, place: Place) -> Mapping[str, str]:
+        """Those of the source in its brain."""
+        return self.source.digests(self._place(place))
+
+    def open(self, place: Place) -> T_co:
+        """What the source holds in its brain."""
+        return self.source.open(self._place(place))
+
+    def _place(self, place: Place) -> Place:
+        if not isinstance(place.home, OpenStudy):
+            raise TypeError("a brain reads no other brain: that is what studies are for")
+        return Place(place.home.brain(self.brain_id))
+
+
+@dataclass(frozen=True)
+class EncoderSource(Source[Encoder]):
+    """An encoder, loaded once per process."""
+
+    settings: EmbedSettings
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder. Raises ModelError if it cannot be had."""
+        return encoder_for(self.settings)
+
+    def digests(self, place: Place) -> Mapping[str, str]:  # noqa: ARG002 - the same everywhere
+        """That of its weights and settings."""
+        return {"": self.encoder.digest}
+
+    def open(self, place: Place) -> Encoder:  # noqa: ARG002 - the same everywhere
+        """The encoder."""
+        return self.encoder
+
+
+@dataclass(frozen=True)
+class HeadSource(Source[Head]):
+    """A head in the store, by its digest."""
+
+    digest: str
+
+    def digests(self, place: Place) -> Mapping[str, str]:  # noqa: ARG002 - it is named by it
+        """Its own."""
+        return {"": self.digest}
+
+    def open(self, place: Place) -> Head:
+        """The head. Raises ModelError if it is not there or damaged."""
+        return open_head(place.home.store, self.digest)
+
+
+def open_head(store: BrainStore, digest: str) -> Head:
+    """A head in the store. Raises ModelError if it is not there or damaged."""
+    folder = store.models.path(digest)
+    head = load_head(folder)
+    found = content_digest({name: hash_file(folder / name).sha256 for name in (CARD_FILE, WEIGHTS_FILE)})
+    if found != digest:
+        raise ModelError(f"{folder}: its files have changed since they were kept; train or import the head again")
+    return head
+
+
+def require_stored(step: type[Step[Any]], place: Place, name: str, hint: str) -> str:
+    """The name asked for, or the only one a step has products under. Raises MissingInputError listing the choices."""
+    names = place.home.catalogue.names(step.step)
+    if name in names:
+        return name
+    if not name and len(names) == 1:
+        return names[0]
+    found = ", ".join(names) or "none"
+    wanted = f"no {step.step} {name!r}" if name else f"several {step.step} or none, and no name is given"
+    raise MissingInputError(f"{place.home.name}: {wanted}; there are: {found}. {hint}")
+
+
+def stated_section(section_id: str, row: Mapping[str, Any]) -> Section:
+    """A section of which only some columns of the manifest are stated, for science that takes a section."""
+    unused = {"brain_id": "unused", "section_number": 0, "path": "unused"}
+    return Section.model_validate({**unused, "section_id": section_id, **row})
+
+
+def sections_with(brain: OpenBrain, stored: Stored[Any]) -> tuple[Section, ...]:
+    """The sections at work that have a committed product, in cutting order."""
+    return tuple(one for one in brain.sections if brain.catalogue.record(stored.product(one.section_id)) is not None)
+
+
+def _joined(section_id: str, part: str) -> str:
+    return f"{section_id}/{part}" if part else section_id

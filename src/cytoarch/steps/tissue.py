@@ -1,0 +1,144 @@
+"""Where a section holds tissue, and how good its scan is."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from cytoarch.anatomy.tissue import TissueMask, TissueSettings, find_tissue, overview, write_tissue
+from cytoarch.images.views import StoredImage
+from cytoarch.reporting.quality import (
+    QualityEntry,
+    quality_picture,
+    render_quality_page,
+    sample_section,
+    section_quality,
+    shown_figures,
+)
+from cytoarch.steps.sections import SECTION
+from cytoarch.steps.sources import Each, FactsOf, Failures, Statements
+from cytoarch.steps.step import Facts, Inputs, Step, Stored
+from cytoarch.store.staging import Staging
+
+TISSUE_NAME = "otsu"
+QUALITY_NAME = "scan"
+QUALITY_PAGE_NAME = "page"
+PICTURE_FILE = "quality.png"
+PAGE_FILE = "index.html"
+
+
+@dataclass(frozen=True)
+class TissueStep(Step[TissueMask]):
+    """The tissue of a section, on an overview grid."""
+
+    step: ClassVar[str] = "tissue"
+    version: ClassVar[int] = 2
+    verb: ClassVar[str] = "find tissue"
+
+    found: TissueSettings = field(default_factory=TissueSettings)
+    section: Stored[StoredImage] = SECTION
+
+    @property
+    def name(self) -> str:
+        """The method."""
+        return TISSUE_NAME
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Find the tissue and write it over the overview."""
+        grey, size_um = overview(inputs[self.section], self.found.pixel_size_um)
+        tissue = find_tissue(grey, size_um, self.found)
+        write_tissue(staging, grey, tissue)
+        facts = {"area_mm2": tissue.area_mm2, "fraction": tissue.fraction, "polarity": tissue.polarity}
+        return {**facts, "pixel_size_um": size_um, "threshold": float(np.round(tissue.threshold, 3))}
+
+    @classmethod
+    def opened(cls, folder: Path) -> TissueMask:
+        """The mask."""
+        return TissueMask.open(folder)
+
+
+TISSUE = Stored(TissueStep, TISSUE_NAME)
+"""The tissue of the section at hand."""
+
+
+@dataclass(frozen=True)
+class QualityStep(Step[Path]):
+    """Figures and picture of how good the scan of a section is."""
+
+    step: ClassVar[str] = "quality"
+    version: ClassVar[int] = 1
+    view: ClassVar[bool] = True
+    verb: ClassVar[str] = "judge"
+
+    section: Stored[StoredImage] = SECTION
+    tissue: Stored[TissueMask] = TISSUE
+
+    @property
+    def name(self) -> str:
+        """It is the scan that is judged."""
+        return QUALITY_NAME
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Draw the picture; the facts are its figures."""
+        image, tissue = inputs[self.section], inputs[self.tissue]
+        samples = sample_section(image, tissue)
+        figures = section_quality(image, tissue, samples)
+        facts = {"section": inputs.name, **shown_figures(figures)}
+        facts["pixel"] += f" ({image.attributes['pixel_size_source']})"
+        remarks = image.attributes["remarks"]
+        facts |= {"remark": "; ".join(remarks)} if remarks else {}
+        staging.write(PICTURE_FILE, quality_picture(image, tissue, facts, samples))
+        return figures
+
+    @classmethod
+    def opened(cls, folder: Path) -> Path:
+        """Its picture."""
+        return folder / PICTURE_FILE
+
+
+QUALITY = Stored(QualityStep, QUALITY_NAME)
+"""The quality of the section at hand."""
+
+
+@dataclass(frozen=True)
+class QualityPageStep(Step[Path]):
+    """The page that shows how good the scans of a brain are."""
+
+    step: ClassVar[str] = "quality"
+    version: ClassVar[int] = 1
+    scope: ClassVar = "brain"
+    view: ClassVar[bool] = True
+    verb: ClassVar[str] = "judge"
+
+    stated: Statements = Statements()
+    figures: Each[Mapping[str, Any]] = Each(FactsOf(QUALITY), having=(QUALITY,))
+    pictures: Each[Path] = Each(QUALITY)
+    failures: Failures = Failures()
+
+    @property
+    def name(self) -> str:
+        """There is one page."""
+        return QUALITY_PAGE_NAME
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Write the page; it shows the pictures where they lie."""
+        brain, figures, pictures = inputs[self.stated], inputs[self.figures], inputs[self.pictures]
+        failures = inputs[self.failures]
+        entries = []
+        for section in brain.sections:
+            one = section.section_id
+            measured = figures.get(one, {})
+            status = "excluded" if section.exclude else "kept" if measured else "failed"
+            reason = section.reason if section.exclude else failures.get(one, "" if measured else "not ingested")
+            shown = os.path.relpath(pictures[one], inputs.folder) if measured else ""
+            entries.append(QualityEntry(one, section.section_number, status, reason, shown, measured))
+        staging.write(PAGE_FILE, render_quality_page(brain.brain_id, entries))
+        return {}
+
+    @classmethod
+    def opened(cls, folder: Path) -> Path:
+        """The page."""
+        return folder / PAGE_FILE

@@ -1,0 +1,169 @@
+"""A head trained on the labelled sections of a brain, kept with its scores."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.brains import LabelTable
+from cytoarch.digests import canonical_json, files_digest
+from cytoarch.embeddings import EmbedSettings, SectionEmbeddings, check_same_dims
+from cytoarch.errors import TrainingError
+from cytoarch.images.views import StoredImage
+from cytoarch.learning.heads import CARD_FILE, WEIGHTS_FILE, HeadCard, head_files
+from cytoarch.learning.splits import split_sections
+from cytoarch.learning.training import (
+    DecoderSettings,
+    Kind,
+    LabelledSection,
+    ProbeSettings,
+    Score,
+    cells_per_token,
+    score_split,
+    train_head,
+)
+from cytoarch.steps.colours import name_of
+from cytoarch.steps.opened import OpenBrain
+from cytoarch.steps.sections import LABELS
+from cytoarch.steps.sources import Each, FactsOf, Table, sections_with
+from cytoarch.steps.step import Facts, Inputs, Place, Step, Stored
+from cytoarch.steps.tissue import TISSUE
+from cytoarch.store.staging import Staging
+
+METRICS_FILE = "metrics.json"
+
+
+class Training(NamedTuple):
+    """A training, read back."""
+
+    metrics: Mapping[str, Any]
+    """Scores by part of the split."""
+    head: Mapping[str, bytes]
+    """The files of the head."""
+
+
+@dataclass(frozen=True)
+class TrainingStep(Step[Training]):
+    """A head trained on the labelled sections of a brain and scored on those held out."""
+
+    step: ClassVar[str] = "training"
+    version: ClassVar[int] = 3
+    scope: ClassVar = "brain"
+    verb: ClassVar[str] = "train"
+
+    kind: Kind
+    train: ProbeSettings | DecoderSettings
+    embeddings: Each[SectionEmbeddings]
+    embedded: Each[Mapping[str, Any]]
+    labels: Each[StoredImage]
+    tissue: Each[TissueMask]
+    table: Table = Table()
+
+    @classmethod
+    def of(
+        cls, embeddings: Stored[SectionEmbeddings], kind: Kind, train: ProbeSettings | DecoderSettings
+    ) -> "TrainingStep":
+        """The training of one kind of head on one way of embedding."""
+        labelled = (embeddings, LABELS)
+        return cls(
+            kind,
+            train,
+            Each(embeddings, labelled),
+            Each(FactsOf(embeddings), labelled),
+            Each(LABELS, labelled),
+            Each(TISSUE, labelled),
+        )
+
+    @property
+    def name(self) -> str:
+        """What is learned, by what, from what."""
+        return f"{target_name(self.train)}-{self.kind}-{name_of(self.embeddings)}"[:64]
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Train and score; raises TrainingError if there is too little to learn from."""
+        table = inputs[self.table]
+        opened, labels, tissue = inputs[self.embeddings], inputs[self.labels], inputs[self.tissue]
+        if table is None or not opened:
+            raise TrainingError("no embedded section has labels; name label images in the manifest, with a label table")
+        sections = [LabelledSection(one, opened[one], labels[one].levels[0], tissue[one]) for one in opened]
+        first = inputs[self.embedded][sections[0].section_id]
+        card = self._card(table, first, check_same_dims([(one.section_id, one.embeddings) for one in sections]))
+        split = split_sections([one.section_id for one in sections])
+        to_learn = [one for one in sections if one.section_id in split.train]
+        head, fit = train_head(card, self.train, to_learn, inputs.on_progress)
+        scores = score_split(head, sections, split)
+        files = head_files(head)
+        for name, content in files.items():
+            staging.write(name, content)
+        metrics = {name: score.as_facts(card.classes) for name, score in scores.items()}
+        staging.write(METRICS_FILE, canonical_json(metrics).encode())
+        return {
+            "model": files_digest(files),
+            "fit": fit,
+            "train": list(split.train),
+            "held_out": list(split.held_out),
+            "scores": headline(scores),
+        }
+
+    def _card(self, table: LabelTable, embedded: Facts, dims: tuple[int, ...]) -> HeadCard:
+        token_px = int(embedded["token_px"])
+        return HeadCard(
+            kind=self.kind,
+            target=target_name(self.train),
+            classes=table.classes(self.train.by_group),
+            dims=dims,
+            cells_per_token=cells_per_token(self.kind, token_px),
+            embedding=EmbedSettings.model_validate(embedded["embedding"]),
+            encoder_digest=embedded["encoder_digest"],
+            token_px=token_px,
+            pixel_size_um=float(embedded["pixel_size_um"]),
+        )
+
+    @classmethod
+    def opened(cls, folder: Path) -> Training:
+        """Scores and head."""
+        metrics = json.loads((folder / METRICS_FILE).read_text())
+        return Training(metrics, {name: (folder / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE)})
+
+
+class Trained(NamedTuple):
+    """What a training gave."""
+
+    digest: str
+    """Of the head, which lies among the store's models."""
+    name: str
+    """Of the training's product."""
+    made: bool
+
+
+def keep_head(brain: OpenBrain, name: str) -> str:
+    """Keep the head of a committed training among the store's models, where it is used from; returns its digest."""
+    return brain.store.models.add(training_of(brain, name)[1].head)
+
+
+def is_labelled(brain: OpenBrain, embeddings: Stored[SectionEmbeddings]) -> bool:
+    """Whether there is anything to learn from: embedded sections with labels."""
+    labelled = {one.section_id for one in sections_with(brain, LABELS)}
+    return any(one.section_id in labelled for one in sections_with(brain, embeddings))
+
+
+def training_of(brain: OpenBrain, name: str) -> tuple[Facts, Training]:
+    """The facts and scores of a training. Raises MissingInputError if there is none."""
+    stored = Stored(TrainingStep, name)
+    place = Place(brain)
+    return stored.record(place).facts, stored.open(place)
+
+
+def target_name(settings: ProbeSettings | DecoderSettings) -> str:
+    """What the classes are: heads of groups and of single labels are never compared with each other."""
+    return f"{settings.target}-groups" if settings.by_group else settings.target
+
+
+def headline(scores: Mapping[str, Score]) -> dict[str, float]:
+    """`part/metric` -> value, only those that are defined."""
+    values = {f"{part}/{name}": value for part, score in scores.items() for name, value in score.metrics().items()}
+    return {name: round(value, 6) for name, value in values.items() if np.isfinite(value)}

@@ -1,0 +1,173 @@
+"""What is committed of one brain or study: its records, each read once, and the question "is this current?"."""
+
+import os
+import threading
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from cytoarch.digests import canonical_json, content_digest
+from cytoarch.errors import StoreError
+from cytoarch.store.disk import write_atomically
+from cytoarch.store.products import WHOLE_BRAIN, Product, Work
+from cytoarch.store.records import Record, fingerprint, read_record
+
+DAMAGE = ".damage"
+"""Ending of the file beside a record that says that files of its product have changed."""
+
+
+class Catalogue:
+    """The records of one brain or study, for the length of a run: each is read and checked once, then remembered.
+
+    What this process commits or takes away through it is seen at once; what other processes do, after `refresh`. May
+    be asked from any thread.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        """The folder of the brain or study."""
+        self.records_read = 0
+        """How many record files have been read."""
+        self._known: dict[str, Record | None] = {}
+        self._listed: dict[str, frozenset[str]] = {}
+        self._fresh: dict[str, str] = {}
+        self._lock = threading.RLock()
+
+    # -- addresses ---------------------------------------------------------------------------------------------------
+
+    def path(self, product: Product) -> Path:
+        """The folder of a product, whether or not it is there."""
+        return self.folder / product.key
+
+    def record_path(self, product: Product) -> Path:
+        """The file of a product's record, whether or not it is there."""
+        return self.folder / "records" / f"{product.address}.json"
+
+    def damage_path(self, product: Product) -> Path:
+        """The file that says which files of a product have changed, where any have."""
+        return self.folder / "records" / f"{product.address}{DAMAGE}"
+
+    # -- one product -------------------------------------------------------------------------------------------------
+
+    def record(self, product: Product) -> Record | None:
+        """The record of a product that is committed and not damaged, else None.
+
+        The record must read back as it was written, the files must all be present in full length, and `verify` must
+        not have found any of them changed.
+        """
+        address = product.address
+        with self._lock:
+            if address not in self._known:
+                self._known[address] = self._read(product)
+            return self._known[address]
+
+    def is_committed(self, product: Product) -> bool:
+        """Whether the product has a record, whatever has happened to its files since."""
+        return f"{product.section_id}.json" in self._listing(product.step, product.name)
+
+    def require(self, product: Product, hint: str) -> Record:
+        """The record of a committed product. Raises StoreError with `hint` (what to run) where there is none."""
+        record = self.record(product)
+        if record is None:
+            raise StoreError(f"{self.folder.name} holds no committed {product.step} {product.key!r}; {hint}")
+        return record
+
+    def current(self, product: Product, work: Work) -> Record | None:
+        """The record of the product if it was made from exactly `work`, else None. Reads only, and no pixel."""
+        record = self.record(product)
+        return record if record is not None and record.fingerprint == fingerprint(product.step, work) else None
+
+    def outdated(self, record: Record) -> str:
+        """Which product that the record's was made from has changed, or been lost, since; blank: none.
+
+        Asked of these products in turn: what was made from something older is older itself.
+        """
+        address = record.product.address
+        with self._lock:
+            if address not in self._fresh:
+                self._fresh[address] = self._changed_source(record)
+            return self._fresh[address]
+
+    def forget(self, product: Product) -> None:
+        """Take the product's record away, so that it is made again; its files stay until they are replaced."""
+        self.record_path(product).unlink(missing_ok=True)
+        self.damage_path(product).unlink(missing_ok=True)
+        self.refresh(product)
+
+    def note_damage(self, product: Product, keys: Collection[str]) -> None:
+        """Note that files of a committed product have changed: it is not used, and the next run heals it."""
+        write_atomically(self.damage_path(product), canonical_json(sorted(keys)).encode())
+        self.refresh(product)
+
+    def refresh(self, product: Product) -> None:
+        """Look at a product anew: something was committed or taken away."""
+        with self._lock:
+            self._known.pop(product.address, None)
+            self._listed.pop(f"{product.step}/{product.name}", None)
+            self._fresh.clear()
+
+    # -- all of them -------------------------------------------------------------------------------------------------
+
+    def records(self) -> Iterator[Record]:
+        """Every record, in the order of their addresses. Raises StoreError at one that cannot be read."""
+        for path in self.record_paths():
+            yield read_record(path)
+
+    def record_paths(self) -> list[Path]:
+        """The files of all records, in the order of their addresses."""
+        return sorted((self.folder / "records").glob("*/*/*.json"))
+
+    def names(self, step: str) -> list[str]:
+        """The names under which a step has products."""
+        return sorted({path.parent.name for path in (self.folder / "records" / step).glob("*/*.json")})
+
+    def section_ids(self, step: str, name: str) -> list[str]:
+        """The sections that have a committed product of this step and name."""
+        ids = {one.removesuffix(".json") for one in self._listing(step, name) if one.endswith(".json")}
+        return sorted(ids - {WHOLE_BRAIN})
+
+    def content_digest(self) -> str:
+        """sha256 over every committed file that is no view: equal for equal content, whenever and however made."""
+        content = (record for record in self.records() if not record.view)
+        return content_digest({key: seal.sha256 for record in content for key, seal in record.files.items()})
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def _listing(self, step: str, name: str) -> frozenset[str]:
+        """The names of the files in the folder of a step's records, listed once."""
+        key = f"{step}/{name}"
+        with self._lock:
+            if key not in self._listed:
+                try:
+                    self._listed[key] = frozenset(os.listdir(self.folder / "records" / step / name))  # noqa: PTH208 - names are all that is asked for, of thousands of files
+                except FileNotFoundError:
+                    self._listed[key] = frozenset()
+            return self._listed[key]
+
+    def _read(self, product: Product) -> Record | None:
+        listing = self._listing(product.step, product.name)
+        if f"{product.section_id}.json" not in listing or f"{product.section_id}{DAMAGE}" in listing:
+            return None
+        self.records_read += 1
+        try:
+            record = read_record(self.record_path(product))
+        except (StoreError, FileNotFoundError):  # nothing vouches for what it spoke of; `verify` names it
+            return None
+        home = str(self.folder)
+        for key, seal in record.files.items():
+            try:
+                if os.stat(f"{home}/{key}").st_size != seal.size_bytes:  # noqa: PTH116 - thousands of shards a section
+                    return None
+            except FileNotFoundError:
+                return None
+        return record
+
+    def _changed_source(self, record: Record) -> str:
+        for label, address in record.sources.items():
+            step, name, section_id = address.split("/")
+            source = self.record(Product(step, name, section_id))
+            if source is None or source.digest != record.inputs[label]:
+                return label
+            deeper = self.outdated(source)
+            if deeper:
+                return deeper
+        return ""
