@@ -8,7 +8,7 @@ from typing import Any
 from cytoarch.store.products import Product, Work
 from cytoarch.store.staging import Staging
 
-TISSUE = Product("B1", "tissue", "otsu", "s1")
+TISSUE = Product("tissue", "otsu", "s1")
 WORK = Work(1, {"scan": "00"}, {"size_um": 4.0})
 CHANGES = [
     replace(WORK, version=2),

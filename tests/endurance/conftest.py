@@ -42,7 +42,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
 def _ingested(runs: Runs, source: Source, store: BrainStore) -> Ingested:
     report = runs.finish(source, store)
     assert report["code"] == 0, report
-    return Ingested(source, store, store.content_digest(source.brain.brain_id), report)
+    return Ingested(source, store, store.catalogue(source.brain.brain_id).content_digest(), report)
 
 
 @pytest.fixture(scope="session")

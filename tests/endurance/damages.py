@@ -36,12 +36,12 @@ def committed_files(store: BrainStore, brain_id: str) -> dict[str, list[str]]:
     """All files that verification answers for, by their kind; keys in the brain's folder."""
     home = store.brain_path(brain_id)
     files: dict[str, list[str]] = {"shards": [], "metadata": [], "pictures": [], "records": [], "brain": ["brain.json"]}
-    for record in store.records(brain_id):
+    for record in store.catalogue(brain_id).records():
         for key in record.files:
             name = key.rsplit("/", 1)[-1]
             kind = "metadata" if name == "zarr.json" else "pictures" if "." in name else "shards"
             if record.step != "annotations":
                 files[kind].append(key)
-    files["records"] = [str(path.relative_to(home)) for path in store.record_paths(brain_id)]
+    files["records"] = [str(path.relative_to(home)) for path in store.catalogue(brain_id).record_paths()]
     files["collection"] = ["sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json"]
     return files

@@ -20,6 +20,9 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
+from tasks.ingest import IngestStage, containment, ingest_section, is_ingested
+from tasks.quality import write_quality_page
+
 from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.brains import Brain
 from cytoarch.errors import CytoarchError
@@ -28,8 +31,6 @@ from cytoarch.store import scan_digests, staging
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.verification import verify_brain
 from tasks import progress
-from tasks.ingest import IngestStage, containment, ingest_section, is_ingested
-from tasks.quality import write_quality_page
 from tests.endurance.mounts import mount_small_disk, private_mounts, remount
 
 DONE, BROKEN, SECTIONS_FAILED, FAULT = 0, 2, 3, 70
@@ -147,12 +148,12 @@ def state_of(request: dict[str, Any]) -> dict[str, Any]:
     if not store.brain_path(brain_id).is_dir():
         return {"faults": [], "records": 0, "digest": "", "left": []}
     found = verify_brain(store, brain_id)
-    products = list(store.records(brain_id))
+    products = list(store.catalogue(brain_id).records())
     staging = store.brain_path(brain_id) / "staging"
     return {
         "faults": [fault.key for fault in found.faults if (store.brain_path(brain_id) / fault.key).exists()],
         "records": len(products),
-        "digest": store.content_digest(brain_id),
+        "digest": store.catalogue(brain_id).content_digest(),
         "left": sorted(path.name for path in staging.glob("*")),
     }
 

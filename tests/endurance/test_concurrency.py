@@ -44,7 +44,7 @@ def test_of_two_runs_at_once_one_ingests_and_the_other_leaves(
         assert winner.report()["due"] == ["s1", "s2"], "the winner did all of the work"
         assert loser["took_s"] < SOON_S
         left_s.append(loser["took_s"])
-        assert store.content_digest("E1") == small.digest
+        assert store.catalogue("E1").content_digest() == small.digest
         assert temporary(store) == []
         shutil.rmtree(store.root)
     measured("double starts, one winner each", count)
@@ -77,7 +77,7 @@ def test_a_run_that_is_killed_in_the_middle_of_a_section_frees_the_brain_at_once
         if number == count - 1 or FULL:
             after = runs.finish(medium.source, store, workers=2)
             assert after["code"] == 0, after
-            assert store.content_digest("E1") == medium.digest
+            assert store.catalogue("E1").content_digest() == medium.digest
             assert verify_brain(store, "E1").faults == ()
             assert temporary(store) == []
         shutil.rmtree(store.root)

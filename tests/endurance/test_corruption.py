@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.drafts import ensure
 from cytoarch.store.products import Product, Work
 from cytoarch.store.records import read_record
 from cytoarch.store.staging import Staging
@@ -102,7 +103,7 @@ def test_every_damage_is_named_and_healed_and_nothing_else_is_touched(
         missed += unnamed(store, damaged)
         after = runs.finish(medium.source, store)
         assert after["code"] == 0, (damaged, after)
-        assert store.content_digest("E1") == medium.digest, damaged
+        assert store.catalogue("E1").content_digest() == medium.digest, damaged
         found = verify_brain(store, "E1")
         assert (found.faults, found.strays, temporary(store)) == ((), (), []), damaged
         anew = remade(store, damaged)
@@ -144,12 +145,12 @@ def test_any_damage_of_the_collection_is_named(small: Ingested, tmp_path: Path, 
 @pytest.mark.parametrize("kind", ["flip", "truncate"])
 def test_a_damaged_record_of_a_section_is_named(runs: Runs, small: Ingested, tmp_path: Path, kind: str) -> None:
     store = copied(small, tmp_path / "store")
-    path = store.record_path(Product("E1", "sections", "scan", "s2"))
+    path = store.catalogue("B1").record_path(Product("E1", "sections", "scan", "s2"))
     KINDS[kind](random.Random(8), path)  # noqa: S311 - which bit it is does not matter
     named = {fault.key for fault in verify_brain(store, "E1").faults}
     assert "records/sections/scan/s2.json" in named
     assert runs.finish(small.source, store)["code"] == 0
-    assert store.content_digest("E1") == small.digest
+    assert store.catalogue("E1").content_digest() == small.digest
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ def annotated(small: Ingested, tmp_path: Path) -> BrainStore:
         return {"author": "ada"}
 
     with store.lock("E1"):
-        store.ensure(ANNOTATION, Work(1, {}, {}), write)
+        ensure(store.catalogue("B1"), ANNOTATION, Work(1, {}, {}), write)
     return store
 
 
@@ -204,8 +205,8 @@ def test_a_product_whose_record_is_damaged_unseen_is_made_again_by_the_next_run(
 ) -> None:
     """Nobody has verified the brain before."""
     store = copied(small, tmp_path / "store")
-    path = store.record_path(Product("E1", "sections", "scan", "s2"))
+    path = store.catalogue("B1").record_path(Product("E1", "sections", "scan", "s2"))
     KINDS[kind](random.Random(7), path)  # noqa: S311 - which bit it is does not matter
     assert runs.finish(small.source, store)["code"] == 0
-    assert store.content_digest("E1") == small.digest
+    assert store.catalogue("E1").content_digest() == small.digest
     assert read_record(path).step == "sections"

@@ -182,7 +182,7 @@ def complete(trial: Trial, ingested: Ingested) -> None:
     """All is there, as an undisturbed run would have it."""
     store, brain_id = trial.store, trial.brain_id
     trial.check_kept(finished(store, brain_id))
-    assert store.content_digest(brain_id) == ingested.digest
+    assert store.catalogue(brain_id).content_digest() == ingested.digest
     found = verify_brain(store, brain_id)
     assert found.faults == ()
     assert found.strays == ()

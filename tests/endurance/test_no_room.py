@@ -83,7 +83,7 @@ def test_where_files_may_not_become_so_large_the_run_says_so_and_the_next_goes_o
     measured("limits (bytes)", [len(limits), limits[0], limits[-1]])
     measured("errors; with the place in the code where it is not a clear one", said)
     assert runs.finish(brain.source, store)["code"] == 0
-    assert store.content_digest("E1") == brain.digest
+    assert store.catalogue("E1").content_digest() == brain.digest
     assert faulty(store) == []
     assert temporary(store) == []
     assert set(said) <= {""}

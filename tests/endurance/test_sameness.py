@@ -23,7 +23,7 @@ def test_the_number_of_threads_and_workers_changes_nothing(
         store = BrainStore(tmp_path / f"store-{threads}-{workers}")
         report = runs.finish(large.source, store, threads=threads, workers=workers)
         assert report["code"] == 0, report
-        assert store.content_digest("E1") == large.digest, "made by two threads"
+        assert store.catalogue("E1").content_digest() == large.digest, "made by two threads"
         shutil.rmtree(store.root)
         took_s[f"{threads} threads, {workers} workers"] = round(report["took_s"], 2)
     measured("seconds", took_s)

@@ -77,7 +77,7 @@ def rooms(store: BrainStore, brain_id: str) -> list[Room]:
 def finished(store: BrainStore, brain_id: str) -> dict[str, Identity]:
     """Files that are committed or in a journal, by their key in the brain's folder."""
     home = store.brain_path(brain_id)
-    found = {key: home / key for record in store.records(brain_id) for key in record.files}
+    found = {key: home / key for record in store.catalogue(brain_id).records() for key in record.files}
     for room in rooms(store, brain_id):
         found |= {f"{room.product.key}/{key}": room.content / key for key in room.journal}
     return {key: identity(path) for key, path in found.items() if path.is_file() and not key.startswith(CHANGING)}

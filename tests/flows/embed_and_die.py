@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tasks.embeddings import embed_sections
 
 from cytoarch.embeddings import EmbedSettings, dense, embedding_name
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.staging import Staging
-from tasks.embeddings import embed_sections
 from tasks.encoders import encoder_for
 
 SIZE_UM = 4.0

@@ -60,10 +60,10 @@ def test_killed_runs_resume_to_the_content_of_an_undisturbed_one(mapped: MappedB
     store = BrainStore(tmp_path / "store")
     for files in (40, 120):  # while sections are ingested, then while maps are drawn
         assert run(mapped.manifest_path, store.root, tmp_path / "home", files) == -signal.SIGKILL
-    committed = {record.digest for record in store.records("P01")}
+    committed = {record.digest for record in store.catalogue("P01").records()}
     assert committed, "some products were done before the last kill"
     assert run(mapped.manifest_path, store.root, tmp_path / "home", 1_000_000) == 0
-    assert committed <= {record.digest for record in store.records("P01")}
-    assert store.content_digest("P01") == mapped.store.content_digest("P01")
+    assert committed <= {record.digest for record in store.catalogue("P01").records()}
+    assert store.catalogue("P01").content_digest() == mapped.store.catalogue("P01").content_digest()
     assert damaged(store, "P01") == []
     assert not list((store.brain_path("P01") / "staging").iterdir())

@@ -8,10 +8,10 @@ import anndata
 import numpy as np
 import pytest
 import torch
+from cytoarch.contents import section_product
 from prefect.client.orchestration import get_client
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
-from cytoarch.contents import section_product
 from cytoarch.embeddings import EmbedSettings, SectionEmbeddings
 from cytoarch.embeddings.sampled import SampleSettings, open_points
 from cytoarch.encoders import load_encoder
@@ -91,7 +91,7 @@ def sampled(store: BrainStore, table: Path, sample: SampleSettings | None = None
 
 def digests(store: BrainStore, step: str, name: str) -> dict[str, str]:
     """What is committed of a step under a name: section -> digest."""
-    return {one.section: one.digest for one in store.records("P01") if (one.step, one.name) == (step, name)}
+    return {one.section: one.digest for one in store.catalogue("P01").records() if (one.step, one.name) == (step, name)}
 
 
 def rows_of(table: Path) -> list[dict[str, str]]:
@@ -123,7 +123,9 @@ def test_the_phantoms_own_points_arrive_with_areas_and_places_in_the_brain(
     assert summary.failed == {}
     assert summary.made == len({row["section_id"] for row in rows}) == 5
     name = summary.notes["points"]
-    folders = [store.path(Product("P01", "points", name, one)) for one in sorted(digests(store, "points", name))]
+    folders = [
+        store.catalogue("P01").path(Product("points", name, one)) for one in sorted(digests(store, "points", name))
+    ]
     table = open_points(folders)
     assert table.n_obs == len(rows)
     assert table.obs_names.is_unique
@@ -135,10 +137,10 @@ def test_the_phantoms_own_points_arrive_with_areas_and_places_in_the_brain(
     assert summary.notes["folder"] == str(folders[0].parent)
     assert "patches/s" in summary.notes["speed"]
     assert damaged(store, "P01") == []
-    before = store.content_digest("P01")
+    before = store.catalogue("P01").content_digest()
     again = sampled(store, table_path)
     assert (again.made, again.failed) == (0, {})
-    assert store.content_digest("P01") == before
+    assert store.catalogue("P01").content_digest() == before
 
 
 def test_a_changed_table_costs_the_sections_that_changed(store: BrainStore, few, tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_a_changed_table_costs_the_sections_that_changed(store: BrainStore, few,
     assert set(second) == set(first) - {lost}, "the table of a section that is no longer named goes"
     assert {one for one in second if second[one] != first[one]} == {moved["section_id"]}
     assert summary.made == 2, "one table is made, one is removed"
-    assert not store.path(Product("P01", "points", name, lost)).exists()
+    assert not store.catalogue("P01").path(Product("points", name, lost)).exists()
     assert lost in summary.notes["removed"]
     assert sampled(store, written(tmp_path, few)).notes["points"] == name
     assert digests(store, "points", name) == first, "as it was, since the table is"
@@ -168,7 +170,7 @@ def test_draws_have_a_place_of_their_own(store: BrainStore, few, tmp_path: Path)
     }
     assert len(names) == 3
     sizes = [
-        sum(anndata.io.read_zarr(store.path(Product("P01", "points", name, one))).n_obs for one in found)
+        sum(anndata.io.read_zarr(store.catalogue("P01").path(Product("points", name, one))).n_obs for one in found)
         for name in names
         for found in [digests(store, "points", name)]
     ]
@@ -188,7 +190,7 @@ def test_points_outside_cost_their_section(store: BrainStore, few, tmp_path: Pat
 def test_a_table_at_fault_starts_nothing(store: BrainStore, few, tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"row 2: section_id 's9999'"):
         sampled(store, written(tmp_path, [few[0] | {"section_id": "s9999"}]))
-    assert not [one for one in store.records("P01") if one.step == "points"]
+    assert not [one for one in store.catalogue("P01").records() if one.step == "points"]
 
 
 def test_regions_are_embedded_and_equal_those_of_whole_sections(
@@ -209,7 +211,8 @@ def test_regions_are_embedded_and_equal_those_of_whole_sections(
     assert len(digests(store, "embeddings", whole)) == 5
     for section_id in ("s0010", "s0030"):
         some, all_of_it = (
-            SectionEmbeddings.open(store.path(Product("P01", "embeddings", one, section_id))) for one in (name, whole)
+            SectionEmbeddings.open(store.catalogue("P01").path(Product("embeddings", one, section_id)))
+            for one in (name, whole)
         )
         marked = some.computed()
         assert 0 < marked.sum() < all_of_it.computed().sum()
@@ -222,7 +225,7 @@ def test_regions_are_embedded_and_equal_those_of_whole_sections(
 def test_what_decides_the_values_makes_new_embeddings_and_what_does_not_makes_none(
     store: BrainStore, tiny_vit: str
 ) -> None:
-    ingestion = {one.section: one.fingerprint for one in store.records("P01") if one.step == "sections"}
+    ingestion = {one.section: one.fingerprint for one in store.catalogue("P01").records() if one.step == "sections"}
     before = {path: path.stat().st_mtime_ns for path in (store.brain_path("P01") / "sections.ome.zarr").rglob("*")}
     settings = {"blocks": (2, 4), "skip": ("s0000", "s0010", "s0020", "s0030")}
     first = dense(store, tiny_vit, **settings).notes["embeddings"]
@@ -237,13 +240,15 @@ def test_what_decides_the_values_makes_new_embeddings_and_what_does_not_makes_no
         names.add(summary.notes["embeddings"])
     assert len(names) == 1 + len(changes)
     assert digests(store, "embeddings", first) == kept, "the first embeddings are still there"
-    assert {one.section: one.fingerprint for one in store.records("P01") if one.step == "sections"} == ingestion
+    assert {
+        one.section: one.fingerprint for one in store.catalogue("P01").records() if one.step == "sections"
+    } == ingestion
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 @pytest.mark.parametrize("flow", ["embed-brain", "embed-points"])
 def test_a_section_whose_pixels_cannot_be_read_fails_alone(store: BrainStore, few, tmp_path: Path, flow: str) -> None:
-    (file,) = (store.path(section_product("P01", "s0020")) / "0" / "c").rglob("0/0/0")
+    (file,) = (store.catalogue("P01").path(section_product("P01", "s0020")) / "0" / "c").rglob("0/0/0")
     content = bytearray(file.read_bytes())
     content[len(content) // 3] ^= 255
     file.write_bytes(content)

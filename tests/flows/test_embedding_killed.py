@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cytoarch.contents import section_product, tissue_product
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from cytoarch.anatomy.tissue import Tissue, write_tissue
 from cytoarch.brains import Brain, Section
-from cytoarch.contents import section_product, tissue_product
 from cytoarch.images.layout import Pyramid
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.drafts import ensure
 from cytoarch.store.products import Work
 from tests.verified import damaged
 
@@ -57,8 +58,8 @@ def stored_brain(root: Path) -> BrainStore:
             return {}
 
         work = Work(1, {}, {})
-        store.ensure(section_product("B1", section.section_id), work, image)
-        store.ensure(tissue_product("B1", section.section_id), work, tissue)
+        ensure(store.catalogue("P01"), section_product("B1", section.section_id), work, image)
+        ensure(store.catalogue("P01"), tissue_product("B1", section.section_id), work, tissue)
     return store
 
 
@@ -104,7 +105,7 @@ def test_a_brain_whose_embedding_is_killed_twenty_times_is_the_undisturbed_one(t
     assert codes[-1] == 0
     assert set(codes) == {0, -signal.SIGKILL}
     assert (killed, len(codes)) == (KILLS, KILLS + 1), "every one of them died before all was done"
-    assert store.content_digest("B1") == undisturbed.content_digest("B1")
+    assert store.catalogue("B1").content_digest() == undisturbed.content_digest("B1")
     assert damaged(store, "B1") == []
-    assert len([one for one in store.records("B1") if one.step == "embeddings"]) == len(SIZES)
+    assert len([one for one in store.catalogue("B1").records() if one.step == "embeddings"]) == len(SIZES)
     assert not list((store.brain_path("B1") / "staging").iterdir())

@@ -39,11 +39,11 @@ def test_a_brain_is_mapped_with_a_vision_transformer_and_a_decoder(
         decoder=DecoderSettings(epochs=3, width=8),
     )
     assert summary.failed == {}
-    records = {record.step: record for record in store.records("P01")}
+    records = {record.step: record for record in store.catalogue("P01").records()}
     embedded = records["embeddings"]
     assert embedded.facts["dims"] == [24] * 4
     assert embedded.facts["upsampled"], "80 um sections are brought to 20 um"
-    folder = store.path(Product("P01", "embeddings", embedded.name, embedded.section))
+    folder = store.catalogue("P01").path(Product("embeddings", embedded.name, embedded.section))
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == [
         "block-03", "block-06", "block-09", "block-12", "computed",
     ]  # fmt: skip

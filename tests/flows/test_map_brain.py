@@ -75,7 +75,7 @@ def rewrite(manifest: Path, change: dict[str, dict[str, str]]) -> None:
 
 
 def test_every_section_is_mapped_and_every_product_has_its_record(mapped: MappedBrain) -> None:
-    steps = {record.step for record in mapped.store.records("P01")}
+    steps = {record.step for record in mapped.store.catalogue("P01").records()}
     assert steps == {
         "sections", "labels", "tissue", "embeddings", "colours", "training", "probabilities", "parcellations",
         "clusters", "quality", "report",
@@ -87,7 +87,7 @@ def test_every_section_is_mapped_and_every_product_has_its_record(mapped: Mapped
 
 def test_no_file_belongs_to_two_records_and_none_to_no_record(mapped: MappedBrain) -> None:
     home = mapped.store.brain_path("P01")
-    keys = [key for record in mapped.store.records("P01") for key in record.files]
+    keys = [key for record in mapped.store.catalogue("P01").records() for key in record.files]
     assert len(keys) == len(set(keys))
     on_disk = {path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()}
     loose = {
@@ -127,13 +127,13 @@ def test_pixels_and_physical_sizes_are_those_of_the_scans(mapped: MappedBrain) -
 
     for section in mapped.brain.sections:
         scan = tifffile.imread(mapped.manifest_path.parent / section.path)
-        image = StoredImage.open(mapped.store.path(Product("P01", "sections", "scan", section.section_id)))
+        image = StoredImage.open(mapped.store.catalogue("P01").path(Product("sections", "scan", section.section_id)))
         np.testing.assert_array_equal(np.asarray(image.levels[0].array)[0], scan)
         assert [level.pixel_size_um for level in image.levels] == [80.0, 160.0][: len(image.levels)]
 
 
 def test_the_map_finds_the_phantoms_areas_far_above_chance(mapped: MappedBrain) -> None:
-    record = next(one for one in mapped.store.records("P01") if one.step == "training")
+    record = next(one for one in mapped.store.catalogue("P01").records() if one.step == "training")
     assert record.facts["scores"]["held_out/macro_f1"] > 0.5  # five classes: chance is below 0.2
 
 
@@ -178,7 +178,7 @@ def test_prefect_shows_a_table_a_summary_and_progress(mapped: MappedBrain) -> No
 
 def test_the_champion_is_read_from_the_registry_without_running_anything(mapped: MappedBrain, tmp_path: Path) -> None:
     digest = fetch_head(mapped.store, "models:/areas-probe-P01@champion")
-    record = next(one for one in mapped.store.records("P01") if one.step == "training")
+    record = next(one for one in mapped.store.catalogue("P01").records() if one.step == "training")
     assert digest == record.facts["model"]
     kept = {path.suffix for path in mapped.store.tracking_path.rglob("*") if path.is_file()}
     assert not kept & {".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib"}
@@ -198,7 +198,7 @@ def test_the_report_shows_every_section_and_only_files_that_exist(mapped: Mapped
     for section in mapped.brain.sections:
         assert section.section_id in html
     assert "those of a phantom" in html
-    record = next(one for one in mapped.store.records("P01") if one.step == "sections")
+    record = next(one for one in mapped.store.catalogue("P01").records() if one.step == "sections")
     assert record.inputs["scan"] in html
 
 
@@ -262,7 +262,7 @@ def test_excluded_sections_are_left_out_with_their_reason(phantom: Path, tmp_pat
     store = BrainStore(tmp_path / "store")
     summary = map_brain(source=BrainSource(manifest_path=manifest, store_path=store.root))
     assert summary.failed == {}
-    assert store.record(Product("P01", "sections", "scan", "s0010")) is None
+    assert store.catalogue("P01").record(Product("sections", "scan", "s0010")) is None
     assert "torn in half" in (store.brain_path("P01") / "report" / "index.html").read_text()
 
 
@@ -271,7 +271,7 @@ def test_a_brain_without_labels_is_clustered_and_reported(phantom: Path, tmp_pat
     rewrite(manifest, {f"s{number:04d}": {"labels": ""} for number in range(0, 50, 10)})
     store = BrainStore(tmp_path / "store")
     map_brain(source=BrainSource(manifest_path=manifest, store_path=store.root))
-    steps = {record.step for record in store.records("P01")}
+    steps = {record.step for record in store.catalogue("P01").records()}
     assert "clusters" in steps
     assert not steps & {"training", "parcellations", "labels"}
     assert "No section has labels" in (store.brain_path("P01") / "report" / "index.html").read_text()
@@ -311,14 +311,14 @@ def test_scribbles_train_a_decoder(phantom: Path, tmp_path: Path, prefect_server
         decoder=DecoderSettings(epochs=8, width=16, learning_rate=5e-3),
         parcellate=ParcellateSettings(source="cache"),
     )
-    record = next(one for one in store.records("P01") if one.step == "training")
+    record = next(one for one in store.catalogue("P01").records() if one.step == "training")
     losses = record.facts["fit"]["loss"]
     assert losses[-1] < losses[0]
     # the registered decoder maps the brain from its own flow, too
     summary = parcellate_brain(
         brain=StoredBrain(brain_id="P01", store_path=store.root),
         model="models:/areas-decoder-P01@champion",
-        embedding=next(one.name for one in store.records("P01") if one.step == "embeddings"),
+        embedding=next(one.name for one in store.catalogue("P01").records() if one.step == "embeddings"),
         parcellate=ParcellateSettings(source="cache"),
     )
     assert summary.made == 0
@@ -334,7 +334,7 @@ def test_dask_processes_give_the_same_content(mapped: MappedBrain, tmp_path: Pat
     store = BrainStore(tmp_path / "store")
     source = BrainSource(manifest_path=mapped.manifest_path, store_path=store.root)
     map_brain(source=source, run=RunSettings(workers=2, runner="dask"))
-    assert store.content_digest("P01") == mapped.store.content_digest("P01")
+    assert store.catalogue("P01").content_digest() == mapped.store.catalogue("P01").content_digest()
 
 
 def test_one_bad_brain_does_not_cost_the_others(phantom: Path, tmp_path: Path, prefect_server: None) -> None:

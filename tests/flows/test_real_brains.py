@@ -51,10 +51,10 @@ def test_stained_human_sections_become_a_layer_map(real_data: Path, tmp_path: Pa
         parcellate=ParcellateSettings(source="cache"),
     )
     assert summary.failed == {}
-    tissue = [record.facts for record in store.records("H01") if record.step == "tissue"]
+    tissue = [record.facts for record in store.catalogue("H01").records() if record.step == "tissue"]
     # the marks printed around the section are none of it
     assert all(facts["polarity"] == "dark" and 0.35 < facts["fraction"] < 0.6 for facts in tissue)
-    record = next(one for one in store.records("H01") if one.step == "training")
+    record = next(one for one in store.catalogue("H01").records() if one.step == "training")
     assert record.facts["scores"]["held_out/macro_f1"] > 1 / 7
 
 
@@ -75,13 +75,13 @@ def test_a_fluorescent_mouse_series_is_ingested_with_its_own_pixel_sizes(
         )
     )
     assert summary.failed == {}
-    records = [record for record in store.records("M01") if record.step == "sections"]
+    records = [record for record in store.catalogue("M01").records() if record.step == "sections"]
     assert len(records) == 20
     assert all(r.facts["pixel_size_um"] == 20 and r.facts["shape"] == [2, 459, 655] for r in records)
-    tissue = [record.facts for record in store.records("M01") if record.step == "tissue"]
+    tissue = [record.facts for record in store.catalogue("M01").records() if record.step == "tissue"]
     assert all(facts["polarity"] == "bright" for facts in tissue)
     # the scanner's padding is no tissue: its area is that of the (automatic) labels, as far as these go
-    labelled = [record.facts["labelled_px"] for record in store.records("M01") if record.step == "labels"]
+    labelled = [record.facts["labelled_px"] for record in store.catalogue("M01").records() if record.step == "labels"]
     ratios = [facts["area_mm2"] / (count * 0.02**2) for facts, count in zip(tissue, labelled, strict=True)]
     assert 0.85 < np.median(ratios) < 1.15
     assert all(0.6 < ratio < 1.4 for ratio in ratios)

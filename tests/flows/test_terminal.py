@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from cytoarch.contents import section_product
 from PIL import Image
 
 from cytoarch.brains import Brain, Section
-from cytoarch.contents import section_product
 from cytoarch.images.sections import write_collection, write_section
 from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.drafts import ensure
 from cytoarch.store.products import Work
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -95,7 +96,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         store.write_brain(brain)
         for row in rows:
             product = section_product("B1", row.section_id)
-            store.ensure(product, Work(1, {}, {}), partial(write_section, scan_path=folder / "a.tif", section=row))
+            ensure(
+                store.catalogue("P01"),
+                product,
+                Work(1, {}, {}),
+                partial(write_section, scan_path=folder / "a.tif", section=row),
+            )
         write_collection(store, brain)
     return store.root
 

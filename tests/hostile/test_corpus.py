@@ -19,19 +19,19 @@ from typing import Self
 
 import numpy as np
 import pytest
+from cytoarch.contents import labels_product, open_section, section_product
+from tasks.ingest import IngestStage, ingest_section
+from tasks.sections import SECTION_FAILED
 
 from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.brains import Section, read_manifest
 from cytoarch.containment import Contained
-from cytoarch.contents import labels_product, open_section, section_product
 from cytoarch.errors import ManifestError, ScanError
 from cytoarch.images.sections import IngestSettings
 from cytoarch.paths import confined
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.records import Record
 from tasks import ingest, progress
-from tasks.ingest import IngestStage, ingest_section
-from tasks.sections import SECTION_FAILED
 from tests.hostile.corpus import SAMPLE, Case, make_corpus, plans
 from tests.hostile.impostors import refused_paths
 from tests.hostile.plans import Fate
@@ -87,7 +87,7 @@ class Workplace:
         return next(section for section in self.stage.brain.sections if section.section_id == name)
 
     def record(self, name: str) -> Record | None:
-        return self.store.record(section_product("H01", name))
+        return self.store.catalogue("B1").record(section_product("H01", name))
 
     def of(self, name: str) -> Found:
         """What comes of a case."""
@@ -253,13 +253,13 @@ def assert_refused(workplace: Workplace, name: str, text: str) -> None:
     assert "Traceback" not in text
     assert len(text) < 500 + 2 * len(str(workplace.root / "scans" / file))
     if plan.kind == "label":  # the section itself is sound, and kept
-        assert workplace.store.record(labels_product("H01", name)) is None
+        assert workplace.store.catalogue("B1").record(labels_product("H01", name)) is None
         return
     if name in PIXELS_STAY:
         return
     assert workplace.record(name) is None
-    assert not workplace.store.path(section_product("H01", name)).exists()
-    assert not [record for record in workplace.store.records("H01") if record.section == name]
+    assert not workplace.store.catalogue("B1").path(section_product("H01", name)).exists()
+    assert not [record for record in workplace.store.catalogue("H01").records() if record.section == name]
 
 
 @pytest.mark.parametrize("name", DAMAGED)

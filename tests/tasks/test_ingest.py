@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from cytoarch.contents import labels_product, quality_product, section_product, tissue_product
 from numpy.typing import NDArray
 from PIL import Image
+from tasks.ingest import IngestStage, ingest_section, is_ingested, scan_sizes
+from tasks.sections import SECTION_FAILED
 
 from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.brains import Brain, Label, LabelTable, Section
 from cytoarch.containment import Contained
-from cytoarch.contents import labels_product, quality_product, section_product, tissue_product
 from cytoarch.images.sections import IngestSettings
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.products import Product
 from cytoarch.store.verification import verify_brain
 from tasks import ingest, progress
-from tasks.ingest import IngestStage, ingest_section, is_ingested, scan_sizes
-from tasks.sections import SECTION_FAILED
 from tests.verified import damaged
 
 pytestmark = pytest.mark.xdist_group("ingest")
@@ -93,7 +93,7 @@ class Workplace:
 
     def inodes(self, product: Product) -> dict[str, tuple[int, int]]:
         """What tells a file from one written later, which may get the same inode."""
-        record = self.store.record(product)
+        record = self.store.catalogue("B1").record(product)
         assert record is not None
         stats = {key: (self.store.brain_path("B1") / key).stat() for key in record.files}
         return {key: (stat.st_ino, stat.st_mtime_ns) for key, stat in stats.items()}
@@ -239,11 +239,11 @@ def test_a_file_that_was_only_touched_is_read_again_and_nothing_is_made(work: Wo
 
 
 def test_a_scan_that_changed_makes_its_section_again_and_no_other(work: Workplace) -> None:
-    before = work.store.record(section_product("B1", PLAIN))
+    before = work.store.catalogue("B1").record(section_product("B1", PLAIN))
     write_scan(work.file("b.tif"), 3)
     assert work.current() == [LABELLED]
     assert work.ingest(PLAIN)[0] == "Made"
-    after = work.store.record(section_product("B1", PLAIN))
+    after = work.store.catalogue("B1").record(section_product("B1", PLAIN))
     assert before is not None
     assert after is not None
     assert after.digest != before.digest
@@ -254,20 +254,20 @@ def test_a_scan_that_changed_makes_its_section_again_and_no_other(work: Workplac
 def test_a_file_that_is_gone_makes_the_section_not_current_and_is_made_again(
     work: Workplace, of: Callable[[str, str], Product]
 ) -> None:
-    product, digest = of("B1", LABELLED), work.store.content_digest("B1")
+    product, digest = of("B1", LABELLED), work.store.catalogue("B1").content_digest()
     lost = max(work.inodes(product))
     (work.store.brain_path("B1") / lost).unlink()
     assert work.current() == [PLAIN]
     assert work.ingest(LABELLED)[0] == "Made"
     assert work.current() == [LABELLED, PLAIN]
-    assert work.store.content_digest("B1") == digest
+    assert work.store.catalogue("B1").content_digest() == digest
     assert verify_brain(work.store, "B1").strays == ()
 
 
 def test_a_shard_that_was_found_damaged_makes_the_section_not_current_and_only_it_is_made_again(
     work: Workplace,
 ) -> None:
-    product, digest = section_product("B1", PLAIN), work.store.content_digest("B1")
+    product, digest = section_product("B1", PLAIN), work.store.catalogue("B1").content_digest()
     before = work.inodes(product)
     shard = next(key for key in before if key.endswith("/0/c/0/0/0"))
     path = work.store.brain_path("B1") / shard
@@ -279,7 +279,7 @@ def test_a_shard_that_was_found_damaged_makes_the_section_not_current_and_only_i
     after = work.inodes(product)
     group = f"{product.key}/zarr.json"  # written last of an image, and therefore written again
     assert {key for key in before if after[key] != before[key]} - {group} == {shard}
-    assert work.store.content_digest("B1") == digest
+    assert work.store.catalogue("B1").content_digest() == digest
 
 
 # -- labels ------------------------------------------------------------------------------------------------------------
@@ -287,11 +287,11 @@ def test_a_shard_that_was_found_damaged_makes_the_section_not_current_and_only_i
 
 def test_a_label_image_that_changed_is_made_again_and_its_section_is_not(work: Workplace) -> None:
     pixels, labels = section_product("B1", LABELLED), labels_product("B1", LABELLED)
-    before, was = work.inodes(pixels), work.store.record(labels)
+    before, was = work.inodes(pixels), work.store.catalogue("B1").record(labels)
     Image.fromarray(areas()[::-1]).save(work.file("a-labels.png"))
     assert work.current() == [PLAIN]
     assert work.ingest(LABELLED)[0] == "Made"
-    now = work.store.record(labels)
+    now = work.store.catalogue("B1").record(labels)
     assert was is not None
     assert now is not None
     assert now.digest != was.digest
@@ -304,8 +304,8 @@ def test_labels_that_are_no_longer_named_are_removed_and_nothing_else(work: Work
     before = work.inodes(pixels)
     without = work.stated(LABELLED, labels=None)
     assert without.ingest(LABELLED)[0] == "Made"
-    assert work.store.record(labels_product("B1", LABELLED)) is None
-    assert not work.store.path(labels_product("B1", LABELLED)).exists()
+    assert work.store.catalogue("B1").record(labels_product("B1", LABELLED)) is None
+    assert not work.store.catalogue("B1").path(labels_product("B1", LABELLED)).exists()
     assert work.inodes(pixels) == before
     assert without.current() == [LABELLED, PLAIN]
     assert without.ingest(LABELLED)[0] == "Current"
@@ -313,12 +313,12 @@ def test_labels_that_are_no_longer_named_are_removed_and_nothing_else(work: Work
 
 
 def lose_a_byte(work: Workplace) -> None:
-    path = work.store.record_path(labels_product("B1", LABELLED))
+    path = work.store.catalogue("B1").record_path(labels_product("B1", LABELLED))
     path.write_bytes(path.read_bytes()[:-1])
 
 
 def find_damaged(work: Workplace) -> None:
-    work.store.mark_damaged(labels_product("B1", LABELLED), ["labels/0/c/0/0"])
+    work.store.catalogue("B1").note_damage(labels_product("B1", LABELLED), ["labels/0/c/0/0"])
 
 
 @pytest.mark.parametrize("damage", [lose_a_byte, find_damaged])
@@ -351,7 +351,7 @@ def test_a_bad_label_image_costs_its_section_and_is_what_is_named(work: Workplac
     assert "a-labels.png" in text
     assert "a.tif" not in text
     assert work.current() == [PLAIN]
-    assert work.store.record(section_product("B1", LABELLED)) is not None
+    assert work.store.catalogue("B1").record(section_product("B1", LABELLED)) is not None
     Image.fromarray(areas()).save(work.file("a-labels.png"))
     assert work.ingest(LABELLED)[0] in ("Current", "Made")
     assert work.current() == [LABELLED, PLAIN]

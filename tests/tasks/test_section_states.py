@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from tasks.sections import SECTION_FAILED, Outcome, section_state
 
 from cytoarch.errors import ScanError, StoreError
 from tasks.progress import reporter
-from tasks.sections import SECTION_FAILED, Outcome, section_state
 from tasks.summaries import artifact_key
 
 

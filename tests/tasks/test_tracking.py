@@ -50,7 +50,7 @@ def register(store: BrainStore) -> Callable[[int, float], ModelVersion]:
             pixel_size_um=4.0,
         )
         probe = Probe(card, np.full((2, 3), number, dtype=np.float32), np.zeros(2, dtype=np.float32))
-        return register_head(store, "B01", store.add_model(head_files(probe)), {"held_out/macro_f1": score}, {})
+        return register_head(store, "B01", store.models.add(head_files(probe)), {"held_out/macro_f1": score}, {})
 
     return one
 

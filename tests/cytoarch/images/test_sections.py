@@ -20,6 +20,7 @@ from cytoarch.images.sections import check_sha256, write_collection, write_label
 from cytoarch.images.views import StoredImage
 from cytoarch.phantoms.writing import PhantomRequest, write_phantom
 from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.drafts import ensure
 from cytoarch.store.products import Product, Work
 from cytoarch.store.staging import Staging
 from tests.verified import damaged
@@ -211,7 +212,9 @@ def test_an_image_of_nothing_but_unlabelled_pixels_is_stored(staging: Staging, t
 def ingest(store: BrainStore, brain: Brain, scan_path: Path) -> None:
     for one in brain.kept:
         product = Product(brain.brain_id, "sections", "scan", one.section_id)
-        store.ensure(product, Work(1, {}, {}), partial(write_section, scan_path=scan_path, section=one))
+        ensure(
+            store.catalogue("B1"), product, Work(1, {}, {}), partial(write_section, scan_path=scan_path, section=one)
+        )
 
 
 def test_a_collection_lists_the_committed_sections_in_cutting_order(tmp_path: Path) -> None:
@@ -235,7 +238,7 @@ def test_writing_the_collection_changes_no_file_of_a_section(tmp_path: Path) -> 
     store = BrainStore(tmp_path / "store")
     brain = Brain(brain_id="B1", sections=(section(),))
     ingest(store, brain, tmp_path / "a.tif")
-    digest = store.content_digest("B1")
+    digest = store.catalogue("B1").content_digest()
     write_collection(store, brain)
-    assert store.content_digest("B1") == digest
+    assert store.catalogue("B1").content_digest() == digest
     assert damaged(store, "B1") == []

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cytoarch.contents import open_head
 from safetensors.numpy import load, save
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cytoarch.brains import LabelClass
-from cytoarch.contents import open_head
 from cytoarch.errors import ModelError
 from cytoarch.images.views import mirrored
 from cytoarch.learning.decoder import Crops, Decoder, FusionNetwork, fit_decoder
@@ -378,9 +378,9 @@ def test_tensors_too_many_or_too_few_are_refused(head, tmp_path: Path):
 
 def test_a_stored_head_whose_weights_were_changed_is_refused(head, tmp_path: Path):
     store = BrainStore(tmp_path)
-    digest = store.add_model(head_files(head))
+    digest = store.models.add(head_files(head))
     assert open_head(store, digest).card == head.card
-    path = store.model_path(digest) / WEIGHTS_FILE
+    path = store.models.path(digest) / WEIGHTS_FILE
     content = bytearray(path.read_bytes())
     content[-2] ^= 1  # still a finite weight, but another one
     path.write_bytes(content)

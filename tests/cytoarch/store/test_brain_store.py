@@ -12,7 +12,8 @@ import pytest
 
 from cytoarch.brains import Brain, Section
 from cytoarch.errors import StoreError
-from cytoarch.store.brain_store import BrainStore, Draft
+from cytoarch.store.brain_store import BrainStore, write_group
+from cytoarch.store.drafts import Draft, begin, ensure, remove_others
 from cytoarch.store.products import WHOLE_BRAIN, Product, Work
 from cytoarch.store.staging import Staging
 from tests.products import CHANGES, TISSUE, WORK, never, state, writes
@@ -45,7 +46,7 @@ def test_what_cannot_be_an_id_cannot_be_part_of_an_address(store: BrainStore, ba
 @pytest.mark.parametrize("bad", ["", "..", "0" * 63, "0" * 65, "G" * 64, "A" * 64, "../" + "0" * 61])
 def test_what_is_no_digest_is_no_address_of_a_model(store: BrainStore, bad: str) -> None:
     with pytest.raises(StoreError):
-        store.model_path(bad)
+        store.models.path(bad)
 
 
 def test_addresses_of_different_products_differ_and_lie_in_their_brain(store: BrainStore) -> None:
@@ -56,18 +57,20 @@ def test_addresses_of_different_products_differ_and_lie_in_their_brain(store: Br
         for name in ("a", "b")
         for section in ("s1", "s2", WHOLE_BRAIN)
     ]
-    products += [Product("B1", step, "x", "s1") for step in ("sections", "labels", "report")]
-    assert len({store.path(product) for product in products}) == len(products)
-    assert all(store.brain_path(product.brain_id) in store.path(product).parents for product in products)
+    products += [Product(step, "x", "s1") for step in ("sections", "labels", "report")]
+    assert len({store.catalogue("B1").path(product) for product in products}) == len(products)
+    assert all(
+        store.brain_path(product.brain_id) in store.catalogue("B1").path(product).parents for product in products
+    )
 
 
 def test_asking_makes_no_folder(store: BrainStore) -> None:
     assert store.brain_ids() == ()
-    assert store.record(TISSUE) is None
-    assert store.current(TISSUE, WORK) is None
-    assert list(store.records("B1")) == []
-    store.path(TISSUE)
-    store.forget(TISSUE)
+    assert store.catalogue("B1").record(TISSUE) is None
+    assert store.catalogue("B1").current(TISSUE, WORK) is None
+    assert list(store.catalogue("B1").records()) == []
+    store.catalogue("B1").path(TISSUE)
+    store.catalogue("B1").forget(TISSUE)
     assert not store.root.exists()
 
 
@@ -106,12 +109,12 @@ def test_a_brain_that_is_not_there_is_named_with_those_that_are(store: BrainStor
 
 
 def test_a_product_is_made_once_and_then_not_a_byte_is_written(store: BrainStore) -> None:
-    record, made = store.ensure(TISSUE, WORK, writes({"a": b"1", "deep/b": b"2"}, area_mm2=3.5))
+    record, made = ensure(store.catalogue("B1"), TISSUE, WORK, writes({"a": b"1", "deep/b": b"2"}, area_mm2=3.5))
     assert made
     assert record.facts == {"area_mm2": 3.5}
-    assert (store.path(TISSUE) / "deep" / "b").read_bytes() == b"2"
+    assert (store.catalogue("B1").path(TISSUE) / "deep" / "b").read_bytes() == b"2"
     before = state(store.root)
-    again, made_again = store.ensure(TISSUE, WORK, never)
+    again, made_again = ensure(store.catalogue("B1"), TISSUE, WORK, never)
     assert not made_again
     assert again == record
     assert state(store.root) == before
@@ -119,18 +122,18 @@ def test_a_product_is_made_once_and_then_not_a_byte_is_written(store: BrainStore
 
 @pytest.mark.parametrize("changed", CHANGES)
 def test_another_version_input_or_setting_makes_the_product_again(store: BrainStore, changed: Work) -> None:
-    store.ensure(TISSUE, WORK, writes({"a": b"1", "only-before": b""}))
-    assert store.current(TISSUE, changed) is None
-    record, made = store.ensure(TISSUE, changed, writes({"a": b"2"}))
+    ensure(store.catalogue("B1"), TISSUE, WORK, writes({"a": b"1", "only-before": b""}))
+    assert store.catalogue("B1").current(TISSUE, changed) is None
+    record, made = ensure(store.catalogue("B1"), TISSUE, changed, writes({"a": b"2"}))
     assert made
     assert list(record.files) == [f"{TISSUE.key}/a"]
-    assert [p.name for p in store.path(TISSUE).iterdir()] == ["a"]
-    assert store.current(TISSUE, WORK) is None
+    assert [p.name for p in store.catalogue("B1").path(TISSUE).iterdir()] == ["a"]
+    assert store.catalogue("B1").current(TISSUE, WORK) is None
 
 
 def test_settings_that_are_the_same_json_are_the_same_settings(store: BrainStore) -> None:
-    store.ensure(TISSUE, replace(WORK, settings={"a": (1, 2), "b": 1}), writes({"a": b"1"}))
-    assert not store.ensure(TISSUE, replace(WORK, settings={"b": 1, "a": [1, 2]}), never)[1]
+    ensure(store.catalogue("B1"), TISSUE, replace(WORK, settings={"a": (1, 2), "b": 1}), writes({"a": b"1"}))
+    assert not ensure(store.catalogue("B1"), TISSUE, replace(WORK, settings={"b": 1, "a": [1, 2]}), never)[1]
 
 
 def test_a_product_whose_writing_failed_is_not_there(store: BrainStore) -> None:
@@ -139,11 +142,11 @@ def test_a_product_whose_writing_failed_is_not_there(store: BrainStore) -> None:
         raise RuntimeError("mid-way")
 
     with pytest.raises(RuntimeError):
-        store.ensure(TISSUE, WORK, fails)
-    assert store.record(TISSUE) is None
-    assert not store.path(TISSUE).exists()
+        ensure(store.catalogue("B1"), TISSUE, WORK, fails)
+    assert store.catalogue("B1").record(TISSUE) is None
+    assert not store.catalogue("B1").path(TISSUE).exists()
     with pytest.raises(StoreError, match="run find-tissue"):
-        store.require(TISSUE, "run find-tissue first")
+        store.catalogue("B1").require(TISSUE, "run find-tissue first")
 
 
 def test_finished_files_of_a_failed_run_are_adopted_and_the_rest_is_written(store: BrainStore) -> None:
@@ -160,9 +163,9 @@ def test_finished_files_of_a_failed_run_are_adopted_and_the_rest_is_written(stor
         return {}
 
     with pytest.raises(RuntimeError):
-        store.ensure(TISSUE, WORK, fails)
-    resumed, _ = store.ensure(TISSUE, WORK, goes_on)
-    straight, _ = store.ensure(replace(TISSUE, section_id="s2"), WORK, writes({"a": b"1", "b": b"2"}))
+        ensure(store.catalogue("B1"), TISSUE, WORK, fails)
+    resumed, _ = ensure(store.catalogue("B1"), TISSUE, WORK, goes_on)
+    straight, _ = ensure(store.catalogue("B1"), replace(TISSUE, section_id="s2"), WORK, writes({"a": b"1", "b": b"2"}))
     assert [s.sha256 for s in resumed.files.values()] == [s.sha256 for s in straight.files.values()]
 
 
@@ -172,7 +175,7 @@ def test_finished_files_of_another_fingerprint_are_not_adopted(store: BrainStore
         raise RuntimeError("mid-way")
 
     with pytest.raises(RuntimeError):
-        store.ensure(TISSUE, WORK, fails)
+        ensure(store.catalogue("B1"), TISSUE, WORK, fails)
     seen: list[bool] = []
 
     def write(staging: Staging) -> Mapping[str, Any]:
@@ -180,7 +183,7 @@ def test_finished_files_of_another_fingerprint_are_not_adopted(store: BrainStore
         staging.write("b", b"2")
         return {}
 
-    record, _ = store.ensure(TISSUE, CHANGES[0], write)
+    record, _ = ensure(store.catalogue("B1"), TISSUE, CHANGES[0], write)
     assert seen == [False]
     assert list(record.files) == [f"{TISSUE.key}/b"]
 
@@ -194,16 +197,16 @@ def test_a_product_that_was_sealed_but_not_published_is_published_without_being_
     with monkeypatch.context() as patch:
         patch.setattr(Staging, "publish", dies)
         with pytest.raises(KeyboardInterrupt):
-            store.ensure(TISSUE, WORK, writes({"a": b"1"}))
-    assert store.record(TISSUE) is None
-    record, made = store.ensure(TISSUE, WORK, never)
+            ensure(store.catalogue("B1"), TISSUE, WORK, writes({"a": b"1"}))
+    assert store.catalogue("B1").record(TISSUE) is None
+    record, made = ensure(store.catalogue("B1"), TISSUE, WORK, never)
     assert made
-    assert store.current(TISSUE, WORK) == record
+    assert store.catalogue("B1").current(TISSUE, WORK) == record
     assert damaged(store, "B1") == []
 
 
 def begun(store: BrainStore, work: Work = WORK) -> Draft:
-    found = store.begin(TISSUE, work)
+    found = begin(store.catalogue("B1"), TISSUE, work)
     assert isinstance(found, Draft)
     return found
 
@@ -215,8 +218,8 @@ def test_a_draft_that_is_committed_is_what_ensuring_makes(store: BrainStore, tmp
     record = draft.commit({"n": 1})
     other = BrainStore(tmp_path / "other")
     assert other.ensure(TISSUE, WORK, writes({"a": b"1"}, n=1)) == (record, True)
-    assert store.begin(TISSUE, WORK) == record == store.record(TISSUE)
-    assert store.content_digest("B1") == other.content_digest("B1")
+    assert begin(store.catalogue("B1"), TISSUE, WORK) == record == store.catalogue("B1").record(TISSUE)
+    assert store.catalogue("B1").content_digest() == other.content_digest("B1")
     assert not list((store.brain_path("B1") / "staging").iterdir())
 
 
@@ -247,12 +250,12 @@ def test_a_draft_that_was_sealed_but_not_published_is_published_by_the_next_run(
         with pytest.raises(KeyboardInterrupt):
             draft.commit({"n": 1})
         assert Staging.publish is not publish
-    assert store.record(TISSUE) is None
+    assert store.catalogue("B1").record(TISSUE) is None
     again = begun(store)
     assert again.sealed is not None
     record = again.commit({"n": 2})
     assert record.facts == {"n": 1}, "what was sealed is what is published"
-    assert store.begin(TISSUE, WORK) == record
+    assert begin(store.catalogue("B1"), TISSUE, WORK) == record
     assert damaged(store, "B1") == []
     assert not list((store.brain_path("B1") / "staging").iterdir())
 
@@ -266,12 +269,12 @@ def test_what_a_crash_left_of_a_published_draft_is_cleared_away(
         patch.setattr("cytoarch.store.staging.shutil.rmtree", lambda _: None)
         record = draft.commit({})
     assert list((store.brain_path("B1") / "staging").iterdir())
-    assert store.begin(TISSUE, WORK) == record
+    assert begin(store.catalogue("B1"), TISSUE, WORK) == record
     assert not list((store.brain_path("B1") / "staging").iterdir())
 
 
 def test_an_old_record_never_speaks_for_new_content(store: BrainStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.ensure(TISSUE, WORK, writes({"a": b"old"}))
+    ensure(store.catalogue("B1"), TISSUE, WORK, writes({"a": b"old"}))
     replace_file = Path.replace
 
     def dies_at_the_record(path: Path, target: Path) -> Path:
@@ -282,9 +285,9 @@ def test_an_old_record_never_speaks_for_new_content(store: BrainStore, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", dies_at_the_record)
         with pytest.raises(KeyboardInterrupt):
-            store.ensure(TISSUE, CHANGES[0], writes({"a": b"new"}))
-    store.ensure(TISSUE, WORK, writes({"a": b"old"}))
-    assert (store.path(TISSUE) / "a").read_bytes() == b"old"
+            ensure(store.catalogue("B1"), TISSUE, CHANGES[0], writes({"a": b"new"}))
+    ensure(store.catalogue("B1"), TISSUE, WORK, writes({"a": b"old"}))
+    assert (store.catalogue("B1").path(TISSUE) / "a").read_bytes() == b"old"
     assert damaged(store, "B1") == []
 
 
@@ -292,9 +295,9 @@ def test_a_killed_run_leaves_a_store_from_which_the_next_run_makes_the_same_byte
     program = """
 import sys
 from pathlib import Path
-from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.brain_store import BrainStore, write_group
 from cytoarch.store.products import Product, Work
-store, product, work = BrainStore(Path(sys.argv[1])), Product("B1", "tissue", "otsu", "s1"), Work(1, {}, {})
+store, product, work = BrainStore(Path(sys.argv[1])), Product("tissue", "otsu", "s1"), Work(1, {}, {})
 def write(staging):
     for number in range(50):
         if not staging.has(f"c/{number}"):
@@ -302,7 +305,7 @@ def write(staging):
             print(number, flush=True)
     return {}
 with store.lock("B1"):
-    store.ensure(product, work, write)
+    ensure(store.catalogue("B1"), product, work, write)
 """
     clean, killed = tmp_path / "clean", tmp_path / "killed"
     subprocess.run([sys.executable, "-c", program, clean], check=True, capture_output=True)
@@ -318,72 +321,72 @@ with store.lock("B1"):
 
 
 def test_a_forgotten_product_is_made_again(store: BrainStore) -> None:
-    store.ensure(TISSUE, WORK, writes({"a": b"1"}))
-    store.forget(TISSUE)
-    assert store.record(TISSUE) is None
-    assert store.ensure(TISSUE, WORK, writes({"a": b"1"}))[1]
+    ensure(store.catalogue("B1"), TISSUE, WORK, writes({"a": b"1"}))
+    store.catalogue("B1").forget(TISSUE)
+    assert store.catalogue("B1").record(TISSUE) is None
+    assert ensure(store.catalogue("B1"), TISSUE, WORK, writes({"a": b"1"}))[1]
 
 
 def test_a_section_made_again_takes_its_old_labels_with_it_and_they_are_made_again_too(store: BrainStore) -> None:
-    section, labels = Product("B1", "sections", "scan", "s1"), Product("B1", "labels", "manifest", "s1")
-    store.ensure(section, WORK, writes({"zarr.json": b"{}"}))
-    store.ensure(labels, WORK, writes({"zarr.json": b"[]"}))
+    section, labels = Product("sections", "scan", "s1"), Product("labels", "manifest", "s1")
+    ensure(store.catalogue("B1"), section, WORK, writes({"zarr.json": b"{}"}))
+    ensure(store.catalogue("B1"), labels, WORK, writes({"zarr.json": b"[]"}))
     assert damaged(store, "B1") == []
-    store.ensure(section, CHANGES[0], writes({"zarr.json": b"{}"}))
-    assert store.record(labels) is None
-    store.ensure(labels, WORK, writes({"zarr.json": b"[]"}))
+    ensure(store.catalogue("B1"), section, CHANGES[0], writes({"zarr.json": b"{}"}))
+    assert store.catalogue("B1").record(labels) is None
+    ensure(store.catalogue("B1"), labels, WORK, writes({"zarr.json": b"[]"}))
     assert damaged(store, "B1") == []
 
 
 # -- a product inside another ------------------------------------------------------------------------------------------
 
-SECTION = Product("B1", "sections", "scan", "s1")
-LABELS = Product("B1", "labels", "manifest", "s1")
+SECTION = Product("sections", "scan", "s1")
+LABELS = Product("labels", "manifest", "s1")
 PIXELS = {"zarr.json": b"{}", "0/c/0/0/0": b"shard", "0/c/0/0/1": b"another"}
 
 
 def test_healing_a_section_leaves_its_labels_as_they_are(store: BrainStore) -> None:
-    store.ensure(SECTION, WORK, writes(PIXELS))
-    labels, _ = store.ensure(LABELS, WORK, writes({"zarr.json": b"{}", "labels/0/c/0/0": b"shard"}))
-    before = state(store.path(LABELS))
-    (store.path(SECTION) / "0/c/0/0/0").write_bytes(b"shards")
+    ensure(store.catalogue("B1"), SECTION, WORK, writes(PIXELS))
+    labels, _ = ensure(store.catalogue("B1"), LABELS, WORK, writes({"zarr.json": b"{}", "labels/0/c/0/0": b"shard"}))
+    before = state(store.catalogue("B1").path(LABELS))
+    (store.catalogue("B1").path(SECTION) / "0/c/0/0/0").write_bytes(b"shards")
 
     def heal(staging: Staging) -> Mapping[str, Any]:
         missing = {key: data for key, data in PIXELS.items() if not staging.has(key)}
         assert list(missing) == ["0/c/0/0/0"]
         return writes(missing)(staging)
 
-    record, made = store.ensure(SECTION, WORK, heal)
+    record, made = ensure(store.catalogue("B1"), SECTION, WORK, heal)
     assert made
-    assert state(store.path(LABELS)) == before
+    assert state(store.catalogue("B1").path(LABELS)) == before
     assert not any("labels/" in key for key in record.files)
-    assert store.ensure(LABELS, WORK, never) == (labels, False)
+    assert ensure(store.catalogue("B1"), LABELS, WORK, never) == (labels, False)
     assert damaged(store, "B1") == []
 
 
 def test_labels_go_with_a_section_whose_pixels_are_others(store: BrainStore) -> None:
-    store.ensure(SECTION, WORK, writes(PIXELS))
-    store.ensure(LABELS, WORK, writes({"zarr.json": b"{}"}))
-    store.ensure(SECTION, CHANGES[0], writes(PIXELS))
-    assert store.record(LABELS) is None
+    ensure(store.catalogue("B1"), SECTION, WORK, writes(PIXELS))
+    ensure(store.catalogue("B1"), LABELS, WORK, writes({"zarr.json": b"{}"}))
+    ensure(store.catalogue("B1"), SECTION, CHANGES[0], writes(PIXELS))
+    assert store.catalogue("B1").record(LABELS) is None
 
 
 def test_what_is_unfinished_of_other_work_goes_though_the_product_is_current(store: BrainStore) -> None:
-    store.ensure(TISSUE, WORK, writes({"mask.png": b"1"}))
+    ensure(store.catalogue("B1"), TISSUE, WORK, writes({"mask.png": b"1"}))
     begun(store, CHANGES[0]).staging.write("mask.png", b"2")
     rooms = store.brain_path("B1") / "staging"
     assert len(list(rooms.iterdir())) == 1
-    store.ensure(TISSUE, WORK, never)
+    ensure(store.catalogue("B1"), TISSUE, WORK, never)
     assert list(rooms.iterdir()) == []
 
 
 def test_what_is_unfinished_of_a_section_that_is_not_kept_goes_too(store: BrainStore) -> None:
     for section in ("s1", "s2", WHOLE_BRAIN):
-        begun = store.begin(replace(TISSUE, section_id=section), WORK)
+        begun = begin(store.catalogue("B1"), replace(TISSUE, section_id=section), WORK)
         assert isinstance(begun, Draft)
         begun.staging.write("mask.png", b"1")
     rooms = store.brain_path("B1") / "staging"
-    assert store.remove_others("B1", "tissue", "otsu", {"s1"}) == ()
+    assert remove_others(store.catalogue("B1"), "tissue", "otsu", {"s1"}) == ()
     assert sorted(room.name.split("+")[2] for room in rooms.iterdir()) == sorted([WHOLE_BRAIN, "s1"])
 
 
@@ -394,12 +397,12 @@ def test_what_is_unfinished_of_a_section_that_is_not_kept_goes_too(store: BrainS
 def filled(store: BrainStore) -> BrainStore:
     for section in ("s1", "s2"):
         content = {"a": b"alpha" + section.encode(), "deep/b": bytes(5000)}
-        store.ensure(replace(TISSUE, section_id=section), WORK, writes(content))
+        ensure(store.catalogue("B1"), replace(TISSUE, section_id=section), WORK, writes(content))
     return store
 
 
 def test_records_come_in_the_order_of_their_addresses(filled: BrainStore) -> None:
-    filled.ensure(Product("B1", "clusters", "k", WHOLE_BRAIN), WORK, writes({"fit": b"1"}))
+    filled.ensure(Product("clusters", "k", WHOLE_BRAIN), WORK, writes({"fit": b"1"}))
     found = [(record.step, record.name, record.section) for record in filled.records("B1")]
     assert found == [("clusters", "k", WHOLE_BRAIN), ("tissue", "otsu", "s1"), ("tissue", "otsu", "s2")]
 
@@ -470,17 +473,17 @@ def test_the_content_digest_changes_with_the_content(filled: BrainStore) -> None
 
 
 def test_group_metadata_is_written_once(store: BrainStore) -> None:
-    store.write_group(store.root / "g", {"b": 1, "a": 2})
+    write_group(store.root / "g", {"b": 1, "a": 2})
     before = state(store.root)
-    store.write_group(store.root / "g", {"a": 2, "b": 1})
+    write_group(store.root / "g", {"a": 2, "b": 1})
     assert state(store.root) == before
 
 
 def test_a_model_is_kept_under_the_digest_of_its_files(store: BrainStore) -> None:
     files = {"head.safetensors": b"weights", "head.json": b"{}"}
-    digest = store.add_model(files)
-    assert {p.name: p.read_bytes() for p in store.model_path(digest).iterdir()} == files
+    digest = store.models.add(files)
+    assert {p.name: p.read_bytes() for p in store.models.path(digest).iterdir()} == files
     before = state(store.root)
-    assert store.add_model(dict(reversed(files.items()))) == digest
+    assert store.models.add(dict(reversed(files.items()))) == digest
     assert state(store.root) == before
-    assert store.add_model({**files, "head.json": b"[]"}) != digest
+    assert store.models.add({**files, "head.json": b"[]"}) != digest

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cytoarch.errors import StoreError
-from cytoarch.store.brain_store import BrainStore, Draft
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.drafts import Draft, begin, ensure
 from cytoarch.store.products import Product
 from cytoarch.store.staging import Staging
 from tests.products import CHANGES, WORK, never, state, writes
@@ -18,29 +19,29 @@ def store(tmp_path: Path) -> BrainStore:
     return BrainStore(tmp_path / "store")
 
 
-NOTES = Product("B1", "annotations", "ada", "s1")
+NOTES = Product("annotations", "ada", "s1")
 DRAWN = {"scribbles.json": b"[1]"}
 
 
 def lose_record(store: BrainStore) -> None:
-    store.record_path(NOTES).unlink()
+    store.catalogue("B1").record_path(NOTES).unlink()
 
 
 def damage_record(store: BrainStore) -> None:
-    path = store.record_path(NOTES)
+    path = store.catalogue("B1").record_path(NOTES)
     path.write_bytes(path.read_bytes()[:-3])
 
 
 def lose_file(store: BrainStore) -> None:
-    (store.path(NOTES) / "scribbles.json").unlink()
+    (store.catalogue("B1").path(NOTES) / "scribbles.json").unlink()
 
 
 def lose_content(store: BrainStore) -> None:
-    shutil.rmtree(store.path(NOTES))
+    shutil.rmtree(store.catalogue("B1").path(NOTES))
 
 
 def mark(store: BrainStore) -> None:
-    store.mark_damaged(NOTES, ["scribbles.json"])
+    store.catalogue("B1").note_damage(NOTES, ["scribbles.json"])
 
 
 def other_work(_: BrainStore) -> None:
@@ -51,25 +52,25 @@ def other_work(_: BrainStore) -> None:
 def test_annotations_that_are_there_are_never_made_again(
     store: BrainStore, change: Callable[[BrainStore], None]
 ) -> None:
-    store.ensure(NOTES, WORK, writes(DRAWN))
+    ensure(store.catalogue("B1"), NOTES, WORK, writes(DRAWN))
     change(store)
     before = state(store.root)
     work = CHANGES[0] if change is other_work else WORK
     for _ in range(2):
         with pytest.raises(StoreError, match=r"human work.*restore it from a copy, or choose a new version"):
-            store.ensure(NOTES, work, never)
+            ensure(store.catalogue("B1"), NOTES, work, never)
         assert state(store.root) == before
 
 
 def test_annotations_are_committed_once_and_then_current(store: BrainStore) -> None:
-    record, made = store.ensure(NOTES, WORK, writes(DRAWN))
+    record, made = ensure(store.catalogue("B1"), NOTES, WORK, writes(DRAWN))
     assert made
-    assert store.ensure(NOTES, WORK, never) == (record, False)
+    assert ensure(store.catalogue("B1"), NOTES, WORK, never) == (record, False)
 
 
 def drawn(store: BrainStore) -> Draft:
     """Annotations that are written but not committed."""
-    begun = store.begin(NOTES, WORK)
+    begun = begin(store.catalogue("B1"), NOTES, WORK)
     assert isinstance(begun, Draft)
     writes(DRAWN)(begun.staging)
     return begun
@@ -84,14 +85,14 @@ def test_other_work_never_takes_the_place_of_annotations_on_their_way(
         patch.setattr(Staging, "publish", lambda *_: None)  # the run dies there
         begun.commit({})
     if step == "renamed":
-        store.path(NOTES).parent.mkdir(parents=True)
-        begun.staging.path.rename(store.path(NOTES))
+        store.catalogue("B1").path(NOTES).parent.mkdir(parents=True)
+        begun.staging.path.rename(store.catalogue("B1").path(NOTES))
     before = state(store.root)
     with pytest.raises(StoreError, match="human work"):
-        store.ensure(NOTES, CHANGES[0], never)
+        ensure(store.catalogue("B1"), NOTES, CHANGES[0], never)
     assert state(store.root) == before
-    store.ensure(NOTES, WORK, never)
-    assert (store.path(NOTES) / "scribbles.json").read_bytes() == DRAWN["scribbles.json"]
+    ensure(store.catalogue("B1"), NOTES, WORK, never)
+    assert (store.catalogue("B1").path(NOTES) / "scribbles.json").read_bytes() == DRAWN["scribbles.json"]
 
 
 @pytest.mark.parametrize("step", ["rename", "record"])
@@ -99,7 +100,7 @@ def test_annotations_a_crash_left_on_their_way_are_published(
     store: BrainStore, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = drawn(store)
-    moved = store.path(NOTES)
+    moved = store.catalogue("B1").path(NOTES)
     with monkeypatch.context() as patch:
         if step == "rename":
             patch.setattr(Staging, "publish", lambda *_: None)
@@ -107,8 +108,8 @@ def test_annotations_a_crash_left_on_their_way_are_published(
         else:
             begun.commit({})  # then the record alone goes back, as if it had not been moved yet
             begun.staging.folder.mkdir(parents=True)
-            store.record_path(NOTES).replace(begun.staging.folder / "record.json")
+            store.catalogue("B1").record_path(NOTES).replace(begun.staging.folder / "record.json")
             assert moved.exists()
-    record, _ = store.ensure(NOTES, WORK, never)
+    record, _ = ensure(store.catalogue("B1"), NOTES, WORK, never)
     assert (moved / "scribbles.json").read_bytes() == DRAWN["scribbles.json"]
-    assert store.record(NOTES) == record
+    assert store.catalogue("B1").record(NOTES) == record

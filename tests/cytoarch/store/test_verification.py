@@ -10,16 +10,17 @@ import pytest
 from cytoarch.brains import Brain, Section
 from cytoarch.errors import StoreError
 from cytoarch.images.sections import write_collection
-from cytoarch.store.brain_store import BrainStore, Draft
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.drafts import Draft, begin, ensure
 from cytoarch.store.products import WHOLE_BRAIN, Product, Work
 from cytoarch.store.records import Record
 from cytoarch.store.verification import HEALS, REPLACES, RESTORE, RESTORE_RECORD, Fault, Verification, verify_brain
 from tests.products import TISSUE, WORK, state, writes
 
 COLLECTION = ("sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json")
-SCANS = {one: Product("B1", "sections", "scan", one) for one in ("s1", "s2")}
-NOTES = Product("B1", "annotations", "ada", "s1")
-TRAINING = Product("B1", "training", "areas", WHOLE_BRAIN)
+SCANS = {one: Product("sections", "scan", one) for one in ("s1", "s2")}
+NOTES = Product("annotations", "ada", "s1")
+TRAINING = Product("training", "areas", WHOLE_BRAIN)
 IMAGE = {"zarr.json": b'{"zarr_format": 3}', "0/c/0/0/0": bytes(range(200)), "0/c/0/0/1": b"second", "1/c/0": b""}
 MASK = {"mask.png": b"\x89PNG", "shape.json": b"[]"}
 DRAWN = {"scribbles.json": b'{"strokes": []}', "more/lines.json": b"[1]"}
@@ -39,10 +40,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = BrainStore(tmp_path_factory.mktemp("made") / "store")
     store.write_brain(BRAIN)
     for product in SCANS.values():
-        store.ensure(product, WORK, writes(IMAGE))
-    store.ensure(TISSUE, WORK, writes(MASK))
-    store.ensure(NOTES, WORK, writes(DRAWN))
-    store.ensure(TRAINING, WORK, writes({"curve.csv": b"1,2"}, model=store.add_model(MODEL)))
+        ensure(store.catalogue("B1"), product, WORK, writes(IMAGE))
+    ensure(store.catalogue("B1"), TISSUE, WORK, writes(MASK))
+    ensure(store.catalogue("B1"), NOTES, WORK, writes(DRAWN))
+    ensure(store.catalogue("B1"), TRAINING, WORK, writes({"curve.csv": b"1,2"}, model=store.models.add(MODEL)))
     write_collection(store, BRAIN)
     return store.root
 
@@ -139,40 +140,40 @@ def without_collection(faults: Iterable[Fault]) -> list[Fault]:
 
 @pytest.mark.parametrize("damage", ["shortened", "deleted"])
 def test_an_intact_collection_is_not_named_beside_a_damaged_section(store: BrainStore, damage: str) -> None:
-    DAMAGES[damage](store.path(SCANS["s1"]) / "0/c/0/0/0")
+    DAMAGES[damage](store.catalogue("B1").path(SCANS["s1"]) / "0/c/0/0/0")
     assert not {fault.key for fault in verify_brain(store, "B1").faults} & set(COLLECTION)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "shortened", "deleted"])
 def test_a_damaged_product_is_not_used_and_is_made_whole_with_its_intact_files(store: BrainStore, damage: str) -> None:
-    digest = store.content_digest("B1")
+    digest = store.catalogue("B1").content_digest()
     product, key = SCANS["s1"], "0/c/0/0/0"
-    folder = store.path(product)
+    folder = store.catalogue("B1").path(product)
     DAMAGES[damage](folder / key)
     verify_brain(store, "B1")
-    assert store.record(product) is None
-    assert store.current(product, WORK) is None
-    assert all(store.record(one) is not None for one in (SCANS["s2"], TISSUE, NOTES, TRAINING))
+    assert store.catalogue("B1").record(product) is None
+    assert store.catalogue("B1").current(product, WORK) is None
+    assert all(store.catalogue("B1").record(one) is not None for one in (SCANS["s2"], TISSUE, NOTES, TRAINING))
     inodes = {one: (folder / one).stat().st_ino for one in IMAGE if one != key}
-    begun = store.begin(product, WORK)
+    begun = begin(store.catalogue("B1"), product, WORK)
     assert isinstance(begun, Draft)
     assert begun.sealed is None
     assert {one for one in IMAGE if begun.staging.has(one)} == set(inodes)
     writes(IMAGE)(begun.staging)
     record = begun.commit({})
-    assert store.begin(product, WORK) == record == store.record(product)
+    assert begin(store.catalogue("B1"), product, WORK) == record == store.catalogue("B1").record(product)
     assert {one: (folder / one).stat().st_ino for one in inodes} == inodes
-    assert store.content_digest("B1") == digest
+    assert store.catalogue("B1").content_digest() == digest
     assert verify_brain(store, "B1").faults == ()
 
 
 def test_a_damage_that_is_healed_by_other_work_is_no_longer_marked(store: BrainStore) -> None:
-    flip(store.path(TISSUE) / "mask.png")
+    flip(store.catalogue("B1").path(TISSUE) / "mask.png")
     verify_brain(store, "B1")
     other = Work(2, {}, {})
-    record, made = store.ensure(TISSUE, other, writes(MASK))
+    record, made = ensure(store.catalogue("B1"), TISSUE, other, writes(MASK))
     assert made
-    assert store.record(TISSUE) == record
+    assert store.catalogue("B1").record(TISSUE) == record
     assert verify_brain(store, "B1").faults == ()
 
 
@@ -182,11 +183,16 @@ def test_every_fault_of_a_brain_is_named_at_once(store: BrainStore) -> None:
     for key in keys:
         flip(home(store) / key)
     assert {fault.key for fault in verify_brain(store, "B1").faults} == set(keys)
-    assert [store.record(one) is None for one in (*SCANS.values(), TISSUE, TRAINING)] == [True, True, True, False]
+    assert [store.catalogue("B1").record(one) is None for one in (*SCANS.values(), TISSUE, TRAINING)] == [
+        True,
+        True,
+        True,
+        False,
+    ]
 
 
 def test_a_damage_that_was_named_is_named_again_until_it_is_healed(store: BrainStore) -> None:
-    flip(store.path(TISSUE) / "mask.png")
+    flip(store.catalogue("B1").path(TISSUE) / "mask.png")
     first = verify_brain(store, "B1").faults
     assert len(first) == 1
     assert verify_brain(store, "B1").faults == first
@@ -197,11 +203,11 @@ def test_a_damage_that_was_named_is_named_again_until_it_is_healed(store: BrainS
 
 @pytest.mark.parametrize("key", DRAWN)
 def test_damaged_annotations_are_named_but_stay_usable_and_unmarked(store: BrainStore, key: str) -> None:
-    flip(store.path(NOTES) / key)
-    record, before = store.record(NOTES), state(store.root)
+    flip(store.catalogue("B1").path(NOTES) / key)
+    record, before = store.catalogue("B1").record(NOTES), state(store.root)
     (fault,) = verify_brain(store, "B1").faults
     assert (fault.key, fault.remedy) == (f"{NOTES.key}/{key}", RESTORE)
-    assert store.record(NOTES) == record
+    assert store.catalogue("B1").record(NOTES) == record
     assert record is not None
     assert state(store.root) == before
 
@@ -217,7 +223,7 @@ def test_files_of_no_record_beside_those_of_a_product_are_listed_and_left(store:
     found = verify_brain(store, "B1")
     assert (sorted(found.strays), found.faults) == (sorted(strays), ())
     assert state(store.root) == before
-    assert store.record(TISSUE) is not None
+    assert store.catalogue("B1").record(TISSUE) is not None
 
 
 def put(store: BrainStore, keys: Iterable[str]) -> None:
@@ -248,14 +254,17 @@ def test_files_of_a_product_without_a_record_are_a_fault(store: BrainStore) -> N
 def test_a_deleted_record_is_found_and_the_next_run_makes_the_product_again(
     store: BrainStore, product: Product
 ) -> None:
-    digest, content = store.content_digest("B1"), {TISSUE: MASK, TRAINING: {"curve.csv": b"1,2"}}.get(product, IMAGE)
-    store.record_path(product).unlink()
+    digest, content = (
+        store.catalogue("B1").content_digest(),
+        {TISSUE: MASK, TRAINING: {"curve.csv": b"1,2"}}.get(product, IMAGE),
+    )
+    store.catalogue("B1").record_path(product).unlink()
     faults = without_collection(verify_brain(store, "B1").faults)
     assert faults == [Fault(product.key, "has no record", REPLACES)]
-    assert store.record(product) is None
+    assert store.catalogue("B1").record(product) is None
     facts = {"model": model_name(store)} if product == TRAINING else {}
-    assert store.ensure(product, WORK, writes(content, **facts))[1]
-    assert store.content_digest("B1") == digest
+    assert ensure(store.catalogue("B1"), product, WORK, writes(content, **facts))[1]
+    assert store.catalogue("B1").content_digest() == digest
     assert verify_brain(store, "B1").faults == ()
 
 
@@ -279,19 +288,19 @@ def no_text(path: Path) -> None:
 def test_a_damaged_record_is_named_its_files_belong_to_none_and_the_product_is_made_again(
     store: BrainStore, damage: Callable[[Path], None]
 ) -> None:
-    digest = store.content_digest("B1")
-    path = store.record_path(TISSUE)
+    digest = store.catalogue("B1").content_digest()
+    path = store.catalogue("B1").record_path(TISSUE)
     damage(path)
     found = verify_brain(store, "B1")
     assert found.faults == (Fault("records/tissue/otsu/s1.json", "the record itself has changed", HEALS),)
     assert sorted(found.strays) == sorted(f"{TISSUE.key}/{key}" for key in MASK)
-    assert store.record(TISSUE) is None
-    begun = store.begin(TISSUE, WORK)
+    assert store.catalogue("B1").record(TISSUE) is None
+    begun = begin(store.catalogue("B1"), TISSUE, WORK)
     assert isinstance(begun, Draft)
     assert not any(begun.staging.has(key) for key in MASK), "nothing vouches for them"
     writes(MASK)(begun.staging)
     begun.commit({})
-    assert store.content_digest("B1") == digest
+    assert store.catalogue("B1").content_digest() == digest
     assert verify_brain(store, "B1").faults == ()
 
 
@@ -331,9 +340,9 @@ def test_a_damaged_collection_is_named_and_written_again(
 
 
 def model_of(store: BrainStore) -> Path:
-    record = store.record(TRAINING)
+    record = store.catalogue("B1").record(TRAINING)
     assert isinstance(record, Record)
-    return store.model_path(str(record.facts["model"]))
+    return store.models.path(str(record.facts["model"]))
 
 
 @pytest.mark.parametrize("file", MODEL)
@@ -348,7 +357,7 @@ def test_a_damaged_model_is_named_and_taken_away_so_that_it_is_trained_again(
     assert not folder.exists()
     (again,) = verify_brain(store, "B1").faults
     assert again == fault
-    assert store.add_model(MODEL) == folder.name
+    assert store.models.add(MODEL) == folder.name
     assert verify_brain(store, "B1").faults == ()
 
 
@@ -358,7 +367,7 @@ def test_a_file_too_many_in_a_model_is_a_damage(store: BrainStore) -> None:
 
 
 def test_a_model_that_no_training_of_this_brain_made_is_not_looked_at(store: BrainStore) -> None:
-    other = store.add_model({"head.json": b"[]"})
-    flip(store.model_path(other) / "head.json")
+    other = store.models.add({"head.json": b"[]"})
+    flip(store.models.path(other) / "head.json")
     assert verify_brain(store, "B1").faults == ()
-    assert store.model_path(other).exists()
+    assert store.models.path(other).exists()
