@@ -31,7 +31,8 @@ ROOMS = (
     ("embeddings",),
     ("learning",),
     ("parcellation", "discovery"),
-    ("contents", "reporting"),
+    ("reporting",),
+    ("steps",),
 )
 
 

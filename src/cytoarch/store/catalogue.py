@@ -28,7 +28,7 @@ class Catalogue:
         self.records_read = 0
         """How many record files have been read."""
         self._known: dict[str, Record | None] = {}
-        self._listed: dict[str, frozenset[str]] = {}
+        self._listed: dict[str, set[str]] = {}
         self._fresh: dict[str, str] = {}
         self._lock = threading.RLock()
 
@@ -102,8 +102,10 @@ class Catalogue:
         """Look at a product anew: something was committed or taken away."""
         with self._lock:
             self._known.pop(product.address, None)
-            self._listed.pop(f"{product.step}/{product.name}", None)
             self._fresh.clear()
+            listing = self._listed.get(f"{product.step}/{product.name}")
+            for path in (self.record_path(product), self.damage_path(product)) if listing is not None else ():
+                (listing.add if path.exists() else listing.discard)(path.name)
 
     # -- all of them -------------------------------------------------------------------------------------------------
 
@@ -132,15 +134,15 @@ class Catalogue:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    def _listing(self, step: str, name: str) -> frozenset[str]:
-        """The names of the files in the folder of a step's records, listed once."""
+    def _listing(self, step: str, name: str) -> set[str]:
+        """The names of the files in the folder of a step's records, listed once: there may be thousands."""
         key = f"{step}/{name}"
         with self._lock:
             if key not in self._listed:
                 try:
-                    self._listed[key] = frozenset(os.listdir(self.folder / "records" / step / name))  # noqa: PTH208 - names are all that is asked for, of thousands of files
+                    self._listed[key] = set(os.listdir(self.folder / "records" / step / name))  # noqa: PTH208 - names are all that is asked for, of thousands of files
                 except FileNotFoundError:
-                    self._listed[key] = frozenset()
+                    self._listed[key] = set()
             return self._listed[key]
 
     def _read(self, product: Product) -> Record | None:

@@ -1,0 +1,32 @@
+"""The lines of the docs do what they say."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cytoarch.store.brain_store import BrainStore
+from tests.many_sections import write_scans
+
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "steps.md"
+
+
+def test_a_folder_is_ingested_embedded_and_clustered_without_prefect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scans(tmp_path / "scans", 3)
+    manifest = tmp_path / "scans" / "manifest.csv"
+    manifest.write_text(re.sub(r"labels/\w+\.png,phantom", ",", manifest.read_text()))
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)[0]
+    exec(compile(code, str(DOCS), "exec"), {})  # noqa: S102 - our own docs
+    catalogue = BrainStore(tmp_path / "work" / "store").catalogue("B1")
+    assert catalogue.section_ids("clusters", catalogue.names("clusters")[0]) == ["s0000", "s0001", "s0002"]
+
+
+def test_the_lines_import_no_prefect_and_no_mlflow(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    script = "import sys, cytoarch.steps; sys.exit(any(name in sys.modules for name in ('prefect', 'mlflow')))"
+    assert subprocess.run([sys.executable, "-c", script], cwd=tmp_path).returncode == 0
