@@ -124,7 +124,8 @@ class Catalogue:
 
     def section_ids(self, step: str, name: str) -> list[str]:
         """The sections that have a committed product of this step and name."""
-        ids = {one.removesuffix(".json") for one in self._listing(step, name) if one.endswith(".json")}
+        with self._lock:
+            ids = {one.removesuffix(".json") for one in self._listing(step, name) if one.endswith(".json")}
         return sorted(ids - {WHOLE_BRAIN})
 
     def content_digest(self) -> str:
