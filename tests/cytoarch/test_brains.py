@@ -112,7 +112,7 @@ rows_of_a_brain = st.lists(
     ),
     min_size=1,
     max_size=5,
-    unique_by=(lambda row: row["section_id"].lower(), lambda row: row["section_number"]),
+    unique_by=(lambda row: row["section_id"].lower(), lambda row: row["section_number"], lambda row: row["path"]),
 )
 
 
@@ -283,6 +283,63 @@ def test_a_section_number_used_twice_in_a_brain_is_refused(brains_of: Brains) ->
     (fault,) = faults_of(lambda: brains_of("B1,s1,7,a.tif", "B1,s2,8,b.tif", "B1,s3,07,c.tif"))
     assert fault.startswith("row 4: section_number 7")
     assert fault.endswith("row 2")
+
+
+# -- the same file twice -----------------------------------------------------------------------------------------------
+
+PLACED = f"{HEADER},region_px,plane_index,labels,exclude,reason"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "B1,s2,2,a.tif,,,,,",
+        "B1,s2,2,./a.tif,,,,,",
+        "B1,s2,2,below/../a.tif,,,,,",
+        "B1,s2,2,link.tif,,,,,",
+        "B1,s2,2,a.tif,,0,,,",
+        "B1,s2,2,a.tif,,,b.png,,",
+    ],
+)
+def test_a_scan_named_in_two_rows_is_refused_with_both(brains_of: Brains, tmp_path: Path, row: str) -> None:
+    (tmp_path / "link.tif").symlink_to("a.tif")
+    (fault,) = faults_of(lambda: brains_of("B1,s1,1,a.tif,,,a.png,,", row, header=PLACED))
+    assert fault.startswith("row 3: ")
+    assert "already the scan of row 2" in fault
+
+
+def test_a_region_named_in_two_rows_is_refused_with_both(brains_of: Brains) -> None:
+    rows = ("B1,s1,1,a.tif,0:9 0:9,,,,", "B1,s2,2,a.tif,0:9 9:18,,,,", "B1,s3,3,a.tif,0:9  9:18,,,,")
+    (fault,) = faults_of(lambda: brains_of(*rows, header=PLACED))
+    assert fault.startswith("row 4: 'a.tif' is already the scan of row 3")
+
+
+def test_a_scan_may_hold_several_sections_that_share_the_label_image_drawn_on_it(brains_of: Brains) -> None:
+    (brain,) = brains_of(
+        "B1,s1,1,a.tif,0:9 0:9,,a.png,,",
+        "B1,s2,2,a.tif,9:18 0:9,,a.png,,",
+        "B1,s3,3,b.tif,,0,b.png,,",
+        "B1,s4,4,b.tif,,1,b.png,,",
+        header=PLACED,
+    )
+    assert len(brain.sections) == 4
+
+
+def test_a_label_image_of_two_scans_is_refused_with_both_rows(brains_of: Brains) -> None:
+    rows = ("B1,s1,1,a.tif,,,a.png,,", "B1,s2,2,b.tif,,,b.png,,", "B1,s3,3,c.tif,,,./a.png,,")
+    (fault,) = faults_of(lambda: brains_of(*rows, header=PLACED))
+    assert fault.startswith("row 4: './a.png' is already the label image of another scan, in row 2")
+
+
+def test_a_copy_that_is_left_out_and_another_brain_may_name_the_same_files(brains_of: Brains) -> None:
+    brains = brains_of(
+        "B1,s1,1,a.tif,,,a.png,,",
+        "B1,s2,2,a.tif,,,a.png,yes,copy of s1",
+        "B1,s3,3,b.tif,,,a.png,yes,shares labels",
+        "B2,s1,1,a.tif,,,a.png,,",
+        header=PLACED,
+    )
+    assert [len(brain.kept) for brain in brains] == [1, 1]
 
 
 @pytest.mark.parametrize(
