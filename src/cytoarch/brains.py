@@ -1,6 +1,7 @@
 """Brains and their sections, as a manifest states them. What a manifest states is never guessed."""
 
 import hashlib
+import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -195,7 +196,7 @@ def read_manifest(manifest_path: Path, scans_path: Path, label_table_path: Path 
                 places[number, path] = confined(path, scans_path)
             except ScanError as error:
                 faults.append(f"row {number}: {error}")
-    faults += _duplicates(sections) + _shared_files(sections, places)
+    faults += _duplicates(sections) + _shared_files(sections, places, scans_path)
     if not rows and not faults:
         faults.append("no section is named; at least one row is needed")
     if label_table_path is None and any(section.labels for _, section in sections):
@@ -266,17 +267,21 @@ def _duplicates(sections: list[tuple[int, Section]]) -> list[str]:
     return faults
 
 
-def _shared_files(sections: list[tuple[int, Section]], places: Mapping[tuple[int, str], Path]) -> list[str]:
+def _shared_files(
+    sections: list[tuple[int, Section]], places: Mapping[tuple[int, str], Path], scans_path: Path
+) -> list[str]:
     """Rows of one brain with the same part of a scan, or with the label image of another scan.
 
     Of two such sections one could train a head and the other test it. Rows that are left out are not looked at.
-    `places` are the files that the paths of the rows lead to, as far as they lead to any.
+    `places` are the files that the paths of the rows lead to, as far as they lead to any. Label images are told apart
+    by name: git-annex keeps two blank ones as links to one file.
     """
     faults: list[str] = []
     scans: dict[tuple[str, Path, object, int], int] = {}
-    labelled: dict[tuple[str, Path], tuple[int, Path]] = {}
+    labelled: dict[tuple[str, str], tuple[int, Path]] = {}
     for number, section in sections:
-        scan, labels = places.get((number, section.path)), places.get((number, section.labels or ""))
+        scan = places.get((number, section.path))
+        labels = os.path.normpath(scans_path / section.labels) if section.labels else None
         if section.exclude or scan is None:
             continue
         brain = section.brain_id.lower()

@@ -331,6 +331,13 @@ def test_a_label_image_of_two_scans_is_refused_with_both_rows(brains_of: Brains)
     assert fault.startswith("row 4: './a.png' is already the label image of another scan, in row 2")
 
 
+def test_blank_label_images_that_git_annex_keeps_once_are_two(brains_of: Brains, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).symlink_to("blank.png")
+    (brain,) = brains_of("B1,s1,1,a.tif,,,a.png,,", "B1,s2,2,b.tif,,,b.png,,", header=PLACED)
+    assert len(brain.sections) == 2
+
+
 def test_a_copy_that_is_left_out_and_another_brain_may_name_the_same_files(brains_of: Brains) -> None:
     brains = brains_of(
         "B1,s1,1,a.tif,,,a.png,,",
