@@ -17,6 +17,7 @@ from cytoarch.containment import Contained
 from cytoarch.drafting import draft_manifest
 from cytoarch.drafting.names import match_labels, section_ids, section_numbers
 from cytoarch.errors import ManifestError
+from cytoarch.images.scans import open_scan
 from cytoarch.paths import confined, is_id
 
 PIXELS = np.zeros((8, 9), np.uint8)
@@ -187,6 +188,34 @@ def test_a_scan_that_cannot_be_read_stays_in_the_draft_with_a_remark(tmp_path: P
     assert len(drafted(tmp_path / "manifest.csv")) == 2
     (remark,) = remarks
     assert "b_02.tif" in remark
+
+
+def ome_scan(path: Path, size_um: float, **options: Any) -> None:
+    path.parent.mkdir(exist_ok=True)
+    size = {f"PhysicalSize{axis}": size_um for axis in "XY"} | {f"PhysicalSize{axis}Unit": "µm" for axis in "XY"}
+    tifffile.imwrite(path, PIXELS, ome=True, metadata={"axes": "YX", **size}, **options)
+
+
+@pytest.mark.parametrize(
+    ("size_um", "cell"),
+    [(0.2274, "0.2274"), (0.05, "0.05"), (100.0, "100"), (12.34567, "12.3457"), (0.0499, ""), (100.1, "")],
+)
+def test_a_stated_pixel_size_is_written_as_stated_within_what_is_plausible(
+    tmp_path: Path, size_um: float, cell: str
+) -> None:
+    ome_scan(tmp_path / "scans" / "a.ome.tif", size_um)
+    draft_manifest(tmp_path / "scans", tmp_path / "m.csv")
+    assert drafted(tmp_path / "m.csv")[0]["pixel_size_um"] == cell
+
+
+def test_of_two_statements_the_draft_takes_the_one_that_ingestion_would(tmp_path: Path) -> None:
+    ome_scan(tmp_path / "scans" / "a.ome.tif", 0.25, resolution=(2e4, 2e4), resolutionunit="CENTIMETER")
+    draft_manifest(tmp_path / "scans", tmp_path / "m.csv")
+    (row,) = drafted(tmp_path / "m.csv")
+    with open_scan(tmp_path / "scans" / "a.ome.tif") as scan:
+        stated = scan.stated_pixel_sizes
+    assert [one.value_um for one in stated] == [0.25, 0.5]
+    assert row["pixel_size_um"] == "0.25"
 
 
 def test_an_implausible_pixel_size_is_left_blank(tmp_path: Path) -> None:
