@@ -1,7 +1,8 @@
 import csv
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -503,22 +504,56 @@ def test_headers_are_read_in_another_process(tmp_path: Path, monkeypatch: pytest
     assert drafted(tmp_path / "m.csv")[0]["pixel_size_um"] == "0.5"
 
 
-def test_a_file_that_ends_the_process_reading_it_costs_a_remark(
+CRASHING_READER = """
+import signal
+from pathlib import Path
+from cytoarch.drafting import headers
+
+def headers_work(arguments, on_progress):
+    def told(done, total):
+        on_progress(done, total)
+        if done < total and Path(arguments["scans"][done]).read_bytes() == b"crash":
+            signal.raise_signal(signal.SIGSEGV)
+    told(0, len(arguments["scans"]))
+    return headers.headers_work(arguments, told)
+"""
+"""Reads headers, and crashes at some files as a decoder would at a damage that no check foresees."""
+
+
+def test_files_that_end_the_process_reading_them_cost_a_remark_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = scans(tmp_path / "scans", "a_01.tif", "b_02.tif", "c_03.tif", resolution=(2e4, 2e4), resolutionunit=3)
-    real = Contained.run
-
-    def run(self: Contained, work: str, arguments: Mapping[str, Any], *more: Any, **rest: Any) -> dict[str, Any]:
-        kill = arguments["scan"].endswith("b_02.tif")
-        return real(self, "tests.hostile.works:segfault" if kill else work, arguments, *more, **rest)
-
+    names = [f"a_{number}.tif" for number in range(5)]
+    folder = scans(tmp_path / "scans", *names, resolution=(2e4, 2e4), resolutionunit=3)
+    (tmp_path / "crashing.py").write_text(CRASHING_READER, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     monkeypatch.setattr("cytoarch.drafting.draft.Contained", Contained)
-    monkeypatch.setattr(Contained, "run", run)
-    _, (remark,) = draft_manifest(folder, tmp_path / "m.csv")
-    assert [row["pixel_size_um"] for row in drafted(tmp_path / "m.csv")] == ["0.5", "", "0.5"]
-    assert remark.startswith(str(folder / "b_02.tif"))
-    assert "SIGSEGV" in remark
+    monkeypatch.setattr("cytoarch.drafting.headers.__name__", "crashing")
+    monkeypatch.setattr("cytoarch.drafting.headers.AT_ONCE", 3)
+    for name in (names[1], names[4]):
+        (folder / name).write_bytes(b"crash")
+    seen: list[tuple[int, int]] = []
+    _, remarks = draft_manifest(folder, tmp_path / "m.csv", on_progress=lambda done, total: seen.append((done, total)))
+    assert [row["pixel_size_um"] for row in drafted(tmp_path / "m.csv")] == ["0.5", "", "0.5", "0.5", ""]
+    assert [remark.split(":")[0] for remark in remarks] == [str(folder / name) for name in (names[1], names[4])]
+    assert all("SIGSEGV" in remark and "left blank" in remark for remark in remarks)
+    assert seen[-1] == (5, 5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_scans_are_read_in_chunks_and_none_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr("cytoarch.drafting.headers.AT_ONCE", 3)
+    folder = tmp_path / "scans"
+    for number in range(count):
+        ome_scan(folder / f"a_{number}.ome.tif", 0.5 + number)
+    scans_in(folder, "b.tif")
+    seen: list[tuple[int, int]] = []
+    _, remarks = draft_manifest(folder, tmp_path / "m.csv", on_progress=lambda done, total: seen.append((done, total)))
+    sizes = [row["pixel_size_um"] for row in drafted(tmp_path / "m.csv")]
+    assert sizes == [f"{0.5 + number:g}" for number in range(count)] + [""]
+    assert len(remarks) == 1
+    assert seen == sorted(seen)
+    assert seen[-1] == (count + 1, count + 1)
 
 
 def test_no_process_is_left_behind(tmp_path: Path) -> None:

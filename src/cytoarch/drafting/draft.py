@@ -18,9 +18,9 @@ from cytoarch.drafting.folders import (
     lacks_content,
     printable,
 )
-from cytoarch.drafting.headers import stated_pixel_size
+from cytoarch.drafting.headers import stated_pixel_sizes
 from cytoarch.drafting.names import bare_name, match_labels, section_ids, section_numbers
-from cytoarch.errors import ManifestError, ScanError, SectionError
+from cytoarch.errors import ManifestError, ScanError
 from cytoarch.images.scans import SUFFIXES, TIFF_SUFFIXES
 from cytoarch.paths import is_id
 from cytoarch.progress import Progress
@@ -67,7 +67,7 @@ def draft_manifest(
                 "section_id": section_id,
                 "section_number": "" if number is None else f"{UNCONFIRMED}{number}",
                 "path": cell,
-                "pixel_size_um": pixel_sizes[path],
+                "pixel_size_um": pixel_sizes.get(path, ""),
                 "labels": label_cells.get(path, ""),
             }
             for (path, cell), section_id, number in zip(
@@ -140,20 +140,12 @@ def _label_cells(scans: Sequence[Path], labels: Sequence[Path], root: Path) -> t
 
 
 def _pixel_sizes(scans: Sequence[Path], on_progress: Progress | None) -> tuple[dict[Path, str], list[str]]:
-    """The pixel size (um) that each scan states, blank where it does not, and remarks on those that cannot be read."""
-    sizes = dict.fromkeys(scans, "")
-    remarks = []
+    """The pixel size (um) that each scan states, where it does, and remarks on those that cannot be read."""
+    faults = {path: _absent(path) for path in scans if lacks_content(path)}
     with closing(Contained()) as children:
-        for done, path in enumerate(scans, start=1):
-            try:
-                if lacks_content(path):
-                    raise ScanError(_absent(path))
-                sizes[path] = stated_pixel_size(path, children)
-            except SectionError as error:
-                remarks.append(f"{error}; its pixel size is left blank")
-            if on_progress is not None:
-                on_progress(done, len(scans))
-    return sizes, remarks
+        sizes, unread = stated_pixel_sizes([path for path in scans if path not in faults], children, on_progress)
+    faults |= unread
+    return sizes, [f"{faults[path]}; its pixel size is left blank" for path in scans if path in faults]
 
 
 def _absent(link: Path) -> str:
