@@ -425,13 +425,24 @@ def test_a_pointer_in_place_of_a_scan_is_told_with_what_fetches_it(
 def test_links_keep_their_own_names_and_those_that_lead_elsewhere_are_named(tmp_path: Path) -> None:
     elsewhere = scans_in(tmp_path / "elsewhere", "x.tif")
     folder = scans_in(tmp_path / "scans", "a_01.tif")
-    (folder / "b_02.tif").symlink_to("a_01.tif")
+    scans_in(folder / "raw", "x.tif")
+    (folder / "b_02.tif").symlink_to("raw/x.tif")
     (folder / "c_03.tif").symlink_to(elsewhere / "x.tif")
     (folder / "d_04.tif").symlink_to("d_04.tif")
-    _, remarks = draft_manifest(folder, tmp_path / "m.csv")
-    assert [row["path"] for row in drafted(tmp_path / "m.csv")] == ["a_01.tif", "b_02.tif"]
+    root, remarks = draft_manifest(folder, tmp_path / "m.csv")
+    assert [section.path for section in completed(tmp_path / "m.csv", root).sections] == ["a_01.tif", "b_02.tif"]
     left_out = [remark for remark in remarks if remark.endswith("left out of the draft")]
     assert ["c_03.tif" in left_out[0], "d_04.tif" in left_out[1], len(left_out)] == [True, True, 2]
+
+
+def test_a_link_to_a_scan_that_has_a_row_gets_none_as_map_brain_would_refuse_it(tmp_path: Path) -> None:
+    folder = scans_in(tmp_path / "scans", "b_02.tif")
+    (folder / "a_01.tif").symlink_to("b_02.tif")
+    (folder / "c_03.tif").symlink_to("a_01.tif")
+    root, remarks = draft_manifest(folder, tmp_path / "m.csv")
+    assert [section.path for section in completed(tmp_path / "m.csv", root).sections] == ["a_01.tif"]
+    same = [remark for remark in remarks if "is the same file as a_01.tif" in remark]
+    assert [name in remark for name, remark in zip(("b_02.tif", "c_03.tif"), same, strict=True)] == [True, True]
 
 
 ODD = ("scan:1.tif", "file:2.tif", " a3.tif", "?4.tif", "a?5.tif", 'a,b;c"6.tif', "a\nb7.tif", "\xa0a8.tif", "s:9.tif")

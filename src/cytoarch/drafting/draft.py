@@ -54,6 +54,7 @@ def draft_manifest(
     labels = images_in(labels_folder) if labels_folder else []
     root = common_root([scans_folder, labels_folder or scans_folder], [*scans, *labels])
     paths, remarks = _cells(scans, root)
+    remarks += _drop_copies(paths)
     if not paths:
         raise ManifestError(printable(scans_folder), remarks)
     label_cells, label_remarks = _label_cells(list(paths), labels, root)
@@ -108,6 +109,18 @@ def _cells(files: Sequence[Path], root: Path) -> tuple[dict[Path, str], list[str
         except ScanError as error:
             remarks.append(f"{error}; it is left out of the draft")
     return cells, remarks
+
+
+def _drop_copies(cells: dict[Path, str]) -> list[str]:
+    """Leave out scans that are links to one with a row, as no manifest may name a scan twice; returns remarks."""
+    first: dict[str, Path] = {}
+    remarks = []
+    for path in list(cells):
+        other = first.setdefault(os.path.realpath(path), path)
+        if other != path:
+            del cells[path]
+            remarks.append(f"{path}: is the same file as {other.name}; it is left out of the draft")
+    return remarks
 
 
 def _label_cells(scans: Sequence[Path], labels: Sequence[Path], root: Path) -> tuple[dict[Path, str], list[str]]:
