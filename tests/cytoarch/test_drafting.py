@@ -232,6 +232,13 @@ def test_a_draft_never_replaces_a_file(tmp_path: Path) -> None:
     assert (tmp_path / "manifest.csv").read_text(encoding="utf-8") == "work"
 
 
+def test_a_draft_is_not_written_through_a_link_to_a_file_that_is_not_there_yet(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").symlink_to(tmp_path / "elsewhere.csv")
+    with pytest.raises(ManifestError, match="exists"):
+        draft_manifest(scans(tmp_path / "scans", "a.tif"), tmp_path / "manifest.csv")
+    assert not (tmp_path / "elsewhere.csv").exists()
+
+
 def test_a_folder_without_scans_is_refused_and_folders_below_that_hold_some_are_named(tmp_path: Path) -> None:
     scans(tmp_path / "top" / "deep", "a.tif")
     with pytest.raises(ManifestError, match="there are some in deep"):
@@ -251,6 +258,12 @@ def test_progress_counts_the_scans(tmp_path: Path) -> None:
     folder = scans(tmp_path / "scans", "a1.tif", "a2.tif")
     draft_manifest(folder, tmp_path / "m.csv", on_progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 2), (2, 2)]
+
+
+def test_ids_of_long_names_that_begin_alike_are_addresses_that_differ() -> None:
+    ids = section_ids(["x" * 100 + str(number) for number in range(12)])
+    assert all(is_id(one) for one in ids)
+    assert len(set(ids)) == 12
 
 
 def test_ids_of_names_of_dots_alone_are_addresses_too() -> None:

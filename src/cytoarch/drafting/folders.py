@@ -61,7 +61,7 @@ def common_root(folders: Iterable[Path], files: Iterable[Path]) -> Path:
         parts = Path(os.path.realpath(path)).parts
         if path.is_symlink() and ".git" in parts and "annex" in parts:
             dataset = Path(*parts[: parts.index(".git")])
-            if dataset in (path.parent.resolve(), *path.parent.resolve().parents):
+            if dataset in path.parent.resolve().parents:
                 homes.add(dataset)
     return Path(os.path.commonpath(homes))
 
