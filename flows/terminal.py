@@ -105,7 +105,7 @@ def application(console: Console) -> App:
         output
             Manifest to write; default: manifest.csv in the folder.
         labels_folder
-            Folder of label images named like the scans.
+            Folder of label images named like the scans; a '?' marks those whose name is not quite the same.
 
         """
         target = output or folder / "manifest.csv"
@@ -114,7 +114,7 @@ def application(console: Console) -> App:
                 folder, target, labels_folder, brain, lambda done, total: listener("read headers", done, total)
             )
         for remark in remarks:
-            console.print(f"[yellow]left blank[/]: {_escaped(remark)}", highlight=False, soft_wrap=True)
+            console.print(f"[yellow]look at[/]: {_escaped(remark)}", highlight=False, soft_wrap=True)
         print(f"draft     {target}")
         print("complete  brain_id, blank pixel sizes, and what else you know; remove each '?' you have checked")
         print(f"then      python -m flows map-brain --manifest-path {target} --scans-path {root}")

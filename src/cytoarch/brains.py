@@ -1,8 +1,10 @@
 """Brains and their sections, as a manifest states them. What a manifest states is never guessed."""
 
 import hashlib
+import os
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -173,13 +175,15 @@ class Brain(BaseModel):
 def read_manifest(manifest_path: Path, scans_path: Path, label_table_path: Path | None) -> tuple[Brain, ...]:
     """The brains a manifest names, in order of first appearance.
 
-    `scans_path` is the folder that the paths are relative to and must not leave. `label_table_path` may be None
-    where no row names a label image. Raises ManifestError listing every fault of the manifest with its row number,
+    No two kept rows of a brain name the same part of a scan, and no label image serves two scans. `scans_path` is the
+    folder that the paths are relative to and must not leave. `label_table_path` may be None where no row names a label
+    image. Raises ManifestError listing every fault of the manifest with its row number,
     as a spreadsheet counts it (the header is row 1). Whether the scans exist and can be read is not looked at here:
     a bad scan costs its section, a bad manifest stops everything.
     """
     rows, faults = csv_rows(manifest_path, COLUMNS, REQUIRED_COLUMNS, drafted=True)
     sections: list[tuple[int, Section]] = []
+    places: dict[tuple[int, str], Path] = {}
     for number, row in rows:
         try:
             section = Section.model_validate(row)
@@ -189,10 +193,10 @@ def read_manifest(manifest_path: Path, scans_path: Path, label_table_path: Path 
         sections.append((number, section))
         for path in filter(None, (section.path, section.labels)):
             try:
-                confined(path, scans_path)
+                places[number, path] = confined(path, scans_path)
             except ScanError as error:
                 faults.append(f"row {number}: {error}")
-    faults += _duplicates(sections)
+    faults += _duplicates(sections) + _shared_files(sections, places, scans_path)
     if not rows and not faults:
         faults.append("no section is named; at least one row is needed")
     if label_table_path is None and any(section.labels for _, section in sections):
@@ -260,4 +264,36 @@ def _duplicates(sections: list[tuple[int, Section]]) -> list[str]:
         first_spelling = spellings.setdefault(section.brain_id.lower(), section.brain_id)
         if first_spelling != section.brain_id:
             faults.append(f"row {number}: brain_id {section.brain_id!r} differs from {first_spelling!r} only in case")
+    return faults
+
+
+def _shared_files(
+    sections: list[tuple[int, Section]], places: Mapping[tuple[int, str], Path], scans_path: Path
+) -> list[str]:
+    """Rows of one brain with the same part of a scan, or with the label image of another scan.
+
+    Of two such sections one could train a head and the other test it. Rows that are left out are not looked at.
+    `places` are the files that the paths of the rows lead to, as far as they lead to any. Label images are told apart
+    by name: git-annex keeps two blank ones as links to one file.
+    """
+    faults: list[str] = []
+    scans: dict[tuple[str, Path, object, int], int] = {}
+    labelled: dict[tuple[str, str], tuple[int, Path]] = {}
+    for number, section in sections:
+        scan = places.get((number, section.path))
+        labels = os.path.normpath(scans_path / section.labels) if section.labels else None
+        if section.exclude or scan is None:
+            continue
+        brain = section.brain_id.lower()
+        first = scans.setdefault((brain, scan, section.region_px, section.plane_index or 0), number)
+        if first != number:
+            faults.append(
+                f"row {number}: {section.path!r} is already the scan of row {first}, with the same region_px and "
+                "plane_index; correct one of them, or exclude it with a reason"
+            )
+        elif labels is not None and labelled.setdefault((brain, labels), (number, scan))[1] != scan:
+            faults.append(
+                f"row {number}: {section.labels!r} is already the label image of another scan, in row "
+                f"{labelled[brain, labels][0]}; correct one of them"
+            )
     return faults

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,39 +21,31 @@ def csv_rows(
     """The non-blank cells of each row with its row number, and faults of single rows.
 
     Columns that are not `known` are a fault, unless that is None. In a table that was `drafted` for a person, cells
-    that still bear the mark `UNCONFIRMED` are faults. Raises ManifestError if the file cannot be read as a
-    table with the `required` columns.
+    that still bear the mark `UNCONFIRMED` are faults. Empty columns at the end are no columns, and a first line that
+    names the separator is no row. Raises ManifestError if the file cannot be read as a table with the `required`
+    columns.
     """
+    text = _text(path)
+    separator = _SEPARATOR_LINE.match(text)
+    text = text[separator.end() :] if separator else text
+    delimiter = separator[1] if separator else _delimiter(text, required)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise ManifestError(str(path), ["the file does not exist"]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(str(path), [f"not a readable UTF-8 text file: {error}"]) from None
-    if "\0" in text:
-        raise ManifestError(str(path), ["holds NUL bytes: the file is half copied or not a CSV file"])
-    try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True))
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
         raise ManifestError(str(path), [f"not a CSV file: {error}"]) from None
-    header = [name.strip() for name in lines[0]] if lines else []
-    faults = [f"row 1: column {name} is missing" for name in required if name not in header]
-    faults += [
-        f"row 1: column {name!r} is not known; the columns are {', '.join(known or ())}"
-        for name in header
-        if known is not None and name not in known
-    ]
-    faults += [f"row 1: column {name!r} appears twice" for name in sorted({n for n in header if header.count(n) > 1})]
+    lines = [[cell.strip() for cell in cells] for cells in lines]
+    header = _named(lines)
+    faults = _header_faults(header, known, required)
     if faults:
         raise ManifestError(str(path), faults)
     rows: list[tuple[int, dict[str, str]]] = []
     for number, cells in enumerate(lines[1:], start=2):
-        if not any(cell.strip() for cell in cells):
+        if not any(cells):
             continue
-        if len(cells) != len(header):
+        if not len(cells) >= len(header) >= _reach(cells):
             faults.append(f"row {number}: {len(cells)} cells where the header has {len(header)}")
             continue
-        row = {name: cell.strip() for name, cell in zip(header, cells, strict=True) if cell.strip()}
+        row = {name: cell for name, cell in zip(header, cells, strict=False) if cell}
         for name in [name for name, cell in row.items() if drafted and cell.startswith(UNCONFIRMED)]:
             faults.append(
                 f"row {number}: {name} {row[name]!r} was read from a file name; check it and remove the {UNCONFIRMED!r}"
@@ -62,10 +55,68 @@ def csv_rows(
     return rows, faults
 
 
-def _delimiter(text: str) -> str:
-    """The character between cells: spreadsheets of some countries save semicolons, or tabs, under the name of CSV."""
-    head = text.partition("\n")[0]
-    return next((character for character in ",;\t" if character in head), ",")
+def _text(path: Path) -> str:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ManifestError(str(path), ["the file does not exist"]) from None
+    except OSError as error:
+        raise ManifestError(str(path), [f"cannot be read: {error.strerror or error}"]) from None
+    except UnicodeDecodeError as error:
+        raise ManifestError(
+            str(path), [f"not a readable UTF-8 text file: {error}; save the table as 'CSV UTF-8'"]
+        ) from None
+    if "\0" in text:
+        raise ManifestError(str(path), ["holds NUL bytes: the file is half copied or not a CSV file"])
+    return text
+
+
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;|\t])"?[,;|\t]*(?:\r\n?|\n)', re.IGNORECASE)
+"""A first line for Excel, which says how the cells below are separated and is never shown."""
+
+
+def _delimiter(text: str, required: tuple[str, ...]) -> str:
+    """The character between cells: spreadsheets of some countries save semicolons, or tabs, under the name of CSV.
+
+    That with which the header names the most of the required columns.
+    """
+    head = re.split(r"[\r\n]", text, maxsplit=1)[0]
+
+    def fit(character: str) -> tuple[int, int]:
+        names = {name.strip(' "') for name in head.split(character)}
+        return len(names & set(required)), head.count(character)
+
+    return max(",;\t", key=fit)
+
+
+def _reach(cells: list[str]) -> int:
+    """How many cells there are up to the last that is not blank."""
+    return max((place for place, cell in enumerate(cells, start=1) if cell), default=0)
+
+
+def _named(lines: list[list[str]]) -> list[str]:
+    """The cells of the first line, without those at its end that stand above nothing."""
+    if not lines:
+        return []
+    used = max((_reach(cells) for cells in lines[1:]), default=0)
+    return lines[0][: max(_reach(lines[0]), used)]
+
+
+def _header_faults(header: list[str], known: tuple[str, ...] | None, required: tuple[str, ...]) -> list[str]:
+    faults = [f"row 1: column {name} is missing" for name in required if name not in header]
+    if known is not None:
+        faults += [
+            f"row 1: column {name!r} is not known; the columns are {', '.join(known)}"
+            if name
+            else f"row 1: column {place} has no name; name it or clear it"
+            for place, name in enumerate(header, start=1)
+            if name not in known
+        ]
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    return faults + [f"row 1: column {name!r} appears twice" for name in twice]
+
+
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 
 def row_faults(number: int, error: ValidationError) -> list[str]:
@@ -78,7 +129,10 @@ def _fault(location: Iterable[int | str], message: str, value: Any) -> str:
     text = message.removeprefix("Value error, ")
     if not field:
         return text
-    return f"{field} is blank; it is needed" if text == "Field required" else f"{field} {value!r}: {text}"
+    if text == "Field required":
+        return f"{field} is blank; it is needed"
+    comma = "; decimals are written with a point" if _DECIMAL_COMMA.fullmatch(str(value)) else ""
+    return f"{field} {value!r}: {text}{comma}"
 
 
 def gathered(faults: list[str]) -> list[str]:

@@ -92,6 +92,52 @@ def test_the_digest_depends_on_every_statement_and_on_nothing_else(brains_of: Br
     assert first.digest == shuffled.digest != changed.digest
 
 
+STATED = {
+    "brain_id": "B2",
+    "section_id": "s9",
+    "section_number": 9,
+    "path": "other.tif",
+    "pixel_size_um": 2.0,
+    "stain": "nissl",
+    "thickness_um": 20.0,
+    "species": "human",
+    "hemisphere": "left",
+    "flip": "vertical",
+    "rotation": 90.0,
+    "exclude": True,
+    "reason": "another",
+    "labels": "other.png",
+    "labels_origin": "expert",
+    "position_um": 40.0,
+    "plane": "coronal",
+    "region_px": (0, 9, 1, 8),
+    "plane_index": 1,
+    "pixel_size_source": "manifest",
+    "sha256": "0" * 64,
+}
+
+
+@pytest.mark.parametrize("field", Section.model_fields)
+def test_the_digest_knows_every_cell(field: str) -> None:
+    plain = Section(
+        brain_id="B1", section_id="s1", section_number=1, path="a.tif", labels="a.png", pixel_size_um=1.0, reason="why"
+    )
+    changed = Section.model_validate(plain.model_dump() | {field: STATED[field]})
+    assert getattr(changed, field) == STATED[field] != getattr(plain, field)
+    one, other = (Brain(brain_id="B1", sections=(section,)) for section in (plain, changed))
+    assert one.digest != other.digest
+
+
+def test_the_digest_knows_the_label_table(brains_of: Brains) -> None:
+    (brain,) = brains_of(ROW)
+    assert brain.label_table is not None
+    first, second = brain.label_table.labels
+    for labels in ((first,), (second, first), (first, second.model_copy(update={"colour": "#000000"}))):
+        table = LabelTable(labels=labels)
+        assert brain.model_copy(update={"label_table": table}).digest != brain.digest
+    assert brain.model_copy(update={"label_table": None}).digest != brain.digest
+
+
 paths = st.text("abcXYZ019 _-äß,\"'", min_size=1, max_size=20).map(str.strip).filter(bool).map(lambda t: f"x{t}.tif")
 ids = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,12}", fullmatch=True)
 rows_of_a_brain = st.lists(
@@ -112,7 +158,7 @@ rows_of_a_brain = st.lists(
     ),
     min_size=1,
     max_size=5,
-    unique_by=(lambda row: row["section_id"].lower(), lambda row: row["section_number"]),
+    unique_by=(lambda row: row["section_id"].lower(), lambda row: row["section_number"], lambda row: row["path"]),
 )
 
 
@@ -171,6 +217,9 @@ def test_no_bytes_make_the_reader_fail_in_any_other_way_than_a_manifest_error(tm
         ("exclude", "perhaps", "exclude"),
         ("exclude", "yes", "reason is blank"),
         ("region_px", "10:5 0:9", "region_px"),
+        ("region_px", "0:9 10:5", "region_px"),
+        ("region_px", "5:5 0:9", "region_px"),
+        ("region_px", "0:9 5:5", "region_px"),
         ("region_px", "0:9", "region_px"),
         ("region_px", "a:b c:d", "region_px"),
         ("plane_index", "-1", "plane_index"),
@@ -283,6 +332,70 @@ def test_a_section_number_used_twice_in_a_brain_is_refused(brains_of: Brains) ->
     (fault,) = faults_of(lambda: brains_of("B1,s1,7,a.tif", "B1,s2,8,b.tif", "B1,s3,07,c.tif"))
     assert fault.startswith("row 4: section_number 7")
     assert fault.endswith("row 2")
+
+
+# -- the same file twice -----------------------------------------------------------------------------------------------
+
+PLACED = f"{HEADER},region_px,plane_index,labels,exclude,reason"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "B1,s2,2,a.tif,,,,,",
+        "B1,s2,2,./a.tif,,,,,",
+        "B1,s2,2,below/../a.tif,,,,,",
+        "B1,s2,2,link.tif,,,,,",
+        "B1,s2,2,a.tif,,0,,,",
+        "B1,s2,2,a.tif,,,b.png,,",
+    ],
+)
+def test_a_scan_named_in_two_rows_is_refused_with_both(brains_of: Brains, tmp_path: Path, row: str) -> None:
+    (tmp_path / "link.tif").symlink_to("a.tif")
+    (fault,) = faults_of(lambda: brains_of("B1,s1,1,a.tif,,,a.png,,", row, header=PLACED))
+    assert fault.startswith("row 3: ")
+    assert "already the scan of row 2" in fault
+
+
+def test_a_region_named_in_two_rows_is_refused_with_both(brains_of: Brains) -> None:
+    rows = ("B1,s1,1,a.tif,0:9 0:9,,,,", "B1,s2,2,a.tif,0:9 9:18,,,,", "B1,s3,3,a.tif,0:9  9:18,,,,")
+    (fault,) = faults_of(lambda: brains_of(*rows, header=PLACED))
+    assert fault.startswith("row 4: 'a.tif' is already the scan of row 3")
+
+
+def test_a_scan_may_hold_several_sections_that_share_the_label_image_drawn_on_it(brains_of: Brains) -> None:
+    (brain,) = brains_of(
+        "B1,s1,1,a.tif,0:9 0:9,,a.png,,",
+        "B1,s2,2,a.tif,9:18 0:9,,a.png,,",
+        "B1,s3,3,b.tif,,0,b.png,,",
+        "B1,s4,4,b.tif,,1,b.png,,",
+        header=PLACED,
+    )
+    assert len(brain.sections) == 4
+
+
+def test_a_label_image_of_two_scans_is_refused_with_both_rows(brains_of: Brains) -> None:
+    rows = ("B1,s1,1,a.tif,,,a.png,,", "B1,s2,2,b.tif,,,b.png,,", "B1,s3,3,c.tif,,,./a.png,,")
+    (fault,) = faults_of(lambda: brains_of(*rows, header=PLACED))
+    assert fault.startswith("row 4: './a.png' is already the label image of another scan, in row 2")
+
+
+def test_blank_label_images_that_git_annex_keeps_once_are_two(brains_of: Brains, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).symlink_to("blank.png")
+    (brain,) = brains_of("B1,s1,1,a.tif,,,a.png,,", "B1,s2,2,b.tif,,,b.png,,", header=PLACED)
+    assert len(brain.sections) == 2
+
+
+def test_a_copy_that_is_left_out_and_another_brain_may_name_the_same_files(brains_of: Brains) -> None:
+    brains = brains_of(
+        "B1,s1,1,a.tif,,,a.png,,",
+        "B1,s2,2,a.tif,,,a.png,yes,copy of s1",
+        "B1,s3,3,b.tif,,,a.png,yes,shares labels",
+        "B2,s1,1,a.tif,,,a.png,,",
+        header=PLACED,
+    )
+    assert [len(brain.kept) for brain in brains] == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -416,6 +529,11 @@ def test_an_id_or_a_name_used_twice_is_refused_and_the_first_use_is_named(tmp_pa
     path = table_at(tmp_path, "id,name", "1,A", "2,B", "1,C", "3,A")
     faults = faults_of(lambda: read_label_table(path))
     assert faults == ("row 4: id 1 is already used in row 2", "row 5: name 'A' is already used in row 2")
+
+
+def test_only_the_id_0_is_passed_over(tmp_path: Path) -> None:
+    table = read_label_table(table_at(tmp_path, "id,name", "07,A", "0,unlabelled", "10,B"))
+    assert [(one.id, one.name) for one in table.labels] == [(7, "A"), (10, "B")]
 
 
 @pytest.mark.parametrize("lines", [("id,name",), ("id,name", "0,unlabelled")])

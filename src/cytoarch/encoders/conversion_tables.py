@@ -1,6 +1,5 @@
 """Which tensor of somebody else's weights becomes which of ours: tables by name, and Meta's DINOv3 transformers."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,8 @@ from typing import Any
 import torch
 
 from cytoarch.encoders.cytonet_model import CytoNetConfig
-from cytoarch.errors import ModelError
+from cytoarch.errors import ManifestError, ModelError
+from cytoarch.tables import csv_rows, gathered
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -37,16 +37,16 @@ def torchvision_table(config: CytoNetConfig) -> dict[str, str]:
 def read_table(path: Path) -> dict[str, str]:
     """A CSV table with the columns from and to; a blank `to` leaves a tensor out. Raises ModelError for a bad row."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise ModelError(f"{path}: the table cannot be read ({error})") from None
-    if not rows or set(rows[0]) != {"from", "to"}:
-        raise ModelError(f"{path}: a table needs the columns from and to and at least one row")
+        rows, faults = csv_rows(path, ("from", "to"), ("from", "to"))
+    except ManifestError as error:
+        rows, faults = [], list(error.faults)
+    if faults or not rows:
+        needed = "a table needs the columns from and to and at least one row"
+        raise ModelError(f"{path}: {'; '.join(gathered(faults)) or needed}")
     table: dict[str, str] = {}
     targets: dict[str, int] = {}
-    for number, row in enumerate(rows, start=2):
-        old, new = (row["from"] or "").strip(), (row["to"] or "").strip()
+    for number, row in rows:
+        old, new = row.get("from", ""), row.get("to", "")
         if not old or old in table or (new and new in targets):
             raise ModelError(f"{path}: row {number}: {old!r} to {new!r}: each name may stand once, from is never blank")
         table[old] = new

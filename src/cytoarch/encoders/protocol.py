@@ -35,7 +35,11 @@ class Encoder(Protocol):
 
     @property
     def digest(self) -> str:
-        """sha256 of everything that decides its output: weights, configuration, precision, version of the method."""
+        """sha256 of everything that decides its output.
+
+        Weights, configuration, precision, the declared version of the method, and the releases of the libraries that
+        compute it; never the text of its source, which changes without the output.
+        """
 
     @property
     def pixel_size_um(self) -> float | None:

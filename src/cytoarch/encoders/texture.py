@@ -5,10 +5,7 @@ Intensity, edge strength and the two Hessian eigenvalues (bright and dark blobs 
 contrast at the finest scale. Sigmas reach from 1 to 64 pixels; nothing is learned, so it serves any stain at once.
 """
 
-import hashlib
-import inspect
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -17,9 +14,15 @@ import numpy as np
 from skimage.feature import multiscale_basic_features
 from skimage.measure import block_reduce
 
+from cytoarch.digests import content_digest
 from cytoarch.encoders.protocol import Float32, TileShape
+from cytoarch.encoders.versions import releases
 from cytoarch.errors import ModelError
 
+METHOD = "texture-1"
+"""Version of the bank; raised whenever its numbers change, as it is what marks results."""
+LIBRARIES = ("numpy", "scipy", "scikit-image")
+"""Packages whose functions compute the bank."""
 TOKEN_PX = 4
 ALIGN_PX = 16
 """Cells of the coarsest copy: a tile that begins elsewhere would see other averages."""
@@ -42,8 +45,8 @@ class TextureEncoder:
 
     @property
     def digest(self) -> str:
-        """sha256 of this module: the bank has no weights, its definition is all that decides its output."""
-        return hashlib.sha256(inspect.getsource(sys.modules[__name__]).encode()).hexdigest()
+        """sha256 of the version of the bank and the releases of the libraries that compute it; it has no weights."""
+        return content_digest({"method": METHOD} | releases(*LIBRARIES))
 
     def dims(self, channels: int) -> tuple[int, ...]:
         """26 features a channel."""

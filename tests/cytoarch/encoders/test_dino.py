@@ -18,10 +18,13 @@ from transformers import (
     DINOv3ViTConfig,
     DINOv3ViTModel,
 )
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from cytoarch.encoders.dino import LVD, SAT, SHORT_NAMES, DinoEncoder, load_dino
+from cytoarch.encoders import versions
+from cytoarch.encoders.dino import LVD, SAT, SHORT_NAMES, STATISTICS, DinoEncoder, load_dino
 from cytoarch.encoders.inference import device_name
 from cytoarch.encoders.registry import EncoderSettings, load_encoder
+from cytoarch.encoders.versions import release
 from cytoarch.encoders.weights import KINDS
 from cytoarch.errors import ModelError
 
@@ -315,6 +318,15 @@ def test_the_digest_tells_apart_all_that_changes_the_output(changed, model_folde
     assert loaded(moved).digest == loaded(model_folder).digest
 
 
+@pytest.mark.parametrize("package", ["torch", "transformers"])
+def test_an_upgrade_of_what_computes_the_model_changes_the_digest(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, package: str
+):
+    before = loaded(model_folder).digest
+    monkeypatch.setattr(versions, "release", lambda name: "99.0" if name == package else release(name))
+    assert loaded(model_folder).digest != before
+
+
 @pytest.mark.parametrize("kind", list(MODELS))
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_stays_close_and_gives_float32(folders, kind: str, precision):
@@ -334,6 +346,35 @@ def test_weights_stored_in_half_precision_are_computed_with_in_float32(changed, 
     tiles = random_tiles(1)
     for one, other in zip(loaded(folder).encode(tiles), loaded(rounded).encode(tiles), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_means_and_deviations_are_those_the_models_were_trained_with():
+    assert (tuple(IMAGENET_DEFAULT_MEAN), tuple(IMAGENET_DEFAULT_STD)) == LVD
+    # DINOv3's README, section "Image transforms", for models pretrained on SAT-493M
+    assert SAT == ((0.430, 0.411, 0.296), (0.213, 0.156, 0.143))
+    assert STATISTICS == {"lvd1689m": LVD, "sat493m": SAT}
+
+
+def test_the_name_of_the_folder_tells_the_statistics_and_not_the_folders_above(model_folder: Path, tmp_path: Path):
+    above = tmp_path / "sat493m" / "mine"
+    shutil.copytree(model_folder, above)
+    assert loaded(above).normalisation == LVD
+
+
+def test_means_and_deviations_stated_in_the_folder_keep_their_places(model_folder: Path, tmp_path: Path):
+    shutil.copytree(model_folder, tmp_path / "stated")
+    stated = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    (tmp_path / "stated" / "preprocessor_config.json").write_text(json.dumps(stated))
+    assert loaded(tmp_path / "stated").normalisation == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+@pytest.mark.parametrize("change", [{"blocks": (2,)}, {"tile_px": 128}, {"norm": False}, {"precision": "bf16"}])
+def test_every_setting_reaches_the_model(model_folder: Path, change: dict):
+    encoder = f"dinov3:{model_folder}"
+    chosen = load_encoder(EncoderSettings(encoder=encoder, **change))
+    assert isinstance(chosen, DinoEncoder)
+    assert chosen.digest == load_dino(encoder, **change).digest != load_dino(encoder).digest
+    assert {name: getattr(chosen.tiles if name == "tile_px" else chosen, name) for name in change} == change
 
 
 def test_the_normalisation_is_that_of_the_folder_or_of_the_name(model_folder: Path, tmp_path: Path):

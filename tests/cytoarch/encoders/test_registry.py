@@ -52,3 +52,27 @@ def test_the_form_names_every_kind():
     assert {EncoderSettings(precision=one).precision for one in ("fp32", "bf16", "fp16")} == {"fp32", "bf16", "fp16"}
     with pytest.raises(ValueError, match="precision"):
         EncoderSettings(precision="int8")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("revision", "0" * 40), ("blocks", (1,)), ("norm", False), ("precision", "bf16"), ("device", "cuda")],
+)
+def test_what_texture_cannot_do_is_refused_by_name(name: str, value: object):
+    with pytest.raises(ModelError, match=f"texture has no {name} to set"):
+        load_encoder(EncoderSettings.model_validate({name: value}))
+
+
+@pytest.mark.parametrize("kind", ["dinov3", "dinov2", "cytonet"])
+def test_a_revision_reaches_what_looks_for_the_weights(kind: str):
+    with pytest.raises(ModelError, match="revision is 'main'"):
+        load_encoder(EncoderSettings(encoder=f"{kind}:somebody/model", revision="main"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("batch_size", 0), ("tile_px", 63), ("tile_px", 4097), ("pixel_size_um", 0.04), ("blocks", (1,) * 9)],
+)
+def test_settings_outside_their_bounds_are_refused(name: str, value: object):
+    with pytest.raises(ValueError, match=name):
+        EncoderSettings.model_validate({name: value})

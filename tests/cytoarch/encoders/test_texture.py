@@ -1,10 +1,17 @@
 """The texture bank: shapes, reach and position of its features."""
 
+import importlib
+import inspect
+from pathlib import Path
+
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from cytoarch.encoders import versions
 from cytoarch.encoders.registry import EncoderSettings, load_encoder
 from cytoarch.encoders.texture import HALO_PX, TOKEN_PX, TextureEncoder
+from cytoarch.encoders.versions import release
 from cytoarch.errors import ModelError
 from cytoarch.images.views import mirrored
 from cytoarch.tiling import TilePlan, blending_window, map_tiles
@@ -132,11 +139,107 @@ def test_an_image_in_tiles_gives_what_it_gives_as_a_whole():
     np.testing.assert_allclose(tiled, expected, atol=1e-5)
 
 
+# -- the bank, computed by others --------------------------------------------------------------------------------------
+
+
+def reduced(plane: np.ndarray, factor: int) -> np.ndarray:
+    height, width = plane.shape
+    return plane.reshape(height // factor, factor, width // factor, factor).mean(axis=(1, 3))
+
+
+def hessian_eigenvalues(plane: np.ndarray) -> list[np.ndarray]:
+    """Larger, then smaller eigenvalue of the matrix of second differences."""
+    first = np.gradient(plane)
+    matrix = np.moveaxis(np.array([np.gradient(one) for one in first]), (0, 1), (-2, -1))
+    ascending = np.linalg.eigvalsh((matrix + np.swapaxes(matrix, -1, -2)) / 2)
+    return [ascending[..., 1], ascending[..., 0]]
+
+
+def edge_strength(plane: np.ndarray) -> np.ndarray:
+    """Root mean square of the two differences by Sobel, over two pixels."""
+    return np.sqrt(sum((ndimage.sobel(plane, axis, mode="reflect") / 4) ** 2 for axis in (0, 1)) / 2)
+
+
+def bank_by_scipy(plane: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """The names of the 26 features and the features (26, T/4, T/4) float64, from scipy's filters alone."""
+    plane = plane.astype(np.float64)
+    cells = plane.reshape(plane.shape[0] // 4, 4, plane.shape[1] // 4, 4)
+    names, features = ["mean", "contrast"], [cells.mean(axis=(1, 3)), 4 * cells.std(axis=(1, 3))]
+    for factor, sigmas in ((1, (1,)), (4, (1, 2)), (16, (1, 2, 4))):
+        for sigma in sigmas:
+            smooth = ndimage.gaussian_filter(reduced(plane, factor), sigma, mode="nearest", truncate=4)
+            found = [smooth, edge_strength(smooth), *hessian_eigenvalues(smooth)]
+            names += [f"{kind} at {factor} x {sigma} px" for kind in ("grey", "edge", "larger", "smaller")]
+            for one in found:
+                if factor == 1:
+                    features.append(reduced(one, 4))
+                else:
+                    features.append(ndimage.zoom(one, factor // 4, order=1, mode="nearest", grid_mode=True))
+    return names, np.array(features)
+
+
+@pytest.mark.parametrize("size", [(192, 192), (128, 320)])
+def test_every_feature_is_what_scipy_computes_at_its_sigma_and_reduction(size: tuple[int, int]):
+    y, x = np.mgrid[: size[0], : size[1]].astype(np.float64)
+    noise = np.random.default_rng(9).random(size)
+    plane = (0.4 + 0.2 * np.sin(x / 7 + y / 31) + 0.2 * np.cos(y / 12) + 0.2 * (noise - 0.5)).astype(np.float32)
+    (layer,) = TextureEncoder().encode(plane[None, None])
+    names, expected = bank_by_scipy(plane)
+    assert layer.shape[1:] == expected.shape
+    for name, one, other in zip(names, layer[0], expected, strict=True):
+        # float32 throughout; second differences are of the order of 1e-2
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=2e-6, err_msg=name)
+
+
+def test_each_feature_differs_from_all_others_so_that_none_stands_for_another():
+    plane = np.random.default_rng(10).random((192, 192)).astype(np.float32)
+    _, expected = bank_by_scipy(plane)
+    difference = np.abs(expected[:, None] - expected[None]).max(axis=(2, 3)) + np.eye(len(expected))
+    assert difference.min() > 1e-4
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_a_patch_of_a_cell_of_the_coarsest_copy_is_seen_as_if_mirrored_at_its_edges(size: int):
+    plane = np.random.default_rng(11).random((size, size)).astype(np.float32)
+    (layer,) = TextureEncoder().encode(plane[None, None])
+    around = np.pad(plane, 16, mode="symmetric")
+    expected = bank_by_scipy(around)[1][:, 4:-4, 4:-4] if size == 16 else bank_by_scipy(plane)[1]
+    np.testing.assert_allclose(layer[0], expected, rtol=1e-3, atol=2e-6)
+
+
+# -- what marks its results --------------------------------------------------------------------------------------------
+
+
 def test_the_bank_is_the_same_every_time_and_says_so_in_its_digest():
     tile = np.random.default_rng(5).random((1, 1, 64, 64), dtype=np.float32)
     np.testing.assert_array_equal(TextureEncoder().encode(tile)[0], TextureEncoder().encode(tile)[0])
     assert TextureEncoder().digest == TextureEncoder().digest
     assert len(TextureEncoder().digest) == 64
+
+
+def test_a_comment_in_its_source_changes_no_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = Path(inspect.getfile(TextureEncoder)).read_text(encoding="utf-8")
+    (tmp_path / "texture_with_a_comment.py").write_text(f"{source}\n# a comment\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    edited = importlib.import_module("texture_with_a_comment")
+    assert edited.TextureEncoder().digest == TextureEncoder().digest
+
+
+def test_another_version_of_the_bank_has_another_digest(monkeypatch: pytest.MonkeyPatch):
+    before = TextureEncoder().digest
+    monkeypatch.setattr("cytoarch.encoders.texture.METHOD", "texture-0")
+    assert TextureEncoder().digest != before
+
+
+@pytest.mark.parametrize(
+    ("package", "decides"), [("scikit-image", True), ("scipy", True), ("numpy", True), ("rich", False)]
+)
+def test_an_upgrade_of_what_computes_the_bank_changes_the_digest(
+    monkeypatch: pytest.MonkeyPatch, package: str, decides: bool
+):
+    before = TextureEncoder().digest
+    monkeypatch.setattr(versions, "release", lambda name: "99.0" if name == package else release(name))
+    assert (TextureEncoder().digest != before) is decides
 
 
 @pytest.mark.parametrize("tile_px", [1300, 1301, 2050])

@@ -1,0 +1,40 @@
+"""The command that drafts a manifest: whatever the files are called, it ends with a draft or with one error."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from flows.terminal import EXIT_OK, EXIT_USAGE, run
+
+
+def folder_of(path: Path, *names: bytes) -> Path:
+    path.mkdir()
+    for name in names:
+        (path / os.fsdecode(name)).write_bytes(b"no image")
+    return path
+
+
+def test_files_that_cannot_be_drafted_are_told_beside_the_draft(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans = folder_of(tmp_path / "scans", b"a_01.tif", b"Gr\xf6sse_02.tif", b"[b]::03.tif", b"._a_01.tif")
+    labels = folder_of(tmp_path / "labels", b"a_01-v2.png", b"other.png")
+    assert run(["manifest", str(scans), "--labels-folder", str(labels), "--brain", "B1"]) == EXIT_OK
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err
+    for told in ("Gr\\xf6sse_02.tif", "[b]::03.tif", "other.png", "a_01.tif"):
+        assert told in shown.err
+    assert "._a_01" not in shown.err
+    assert f"--scans-path {tmp_path}" in shown.out
+    (row,) = (scans / "manifest.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert row.startswith("B1,a_01,?1,scans/a_01.tif,")
+    assert "?labels/a_01-v2.png" in row
+
+
+def test_a_folder_whose_name_is_no_text_is_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scans = folder_of(tmp_path / os.fsdecode(b"Gr\xf6sse"), b"a_01.tif")
+    assert run(["manifest", str(scans)]) == EXIT_USAGE
+    error = capsys.readouterr().err
+    assert "no UTF-8 text" in error
+    assert "Traceback" not in error
