@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from cytoarch.encoders import cytonet, dino, versions
+from cytoarch.encoders import versions
 
 
 def test_a_release_is_what_the_package_says_of_itself_whatever_it_was_built_for():
@@ -27,7 +27,3 @@ def test_builds_of_a_release_are_one(monkeypatch: pytest.MonkeyPatch, build: str
 def test_a_package_that_is_not_there_is_no_release():
     with pytest.raises(metadata.PackageNotFoundError):
         versions.releases("no-such-package")
-
-
-def test_models_are_marked_by_what_computes_them():
-    assert set(dino.LIBRARIES) == set(cytonet.LIBRARIES) == {"torch", "transformers"}
