@@ -61,8 +61,8 @@ def main() -> int:
             ).stdout.split()[-1]
         )
     lines = [
-        "| sections | records | bare loop (s) | map-brain, all current (s) | ratio | records read | peak RSS (MB) | "
-        "largest task parameter (bytes) | first page (kB) |",
+        "| sections | records | bare loop (s) | map-brain, all current (s) | ratio | read | RSS (MB) | parameter (bytes) "
+        + "| first page (kB) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
@@ -178,16 +178,16 @@ def null_steps(folder: Path, count: int) -> float:
         def name(self) -> str:
             return "null"
 
-        def work(self, place: Any, at_once: bool = False) -> Any:
+        def work(self, place: Any, at_once: bool = False) -> Any:  # noqa: ARG002 - as steps have it
             if at_once:
                 return None
             raise SectionError("nothing is made")
 
-        def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        def write(self, inputs: Inputs, staging: Staging) -> Facts:  # noqa: ARG002 - as steps have it
             return {}
 
         @classmethod
-        def opened(cls, folder: Path) -> None:
+        def opened(cls, folder: Path) -> None:  # noqa: ARG003 - as steps have it
             return None
 
     rows = (Section(brain_id="N1", section_id=f"s{one}", section_number=one, path="x.tif") for one in range(count))
