@@ -6,6 +6,7 @@ from prefect import flow
 from pydantic import Field
 
 from cytoarch.contents import open_head, ready_sections
+from cytoarch.encoders.registry import EncoderSettings
 from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.parcellation.smoothing import SmoothSettings
 from cytoarch.store.brain_store import BrainStore
@@ -27,6 +28,7 @@ def parcellate_brain(
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 2,
     skip: tuple[str, ...] = (),
     run: RunSettings = RunSettings(),
+    allow: EncoderSettings = EncoderSettings(),
 ) -> Summary:
     """Map every section with a head: probabilities by overlapping tiles, smoothed, and label maps.
 
@@ -40,12 +42,13 @@ def parcellate_brain(
         batch_size: Tiles computed at once.
         skip: Sections to leave out.
         run: How the work is spread.
+        allow: Encoder and revision that a registered head made elsewhere may load; those of heads here may be.
 
     """
     store = BrainStore(brain.store_path)
     known = store.read_brain(brain.brain_id)
     wanted = model or f"models:/areas-probe-{brain.brain_id}@champion"
-    digest = fetch_head(store, wanted) if wanted.startswith("models:/") else wanted
+    digest = fetch_head(store, wanted, (allow,)) if wanted.startswith("models:/") else wanted
     card = open_head(store, digest).card
     encoder_for(card.embedding.model_copy(update={"device": device}))
     sections = tuple(one for one in ready_sections(store, known) if one.section_id not in skip)

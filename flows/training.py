@@ -7,7 +7,7 @@ from cytoarch.learning.training import DecoderSettings, ProbeSettings
 from cytoarch.store.brain_store import BrainStore
 from flows.parameters import StoredBrain
 from flows.stages import Summary, final_state
-from tasks.learning import STAGE, Trained, train, training_metrics
+from tasks.learning import STAGE, Trained, held_out_labels, train, training_metrics
 from tasks.progress import stage_progress
 from tasks.tracking import register_head, run_url
 
@@ -42,9 +42,11 @@ def train_and_register(
     trained = train_on_brain(brain, embedding, settings, kind, skip)
     record, _ = training_metrics(store, brain.brain_id, trained.name)
     scores = record.facts["scores"]
-    version = register_head(store, brain.brain_id, trained.digest, scores, settings.model_dump(mode="json"))
+    parameters, split = settings.model_dump(mode="json"), held_out_labels(record)
+    version = register_head(store, brain.brain_id, trained.digest, scores, parameters, split)
     notes = {
         "model": f"{version.name} version {version.version}" + (" (champion)" if version.champion else ""),
+        "champion": version.reason,
         "model digest": trained.digest,
         "MLflow run": run_url(store, version.run_id),
         **{name: f"{value:.3f}" for name, value in scores.items()},

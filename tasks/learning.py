@@ -130,6 +130,12 @@ def training_metrics(store: BrainStore, brain_id: str, name: str) -> tuple[Recor
     return record, json.loads((store.path(product) / METRICS_FILE).read_text())
 
 
+def held_out_labels(record: Record) -> dict[str, str]:
+    """The sections that a head was scored on and did not learn from, each with the digest of its labels."""
+    labels = {key.removeprefix("labels/"): value for key, value in record.inputs.items() if key.startswith("labels/")}
+    return {section: digest for section, digest in labels.items() if section not in record.facts["train"]}
+
+
 def _work(
     store: BrainStore,
     brain: Brain,

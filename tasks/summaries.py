@@ -14,7 +14,7 @@ from cytoarch.contents import labels_product, section_product, tissue_product
 from cytoarch.digests import canonical_json, content_digest
 from cytoarch.store.brain_store import BrainStore
 from tasks.clusters import cluster_purities
-from tasks.learning import Trained, training_metrics
+from tasks.learning import Trained, held_out_labels, training_metrics
 from tasks.reports import Mapped, map_metrics, write_report
 from tasks.sections import Outcome
 from tasks.tracking import BrainLedger, register_head, run_url, tracking_uri
@@ -121,7 +121,8 @@ def remember(
             if "/" in name and not name.startswith(("sections", "tissue"))
         }
         parameters = train_settings.model_dump(mode="json")
-        model = register_head(store, brain.brain_id, found.trained.digest, scores, parameters, ledger.open)
+        split = held_out_labels(record)
+        model = register_head(store, brain.brain_id, found.trained.digest, scores, parameters, split, ledger.open)
     if found.clusters is not None:
         metrics |= cluster_purities(store, brain.brain_id, sections, found.clusters)
     if made or not ledger.finished:

@@ -1,19 +1,17 @@
 """What MLflow remembers, asked without Prefect: versions, champions, rows that are found again."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from mlflow import MlflowClient
 
 from cytoarch.brains import Brain, LabelClass
-from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import ModelError
-from cytoarch.learning.heads import HeadCard, head_files
-from cytoarch.learning.probes import Probe
 from cytoarch.store.brain_store import BrainStore
-from tasks.tracking import BrainLedger, ModelVersion, fetch_head, register_head, tracking_uri
+from tasks.tracking import BrainLedger, ModelVersion, fetch_head, tracking_uri
+from tests.tasks.conftest import CLASSES, Register
 
 pytestmark = pytest.mark.xdist_group("tracking")
 
@@ -34,25 +32,9 @@ def client(store: BrainStore) -> MlflowClient:
 
 
 @pytest.fixture
-def register(store: BrainStore) -> Callable[[int, float], ModelVersion]:
+def register(store: BrainStore, register_in: Register) -> Callable[[int, float], ModelVersion]:
     """Registers a probe, told apart by a number, with a held-out macro-F1."""
-
-    def one(number: int, score: float) -> ModelVersion:
-        card = HeadCard(
-            kind="probe",
-            target="areas",
-            classes=(LabelClass(name="V1", ids=(1,)), LabelClass(name="V2", ids=(2,))),
-            dims=(3,),
-            cells_per_token=1,
-            embedding=EmbedSettings(),
-            encoder_digest="e0",
-            token_px=4,
-            pixel_size_um=4.0,
-        )
-        probe = Probe(card, np.full((2, 3), number, dtype=np.float32), np.zeros(2, dtype=np.float32))
-        return register_head(store, "B01", store.add_model(head_files(probe)), {"held_out/macro_f1": score}, {})
-
-    return one
+    return lambda number, score: register_in(store, number, score)
 
 
 def champion(client: MlflowClient) -> int:
@@ -97,10 +79,88 @@ def test_anything_beside_a_head_in_the_registry_is_refused_and_never_opened(
     register: Callable[[int, float], ModelVersion], store: BrainStore, client: MlflowClient, tmp_path: Path
 ) -> None:
     version = register(8, 0.1)
+    store.remove_model(client.get_model_version(NAME, str(version.version)).tags["model_digest"])
     (tmp_path / "MLmodel").write_text("flavors: {python_function: {loader_module: os}}")
-    client.log_artifact(version.run_id, str(tmp_path / "MLmodel"), "head")
+    (head,) = store.tracking_path.glob(f"artifacts/{version.run_id}/artifacts/head")
+    shutil.copy(tmp_path / "MLmodel", head)
     with pytest.raises(ModelError, match=r"holds MLmodel; only head\.json and head\.safetensors are read"):
         fetch_head(store, f"models:/{NAME}/{version.version}")
+
+
+def test_versions_say_why_they_are_the_champion_or_not(tmp_path: Path, register_in: Register) -> None:
+    store = BrainStore(tmp_path)
+    mlflow = MlflowClient(tracking_uri(store), tracking_uri(store))
+    said = [register_in(store, number, score) for number, score in ((1, 0.5), (2, 0.25), (3, 0.75), (4, None))]
+    assert [(one.champion, one.reason) for one in said] == [
+        (True, "champion: there was none"),
+        (False, "not the champion: held_out/macro_f1 0.2500 is not above the 0.5000 of version 1"),
+        (True, "champion: held_out/macro_f1 0.7500 is above the 0.5000 of version 1"),
+        (False, "not the champion: it has no held_out/macro_f1"),
+    ]
+    for one in said:
+        kept = mlflow.get_model_version(NAME, str(one.version))
+        assert (kept.description, kept.tags["verdict"]) == (one.reason, one.reason)
+    again = register_in(store, 1, 0.5)
+    assert (again.version, again.champion, again.reason) == (1, False, "champion: there was none")
+
+
+OTHER_CLASSES = (LabelClass(name="V1", ids=(1, 3)), LabelClass(name="V2", ids=(2,)))
+OTHER_COLOURS = tuple(one.model_copy(update={"colour": "#ff0000"}) for one in CLASSES)
+
+
+def test_scores_of_another_question_are_not_compared(tmp_path: Path, register_in: Register) -> None:
+    store = BrainStore(tmp_path)
+    register_in(store, 1, 0.5)
+    merged = register_in(store, 2, 0.9, classes=OTHER_CLASSES)
+    assert not merged.champion
+    assert "not compared with the champion, version 1: other classes; to make" in merged.reason
+    elsewhere = register_in(store, 3, 0.9, held_out={"s0030": "labels of s0030"})
+    assert "version 1: other held-out sections or labels; to make" in elsewhere.reason
+    relabelled = register_in(store, 4, 0.9, held_out={"s0020": "labels drawn again"})
+    assert "version 1: other held-out sections or labels; to make" in relabelled.reason
+    assert not elsewhere.champion
+    assert not relabelled.champion
+    both = register_in(store, 5, 0.9, classes=OTHER_CLASSES, held_out={})
+    assert "version 1: other classes and other held-out sections or labels; to make" in both.reason
+
+
+def test_encoders_and_colours_of_classes_are_no_part_of_the_question(tmp_path: Path, register_in: Register) -> None:
+    store = BrainStore(tmp_path)
+    register_in(store, 1, 0.5)
+    assert register_in(store, 2, 0.6, classes=OTHER_COLOURS).champion
+    assert register_in(store, 3, 0.7, encoder="dinov3:vitb16").champion
+
+
+def test_a_run_killed_before_the_verdict_is_judged_by_the_next(
+    tmp_path: Path, register_in: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = BrainStore(tmp_path)
+    register_in(store, 1, 0.5)
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(MlflowClient, "set_registered_model_alias", interrupt)
+        register_in(store, 2, 0.9)
+    again = register_in(store, 2, 0.9)
+    assert (again.version, again.champion) == (2, True)
+    run = MlflowClient(tracking_uri(store)).get_run(again.run_id)
+    assert run.info.status == "FINISHED"
+
+
+def interrupt(*_arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_champion_of_an_earlier_version_of_the_code_learns_its_question(
+    tmp_path: Path, register_in: Register
+) -> None:
+    """Such versions hold no question and no verdict."""
+    store = BrainStore(tmp_path)
+    register_in(store, 1, 0.5)
+    mlflow = MlflowClient(tracking_uri(store), tracking_uri(store))
+    for tag in ("question", "question.target", "question.classes", "question.split", "verdict"):
+        mlflow.delete_model_version_tag(NAME, "1", tag)
+    assert "does not say on which classes" in register_in(store, 2, 0.9).reason
+    assert register_in(store, 1, 0.5).champion
+    assert register_in(store, 3, 0.9).champion
 
 
 def ledger(store: BrainStore, **tags: str) -> BrainLedger:
