@@ -4,7 +4,16 @@ Runs are named explicitly in every call: MLflow's notion of an active run is per
 Models are registered as folders of safetensors and JSON; nothing from the registry is ever executed or unpickled.
 """
 
-from tasks.tracking.database import CHAMPION, EXPERIMENT, make_relative, run_url, tracking_uri
+from tasks.tracking.database import (
+    CHAMPION,
+    EXPERIMENT,
+    artifacts_path,
+    database_path,
+    database_uri,
+    make_relative,
+    run_url,
+    tracking_uri,
+)
 from tasks.tracking.fetching import fetch_head
 from tasks.tracking.registry import ModelVersion, register_head
 from tasks.tracking.runs import PARENT_KIND, BrainLedger, git_revision
@@ -15,6 +24,9 @@ __all__ = [
     "PARENT_KIND",
     "BrainLedger",
     "ModelVersion",
+    "artifacts_path",
+    "database_path",
+    "database_uri",
     "fetch_head",
     "git_revision",
     "make_relative",

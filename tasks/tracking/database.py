@@ -135,17 +135,16 @@ def artifacts(store: BrainStore, uri: str) -> Any:
     whatever else a registry may name is not opened.
     """
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    from mlflow.utils.file_utils import local_file_uri_to_path
 
     key = _KEY.fullmatch(uri)
     folder = artifacts_path(store)
     if key is not None and is_own(store):
-        return get_artifact_repository(_inside(folder / key[1], folder).as_uri())
+        return get_artifact_repository(_inside(folder / key[1], folder))
     if key is not None and tracking_uri(store).startswith(("http://", "https://")):
         return get_artifact_repository(uri, tracking_uri=tracking_uri(store))
     if uri.startswith(f"{folder.as_uri()}/"):
-        from mlflow.utils.file_utils import local_file_uri_to_path
-
-        return get_artifact_repository(_inside(Path(local_file_uri_to_path(uri)), folder).as_uri())
+        return get_artifact_repository(_inside(Path(local_file_uri_to_path(uri)), folder))
     raise StoreError(
         f"the files at {uri} are in neither {folder} nor the artifacts that a tracking server keeps; nothing else is "
         "read or written: start the server with `mlflow server --artifacts-destination FOLDER`, and give the "
@@ -153,11 +152,12 @@ def artifacts(store: BrainStore, uri: str) -> Any:
     )
 
 
-def _inside(path: Path, folder: Path) -> Path:
+def _inside(path: Path, folder: Path) -> str:
+    """The address of a local path as MLflow decodes it; its file: URIs lose bytes that are no UTF-8."""
     full = path.resolve()
     if folder not in full.parents:
         raise StoreError(f"{path} leads to {full}, which is outside {folder}; remove the link")
-    return full
+    return str(full).replace("%", "%25")
 
 
 def run_url(store: BrainStore, run_id: str) -> str:

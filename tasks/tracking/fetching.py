@@ -47,6 +47,8 @@ def fetch_head(store: BrainStore, model_uri: str, allow: Sequence[EncoderSetting
                 f"{model_uri} is head {found[:12]}, but {digest[:12]} was registered: its files have changed since; "
                 "train the head again, or restore them from a copy"
             )
+        if not _is_kept(store, found):
+            store.remove_model(found)  # a damaged one would be left as it is
         return store.add_model(head_files(head))
 
 

@@ -11,7 +11,7 @@ from cytoarch.brains import Brain, LabelClass
 from cytoarch.errors import ModelError
 from cytoarch.store.brain_store import BrainStore
 from tasks.tracking import BrainLedger, ModelVersion, fetch_head, tracking_uri
-from tests.tasks.conftest import CLASSES, Register
+from tests.heads import CLASSES, register_in
 
 pytestmark = pytest.mark.xdist_group("tracking")
 
@@ -32,7 +32,7 @@ def client(store: BrainStore) -> MlflowClient:
 
 
 @pytest.fixture
-def register(store: BrainStore, register_in: Register) -> Callable[[int, float], ModelVersion]:
+def register(store: BrainStore) -> Callable[[int, float], ModelVersion]:
     """Registers a probe, told apart by a number, with a held-out macro-F1."""
     return lambda number, score: register_in(store, number, score)
 
@@ -87,7 +87,7 @@ def test_anything_beside_a_head_in_the_registry_is_refused_and_never_opened(
         fetch_head(store, f"models:/{NAME}/{version.version}")
 
 
-def test_versions_say_why_they_are_the_champion_or_not(tmp_path: Path, register_in: Register) -> None:
+def test_versions_say_why_they_are_the_champion_or_not(tmp_path: Path) -> None:
     store = BrainStore(tmp_path)
     mlflow = MlflowClient(tracking_uri(store), tracking_uri(store))
     said = [register_in(store, number, score) for number, score in ((1, 0.5), (2, 0.25), (3, 0.75), (4, None))]
@@ -108,7 +108,7 @@ OTHER_CLASSES = (LabelClass(name="V1", ids=(1, 3)), LabelClass(name="V2", ids=(2
 OTHER_COLOURS = tuple(one.model_copy(update={"colour": "#ff0000"}) for one in CLASSES)
 
 
-def test_scores_of_another_question_are_not_compared(tmp_path: Path, register_in: Register) -> None:
+def test_scores_of_another_question_are_not_compared(tmp_path: Path) -> None:
     store = BrainStore(tmp_path)
     register_in(store, 1, 0.5)
     merged = register_in(store, 2, 0.9, classes=OTHER_CLASSES)
@@ -124,21 +124,20 @@ def test_scores_of_another_question_are_not_compared(tmp_path: Path, register_in
     assert "version 1: other classes and other held-out sections or labels; to make" in both.reason
 
 
-def test_encoders_and_colours_of_classes_are_no_part_of_the_question(tmp_path: Path, register_in: Register) -> None:
+def test_encoders_and_colours_of_classes_are_no_part_of_the_question(tmp_path: Path) -> None:
     store = BrainStore(tmp_path)
     register_in(store, 1, 0.5)
     assert register_in(store, 2, 0.6, classes=OTHER_COLOURS).champion
     assert register_in(store, 3, 0.7, encoder="dinov3:vitb16").champion
 
 
-def test_a_run_killed_before_the_verdict_is_judged_by_the_next(
-    tmp_path: Path, register_in: Register, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_killed_before_the_verdict_is_judged_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = BrainStore(tmp_path)
     register_in(store, 1, 0.5)
-    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as killed:
         killed.setattr(MlflowClient, "set_registered_model_alias", interrupt)
-        register_in(store, 2, 0.9)
+        with pytest.raises(KeyboardInterrupt):
+            register_in(store, 2, 0.9)
     again = register_in(store, 2, 0.9)
     assert (again.version, again.champion) == (2, True)
     run = MlflowClient(tracking_uri(store)).get_run(again.run_id)
@@ -149,9 +148,7 @@ def interrupt(*_arguments: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_champion_of_an_earlier_version_of_the_code_learns_its_question(
-    tmp_path: Path, register_in: Register
-) -> None:
+def test_a_champion_of_an_earlier_version_of_the_code_learns_its_question(tmp_path: Path) -> None:
     """Such versions hold no question and no verdict."""
     store = BrainStore(tmp_path)
     register_in(store, 1, 0.5)
