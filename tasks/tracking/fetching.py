@@ -34,7 +34,7 @@ def fetch_head(store: BrainStore, model_uri: str, allow: Sequence[EncoderSetting
             f"{model_uri!r} names no registered model; models:/NAME@ALIAS or models:/NAME/VERSION is needed"
         )
     version = _version(store, model_uri, *match.groups())
-    digest = version.tags.get("model_digest", "")
+    digest = str(version.tags.get("model_digest", ""))
     if _is_kept(store, digest):
         return digest
     with tempfile.TemporaryDirectory() as scratch:

@@ -185,7 +185,9 @@ def test_runs_are_counted_by_what_became_of_them(client: SyncPrefectClient, inbo
     for kinds in states.values():
         for state in kinds:
             client.create_flow_run(mapping, tags=one.tags, state=state)
-    client.create_flow_run(mapping, name="latest", tags=one.tags, state=Scheduled(scheduled_time=now() + timedelta(hours=1)))
+    client.create_flow_run(
+        mapping, name="latest", tags=one.tags, state=Scheduled(scheduled_time=now() + timedelta(hours=1))
+    )
     client.create_flow_run(other, tags=one.tags, state=Running())
     client.create_flow_run(mapping, tags=["brain:B1", "inbox:other"], state=Running())
     assert earlier_runs(one) == Earlier(5, 2, 2, "latest")

@@ -1,17 +1,21 @@
 """What MLflow remembers, asked without Prefect: versions, champions, rows that are found again."""
 
+import json
+import math
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+import cytoarch
 from cytoarch.brains import Brain, LabelClass
 from cytoarch.errors import ModelError
 from cytoarch.store.brain_store import BrainStore
-from tasks.tracking import BrainLedger, ModelVersion, fetch_head, tracking_uri
-from tests.heads import CLASSES, register_in
+from tasks.tracking import BrainLedger, ModelVersion, fetch_head, git_revision, register_head, tracking_uri
+from tests.heads import CLASSES, HELD_OUT, files_of_head, register_in
 
 pytestmark = pytest.mark.xdist_group("tracking")
 
@@ -174,7 +178,79 @@ def test_a_row_is_made_only_when_it_is_opened_and_found_again_by_its_tags(
     again = ledger(store)
     assert (again.run_id, again.finished) == (run_id, True)
     assert client.get_run(run_id).data.metrics == {"held_out/macro_f1": 0.5}
-    assert ledger(store, encoder_digest="e1").run_id is None
+    for tag in TAGS:
+        assert ledger(store, **{tag: "another"}).run_id is None
+    assert BrainLedger(store, Brain(brain_id="B02", sections=()), {}, TAGS).run_id is None
+
+
+def test_a_row_says_when_it_began_with_what_and_from_which_code(tmp_path: Path) -> None:
+    store = BrainStore(tmp_path)
+    configuration = {"embed": {"encoder": "texture", "blocks": [1, 2]}, "long": "x" * 600}
+    configuration |= {f"setting{number:03d}": number for number in range(250)}
+    brain = Brain(brain_id="B01", sections=())
+    one = BrainLedger(store, brain, configuration, TAGS)
+    made_ms = one._started_ms
+    other = BrainLedger(store, brain, configuration, TAGS | {"config_digest": "c2"})
+    other.open()
+    mlflow = MlflowClient(tracking_uri(store))
+    run = mlflow.get_run(one.open())
+    assert run.info.start_time == made_ms
+    assert run.info.run_name == "B01-c0"
+    assert run.data.params["embed.encoder"] == "texture"
+    assert run.data.params["embed.blocks"] == "[1,2]"
+    assert run.data.params["long"] == "x" * 500
+    assert [run.data.params[f"setting{number:03d}"] for number in range(250)] == [str(number) for number in range(250)]
+    assert (run.data.tags["brain"], run.data.tags["kind"]) == ("B01", "brain")
+    assert run.data.tags["git_revision"] == git_revision()
+    assert run.data.tags["cytoarch_version"] == cytoarch.__version__
+    folder = tmp_path / "mlflow" / "artifacts" / run.info.run_id / "artifacts"
+    assert json.loads((folder / "config.json").read_text()) == configuration
+    assert Brain.model_validate_json((folder / "brain.json").read_text()) == brain
+
+
+def test_the_revision_is_that_of_the_checkout() -> None:
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    if head.returncode:
+        pytest.skip("this is no checkout")
+    assert git_revision().removesuffix("-dirty") == head.stdout.strip()
+
+
+def test_a_row_that_goes_on_is_running_and_names_its_new_run(tmp_path: Path) -> None:
+    store = BrainStore(tmp_path)
+    first = ledger(store)
+    run_id = first.open()
+    first.close({})
+    mlflow = MlflowClient(tracking_uri(store))
+    mlflow.set_tag(run_id, "git_revision", "older")
+    again = ledger(store)
+    again.open()
+    run = mlflow.get_run(run_id)
+    assert run.info.status == "RUNNING"
+    assert run.data.tags["git_revision"] == git_revision()
+    untouched = ledger(store)
+    untouched.close({"x": 1.0})
+    assert mlflow.get_run(run_id).data.metrics == {}, "a row that was not opened is left alone"
+
+
+def test_a_training_is_a_run_below_the_brains_with_its_figures(tmp_path: Path) -> None:
+    store = BrainStore(tmp_path)
+    parent = ledger(store)
+    digest = store.add_model(files_of_head(1))
+    metrics = {"held_out/macro_f1": math.nan, "held_out/top1": 0.5}
+    version = register_head(store, "B01", digest, metrics, {"penalty": 0.1}, HELD_OUT, parent.open)
+    mlflow = MlflowClient(tracking_uri(store), tracking_uri(store))
+    run = mlflow.get_run(version.run_id)
+    assert parent.run_id is not None
+    assert run.data.tags["mlflow.parentRunId"] == parent.run_id
+    assert (run.data.tags["kind"], run.data.tags["model_digest"]) == ("training", digest)
+    assert run.info.run_name == f"train-{NAME}"
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"encoder": "texture", "kind": "probe", "penalty": "0.1"}
+    assert run.data.metrics["held_out/top1"] == 0.5
+    known = mlflow.get_model_version(NAME, "1")
+    assert (known.tags["brain"], known.tags["encoder_digest"]) == ("B01", "e0")
+    assert "held_out_macro_f1" not in known.tags, "a score that is not defined cannot be beaten"
+    assert register_in(store, 2, 0.5).champion
 
 
 def test_a_row_that_a_failed_or_killed_run_left_is_not_finished_and_goes_on(
