@@ -25,6 +25,7 @@ HEAD_FOLDER = "head"
 _IN_STORE = "mlflow-artifacts:/"
 _KEY = re.compile(r"mlflow-artifacts:/([A-Za-z0-9_-][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*)")
 """An address in an artifact store that names neither a server nor anything above it, and what it names."""
+_BUCKETS = ("s3://", "gs://", "wasbs://", "abfss://")
 _ADDRESSES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -102,9 +103,20 @@ def experiment_id(store: BrainStore) -> str:
 
 def _location(store: BrainStore) -> str | None:
     """Where the files of a new experiment go; None: where the server keeps them."""
-    if is_own(store):
-        return _IN_STORE
-    return artifacts_path(store).as_uri() if tracking_uri(store).startswith("sqlite") else None
+    return _IN_STORE if tracking_uri(store).startswith("sqlite") else None
+
+
+def _local_artifacts(store: BrainStore) -> Path:
+    """The folder of artifacts where no server keeps them: beside the database, be it the store's own or another."""
+    from mlflow.utils.file_utils import local_file_uri_to_path
+    from sqlalchemy.engine import make_url
+
+    uri = tracking_uri(store)
+    if is_own(store) or not uri.startswith("sqlite"):
+        return artifacts_path(store)
+    database = str(make_url(uri).database)
+    path = local_file_uri_to_path(database) if database.startswith("file:") else database
+    return Path(path).resolve().parent / "artifacts"
 
 
 def make_relative(database: Path) -> None:
@@ -131,24 +143,24 @@ def make_relative(database: Path) -> None:
 def artifacts(store: BrainStore, uri: str) -> Any:
     """MLflow's repository of the files at an address of ours, to write to and read from.
 
-    Raises StoreError unless the address lies in the store's own artifacts or those that the tracking server keeps:
-    whatever else a registry may name is not opened.
+    Raises StoreError unless the address lies in the folder of artifacts beside the tracking database, in those that
+    the tracking server keeps, or in a bucket that it assigns: whatever else a registry may name is not opened.
     """
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
     from mlflow.utils.file_utils import local_file_uri_to_path
 
-    key = _KEY.fullmatch(uri)
-    folder = artifacts_path(store)
-    if key is not None and is_own(store):
+    key, tracking = _KEY.fullmatch(uri), tracking_uri(store)
+    folder = _local_artifacts(store)
+    if key is not None and tracking.startswith("sqlite"):
         return get_artifact_repository(_inside(folder / key[1], folder))
-    if key is not None and tracking_uri(store).startswith(("http://", "https://")):
-        return get_artifact_repository(uri, tracking_uri=tracking_uri(store))
+    if tracking.startswith(("http://", "https://")) and (key is not None or uri.startswith(_BUCKETS)):
+        return get_artifact_repository(uri, tracking_uri=tracking)
     if uri.startswith(f"{folder.as_uri()}/"):
         return get_artifact_repository(_inside(Path(local_file_uri_to_path(uri)), folder))
     raise StoreError(
-        f"the files at {uri} are in neither {folder} nor the artifacts that a tracking server keeps; nothing else is "
-        "read or written: start the server with `mlflow server --artifacts-destination FOLDER`, and give the "
-        f"experiment {EXPERIMENT!r} no location of its own"
+        f"the files at {uri} are neither in {folder} nor kept by a tracking server; nothing else is read or written: "
+        "start the server with `mlflow server --artifacts-destination FOLDER`, and give the experiment "
+        f"{EXPERIMENT!r} no location of its own"
     )
 
 

@@ -17,6 +17,7 @@ from cytoarch.errors import ModelError, StoreError
 from cytoarch.learning.heads import CARD_FILE, WEIGHTS_FILE
 from cytoarch.store.brain_store import BrainStore
 from tasks.tracking import ModelVersion, fetch_head, fetching, tracking_uri
+from tasks.tracking.database import artifacts
 from tests.heads import files_of_head, register_in
 
 pytestmark = pytest.mark.xdist_group("tracking")
@@ -158,9 +159,44 @@ def test_an_experiment_with_files_elsewhere_is_not_read(tmp_path: Path) -> None:
     store.tracking_path.mkdir(parents=True)
     client = MlflowClient(tracking_uri(store), tracking_uri(store))
     client.create_experiment("cytoarch", artifact_location=(tmp_path / "elsewhere").as_uri())
-    with pytest.raises(StoreError, match="are in neither"):
+    with pytest.raises(StoreError, match="are neither in"):
         register_in(store, 1, 0.5)
     assert not (tmp_path / "elsewhere").exists()
+
+
+REPOSITORY = "mlflow.store.artifact.artifact_repository_registry.get_artifact_repository"
+
+
+@pytest.mark.parametrize("uri", ["mlflow-artifacts:/1/r1/artifacts", "s3://bucket/1/r1/artifacts", "gs://bucket/1"])
+def test_what_a_tracking_server_keeps_or_assigns_is_opened_through_it(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr(REPOSITORY, lambda *given, **named: (given, named))
+    opened = artifacts(BrainStore(tmp_path), uri)
+    assert opened == ((uri,), {"tracking_uri": "http://127.0.0.1:9"})
+
+
+@pytest.mark.parametrize("tracking", ["http://127.0.0.1:9", "", "sqlite:////tmp/other.db"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "file:///etc", "/etc", "etc", "../etc", "http://127.0.0.1:9/x", "ftp://127.0.0.1/x", "dbfs:/x", "runs:/r1/head",
+        "models:/x/1", "mlflow-artifacts://127.0.0.1:9/x", "mlflow-artifacts:/../x", "mlflow-artifacts:/x/../../y",
+        "mlflow-artifacts:/%2e%2e/x", "mlflow-artifacts:/x?y=z", "mlflow-artifacts:/x#y", "mlflow-artifacts:/", "",
+        "file://127.0.0.1/x",
+    ],
+)  # fmt: skip
+def test_nothing_else_is_opened(uri: str, tracking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
+    monkeypatch.setattr(REPOSITORY, lambda *_given, **_named: pytest.fail("it was opened"))
+    with pytest.raises(StoreError, match=r"nothing else is read or written: start the server with"):
+        artifacts(BrainStore(tmp_path), uri)
+
+
+def test_buckets_are_opened_only_where_a_server_assigns_them(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="nothing else is read or written"):
+        artifacts(BrainStore(tmp_path), "s3://bucket/1")
 
 
 def test_a_link_out_of_the_stores_artifacts_is_not_followed(registered: Registered, tmp_path: Path) -> None:

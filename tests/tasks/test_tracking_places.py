@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from cytoarch.brains import Brain
 from cytoarch.store.brain_store import BrainStore
-from tasks.tracking import BrainLedger, fetch_head, run_url, tracking_uri
+from tasks.tracking import BrainLedger, database_uri, fetch_head, run_url, tracking_uri
 from tests.heads import register_in
 
 pytestmark = pytest.mark.xdist_group("tracking")
@@ -95,6 +95,24 @@ def test_a_relative_store_is_the_same_store(empty: Path, tmp_path: Path, monkeyp
     digest = use(BrainStore(Path("store")))
     assert fetch_head(BrainStore(tmp_path / "store"), MODEL) == digest
     assert names(tmp_path) == {"store"}
+
+
+@pytest.mark.parametrize("name", ["shared", "sha red%20?"], ids=ascii)
+def test_stores_that_share_a_database_keep_their_files_beside_it(
+    name: str, empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / name
+    shared.mkdir()
+    shutil.copy(empty / "mlflow.db", shared)
+    with closing(sqlite3.connect(shared / "mlflow.db")) as connection, connection:
+        connection.execute("DELETE FROM experiments WHERE name = 'cytoarch'")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database_uri(shared / "mlflow.db"))
+    for number in (1, 2):
+        store = BrainStore(tmp_path / f"store {number}")
+        use(store, number)
+        assert names(store.root) == {"models"}
+    assert names(shared) == {"mlflow.db", "artifacts"}
+    assert names(tmp_path) == {name, "store 1", "store 2"}
 
 
 def moved(store: BrainStore, place: Path) -> BrainStore:
