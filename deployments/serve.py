@@ -18,7 +18,7 @@ from flows.serving import SERVING_PATH, answers, direct_loopback
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
-START_LIMIT_S = 120
+START_LIMIT_S, LOOK_EVERY_S, SAY_EVERY_S = 600, 0.5, 10
 
 
 class Servers:
@@ -40,11 +40,14 @@ class Servers:
 
     def wait_until(self, ready: Callable[[], bool], what: str) -> None:
         """Wait until `ready`. Raises SystemExit if that takes too long, or a process ended meanwhile."""
-        for _ in range(START_LIMIT_S * 2):
+        for look in range(int(START_LIMIT_S / LOOK_EVERY_S)):
             if ready():
                 return
             self.check_alive()
-            if self.stopping.wait(0.5):
+            waited_s = look * LOOK_EVERY_S
+            if waited_s and waited_s % SAY_EVERY_S == 0:
+                print(f"waiting for {what} ({waited_s:.0f} s); its first start takes longest", flush=True)
+            if self.stopping.wait(LOOK_EVERY_S):
                 raise SystemExit(130)
         raise SystemExit(f"{what} did not come up within {START_LIMIT_S} s; see {self._log_path}")
 

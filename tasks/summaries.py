@@ -148,6 +148,7 @@ def remember(
     }
     if model is not None:
         notes["model"] = f"{model.name} version {model.version}" + (" (champion)" if model.champion else "")
+        notes["champion"] = model.reason
     shown = ("held_out/macro_f1", "held_out/top1", "map/macro_f1", "clusters/purity_labels", "clusters/purity_sections")
     notes |= {name: f"{metrics[name]:.3f}" for name in shown if name in metrics}
     return int(drawn), notes

@@ -115,6 +115,30 @@ def test_loopback_is_direct_for_everything_that_is_served(
         assert {"127.0.0.1", "localhost", "::1"} <= set(given[name].split(","))
 
 
+def test_servers_are_waited_for_and_it_is_said(
+    serve: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    servers, looks = serve.Servers(tmp_path), iter(range(10_000))
+    monkeypatch.setattr(servers.stopping, "wait", lambda _seconds: False)
+    servers.wait_until(lambda: next(looks) >= 45, "MLflow")
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"waiting for MLflow ({seconds} s); its first start takes longest" for seconds in (10, 20)]
+    with pytest.raises(SystemExit, match=r"MLflow did not come up within 600 s; see "):
+        servers.wait_until(lambda: False, "MLflow")
+    monkeypatch.setattr(servers.stopping, "wait", lambda _seconds: True)
+    with pytest.raises(SystemExit) as stopped:
+        servers.wait_until(lambda: False, "MLflow")
+    assert stopped.value.code == 130
+
+
+def test_a_server_that_ends_by_itself_is_not_waited_for(serve: ModuleType, tmp_path: Path) -> None:
+    servers = serve.Servers(tmp_path)
+    servers.start("mlflow", [sys.executable, "-S", "-c", "print('no port is free'); raise SystemExit(7)"], {})
+    with pytest.raises(SystemExit, match=r"mlflow ended with exit code 7; see .*mlflow\.log"):
+        servers.wait_until(lambda: False, "MLflow")
+    assert (tmp_path / "mlflow.log").read_text() == "no port is free\n"
+
+
 def test_the_script_starts_from_anywhere(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "deployments" / "serve.py", "--help"], cwd=tmp_path, capture_output=True, text=True
