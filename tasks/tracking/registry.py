@@ -76,36 +76,33 @@ def register_head(
         parent: Opens the run that the training's run hangs below, where there is one.
 
     """
-    mlflow = client(store)
     card = load_head(store.model_path(digest)).card
     name = f"{card.target}-{card.kind}-{brain_id}"
     asked = question(card, held_out).tags()
-    version = _registered(store, name, digest)
+    version = _registered(store, name, digest, asked)
     if version is None:
         run = _training_run(store, brain_id, digest, card, metrics, params, parent)
-        _ensure_model(store, name)
         tags = {"model_digest": digest, "encoder_digest": card.encoder_digest, "brain": brain_id, **asked}
         if math.isfinite(metrics.get(SCORE, math.nan)):
             tags["held_out_macro_f1"] = repr(metrics[SCORE])
-        source = f"{run.info.artifact_uri}/{HEAD_FOLDER}"
-        version = mlflow.create_model_version(name, source, run.info.run_id, tags=tags)
-    elif "question" not in version.tags:  # registered by an earlier version of this code
-        for tag, value in asked.items():
-            mlflow.set_model_version_tag(name, version.version, tag, value)
-        version = mlflow.get_model_version(name, version.version)
-    champion = _champion(store, name)
-    if champion is None or _VERDICT not in version.tags:
-        promoted, reason = _judge(version, champion)
-        if promoted:
-            mlflow.set_registered_model_alias(name, CHAMPION, version.version)
-            champion = version
-        mlflow.update_model_version(name, version.version, description=reason)
-        mlflow.set_model_version_tag(name, version.version, _VERDICT, reason)
-    else:
-        reason = version.tags[_VERDICT]
-    mlflow.set_terminated(version.run_id)
-    is_champion = champion is not None and int(champion.version) == int(version.version)
+        version = _new_version(store, name, run, tags)
+    champion, reason = _settle_champion(store, name, version)
+    client(store).set_terminated(version.run_id)
+    is_champion = int(champion.version) == int(version.version)
     return ModelVersion(name, int(version.version), is_champion, str(version.run_id), reason)
+
+
+def _settle_champion(store: BrainStore, name: str, version: Any) -> tuple[Any, str]:
+    """The champion after a version was judged, once for all, and why that version is it or not."""
+    mlflow, champion = client(store), _champion(store, name)
+    if champion is not None and _VERDICT in version.tags:
+        return champion, str(version.tags[_VERDICT])
+    promoted, reason = _judge(version, champion)
+    if promoted:
+        mlflow.set_registered_model_alias(name, CHAMPION, version.version)
+    mlflow.update_model_version(name, version.version, description=reason)
+    mlflow.set_model_version_tag(name, version.version, _VERDICT, reason)
+    return version if promoted else champion, reason
 
 
 def _judge(version: Any, champion: Any) -> tuple[bool, str]:
@@ -135,10 +132,29 @@ def _difference(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
     return " and ".join(text for name, text in said.items() if ours[f"question.{name}"] != theirs[f"question.{name}"])
 
 
-def _registered(store: BrainStore, name: str, digest: str) -> Any:
-    """The version of a model that is this head, or None."""
-    found = client(store).search_model_versions(f"name = '{name}'")
-    return next((one for one in found if one.tags.get("model_digest") == digest), None)
+def _registered(store: BrainStore, name: str, digest: str, asked: Mapping[str, str]) -> Any:
+    """The version of a model that is this head, or None. One of an earlier version of this code learns its question."""
+    mlflow = client(store)
+    found = mlflow.search_model_versions(f"name = '{name}'")
+    version = next((one for one in found if one.tags.get("model_digest") == digest), None)
+    if version is None or "question" in version.tags:
+        return version
+    for tag, value in asked.items():
+        mlflow.set_model_version_tag(name, version.version, tag, value)
+    return mlflow.get_model_version(name, version.version)
+
+
+def _new_version(store: BrainStore, name: str, run: Any, tags: Mapping[str, str]) -> Any:
+    """A version whose files are the head of a training's run; its model is made on first use."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client(store).create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = f"{run.info.artifact_uri}/{HEAD_FOLDER}"
+    return client(store).create_model_version(name, source, run.info.run_id, tags=dict(tags))
 
 
 def _training_run(
@@ -161,16 +177,6 @@ def _training_run(
     log_metrics(store, run_id, metrics)
     artifacts(store, str(run.info.artifact_uri)).log_artifacts(str(store.model_path(digest)), HEAD_FOLDER)
     return run
-
-
-def _ensure_model(store: BrainStore, name: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client(store).create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
 
 
 def _champion(store: BrainStore, name: str) -> Any:
