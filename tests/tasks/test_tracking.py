@@ -14,6 +14,8 @@ import cytoarch
 from cytoarch.brains import Brain, LabelClass
 from cytoarch.errors import ModelError
 from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.records import Record
+from tasks.learning import held_out_labels
 from tasks.tracking import BrainLedger, ModelVersion, fetch_head, git_revision, register_head, tracking_uri
 from tests.heads import CLASSES, HELD_OUT, files_of_head, register_in
 
@@ -106,6 +108,15 @@ def test_versions_say_why_they_are_the_champion_or_not(tmp_path: Path) -> None:
         assert (kept.description, kept.tags["verdict"]) == (one.reason, one.reason)
     again = register_in(store, 1, 0.5)
     assert (again.version, again.champion, again.reason) == (1, False, "champion: there was none")
+
+
+def test_held_out_is_what_has_labels_and_was_not_learned_from() -> None:
+    inputs = {"labels/s1": "a", "labels/s2": "b", "embeddings/s2": "c", "tissue/s3": "d"}
+    record = Record(
+        step="training", name="x", section="all", fingerprint="f", inputs=inputs, settings={}, facts={"train": ["s1"]},
+        files={},
+    )  # fmt: skip
+    assert held_out_labels(record) == {"s2": "b"}
 
 
 OTHER_CLASSES = (LabelClass(name="V1", ids=(1, 3)), LabelClass(name="V2", ids=(2,)))
