@@ -60,9 +60,10 @@ def main() -> int:
                 check=True,
             ).stdout.split()[-1]
         )
+    heads = ("sections", "records", "bare loop (s)", "map-brain, all current (s)", "ratio", "records read")
+    heads += ("peak RSS (MB)", "largest task parameter (bytes)", "first page (kB)")
     lines = [
-        "| sections | records | bare loop (s) | map-brain, all current (s) | ratio | read | RSS (MB) | parameter (bytes) "
-        + "| first page (kB) |",
+        f"| {' | '.join(heads)} |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [

@@ -14,11 +14,11 @@ from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # started as a script from the checkout
 
-from flows.serving import SERVING_PATH, answers
+from flows.serving import SERVING_PATH, answers, direct_loopback
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
-START_LIMIT_S = 120
+START_LIMIT_S, LOOK_EVERY_S, SAY_EVERY_S = 600, 0.5, 10
 
 
 class Servers:
@@ -40,11 +40,14 @@ class Servers:
 
     def wait_until(self, ready: Callable[[], bool], what: str) -> None:
         """Wait until `ready`. Raises SystemExit if that takes too long, or a process ended meanwhile."""
-        for _ in range(START_LIMIT_S * 2):
+        for look in range(int(START_LIMIT_S / LOOK_EVERY_S)):
             if ready():
                 return
             self.check_alive()
-            if self.stopping.wait(0.5):
+            waited_s = look * LOOK_EVERY_S
+            if waited_s and waited_s % SAY_EVERY_S == 0:
+                print(f"waiting for {what} ({waited_s:.0f} s); its first start takes longest", flush=True)
+            if self.stopping.wait(LOOK_EVERY_S):
                 raise SystemExit(130)
         raise SystemExit(f"{what} did not come up within {START_LIMIT_S} s; see {self._log_path}")
 
@@ -85,6 +88,7 @@ def main() -> int:
         return 2
     environment = {
         **os.environ,
+        **direct_loopback(os.environ),
         "DO_NOT_TRACK": "true",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -129,22 +133,33 @@ def _start(
     mlflow_url: str,
 ) -> None:
     python = sys.executable
-    tracking = (ROOT / options.store / "mlflow").resolve()
-    tracking.mkdir(parents=True, exist_ok=True)
     print("starting the Prefect server and MLflow")
     # the server itself must not take the API's address for that of another server
     own = {name: value for name, value in environment.items() if name != "PREFECT_API_URL"}
     servers.start("prefect-server", [python, "-m", "prefect", "server", "start", "--host", HOST], own)
-    mlflow = [python, "-m", "mlflow", "server", "--host", HOST, "--port", str(options.mlflow_port), "--workers", "1"]
-    mlflow += ["--backend-store-uri", f"sqlite:///{tracking}/mlflow.db"]
-    mlflow += ["--artifacts-destination", str(tracking / "artifacts")]
-    servers.start("mlflow", mlflow, environment)
+    servers.start("mlflow", mlflow_command(ROOT / options.store, options.mlflow_port), environment)
     servers.wait_until(lambda: answers(f"{prefect_url}/api/health"), "the Prefect server")
     if subprocess.run([python, "deployments/bootstrap.py"], cwd=ROOT, env=environment, check=False).returncode:
         raise SystemExit("setting up the Prefect server failed; see above")
     worker = [python, "-m", "prefect", "worker", "start", "--pool", "cytoarch", "--type", "process", "--limit", "2"]
     servers.start("worker", worker, environment)
     servers.wait_until(lambda: answers(f"{mlflow_url}/health"), "MLflow")
+
+
+def mlflow_command(store_path: Path, port: int) -> list[str]:
+    """What serves the tracking database of a store, whose addresses are made to name no folder before."""
+    from cytoarch.store.brain_store import BrainStore
+    from tasks.tracking import artifacts_path, database_path, database_uri, make_relative
+
+    store = BrainStore(store_path)
+    database = database_path(store)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    if database.exists():
+        make_relative(database)
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", database_uri(database)]
+    # a URI: MLflow decodes it, a plain path with a percent sign too
+    return [*command, "--artifacts-destination", artifacts_path(store).as_uri()]
 
 
 if __name__ == "__main__":

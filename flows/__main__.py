@@ -3,10 +3,10 @@
 import os
 import sys
 
-from flows.serving import running_servers
+from flows.serving import START_LIMIT, direct_loopback, running_servers
 from flows.waiting import busy
 
-QUIET = {
+DEFAULTS = {
     "DO_NOT_TRACK": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -14,7 +14,9 @@ QUIET = {
     "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    START_LIMIT: "600",  # the database is made at the first start; Prefect's 20 s are few on a busy machine
 }
+"""Where the environment does not say otherwise."""
 
 
 def main() -> None:
@@ -24,7 +26,8 @@ def main() -> None:
         print(f"error: {reason}", file=sys.stderr)
         sys.exit(2)
     # said before the libraries are imported, since they look once
-    for name, value in {**QUIET, **running_servers()}.items():
+    os.environ.update(direct_loopback(os.environ))
+    for name, value in {**DEFAULTS, **running_servers()}.items():
         os.environ.setdefault(name, value)
     from flows.terminal import run
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from prefect import flow
 from pydantic import Field
 
+from cytoarch.encoders.registry import EncoderSettings
 from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.parcellation.smoothing import SmoothSettings
 from cytoarch.steps.embeddings import EmbeddingsStep
@@ -30,6 +31,7 @@ def parcellate_brain(
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 2,
     skip: tuple[str, ...] = (),
     run: RunSettings = RunSettings(),
+    allow: EncoderSettings = EncoderSettings(),
 ) -> Parcellated:
     """Map every section with a head: probabilities by overlapping tiles, smoothed, and label maps.
 
@@ -43,12 +45,13 @@ def parcellate_brain(
         batch_size: Tiles computed at once.
         skip: Sections to leave out.
         run: How the work is spread.
+        allow: Encoder and revision that a registered head made elsewhere may load; those of heads here may be.
 
     """
     store = BrainStore(brain.store_path)
     store.read_brain(brain.brain_id)  # a brain that is not there is told before a model is fetched
     wanted = model or f"models:/areas-probe-{brain.brain_id}@champion"
-    digest = fetch_head(store, wanted) if wanted.startswith("models:/") else wanted
+    digest = fetch_head(store, wanted, (allow,)) if wanted.startswith("models:/") else wanted
     card = open_head(store, digest).card
     conducted = {"device": device, "batch_size": batch_size}
     with open_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip), workers(run) as runner:

@@ -42,6 +42,7 @@ from flows.ingest_brain import ingest_brain
 from flows.map_brain import map_brain
 from flows.parameters import DEFAULT_STORE, BrainSource, MapSettings, StoredBrain
 from flows.parcellate_brain import parcellate_brain
+from flows.serving import start_prefect
 from flows.stages import Summary
 from flows.train_classifier import train_classifier
 from flows.train_decoder import train_decoder
@@ -276,6 +277,7 @@ def _command(each: "Flow[..., Any]", console: Console) -> Any:
 def run_flow(each: "Flow[..., Any]", console: Console, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     """Run a flow with bars and a closing summary; returns the exit code."""
     started = time.monotonic()
+    start_prefect(lambda text: console.print(text, highlight=False, soft_wrap=True))
     with _bars(console) as listener, listening(listener):
         state = cast("State[Any]", each(*args, **kwargs, return_state=True))
     result = state.result(raise_on_failure=False)

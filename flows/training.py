@@ -5,7 +5,7 @@ from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.opened import OpenBrain, open_brain
 from cytoarch.steps.sources import require_stored
 from cytoarch.steps.step import Place, Stored
-from cytoarch.steps.training import Trained, TrainingStep, keep_head, training_of
+from cytoarch.steps.training import Trained, TrainingStep, held_out_labels, keep_head, training_of
 from flows.parameters import StoredBrain
 from flows.stages import Summary, final_state, run_whole, skipping
 from tasks.tracking import register_head, run_url
@@ -25,10 +25,13 @@ def train_and_register(
     with open_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip):
         chosen = require_stored(EmbeddingsStep, Place(opened), embedding, "Run embed-brain, or name one of them")
         trained = train_on_brain(opened, chosen, settings, kind)
-        scores = training_of(opened, trained.name)[0]["scores"]
-        version = register_head(opened.store, opened.brain_id, trained.digest, scores, settings.model_dump(mode="json"))
+        record, _ = training_of(opened, trained.name)
+        scores, parameters = record.facts["scores"], settings.model_dump(mode="json")
+        held_out = held_out_labels(record)
+        version = register_head(opened.store, opened.brain_id, trained.digest, scores, parameters, held_out)
         notes = {
             "model": f"{version.name} version {version.version}" + (" (champion)" if version.champion else ""),
+            "champion": version.reason,
             "model digest": trained.digest,
             "MLflow run": run_url(opened.store, version.run_id),
             **{name: f"{value:.3f}" for name, value in scores.items()},

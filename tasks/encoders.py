@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Literal
 
+from prefect.client.base import ServerType, determine_server_type
 from prefect.concurrency._asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 
@@ -15,6 +16,8 @@ Device = Literal["cpu", "cuda"]
 GPU_LIMIT = "gpu"
 """Global concurrency limit that deployments/bootstrap.py creates: one model on a GPU at a time."""
 
+_gpu = threading.Lock()
+"""Held while a task has the GPU, where there is no server that knows of the limit."""
 _running = threading.Lock()
 
 
@@ -22,10 +25,16 @@ _running = threading.Lock()
 def device_slot(device: Device) -> Iterator[None]:
     """Wait for the device: a GPU takes one task at a time, the cores are shared by the workers.
 
+    Who shares a GPU is known to the server that they have in common. A temporary server has this process only.
+
     Raises StoreError if the limit was never created on the server.
     """
     if device == "cpu":
         yield
+        return
+    if determine_server_type() is ServerType.EPHEMERAL:
+        with _gpu:
+            yield
         return
     with ExitStack() as slot:
         try:

@@ -1,7 +1,6 @@
 """What has arrived in an inbox, and what Prefect knows of earlier runs for it."""
 
 import hashlib
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from cytoarch.brains import Brain, read_manifest
 from cytoarch.digests import canonical_json
 from cytoarch.errors import ManifestError
 from cytoarch.paths import confined
+from tasks.looks import Looks
 
 LABEL_TABLE = "labels.csv"
 MAP_FLOW = "map-brain"
@@ -53,13 +53,18 @@ class Earlier(NamedTuple):
 
 
 def arrivals(inbox: Path, settle_s: float, missing_grace_s: float) -> list[Arrival]:
-    """The brains of every manifest in an inbox, each with what it still waits for."""
+    """The brains of every manifest in an inbox, each with what it still waits for.
+
+    What has not stood still for `settle_s` may be half copied. This look is remembered in the inbox, so that the next
+    can tell, whatever the files are dated.
+    """
     found: list[Arrival] = []
-    manifests = sorted(path for path in (*inbox.glob("*.csv"), *inbox.glob("*/*.csv")) if path.name != LABEL_TABLE)
-    for path in manifests:
+    looks = Looks(inbox)
+    for path in _manifests(inbox):
         name = path.relative_to(inbox).as_posix()
-        if _age_s(path) < settle_s:
-            found.append(Arrival(name, path, "", "", f"changed less than {settle_s:g} s ago"))
+        moving = _moves(looks, path, settle_s)
+        if moving:
+            found.append(Arrival(name, path, "", "", moving))
             continue
         table = path.parent / LABEL_TABLE
         try:
@@ -69,8 +74,9 @@ def arrivals(inbox: Path, settle_s: float, missing_grace_s: float) -> list[Arriv
             continue
         for brain in brains:
             missing = _missing(brain, path)
-            wait = _waits_for(brain, path, missing, settle_s, missing_grace_s)
+            wait = _waits_for(looks, brain, path, missing, settle_s, missing_grace_s)
             found.append(Arrival(f"{name}: {brain.brain_id}", path, brain.brain_id, brain.digest, wait, missing))
+    looks.keep()
     return found
 
 
@@ -104,6 +110,12 @@ def tagged(one: Ticket) -> Iterator[None]:
         yield
 
 
+def _manifests(inbox: Path) -> list[Path]:
+    """The tables that may be manifests; hidden ones are what a Mac or a copy under way leaves."""
+    found = (path for path in (*inbox.glob("*.csv"), *inbox.glob("*/*.csv")) if path.name != LABEL_TABLE)
+    return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(inbox).parts))
+
+
 def _files(brain: Brain, manifest_path: Path) -> list[Path]:
     return [confined(path, manifest_path.parent) for s in brain.kept for path in (s.path, s.labels) if path]
 
@@ -113,14 +125,21 @@ def _missing(brain: Brain, manifest_path: Path) -> tuple[str, ...]:
 
 
 def _waits_for(
-    brain: Brain, manifest_path: Path, missing: tuple[str, ...], settle_s: float, missing_grace_s: float
+    looks: Looks, brain: Brain, manifest_path: Path, missing: tuple[str, ...], settle_s: float, missing_grace_s: float
 ) -> str:
-    if missing and _age_s(manifest_path) < missing_grace_s:
-        return f"{len(missing)} scan(s) not there yet, {missing[0]} first"
     present = [path for path in _files(brain, manifest_path) if path.exists()]
-    fresh = [path.name for path in present if _age_s(path) < settle_s]
-    return f"{fresh[0]} changed less than {settle_s:g} s ago" if fresh else ""
+    moving = [f"{path.name} {text}" for path in present if (text := _moves(looks, path, settle_s))]
+    if missing and looks.still_s(manifest_path) < missing_grace_s:
+        return f"{len(missing)} scan(s) not there yet, {missing[0]} first"
+    return moving[0] if moving else ""
 
 
-def _age_s(path: Path) -> float:
-    return time.time() - path.stat().st_mtime
+def _moves(looks: Looks, path: Path, settle_s: float) -> str:
+    """Why a file may still be written, or nothing."""
+    if looks.still_s(path) >= settle_s:
+        return ""
+    if not looks.is_ahead(path):
+        return f"changed less than {settle_s:g} s ago"
+    if looks.remembers:
+        return f"is dated in the future: waits until it has stood still for {settle_s:g} s"
+    return "is dated in the future, and looks cannot be compared as the inbox cannot be written to; correct its date"

@@ -17,7 +17,7 @@ from cytoarch.steps.report import INDEX_FILE, RegisteredModel, brain_metrics
 from cytoarch.steps.running import Outcome
 from cytoarch.steps.sections import LABELS, SECTION
 from cytoarch.steps.tissue import TISSUE
-from cytoarch.steps.training import Trained, training_of
+from cytoarch.steps.training import Trained, held_out_labels, training_of
 from tasks.tracking import BrainLedger, register_head, run_url, tracking_uri
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~])")
@@ -122,12 +122,18 @@ def remember_model(
     """Make a trained head a version of its registered model; None where nothing was trained."""
     if found.trained is None:
         return None
-    facts, _ = training_of(brain, found.trained.name)
+    record, _ = training_of(brain, found.trained.name)
     scores = {name: value for name, value in metrics.items() if name.partition("/")[0] not in ("sections", "tissue")}
-    scores = {**facts["scores"], **scores}
-    values = parameters.model_dump(mode="json")
-    version = register_head(brain.store, brain.brain_id, found.trained.digest, scores, values, ledger.open)
-    return RegisteredModel(version.name, version.version, version.champion, version.run_id)
+    version = register_head(
+        brain.store,
+        brain.brain_id,
+        found.trained.digest,
+        {**record.facts["scores"], **scores},
+        parameters.model_dump(mode="json"),
+        held_out_labels(record),
+        ledger.open,
+    )
+    return RegisteredModel(version.name, version.version, version.champion, version.run_id, version.reason)
 
 
 def notes_of(
@@ -144,6 +150,7 @@ def notes_of(
     }
     if model is not None:
         notes["model"] = f"{model.name} version {model.version}" + (" (champion)" if model.is_champion else "")
+        notes["champion"] = model.verdict
     shown = ("held_out/macro_f1", "held_out/top1", "map/macro_f1", "clusters/purity_labels", "clusters/purity_sections")
     return notes | {name: f"{metrics[name]:.3f}" for name in shown if name in metrics}
 

@@ -116,6 +116,11 @@ def test_what_can_be_no_brain_is_left_to_the_command(store: BrainStore, held: in
 # -- the manifest ------------------------------------------------------------------------------------------------------
 
 
+def test_a_flag_that_only_begins_alike_is_another(store: BrainStore, held: int) -> None:
+    assert told(store, "map-brain", "--brain-id-before=B2", "--brain-id", "B1") is not None
+    assert told(store, "map-brain", "--brain-id-before", "B1") is None
+
+
 def test_the_one_brain_of_a_manifest_is_asked_for(store: BrainStore, held: int, tmp_path: Path) -> None:
     assert told(store, "map-brain", "--manifest-path", str(manifest(tmp_path, "B1", "B1"))) is not None
     assert told(store, "map-brain", f"--manifest-path={manifest(tmp_path, 'B1')}") is not None

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from cytoarch.errors import StoreError
 from cytoarch.parcellation.inference import ParcellateSettings
 from flows.stages import Summary
 from flows.watch_inbox import InboxSettings, watch_inbox
+from tasks import looks
 from tasks.inbox import arrivals, ticket
 
 pytestmark = [pytest.mark.xdist_group("more flows")]
@@ -72,6 +74,71 @@ def test_a_scan_that_comes_late_makes_the_brain_something_new_to_map(inbox: Path
     assert without.missing == ("s0010.tif",)
     assert ticket(without, {}) != ticket(complete, {})
     assert ticket(complete, {}) == ticket(*arrivals(inbox, 60, 10), {})
+
+
+@pytest.fixture
+def ahead(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets the clock of the inbox ahead, as if time had passed."""
+    passed: list[float] = []
+    monkeypatch.setattr(looks, "clock_s", lambda path: time_of(path) + sum(passed))
+    return passed.append
+
+
+def time_of(path: Path) -> float:
+    path.touch()
+    return path.stat().st_mtime
+
+
+def test_files_dated_in_the_future_are_started_when_they_stand_still(
+    inbox: Path, ahead: Callable[[float], None]
+) -> None:
+    """A camera, a scanner or a server of files whose clock is a day ahead."""
+    manifest, scan = inbox / "P01" / "manifest.csv", inbox / "P01" / "scans" / "s0010.tif"
+    for path in (manifest, scan):
+        aged(path, -86400)
+    assert waits(inbox) == "is dated in the future: waits until it has stood still for 60 s"
+    ahead(61)
+    assert waits(inbox).startswith("s0010.tif is dated in the future"), "which was not looked at before"
+    ahead(30)
+    assert waits(inbox).startswith("s0010.tif is dated in the future")
+    scan.write_bytes(scan.read_bytes())
+    aged(scan, -86400)
+    ahead(30)
+    assert waits(inbox).startswith("s0010.tif is dated in the future"), "it was copied again"
+    ahead(61)
+    assert waits(inbox) == ""
+
+
+def test_the_time_of_grace_of_a_manifest_dated_in_the_future_ends(inbox: Path, ahead: Callable[[float], None]) -> None:
+    aged(inbox / "P01" / "manifest.csv", -10 * 86400)
+    (inbox / "P01" / "scans" / "s0010.tif").unlink()
+    waits(inbox)
+    ahead(3600)
+    assert "not there yet, s0010.tif first" in waits(inbox)
+    ahead(3601)
+    assert waits(inbox) == ""
+
+
+def test_an_inbox_that_cannot_be_written_to_goes_by_dates(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_path: Path) -> float:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(looks, "clock_s", refused)
+    assert waits(inbox) == ""
+    aged(inbox / "P01" / "manifest.csv", -86400)
+    assert "looks cannot be compared as the inbox cannot be written to; correct its date" in waits(inbox)
+
+
+def test_hidden_tables_and_tables_of_labels_are_no_manifests(inbox: Path) -> None:
+    """A Mac leaves `._manifest.csv`, a copy under way `.manifest.csv.part1`; .cache is a folder of a tool."""
+    before = arrivals(inbox, 60, 7200)
+    for name in ("._manifest.csv", "P01/._manifest.csv", ".cache/manifest.csv", "labels.csv"):
+        (inbox / name).parent.mkdir(exist_ok=True)
+        shutil.copy(inbox / "P01" / "manifest.csv", inbox / name)
+        aged(inbox / name, 3600)
+    assert arrivals(inbox, 60, 7200) == before
+    shutil.copytree(inbox / "P01", inbox / "deeper" / "P01")
+    assert arrivals(inbox, 60, 7200) == before, "one folder deep, no more"
 
 
 def test_an_inbox_that_is_not_there_is_named(tmp_path: Path, prefect_server: None) -> None:

@@ -1,19 +1,23 @@
 """What MLflow remembers, asked without Prefect: versions, champions, rows that are found again."""
 
+import json
+import math
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+import cytoarch
 from cytoarch.brains import Brain, LabelClass
-from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import ModelError
-from cytoarch.learning.heads import HeadCard, head_files
-from cytoarch.learning.probes import Probe
+from cytoarch.steps.training import held_out_labels
 from cytoarch.store.brain_store import BrainStore
-from tasks.tracking import BrainLedger, ModelVersion, fetch_head, register_head, tracking_uri
+from cytoarch.store.records import Record
+from tasks.tracking import BrainLedger, ModelVersion, fetch_head, git_revision, register_head, tracking_uri
+from tests.heads import CLASSES, HELD_OUT, files_of_head, register_in
 
 pytestmark = pytest.mark.xdist_group("tracking")
 
@@ -36,23 +40,7 @@ def client(store: BrainStore) -> MlflowClient:
 @pytest.fixture
 def register(store: BrainStore) -> Callable[[int, float], ModelVersion]:
     """Registers a probe, told apart by a number, with a held-out macro-F1."""
-
-    def one(number: int, score: float) -> ModelVersion:
-        card = HeadCard(
-            kind="probe",
-            target="areas",
-            classes=(LabelClass(name="V1", ids=(1,)), LabelClass(name="V2", ids=(2,))),
-            dims=(3,),
-            cells_per_token=1,
-            embedding=EmbedSettings(),
-            encoder_digest="e0",
-            token_px=4,
-            pixel_size_um=4.0,
-        )
-        probe = Probe(card, np.full((2, 3), number, dtype=np.float32), np.zeros(2, dtype=np.float32))
-        return register_head(store, "B01", store.models.add(head_files(probe)), {"held_out/macro_f1": score}, {})
-
-    return one
+    return lambda number, score: register_in(store, number, score)
 
 
 def champion(client: MlflowClient) -> int:
@@ -97,10 +85,94 @@ def test_anything_beside_a_head_in_the_registry_is_refused_and_never_opened(
     register: Callable[[int, float], ModelVersion], store: BrainStore, client: MlflowClient, tmp_path: Path
 ) -> None:
     version = register(8, 0.1)
+    store.models.remove(client.get_model_version(NAME, str(version.version)).tags["model_digest"])
     (tmp_path / "MLmodel").write_text("flavors: {python_function: {loader_module: os}}")
-    client.log_artifact(version.run_id, str(tmp_path / "MLmodel"), "head")
+    (head,) = store.tracking_path.glob(f"artifacts/{version.run_id}/artifacts/head")
+    shutil.copy(tmp_path / "MLmodel", head)
     with pytest.raises(ModelError, match=r"holds MLmodel; only head\.json and head\.safetensors are read"):
         fetch_head(store, f"models:/{NAME}/{version.version}")
+
+
+def test_versions_say_why_they_are_the_champion_or_not(tmp_path: Path) -> None:
+    store = BrainStore(tmp_path)
+    mlflow = MlflowClient(tracking_uri(store), tracking_uri(store))
+    said = [register_in(store, number, score) for number, score in ((1, 0.5), (2, 0.25), (3, 0.75), (4, None))]
+    assert [(one.champion, one.reason) for one in said] == [
+        (True, "champion: there was none"),
+        (False, "not the champion: held_out/macro_f1 0.2500 is not above the 0.5000 of version 1"),
+        (True, "champion: held_out/macro_f1 0.7500 is above the 0.5000 of version 1"),
+        (False, "not the champion: it has no held_out/macro_f1"),
+    ]
+    for one in said:
+        kept = mlflow.get_model_version(NAME, str(one.version))
+        assert (kept.description, kept.tags["verdict"]) == (one.reason, one.reason)
+    again = register_in(store, 1, 0.5)
+    assert (again.version, again.champion, again.reason) == (1, False, "champion: there was none")
+
+
+def test_held_out_is_what_has_labels_and_was_not_learned_from() -> None:
+    inputs = {"labels/s1": "a", "labels/s2": "b", "embeddings/s2": "c", "tissue/s3": "d"}
+    record = Record(
+        step="training", name="x", section="all", fingerprint="f", inputs=inputs, settings={}, facts={"train": ["s1"]},
+        files={},
+    )  # fmt: skip
+    assert held_out_labels(record) == {"s2": "b"}
+
+
+OTHER_CLASSES = (LabelClass(name="V1", ids=(1, 3)), LabelClass(name="V2", ids=(2,)))
+OTHER_COLOURS = tuple(one.model_copy(update={"colour": "#ff0000"}) for one in CLASSES)
+
+
+def test_scores_of_another_question_are_not_compared(tmp_path: Path) -> None:
+    store = BrainStore(tmp_path)
+    register_in(store, 1, 0.5)
+    merged = register_in(store, 2, 0.9, classes=OTHER_CLASSES)
+    assert not merged.champion
+    assert "not compared with the champion, version 1: other classes; to make" in merged.reason
+    elsewhere = register_in(store, 3, 0.9, held_out={"s0030": "labels of s0030"})
+    assert "version 1: other held-out sections or labels; to make" in elsewhere.reason
+    relabelled = register_in(store, 4, 0.9, held_out={"s0020": "labels drawn again"})
+    assert "version 1: other held-out sections or labels; to make" in relabelled.reason
+    assert not elsewhere.champion
+    assert not relabelled.champion
+    both = register_in(store, 5, 0.9, classes=OTHER_CLASSES, held_out={})
+    assert "version 1: other classes and other held-out sections or labels; to make" in both.reason
+
+
+def test_encoders_and_colours_of_classes_are_no_part_of_the_question(tmp_path: Path) -> None:
+    store = BrainStore(tmp_path)
+    register_in(store, 1, 0.5)
+    assert register_in(store, 2, 0.6, classes=OTHER_COLOURS).champion
+    assert register_in(store, 3, 0.7, encoder="dinov3:vitb16").champion
+
+
+def test_a_run_killed_before_the_verdict_is_judged_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = BrainStore(tmp_path)
+    register_in(store, 1, 0.5)
+    with monkeypatch.context() as killed:
+        killed.setattr(MlflowClient, "set_registered_model_alias", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            register_in(store, 2, 0.9)
+    again = register_in(store, 2, 0.9)
+    assert (again.version, again.champion) == (2, True)
+    run = MlflowClient(tracking_uri(store)).get_run(again.run_id)
+    assert run.info.status == "FINISHED"
+
+
+def interrupt(*_arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_champion_of_an_earlier_version_of_the_code_learns_its_question(tmp_path: Path) -> None:
+    """Such versions hold no question and no verdict."""
+    store = BrainStore(tmp_path)
+    register_in(store, 1, 0.5)
+    mlflow = MlflowClient(tracking_uri(store), tracking_uri(store))
+    for tag in ("question", "question.target", "question.classes", "question.split", "verdict"):
+        mlflow.delete_model_version_tag(NAME, "1", tag)
+    assert "does not say on which classes" in register_in(store, 2, 0.9).reason
+    assert register_in(store, 1, 0.5).champion
+    assert register_in(store, 3, 0.9).champion
 
 
 def ledger(store: BrainStore, **tags: str) -> BrainLedger:
@@ -117,7 +189,79 @@ def test_a_row_is_made_only_when_it_is_opened_and_found_again_by_its_tags(
     again = ledger(store)
     assert (again.run_id, again.finished) == (run_id, True)
     assert client.get_run(run_id).data.metrics == {"held_out/macro_f1": 0.5}
-    assert ledger(store, encoder_digest="e1").run_id is None
+    for tag in TAGS:
+        assert ledger(store, **{tag: "another"}).run_id is None
+    assert BrainLedger(store, Brain(brain_id="B02", sections=()), {}, TAGS).run_id is None
+
+
+def test_a_row_says_when_it_began_with_what_and_from_which_code(tmp_path: Path) -> None:
+    store = BrainStore(tmp_path)
+    configuration = {"embed": {"encoder": "texture", "blocks": [1, 2]}, "long": "x" * 600}
+    configuration |= {f"setting{number:03d}": number for number in range(250)}
+    brain = Brain(brain_id="B01", sections=())
+    one = BrainLedger(store, brain, configuration, TAGS)
+    made_ms = one._started_ms
+    other = BrainLedger(store, brain, configuration, TAGS | {"config_digest": "c2"})
+    other.open()
+    mlflow = MlflowClient(tracking_uri(store))
+    run = mlflow.get_run(one.open())
+    assert run.info.start_time == made_ms
+    assert run.info.run_name == "B01-c0"
+    assert run.data.params["embed.encoder"] == "texture"
+    assert run.data.params["embed.blocks"] == "[1,2]"
+    assert run.data.params["long"] == "x" * 500
+    assert [run.data.params[f"setting{number:03d}"] for number in range(250)] == [str(number) for number in range(250)]
+    assert (run.data.tags["brain"], run.data.tags["kind"]) == ("B01", "brain")
+    assert run.data.tags["git_revision"] == git_revision()
+    assert run.data.tags["cytoarch_version"] == cytoarch.__version__
+    folder = tmp_path / "mlflow" / "artifacts" / run.info.run_id / "artifacts"
+    assert json.loads((folder / "config.json").read_text()) == configuration
+    assert Brain.model_validate_json((folder / "brain.json").read_text()) == brain
+
+
+def test_the_revision_is_that_of_the_checkout() -> None:
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    if head.returncode:
+        pytest.skip("this is no checkout")
+    assert git_revision().removesuffix("-dirty") == head.stdout.strip()
+
+
+def test_a_row_that_goes_on_is_running_and_names_its_new_run(tmp_path: Path) -> None:
+    store = BrainStore(tmp_path)
+    first = ledger(store)
+    run_id = first.open()
+    first.close({})
+    mlflow = MlflowClient(tracking_uri(store))
+    mlflow.set_tag(run_id, "git_revision", "older")
+    again = ledger(store)
+    again.open()
+    run = mlflow.get_run(run_id)
+    assert run.info.status == "RUNNING"
+    assert run.data.tags["git_revision"] == git_revision()
+    untouched = ledger(store)
+    untouched.close({"x": 1.0})
+    assert mlflow.get_run(run_id).data.metrics == {}, "a row that was not opened is left alone"
+
+
+def test_a_training_is_a_run_below_the_brains_with_its_figures(tmp_path: Path) -> None:
+    store = BrainStore(tmp_path)
+    parent = ledger(store)
+    digest = store.models.add(files_of_head(1))
+    metrics = {"held_out/macro_f1": math.nan, "held_out/top1": 0.5}
+    version = register_head(store, "B01", digest, metrics, {"penalty": 0.1}, HELD_OUT, parent.open)
+    mlflow = MlflowClient(tracking_uri(store), tracking_uri(store))
+    run = mlflow.get_run(version.run_id)
+    assert parent.run_id is not None
+    assert run.data.tags["mlflow.parentRunId"] == parent.run_id
+    assert (run.data.tags["kind"], run.data.tags["model_digest"]) == ("training", digest)
+    assert run.info.run_name == f"train-{NAME}"
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"encoder": "texture", "kind": "probe", "penalty": "0.1"}
+    assert run.data.metrics["held_out/top1"] == 0.5
+    known = mlflow.get_model_version(NAME, "1")
+    assert (known.tags["brain"], known.tags["encoder_digest"]) == ("B01", "e0")
+    assert "held_out_macro_f1" not in known.tags, "a score that is not defined cannot be beaten"
+    assert register_in(store, 2, 0.5).champion
 
 
 def test_a_row_that_a_failed_or_killed_run_left_is_not_finished_and_goes_on(

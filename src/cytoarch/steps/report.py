@@ -42,6 +42,8 @@ class RegisteredModel:
     version: int
     is_champion: bool
     run_id: str
+    verdict: str
+    """Why it is the champion, or not."""
 
 
 @dataclass(frozen=True)
@@ -183,10 +185,10 @@ def brain_metrics(brain: OpenBrain, shown: Shown, training: str | None) -> dict[
         "tissue/area_mm2": sum(tissue),
     }
     if training is not None and shown.parcellation is not None:
-        facts, known = training_of(brain, training)
+        record, known = training_of(brain, training)
         mapped = Stored(ParcellationStep, shown.parcellation)
         found = {one.section_id: mapped.record(Place(brain, one)).facts for one in sections_with(brain, mapped)}
-        metrics |= facts["scores"] | map_metrics(known, found)
+        metrics |= record.facts["scores"] | map_metrics(known, found)
     if shown.clusters is not None:
         clusters = Stored(ClustersStep, shown.clusters)
         metrics |= purities(clusters.record(Place(brain, one)).facts for one in sections_with(brain, clusters))
