@@ -6,7 +6,7 @@ import pytest
 import tifffile
 from known_scans import H, W, noise, opened, read_or_refused, refusal, tiff
 
-from cytoarch.images.tiff import ome_pixel_size_um
+from cytoarch.images.ome_xml import ome_pixel_size_um
 
 
 def stated(path: Path) -> list[tuple[str, float]]:
