@@ -8,7 +8,9 @@ from cytoarch.errors import ScanError
 UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "um": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1e-3, "inch": 25400.0}
 
 
-def ome_pixel_size_um(ome_xml: str, shape: Sequence[int] | None = None, place: tuple[int, int] = (0, 1)) -> float | None:
+def ome_pixel_size_um(
+    ome_xml: str, shape: Sequence[int] | None = None, place: tuple[int, int] = (0, 1)
+) -> float | None:
     """The pixel size (um) that an OME-XML text states for an image, or None where it states none.
 
     `shape` is the (y, x) of the image; `place` its number and how many images the file holds: where the text

@@ -167,7 +167,8 @@ def write_labels(
             own_attributes={"origin": section.labels_origin},
             on_progress=phases.written,
         )
-    return {"labelled_px": labelled_px, "origin": section.labels_origin}
+        remarks = {"remarks": list(labels.remarks)} if labels.remarks else {}
+    return {"labelled_px": labelled_px, "origin": section.labels_origin, **remarks}
 
 
 ReadPlane = Callable[[int, int, int, int], NDArray[Any]]

@@ -10,6 +10,7 @@ import numpy as np
 import tifffile
 
 from cytoarch.errors import ScanError
+from cytoarch.images.label_ids import greys_of, with_checked_greys
 from cytoarch.images.ome_xml import UM_PER_UNIT, names_other_files, ome_pixel_size_um
 from cytoarch.images.planes import (
     MAX_TILE_BYTES,
@@ -30,6 +31,8 @@ from cytoarch.progress import Progress
 _APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([0-9.]+)")
 _JPEG = (6, 7, 33003, 33004, 33005, 34712)
 """Compressions whose decoder gives RGB, whatever the photometric tag says: JPEG and JPEG 2000."""
+_LOSSY = (6, 7)
+"""Compressions by JPEG proper."""
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _ALPHA = (1, 2)
 _BILEVEL = (2, 3, 4)
@@ -86,8 +89,7 @@ def open_tiff(
             bands=segments.bands,
         )
         scan = readable(rows, scratch, stack, on_progress)
-    if not as_numbers:
-        scan = _as_it_looks(scan, page, c_axis)
+    scan = _as_stored(scan, page) if as_numbers else _as_it_looks(scan, page, c_axis)
     tag = page.tags.get(274)
     return oriented(scan, int(tag.value) if tag is not None else 1)
 
@@ -128,6 +130,16 @@ def _kind(page: tifffile.TiffPage, c_axis: str, c: int) -> Kind:
     if c_axis == "S" and c in (3, 4) and coloured:
         return "rgb"
     return "grey" if c == 1 else "multichannel"
+
+
+def _as_stored(scan: Scan, page: tifffile.TiffPage) -> Scan:
+    """The scan with the numbers that are stored. Raises ScanError for JPEG, which changes them."""
+    if page.compression in _LOSSY:
+        raise ScanError("is compressed by JPEG, which does not keep ids; save it as a TIFF or PNG without loss")
+    if page.colormap is None or int(page.photometric) != _PALETTE:
+        return scan
+    palette = page.colormap.T.astype(np.int64)  # 16 bits a colour; 8-bit numbers are shown by the upper byte
+    return with_checked_greys(scan, greys_of(palette >> 8 if len(palette) <= 256 else palette))
 
 
 def _as_it_looks(scan: Scan, page: tifffile.TiffPage, c_axis: str) -> Scan:

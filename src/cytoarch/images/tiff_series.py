@@ -1,8 +1,9 @@
-"""Which image of a TIFF is the scan, and which of its planes: files hold thumbnails, slide labels and macro pictures too.
+"""Which image of a TIFF is the scan, and which of its planes is meant.
 
-A file states nowhere for certain which of its images is meant, and their order says nothing: some scanners write the
-thumbnail or the macro picture first. The largest image is the scan where all others are so small that they can be
-nothing but its companions. Where several are large they are counted by `plane_index`, like scenes of a CZI file.
+Files hold thumbnails, pictures of the slide's label and of the whole slide (macro) beside the scan. Nothing in a file
+says for certain which image is meant, and their order says nothing: some scanners write the thumbnail or the macro
+first. The largest image is the scan where all others are so small that they can only be its companions. Where several
+are large, they are counted by `plane_index`, as the scenes of a CZI file are.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Files that hold several images: the largest is the scan where the others can only be its companions, else all are named."""
+"""Of several images the largest is the scan where the others can only be its companions; else all are named."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -218,5 +218,5 @@ def test_a_label_file_of_several_large_images_is_refused_and_all_are_listed(
 
 def test_a_stack_of_label_images_is_refused_without_asking_for_a_plane(tmp_path: Path) -> None:
     path = pages(tmp_path / "a.tif", ids(), ids(), ids())
-    with pytest.raises(ScanError, match="stack of 3 planes.*file of its own"), open_labels(path):
+    with pytest.raises(ScanError, match=r"stack of 3 planes.*file of its own"), open_labels(path):
         pass
