@@ -18,10 +18,11 @@ from cytoarch.errors import ScanError
 from cytoarch.images.czi import open_czi
 from cytoarch.images.decoded import open_jp2, open_rows
 from cytoarch.images.label_ids import png_numbers, without_erased
-from cytoarch.images.ome_zarr import open_ome_zarr, store_files
+from cytoarch.images.ome_zarr import open_ome_zarr
 from cytoarch.images.pixel_size import without_print_densities
 from cytoarch.images.planes import Pixels, Scan, cropped, reading
 from cytoarch.images.spooling import readable
+from cytoarch.images.store_folders import store_files
 from cytoarch.images.tiff import open_tiff
 from cytoarch.progress import Progress
 
