@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.buffer.cpu import Buffer
 from zarr.codecs import BloscCodec
-from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from cytoarch.errors import ScanError, StoreError
@@ -150,7 +150,7 @@ class _NamelessFile(MutableMapping[str, Buffer]):
                 self._handle = os.dup(file.fileno())
 
     def __getitem__(self, key: str) -> Buffer:
-        return default_buffer_prototype().buffer.from_bytes(read_exactly(self._handle, *self._places[key]))
+        return Buffer.from_bytes(read_exactly(self._handle, *self._places[key]))
 
     def __setitem__(self, key: str, value: Buffer) -> None:
         left = memoryview(value.to_bytes())
