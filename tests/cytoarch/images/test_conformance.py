@@ -296,7 +296,6 @@ FAULTS = {
         put(f"{LAYER}/0", "chunk_grid", "configuration", "chunk_shape", value=[8, 0, 32]),
         f"{LAYER}/0/zarr.json",
         "positive edges are needed",
-        True,
     ),
     "text": Fault(put(f"{LAYER}/0", "data_type", value="string"), f"{LAYER}/0/zarr.json", "string dtype", True),
     "no numbers": Fault(
@@ -553,3 +552,15 @@ def test_label_values_may_be_many(brain: Path) -> None:
     colours = {value: (value % 256, value // 256, 0) for value in range(1, 5000)}
     put(LABEL, *OME, "image-label", value=image_label({value: str(value) for value in colours}, colours))(brain)
     assert conformance_faults(brain) == []
+
+
+def test_what_ome_zarr_py_cannot_open_as_viewers_do_is_a_fault(brain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object) -> None:
+        raise ValueError("cannot be shown")
+
+    monkeypatch.setattr("ome_zarr.reader.Multiscales.array", refuses)
+    assert conformance_faults(brain / LAYER / "..") == ["layer4: cannot be shown (ome-zarr-py)"]
+    monkeypatch.undo()
+    monkeypatch.setattr("ome_zarr.reader.Labels.matches", lambda _: False)
+    (line,) = conformance_faults(brain / SECTION)
+    assert line == ".: [3] levels are found by ome-zarr-py, as viewers open it; [3, 3] are needed"

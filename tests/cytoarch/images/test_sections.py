@@ -9,6 +9,8 @@ import pytest
 import tifffile
 import zarr
 from numpy.typing import NDArray
+from ome_zarr.io import parse_url
+from ome_zarr.reader import Reader
 from ome_zarr_models.v05.bioformats2raw import BioFormats2Raw
 from ome_zarr_models.v05.image import Image as NgffImage
 from ome_zarr_models.v05.image_label import ImageLabel
@@ -168,6 +170,71 @@ def test_the_label_image_states_names_colours_and_who_drew_it(staging: Staging, 
     assert metadata(staging.path)["ome"] == {"version": "0.5", "labels": ["labels"]}
     assert StoredImage.open(staging.path / "labels").attributes["origin"] == "expert"
     ImageLabel.from_zarr(zarr.open_group(staging.path / "labels", mode="r"))
+
+
+def most_frequent(four: list[int]) -> int:
+    """The value that is there most often, the first of them in reading order."""
+    return max(four, key=four.count)
+
+
+def halved_by_vote(values: Array) -> Array:
+    """Every 2 x 2 ids by their vote; a lone last row or column votes twice."""
+    height, width = values.shape
+    padded = np.pad(values, ((0, height % 2), (0, width % 2)), mode="edge")
+    blocks = padded.reshape(len(padded) // 2, 2, -1, 2).transpose(0, 2, 1, 3).reshape(-1, 4).tolist()
+    return np.array([most_frequent(four) for four in blocks]).reshape(-(-height // 2), -1)
+
+
+@pytest.mark.parametrize("shape", [(301, 517), (513, 258), (1025, 3)])
+def test_every_level_of_a_label_image_holds_ids_that_won_a_vote(
+    staging: Staging, tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    """A mean of ids is an id that nobody drew."""
+    expected = np.random.default_rng(4).choice(np.array([0, 1, 7], np.uint8), shape)
+    stored(staging, tmp_path, expected, shape)
+    levels = StoredImage.open(staging.path / "labels").levels
+    assert len(levels) >= 3
+    for number in range(len(levels)):
+        np.testing.assert_array_equal(open_level(staging.path / "labels", number), expected)
+        expected = halved_by_vote(expected)
+
+
+@pytest.mark.parametrize("shape", [(301, 517), (513, 258)])
+def test_every_level_of_a_section_is_the_mean_of_the_one_below(
+    staging: Staging, tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    expected = scan(tmp_path / "a.tif", *shape)
+    write_section(staging, tmp_path / "a.tif", section())
+    levels = StoredImage.open(staging.path).levels
+    assert len(levels) >= 3
+    for number in range(len(levels)):
+        np.testing.assert_array_equal(open_level(staging.path, number)[0], expected)
+        height, width = expected.shape
+        padded = np.pad(expected, ((0, height % 2), (0, width % 2)), mode="edge").astype(float)
+        means = padded.reshape(len(padded) // 2, 2, -1, 2).mean(axis=(1, 3))
+        expected = np.floor(means + 0.5).astype(np.uint8)
+
+
+def test_ome_zarr_py_finds_sections_and_labels_as_viewers_show_them(staging: Staging, tmp_path: Path) -> None:
+    pixels = scan(tmp_path / "a.tif", 301, 517, 3)
+    write_section(staging, tmp_path / "a.tif", section())
+    labels = Staging(tmp_path / "labels").open()
+    stored(labels, tmp_path, ids(301, 517), (301, 517))
+    labels.path.rename(staging.path / "labels")
+    location = parse_url(staging.path)
+    assert location is not None
+    image, _, label = Reader(location)()
+    np.testing.assert_array_equal(image.data[0].compute(), np.moveaxis(pixels, -1, 0))
+    np.testing.assert_array_equal(label.data[0].compute(), ids(301, 517))
+    assert [one.shape[-2:] for one in image.data] == [one.shape for one in label.data]
+    assert image.metadata["channel_names"] == ["red", "green", "blue"]
+    assert label.metadata["color"] == {1: [1.0, 0.0, 0.0, 1.0], 7: [0.0, 0.0, 1.0, 1.0]}
+    assert label.metadata["properties"] == {1: {"name": "A"}, 7: {"name": "B"}}
+    for node, axes in ((image, "cyx"), (label, "yx")):
+        for number, (scale, offset) in enumerate(node.metadata["coordinateTransformations"]):
+            edge_um = 2.0 * 2**number
+            assert scale["scale"] == [1.0] * (len(axes) - 2) + [edge_um] * 2
+            assert offset["translation"] == [0.0] * (len(axes) - 2) + [(edge_um - 2.0) / 2] * 2
 
 
 @pytest.mark.parametrize("shape", [(299, 270), (300, 271), (270, 300), (150, 135)])
