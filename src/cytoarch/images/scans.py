@@ -37,7 +37,7 @@ SUFFIXES = (*TIFF_SUFFIXES, *UNTESTED_SUFFIXES, *ROW_SUFFIXES, *JP2_SUFFIXES, ".
 
 @dataclass(frozen=True)
 class Spooling:
-    """Where a scan that is decoded from top to bottom is kept meanwhile, and who is told how far that is."""
+    """Where a scan that must be decoded from top to bottom is kept while it is read, and who hears of the progress."""
 
     scratch: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
     on_progress: Progress | None = None

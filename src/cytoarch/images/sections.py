@@ -114,7 +114,7 @@ def write_section(
 
 
 class _Phases:
-    """Progress of a section that may be spooled, or checked, before it is written: then each is a part of the way."""
+    """Progress over the phases of a section: it may be spooled, labels are checked, then it is written."""
 
     def __init__(self, on_progress: Progress | None) -> None:
         self._tell = on_progress or (lambda _done, _total: None)

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.buffer.cpu import Buffer
+from zarr.abc.buffer import Buffer
+from zarr.buffer import cpu
 from zarr.codecs import BloscCodec
 from zarr.storage import MemoryStore
 
@@ -43,7 +44,7 @@ def readable(rows: Rows, scratch: Path, stack: ExitStack, on_progress: Progress 
 
 @dataclass
 class _Deferred:
-    """Decodes a plane when a window of it is first read: who only asks for its size waits for nothing."""
+    """A plane that is decoded when its first window is read: asking for its size alone costs nothing."""
 
     rows: Rows
     scratch: Path
@@ -74,7 +75,7 @@ def _in_memory(rows: Rows) -> Callable[[int, int, int, int], Pixels]:
 
 
 def _checked(rows: Rows) -> Iterator[tuple[int, Pixels]]:
-    """The bands with their first rows. Raises ScanError unless they are together what was announced."""
+    """Each band and its first row. Raises ScanError unless the bands together are the plane that was announced."""
     c, height, width = rows.shape
     top = 0
     for band in rows.bands():
@@ -106,7 +107,7 @@ def _spooled(rows: Rows, scratch: Path, stack: ExitStack, on_progress: Progress 
                 dtype=rows.dtype,
                 chunks=(c, min(height, _tile_rows(rows)), min(width, TILE_PX)),
                 compressors=BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle"),
-                config={"write_empty_chunks": True},  # comparing them takes longer than encoding them
+                config={"write_empty_chunks": True},  # to look for empty ones takes longer than to encode
             )
         _fill(array, rows, scratch, on_progress)
         stack.push(opened.pop_all())
@@ -150,7 +151,7 @@ class _NamelessFile(MutableMapping[str, Buffer]):
                 self._handle = os.dup(file.fileno())
 
     def __getitem__(self, key: str) -> Buffer:
-        return Buffer.from_bytes(read_exactly(self._handle, *self._places[key]))
+        return cpu.Buffer.from_bytes(read_exactly(self._handle, *self._places[key]))
 
     def __setitem__(self, key: str, value: Buffer) -> None:
         left = memoryview(value.to_bytes())

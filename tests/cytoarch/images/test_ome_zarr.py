@@ -174,8 +174,8 @@ def test_a_collection_of_one_image_is_that_image_and_of_several_is_refused(
 ) -> None:
     root = tmp_path / "a.zarr"
     zarr_format = 2 if version == "0.4" else 3
-    mark = {"bioformats2raw.layout": 3}
-    ome = mark if version == "0.4" else {"ome": {**mark, "version": "0.5"}}
+    collection = {"bioformats2raw.layout": 3}
+    ome = collection if version == "0.4" else {"ome": {**collection, "version": "0.5"}}
     zarr.open_group(LocalStore(root), mode="w", zarr_format=zarr_format, attributes=ome)
     pixels = noise(H, W)
     write(root / "0", pixels, "yx", version)

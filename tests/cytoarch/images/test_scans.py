@@ -53,8 +53,8 @@ def test_a_jpeg_tiff_is_read_as_the_reference_reads_it(tmp_path: Path, layout: s
 @pytest.mark.parametrize("suffix", [suffix for suffix in SUFFIXES if suffix.startswith(".t") or suffix == ".btf"])
 def test_bigtiff_and_big_endian_files_are_read_like_any_other(tmp_path: Path, suffix: str) -> None:
     pixels = noise(H, W, dtype="uint16")
-    for bigtiff, byteorder in itertools.product((False, True), "<>"):
-        path = tiff(tmp_path / f"a{suffix}", pixels, bigtiff=bigtiff, byteorder=byteorder, tile=(32, 32))
+    for bigtiff, byteorder, layout in itertools.product((False, True), "<>", LAYOUTS.values()):
+        path = tiff(tmp_path / f"a{suffix}", pixels, bigtiff=bigtiff, byteorder=byteorder, **layout)
         found = whole(path)
         assert found.dtype == np.dtype("uint16")
         assert found.dtype.isnative

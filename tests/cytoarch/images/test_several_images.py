@@ -100,7 +100,7 @@ THUMBNAIL_LAST: dict[str, Callable[[Path], Path]] = {
     "ome": lambda folder: ome(folder / "a.ome.tif", scan(), thumbnail(), sizes_um=(PIXEL_UM, 80.0)),
     "scn": lambda folder: scn(folder / "a.scn", scan(), thumbnail(), noise(20, 30)),
     "svs": lambda folder: svs(folder / "a.svs", scan(), thumbnail(), noise(40, 30), noise(30, 90)),
-    "half the resolution, rounded up": lambda folder: pages(folder / "a.tif", scan()[:, :-1], scan()[::2, 1::2]),
+    "half the resolution, rounded up": lambda folder: ome(folder / "a.ome.tif", scan()[:, :-1], scan()[::2, ::2]),
 }
 
 
@@ -164,6 +164,11 @@ def test_planes_of_several_stacks_are_counted_image_by_image(tmp_path: Path) -> 
     assert "0: 300 x 391 pixels; 1 to 3: 300 x 400 pixels" in refusal(path)
     for index, expected in enumerate((single, *stack)):
         np.testing.assert_array_equal(whole(path, plane_index=index)[0], expected)
+
+
+def test_an_image_of_more_than_a_quarter_of_the_pixels_may_be_a_section(tmp_path: Path) -> None:
+    path = ome(tmp_path / "a.ome.tif", scan(), scan()[:155, :205])
+    assert "1: 155 x 205 pixels" in refusal(path)
 
 
 def test_each_of_several_images_has_its_own_pixel_size(tmp_path: Path) -> None:

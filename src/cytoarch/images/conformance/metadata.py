@@ -43,9 +43,10 @@ class ArrayMetadata:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of types that other readers may not know: they are judged as pixels
                 array = cls(ArrayV3Metadata.from_dict(dict(metadata)))
+                edges = *array.edges, *array.chunk
         except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, NotImplementedError) as error:
             raise ValueError(f"is no array that zarr opens ({short(f'{type(error).__name__}: {error}')})") from None
-        if 0 in array.edges or 0 in array.chunk:
+        if 0 in edges:
             raise ValueError(f"its chunk_shape is {[*array.edges]}, {[*array.chunk]}; positive edges are needed")
         return array
 
@@ -65,20 +66,14 @@ class ArrayMetadata:
         return np.dtype(self.stated.data_type.to_native_dtype())
 
     @cached_property
-    def sharding(self) -> ShardingCodec | None:
-        """How a file is divided into chunks, if it is."""
-        first = self.stated.codecs[0]
-        return first if isinstance(first, ShardingCodec) else None
-
-    @cached_property
     def edges(self) -> tuple[int, ...]:
         """The shape of what a file holds."""
-        return tuple(self.stated.chunk_grid.to_dict()["configuration"]["chunk_shape"])
+        return tuple(self.stated.shards or self.stated.chunks)
 
     @cached_property
     def chunk(self) -> tuple[int, ...]:
         """The shape of a chunk."""
-        return tuple(self.sharding.chunk_shape) if self.sharding else self.edges
+        return tuple(self.stated.chunks)
 
     @cached_property
     def grid(self) -> tuple[int, ...]:
@@ -89,7 +84,7 @@ class ArrayMetadata:
     def size_range(self) -> tuple[int, int]:
         """Least and most bytes a file can have: no codec makes a chunk much larger than it is."""
         raw = math.prod(self.edges) * self.dtype.itemsize
-        if self.sharding is None:
+        if self.stated.shards is None:
             return 1, raw + raw // 64 + 64
         chunks = math.prod(self.edges) // math.prod(self.chunk)
         index = 16 * chunks + 4  # offset and length of every chunk, and a crc32c
@@ -107,7 +102,7 @@ class ArrayMetadata:
         return place if inside and self.key(place) == key else None
 
     def first_missing(self, found: Collection[tuple[int, ...]]) -> str:
-        """The first key that is not among the places found, of which there are fewer than keys."""
+        """The first key whose place was not found; at least one must be missing."""
         for number in count():  # the grid is never listed: a damaged shape can make it endless
             place: list[int] = []
             rest = number
@@ -142,7 +137,7 @@ def pixel_faults(key: str, array: ArrayMetadata) -> Iterator[str]:
 
 
 def json_number(text: str) -> int:
-    """An integer of JSON. Raises ValueError for what JSON has not, and for more digits than 64 bits have."""
+    """An integer in a JSON text. Raises ValueError for NaN and Infinity, and for more digits than 64 bits have."""
     if len(text) > 20 or not text.lstrip("-").isdigit():  # the second: NaN and Infinity
         raise ValueError(f"{short(text)} is no number of JSON, or too large")
     return int(text)

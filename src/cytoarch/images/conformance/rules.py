@@ -16,7 +16,7 @@ MAX_LEVELS = 32
 
 
 def group_faults(node: Node) -> Iterator[str]:
-    """What is wrong with a group as its kind; what is below it has been judged."""
+    """What is wrong with a group of its kind. What lies below it must have been judged before."""
     if node.kind == "image":
         yield from _image_faults(node)
     elif node.kind == "labels":
@@ -43,7 +43,7 @@ def _image_faults(node: Node) -> Iterator[str]:
     for multiscale in node.ome["multiscales"]:
         yield from _multiscale_faults(node, multiscale)
         paths |= {dataset["path"] for dataset in multiscale["datasets"]}
-    if all(node.find(path) for path in paths):  # else one of these arrays is the one meant
+    if all(node.find(path) for path in paths):  # else an array that no dataset names may be the missing one
         for name, child in node.children.items():
             if child.kind == "array" and name not in paths:
                 yield f"{child.key}: is an array that no dataset names; list it or remove it"

@@ -24,7 +24,7 @@ def _schema(model: str, strict: bool) -> Any:
 
     def load(name: str, strict: bool = False) -> dict[str, Any]:
         schema: dict[str, Any] = load_schema(NGFF_VERSION, name, strict)
-        schema.pop("$schema", None)  # it would bring `unique` back as it was
+        schema.pop("$schema", None)  # by it jsonschema would choose its own validator, without `unique`
         return schema
 
     schema = load(model, strict)
@@ -40,7 +40,7 @@ def schema_faults(node: Node, model: str, strict: bool = False) -> Iterator[str]
     attributes = node.attributes
     multiscales = node.ome.get("multiscales")
     if strict and isinstance(multiscales, list):
-        # strict asks for `metadata`, what one should say of the reduction beyond its `type`: ours has no options
+        # the strict schema demands `metadata`, the options of the reduction; our reductions have none
         stated = [{"metadata": {}, **one} if isinstance(one, dict) else one for one in multiscales]
         attributes = {**attributes, "ome": {**node.ome, "multiscales": stated}}
     for error in _schema(model, strict).iter_errors(attributes):

@@ -86,7 +86,7 @@ class _Walk:
                 yield from self.units(folder / name)
 
     def visit(self, folder: Path, ngff: bool = False) -> Node:
-        """Judge a group or array and all below it; `ngff` says that a group above it is one of NGFF."""
+        """Judge a group or array and all below it; `ngff` says whether it lies inside a group of NGFF."""
         before = len(self.faults)
         files, folders = self._scan(folder)
         node = self._read(folder, files)
@@ -104,7 +104,7 @@ class _Walk:
     def _visit_files(
         self, folder: Path, key: str, array: ArrayMetadata, files: Mapping[str, int], folders: Sequence[str], ngff: bool
     ) -> None:
-        """Compare the files of an array with its keys. Others may leave shards out that hold only the fill value."""
+        """Compare the files of an array with its keys. Only arrays of images must have all their shards."""
         found: set[tuple[int, ...]] = set()
         limits = array.size_range if ngff and self.complete and array.dtype.kind in NUMBERS else None
         if ngff:
