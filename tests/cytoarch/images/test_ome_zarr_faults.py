@@ -38,6 +38,15 @@ def test_absent_chunks_of_the_plane_are_counted_in_a_remark(tmp_path: Path, vers
     assert "none of its chunks" in refusal(path, 0)
 
 
+@pytest.mark.parametrize("version", FORMATS)
+def test_absent_chunks_of_several_planes_are_counted_for_each_of_them(tmp_path: Path, version: str) -> None:
+    path = write(tmp_path / "a.zarr", noise(4, H, W), "zyx", version, storage={"chunks": (2, 64, 64)})
+    folder = level(path) / "c" if version == "0.5" else level(path)
+    (folder / "1" / "0" / "0").unlink()
+    remarks = [open_ome_zarr(path, index).remarks for index in range(4)]
+    assert remarks == [(), (), *[("1 of 12 chunks are absent and read as 0",)] * 2]
+
+
 def test_absent_shards_are_counted(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zarr", noise(H, W), "yx", "0.5", storage={"shards": (128, 128)})
     (level(path) / "c" / "1" / "1").unlink()

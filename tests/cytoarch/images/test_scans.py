@@ -129,6 +129,14 @@ def test_pixels_whose_numbers_are_not_grey_or_rgb_are_refused_or_read_as_they_lo
         np.testing.assert_array_equal(found, channel_first(np.asarray(shown)))
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_where_zero_is_white_the_whole_range_is_turned(tmp_path: Path, dtype: str) -> None:
+    pixels = noise(H, W, dtype=dtype)
+    path = tiff(tmp_path / "a.tif", pixels, photometric="miniswhite")
+    np.testing.assert_array_equal(whole(path)[0], np.iinfo(dtype).max - pixels)
+    assert opened(path).remarks == ("zero meant white: inverted",)
+
+
 def test_the_full_resolution_level_of_a_pyramid_is_read(tmp_path: Path) -> None:
     pixels = noise(4 * H, 4 * W, 3)
     path = tmp_path / "a.ome.tif"

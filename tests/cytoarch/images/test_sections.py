@@ -18,6 +18,7 @@ from PIL import Image
 
 from cytoarch.brains import Brain, Label, LabelTable, Section, read_manifest
 from cytoarch.errors import ScanError
+from cytoarch.images import spooling
 from cytoarch.images.sections import check_sha256, write_collection, write_labels, write_section
 from cytoarch.images.views import StoredImage
 from cytoarch.phantoms.writing import PhantomRequest, write_phantom
@@ -120,6 +121,51 @@ def test_a_statement_of_another_checksum_is_refused_and_the_true_one_accepted() 
     check_sha256(section(sha256=digest), digest)
     with pytest.raises(ScanError, match=r"a\.tif.*sha256"):
         check_sha256(section(sha256="0" * 64), digest)
+
+
+@pytest.mark.parametrize(("shape", "filling"), [((60, 80), 0), ((60, 80, 3), 255)])
+def test_beyond_the_edge_chunks_hold_the_ground_of_a_slide(
+    staging: Staging, tmp_path: Path, shape: tuple[int, ...], filling: int
+) -> None:
+    scan(tmp_path / "a.tif", *shape)
+    write_section(staging, tmp_path / "a.tif", section())
+    assert zarr.open_array(staging.path / "0", mode="r").fill_value == filling
+
+
+@pytest.mark.parametrize(("dtype", "top"), [("uint8", 255.0), ("uint16", 65535.0)])
+def test_viewers_are_shown_the_whole_range_of_a_section(
+    staging: Staging, tmp_path: Path, dtype: str, top: float
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", ids(60, 80).astype(dtype), metadata=None)
+    write_section(staging, tmp_path / "a.tif", section())
+    (channel,) = metadata(staging.path)["ome"]["omero"]["channels"]
+    assert channel["window"] == {"min": 0.0, "max": top, "start": 0.0, "end": top}
+
+
+@pytest.mark.parametrize("suffix", ["tif", "png"])
+@pytest.mark.parametrize("labels", [False, True])
+def test_progress_grows_to_the_end_once_through_all_phases(
+    staging: Staging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, labels: bool
+) -> None:
+    """A PNG is decoded into a scratch file, labels are checked, then both are written."""
+    monkeypatch.setattr(spooling, "IN_MEMORY_BYTES", 0)
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(ids().astype(np.uint8)).save(path)
+    told: list[tuple[int, int]] = []
+
+    def tell(done: int, total: int) -> None:
+        told.append((done, total))
+
+    if labels:
+        write_labels(staging, path, section(), TABLE, (300, 270), 2.0, tell)
+    else:
+        write_section(staging, path, section(), tell)
+    shares = [done / total for done, total in told]
+    assert shares == sorted(shares)
+    assert all(share < 1 for share in shares[:-1])
+    assert shares[-1] == 1
+    phases = (suffix == "png") + labels + 1
+    assert told[-1] == (phases * 300 * 270, phases * 300 * 270)
 
 
 # -- labels ------------------------------------------------------------------------------------------------------------
@@ -252,6 +298,14 @@ def test_a_label_image_of_the_whole_slide_is_cut_to_the_region(staging: Staging,
 def test_a_label_image_of_the_region_is_taken_as_it_is(staging: Staging, tmp_path: Path) -> None:
     stored(staging, tmp_path, ids(40, 59), (40, 59), region_px="10:50 20:79")
     np.testing.assert_array_equal(open_level(staging.path / "labels"), ids(40, 59))
+
+
+@pytest.mark.parametrize("shape", [(45, 70), (40, 58), (60, 70)])
+def test_a_label_image_too_small_for_the_region_is_refused(
+    staging: Staging, tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    with pytest.raises(ScanError, match=f"{shape[0]} x {shape[1]} pixels where the scan has 40 x 59"):
+        stored(staging, tmp_path, ids(*shape), (40, 59), region_px="10:50 20:79")
 
 
 def test_ids_that_are_not_in_the_table_are_refused_and_named(staging: Staging, tmp_path: Path) -> None:
