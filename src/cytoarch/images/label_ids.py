@@ -84,6 +84,16 @@ def png_numbers(path: Path) -> Rows | None:
     return Rows((1, height, width), np.dtype(np.uint8), "grey", False, 1, (), remarks, bands)
 
 
+def png_colours(path: Path) -> tuple[str, ...]:
+    """The colours (#rrggbb) in which the palette of a PNG shows its numbers; none if it has no palette or is no PNG."""
+    header = PngHeader.of(path)
+    if header is None or header.colour != _PALETTE:
+        return ()
+    with _opened(path) as image:
+        palette = np.asarray(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+    return tuple(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in palette.tolist())
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """A PNG as Pillow opens it, of a size that was checked before."""

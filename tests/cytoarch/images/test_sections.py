@@ -308,6 +308,36 @@ def test_a_label_image_too_small_for_the_region_is_refused(
         stored(staging, tmp_path, ids(*shape), (40, 59), region_px="10:50 20:79")
 
 
+@pytest.mark.parametrize(
+    ("colours", "says"),
+    [
+        ({1: (255, 0, 0), 7: (0, 0, 255)}, None),
+        ({1: (9, 9, 0), 7: (0, 9, 9)}, None),
+        ({1: (0, 0, 255), 7: (255, 0, 0)}, "number 1 in #0000ff, which is the colour of id 7"),
+        ({1: (9, 9, 0), 7: (255, 0, 0)}, "number 7 in #ff0000, which is the colour of id 1"),
+        ({1: (255, 0, 0), 7: (0, 0, 255), 5: (0, 0, 255)}, None),  # a number that no pixel has
+    ],
+)
+def test_a_palette_that_shows_ids_in_the_colours_of_others_is_refused(
+    staging: Staging, tmp_path: Path, colours: dict[int, tuple[int, int, int]], says: str | None
+) -> None:
+    """Optimisers reorder palettes: what is shown stays, the numbers do not."""
+    image = Image.fromarray(ids().astype(np.uint8), mode="P")
+    image.putpalette([value for number in range(8) for value in colours.get(number, (0, 0, 0))])
+    image.save(tmp_path / "a.png")
+
+    def write() -> dict[str, Any]:
+        return write_labels(staging, tmp_path / "a.png", section(), TABLE, (300, 270), 2.0)
+
+    if says is None:
+        write()
+        np.testing.assert_array_equal(open_level(staging.path / "labels"), ids())
+    else:
+        with pytest.raises(ScanError, match=f"a\\.png: its palette shows {says}"):
+            write()
+        assert not staging.has("zarr.json")
+
+
 def test_ids_that_are_not_in_the_table_are_refused_and_named(staging: Staging, tmp_path: Path) -> None:
     pixels = ids()
     pixels[5, 5], pixels[6, 6] = 3, 9
