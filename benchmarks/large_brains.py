@@ -60,8 +60,15 @@ def main() -> int:
                 check=True,
             ).stdout.split()[-1]
         )
-    heads = ("sections", "records", "bare loop (s)", "map-brain, all current (s)", "ratio", "records read")
-    heads += ("peak RSS (MB)", "largest task parameter (bytes)", "first page (kB)")
+    heads: tuple[str, ...] = (
+        "sections",
+        "records",
+        "bare loop (s)",
+        "map-brain, all current (s)",
+        "ratio",
+        "records read",
+    )
+    heads += ("records read", "peak RSS (MB)", "largest task parameter (bytes)", "first page (kB)")
     lines = [
         f"| {' | '.join(heads)} |",
         "|---|---|---|---|---|---|---|---|---|",

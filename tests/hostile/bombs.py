@@ -53,21 +53,23 @@ def png_chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def png(height: int, width: int, data: bytes, *chunks: tuple[bytes, bytes], colour: int = 0) -> bytes:
-    """An 8-bit PNG of any stated size (colour 0: grey, 2: RGB, 3: palette) around deflated rows."""
-    head = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
+def png(height: int, width: int, data: bytes, *chunks: tuple[bytes, bytes], colour: int = 0, bits: int = 8) -> bytes:
+    """A PNG of any stated size (colour 0: grey, 2: RGB, 3: palette) around deflated rows."""
+    head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     parts = [(b"IHDR", head), *chunks, (b"IDAT", data), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(name, content) for name, content in parts)
 
 
-def png_rows(pixels: np.ndarray) -> bytes:
-    """The deflated rows of an 8-bit grey image."""
-    return zlib.compress(filtered(pixels))
+def png_rows(pixels: np.ndarray, bits: int = 8) -> bytes:
+    """The deflated rows of a grey image of 1, 2, 4 or 8 bits."""
+    return zlib.compress(filtered(pixels, bits))
 
 
-def filtered(pixels: np.ndarray) -> bytes:
-    """The rows of an 8-bit grey image as a PNG holds them."""
-    return b"".join(b"\0" + row.tobytes() for row in pixels)
+def filtered(pixels: np.ndarray, bits: int = 8) -> bytes:
+    """The rows of a grey image as a PNG holds them."""
+    lowest_bits = np.unpackbits(pixels[..., None], axis=-1)[..., 8 - bits :]
+    packed = np.packbits(lowest_bits.reshape(len(pixels), -1), axis=-1)
+    return b"".join(b"\0" + row.tobytes() for row in packed)
 
 
 def jp2_that_claims(height: int, width: int, pixels: np.ndarray) -> bytes:

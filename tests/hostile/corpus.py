@@ -13,6 +13,7 @@ from tests.hostile.lying_sizes import label_plans, size_plans
 from tests.hostile.lying_stores import store_plans
 from tests.hostile.lying_tags import segment_plans, tag_plans, text_plans
 from tests.hostile.plans import Plan
+from tests.hostile.several_images import density_plans, image_plans
 from tests.hostile.sound import Content
 
 
@@ -66,6 +67,7 @@ def plans() -> tuple[Plan, ...]:
     found = [
         *sound_plans(), *cut_plans(), *flipped_plans(), *tag_plans(), *segment_plans(), *text_plans(), *store_plans(),
         *bomb_plans(), *impostor_plans(), *name_plans(), *size_plans(), *label_plans(),
+        *image_plans(), *density_plans(),
     ]  # fmt: skip
     assert len({plan.name for plan in found}) == len(found)
     return tuple(found)
@@ -77,5 +79,7 @@ SAMPLE = (
     "lie-tag-count", "lie-page-loop", "lie-orientation-9", "lie-ome-files-outside", "store-pickle-filter",
     "store-lost-chunk", "bomb-zstd-tile", "bomb-png-text", "bomb-entities", "bomb-pickle-tif", "bomb-svg-png",
     "name-newline", "name-250", "name-socket", "size-72dpi", "size-ome-nan-stated", "label-unknown-ids",
+    "lie-pages-thumbnail-first", "lie-ome-three-sections", "store-thumbnail-first", "size-300dpi", "size-600dpi-stated",
+    "label-palette-of-greys-turned", "label-grey-of-2-bits", "label-erased", "label-thumbnail-first",
 )  # fmt: skip
 """A few cases of every kind, which run in the normal suite."""

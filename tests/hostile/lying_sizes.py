@@ -5,6 +5,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 
 from tests.hostile import bombs
@@ -23,7 +24,8 @@ from tests.hostile.plans import (
     store_of,
     writer_of,
 )
-from tests.hostile.sound import PIXEL_SIZE_UM, multiscales, sound, tiff_bytes
+from tests.hostile.several_images import several_bytes
+from tests.hostile.sound import PIXEL_SIZE_UM, Array, multiscales, sound, tiff_bytes
 from tests.hostile.tiffs import ASCII, DOUBLE, RATIONAL, SRATIONAL, Tag
 
 
@@ -84,7 +86,9 @@ def label_plans() -> Iterator[Plan]:
     good[20:90, 30:200] = 1
     palette = (b"PLTE", bytes(range(6)))
 
-    def labelled(name: str, suffix: str, data: bytes | None, allowed: frozenset[Fate]) -> Plan:
+    def labelled(
+        name: str, suffix: str, data: bytes | None, allowed: frozenset[Fate], right: Array | None = None
+    ) -> Plan:
         file = f"labels/{name}{suffix}"
 
         def make(path: Path) -> None:
@@ -96,10 +100,12 @@ def label_plans() -> Iterator[Plan]:
             else:
                 labels.write_bytes(data)
 
-        scan = f"label-{name}"
-        return Plan(scan, "label", f"{scan}.png", make, allowed, lambda: png.pixels, columns={"labels": file})
+        scan, ids = f"label-{name}", None if right is None else lambda: right
+        return Plan(
+            scan, "label", f"{scan}.png", make, allowed, lambda: png.pixels, columns={"labels": file}, labels=ids
+        )
 
-    yield labelled("good", ".png", bombs.png(height, width, bombs.png_rows(good)), READ)
+    yield labelled("good", ".png", bombs.png(height, width, bombs.png_rows(good)), READ, good)
     yield labelled("unknown-ids", ".png", bombs.png(height, width, bombs.png_rows(good * 7)), REFUSED)
     yield labelled("other-size", ".png", bombs.png(t.Y, t.X, bombs.png_rows(good[: t.Y, : t.X])), REFUSED)
     yield labelled("rgb", ".png", png.content[""], REFUSED)
@@ -112,3 +118,27 @@ def label_plans() -> Iterator[Plan]:
     hugest = bombs.png(2**31 - 1, 2**31 - 1, bombs.deflate(1 << 25), palette, colour=3)
     yield labelled("palette-claims-2e31", ".png", hugest, REFUSED)
     yield labelled("cut", ".tif", tiff_bytes(good, compression="zlib")[:-20], REFUSED)
+    for bits in (1, 2, 4):
+        data = bombs.png(height, width, bombs.png_rows(good, bits), bits=bits)
+        yield labelled(f"grey-of-{bits}-bits", ".png", data, READ, good)
+    for name, greys, allowed in (("turned", (1, 0), REFUSED), ("spread", (0, 85), REFUSED), ("kept", (0, 1), READ)):
+        shown = (b"PLTE", bytes(np.repeat(np.array(greys, np.uint8), 3)))
+        data = bombs.png(height, width, bombs.png_rows(good, 2), shown, colour=3, bits=2)
+        yield labelled(f"palette-of-greys-{name}", ".png", data, allowed, good if allowed == READ else None)
+        colours = np.zeros((3, 256), np.uint16) + np.array([*greys, *range(2, 256)], np.uint16) * 257
+        tif = tiff_bytes(good, photometric="palette", colormap=colours)
+        yield labelled(f"palette-of-greys-{name}-tif", ".tif", tif, allowed, good if allowed == READ else None)
+    erased, opacity = good.copy(), np.full_like(good, 255)
+    erased[30:50, 40:80], opacity[30:50, 40:80] = 0, 0
+    with_alpha = imagecodecs.png_encode(np.stack([good, opacity], axis=-1))
+    yield labelled("erased", ".png", with_alpha, READ, erased)
+    numbers = np.where(opacity == 0, 2, good).astype(np.uint8)
+    data = bombs.png(height, width, bombs.png_rows(numbers, 2), (b"tRNS", b"\0\2"), bits=2)
+    yield labelled("erased-one-grey", ".png", data, READ, erased)
+    yield labelled("jpeg-named-png", ".png", sound("jpg").content[""], REFUSED)
+    yield labelled("jpeg-tiles", ".tif", tiff_bytes(good, compression="jpeg", tile=(64, 64)), REFUSED)
+    small, other = np.ascontiguousarray(good[::4, ::4]), np.ascontiguousarray(good[:-9])
+    yield labelled("thumbnail-first", ".tif", several_bytes(small, good), READ, good)
+    yield labelled("ome-thumbnail-first", ".tif", several_bytes(small, good, ome=True), READ, good)
+    yield labelled("several-images", ".tif", several_bytes(good, other), REFUSED)
+    yield labelled("stack", ".tif", several_bytes(good, good), REFUSED)

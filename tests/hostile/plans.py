@@ -39,6 +39,8 @@ class Plan:
     """What is to be found."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """What else the manifest states."""
+    labels: Callable[[], Array] | None = None
+    """The right ids (y, x), where a label image is to be read."""
 
 
 def writer_of(content: Content) -> Callable[[Path], None]:

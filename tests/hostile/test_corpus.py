@@ -27,7 +27,8 @@ from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.brains import Section, read_manifest
 from cytoarch.containment import Contained
 from cytoarch.errors import ManifestError, ScanError
-from cytoarch.images.sections import IngestSettings
+from cytoarch.images.sections import LABEL_NAME, IngestSettings
+from cytoarch.images.views import StoredImage
 from cytoarch.paths import confined
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.records import Record
@@ -35,6 +36,7 @@ from tasks import ingest, progress
 from tests.hostile.corpus import SAMPLE, Case, make_corpus, plans
 from tests.hostile.impostors import refused_paths
 from tests.hostile.plans import Fate
+from tests.hostile.sound import Array
 
 pytestmark = pytest.mark.xdist_group("hostile")
 
@@ -89,6 +91,11 @@ class Workplace:
     def record(self, name: str) -> Record | None:
         return self.store.catalogue("B1").record(section_product("H01", name))
 
+    def labels(self, name: str) -> Array:
+        """The ids (y, x) that are stored for a section."""
+        image = StoredImage.open(self.store.path(labels_product("H01", name)) / LABEL_NAME)
+        return np.asarray(image.levels[0].array[...])
+
     def of(self, name: str) -> Found:
         """What comes of a case."""
         if name not in self.found:
@@ -122,6 +129,8 @@ class Workplace:
         if stored.shape != expected.shape or stored.dtype != expected.dtype:
             return False
         rows = range(0, expected.shape[1], 1024)
+        if plan.labels is not None and not np.array_equal(self.labels(name), plan.labels()):
+            return False
         return all(np.array_equal(stored[:, y : y + 1024], expected[:, y : y + 1024]) for y in rows)
 
 

@@ -33,7 +33,9 @@ def write_bands(journal: Journal, targets: Sequence[BandTarget], bands: Iterator
     """
     writers = [ShardWriter.create(journal, target) for target in targets]
     height, _ = targets[0].pyramid.level_shape(0)
-    due = math.lcm(*(target.pyramid.shard_px() for target in targets))  # rows that are whole shards in every target
+    due = math.lcm(
+        *(target.pyramid.shard_px() for target in targets)
+    )  # rows that end at a shard's edge in each of them
     held: list[Array] = []
     top = received = 0
     for row, band in bands:

@@ -86,9 +86,9 @@ def _vips_image(path: Path) -> Iterator[Any]:
     """The file as a libvips image whose rows can be asked for once, in order."""
     import pyvips
 
-    logging.getLogger("pyvips").setLevel(logging.ERROR)  # what libvips warns of either raises here or does not matter
+    logging.getLogger("pyvips").setLevel(logging.ERROR)  # a warning of libvips is raised below, or does not matter
     pyvips.cache_set_max(0)
-    pyvips.concurrency_set(1)  # libvips keeps more rows the more threads it reckons with
+    pyvips.concurrency_set(1)  # with more threads libvips keeps more rows in memory
     with path.open("rb") as file:
         head = file.read(8)
         loader = next((name for signature, name in _LOADERS.items() if head.startswith(signature)), None)
@@ -107,7 +107,7 @@ def _vips_image(path: Path) -> Iterator[Any]:
 
 
 def _bytes_of(file: BinaryIO, count: int) -> bytes | None:
-    """The next bytes, None where there are none or they cannot be read: libvips then sees a truncated file."""
+    """The next bytes, or None at the end and where reading fails: libvips takes both for a truncated file."""
     try:
         return file.read(count) or None
     except OSError:

@@ -24,7 +24,7 @@ def halve_mean(block: Array) -> Array:
 
 
 def _halved(block: Array, halve: Callable[[Array], Array]) -> Array:
-    """The block halved by `halve`, which takes planes of even edges, in bands; lone last rows and columns doubled."""
+    """The block halved band by band; `halve` takes planes of even edges, so a lone last row or column is doubled."""
     h, w = block.shape[-2], block.shape[-1]
     half = np.empty((*block.shape[:-2], -(-h // 2), -(-w // 2)), dtype=block.dtype)
     rows = max(1, BAND_PX // max(w, 1) // 2)
@@ -50,16 +50,17 @@ def _halve_floats(rows: Array) -> Array:
 
 
 def _pair_means(rows: Array) -> Array:
-    """Means of 2 x 2 pixels (y, x), of which two neighbours are read as one number twice as wide.
+    """Means of 2 x 2 pixels (y, x) of unsigned integers.
 
-    Taking the halves of such numbers apart runs over memory in order; taking every second pixel does not.
+    Two neighbours in a row are read as one integer twice as wide, and split by a mask and a shift: this runs through
+    memory in order, which taking every second pixel does not.
     """
     pairs = _TWICE_AS_WIDE[rows.dtype.itemsize]
     wide: Array = np.ascontiguousarray(rows).view(pairs)
     bits = 4 * pairs.itemsize
     upper, lower = wide[0::2], wide[1::2]
     total: Array = upper & pairs.type(2**bits - 1)
-    part: Array = lower & pairs.type(2**bits - 1)  # the one array that every further term goes through
+    part: Array = lower & pairs.type(2**bits - 1)  # used again for every further term, so that no other array is made
     total += part
     for row in (upper, lower):
         np.right_shift(row, pairs.type(bits), out=part)

@@ -32,10 +32,10 @@ class Journal(Protocol):
         """Whether the file at `key` is finished."""
 
     def seal(self, key: str) -> None:
-        """Enter the finished file at `key`."""
+        """Note that the file at `key` is finished."""
 
     def write(self, key: str, parts: bytes | Iterable[bytes]) -> None:
-        """Write and enter a whole file, part by part."""
+        """Write a whole file, part by part, and note that it is finished."""
 
 
 @dataclass(frozen=True)

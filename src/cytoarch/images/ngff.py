@@ -13,7 +13,7 @@ _CHANNEL_COLOURS = ("FFFFFF", "00FF00", "FF00FF", "00FFFF", "FFFF00", "FF0000", 
 def multiscales(
     name: str, axes: str, scales_um: Sequence[float], offsets_um: Sequence[float], kind: str, paths: Sequence[str]
 ) -> dict[str, Any]:
-    """The `multiscales` entry of an image whose last two axes are y, x; a leading axis is the channel.
+    """The `multiscales` entry of an image (y, x) or (c, y, x).
 
     `scales_um` and `offsets_um` give the pixel edge and the centre of the first pixel of every level (um), with the
     centre of the first full-resolution pixel at 0. `kind` names the reduction from level to level.

@@ -4,26 +4,17 @@ A store is a folder. Nothing outside it is read: dataset paths stay below it, li
 metadata are read from its own files, never from consolidated copies, and are checked before Zarr sees them.
 """
 
-import json
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import zarr
-from zarr.storage import LocalStore
 
 from cytoarch.errors import ScanError
-from cytoarch.images.planes import MAX_TILE_BYTES, Kind, Scan, StatedPixelSize, check_dtype, check_size, reading
-
-MAX_METADATA_BYTES = 16 << 20
-"""Largest metadata file that is read."""
-MAX_INNER_CHUNKS = 1 << 20
-"""Most chunks of one shard: their index, 16 bytes for each, is read whole."""
-MIN_CHUNK_PX = 1024
-"""Fewest pixels of a chunk of a larger image: with less, one window is a million chunks."""
+from cytoarch.images.planes import Kind, Scan, StatedPixelSize, check_size, reading
+from cytoarch.images.store_folders import Metadata, folder_below, read_json
+from cytoarch.images.zarr_arrays import absent_chunks, array_metadata, check_chunk_area, open_array
 
 _UM_PER_UNIT = {
     "meter": 1e6,
@@ -35,21 +26,17 @@ _UM_PER_UNIT = {
     "angstrom": 1e-4,
     "inch": 25400.0,
 }
-_V2_COMPRESSORS = ("blosc", "zstd", "zlib", "gzip", "lz4", "bz2", "lzma")
-_V3_CODECS = ("bytes", "transpose", "blosc", "zstd", "gzip", "crc32c")
-"""Codecs that give back what was written. Metadata can name any other, one that runs code (pickle) among them."""
 _RGB = ["FF0000", "00FF00", "0000FF"]
 _LISTED = 16
 """Choices an error lists."""
-
-Metadata = Mapping[str, Any]
 
 
 def open_ome_zarr(path: Path, plane_index: int | None) -> Scan:
     """A plane of the image in an OME-Zarr store (a folder), open for reading by window.
 
     Axes other than c, y, x are counted through by `plane_index` in the order they are stored, the last fastest. Of
-    several multiscales the first is taken; a bioformats2raw collection of one image is that image. Chunks that are
+    several multiscales the first is taken, as the format wants it, unless another one is larger; of its levels the
+    largest; a bioformats2raw collection of one image is that image. Chunks that are
     absent read as the fill value, as the format wants it, and so do chunks whose file was lost: a remark counts them,
     and a plane without any chunk is refused. Chunks absent inside a shard are not counted. Raises ScanError if the
     store is no such image, links out of itself, has codecs that are not known to keep pixels, or too large chunks, or
@@ -57,20 +44,18 @@ def open_ome_zarr(path: Path, plane_index: int | None) -> Scan:
     """
     with reading(path, "an OME-Zarr image"):
         folder, ome = _image(path, path)
-        multiscale = ome["multiscales"][0]
-        dataset = multiscale["datasets"][0]
-        level = _below(path, folder, dataset["path"])
-        array, metadata = _open_array(path, level)
+        multiscale, dataset, picked = _full_resolution(path, folder, ome["multiscales"])
+        level = folder_below(path, folder, dataset["path"])
+        array, metadata = open_array(path, level)
         names = _axis_names(multiscale, array.ndim)
         sizes = dict(zip(names, array.shape, strict=True))
         shape = (sizes.get("c", 1), sizes["y"], sizes["x"])
         check_size(*shape)
-        _check_chunk_area(dict(zip(names, array.chunks, strict=True)), shape)
+        check_chunk_area(dict(zip(names, array.chunks, strict=True)), shape)
         picks = _picks(names, array.shape, plane_index)
         dtype = array.dtype.newbyteorder("=")
-        remarks = _absent_chunks(path, level, metadata, array, [picks.get(name) for name in names])
-        if len(ome["multiscales"]) > 1:
-            remarks = (*remarks, f"first of {len(ome['multiscales'])} multiscales")
+        remarks = absent_chunks(path, level, metadata, array, [picks.get(name) for name in names])
+        remarks = (*remarks, *picked)
         sizes_um = _pixel_sizes(multiscale, dataset, names)
 
     def read(y: int, x: int, height: int, width: int) -> Any:
@@ -89,87 +74,13 @@ def is_ome_zarr(path: Path) -> bool:
     return path.is_dir() and any((path / name).is_file() for name in ("zarr.json", ".zgroup"))
 
 
-def store_files(path: Path) -> Iterator[Path]:
-    """Every file below a store, sorted within each folder, files before folders, so that its digest can be computed.
-
-    Raises ScanError at a link that leads out of the store or to a folder, at what is neither file nor folder, at a name
-    that is no UTF-8, at folders nested too deep, and at a folder that cannot be listed.
-    """
-    return _files(path, path)
-
-
-MAX_DEPTH = 32
-"""Folders inside folders; a store has a group, an image, a level and a key of five numbers at most."""
-
-
-def _files(folder: Path, root: Path, depth: int = 0) -> Iterator[Path]:
-    if depth > MAX_DEPTH:
-        raise ScanError(
-            f"{root}: folders are nested more than {MAX_DEPTH} deep; that is no OME-Zarr store, check the path"
-        )
-    folders = []
-    try:
-        with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise ScanError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from None
-    for entry in found:
-        if not entry.name.isprintable():
-            raise ScanError(
-                f"{folder}: holds a file named {entry.name!r}; a name of plain text is needed, rename or remove it"
-            )
-        entry_path = Path(entry.path)
-        inside = not entry.is_symlink() or _is_below(entry_path, root)
-        if inside and entry.is_file():
-            yield entry_path
-        elif entry.is_dir(follow_symlinks=False):
-            folders.append(entry_path)
-        else:
-            raise ScanError(
-                f"{entry.path}: is a link that leaves the store or leads to a folder, or no file at all; copy the "
-                "store together with the files its links lead to"
-            )
-    for one in folders:
-        yield from _files(one, root, depth + 1)
-
-
-def _is_below(path: Path, root: Path) -> bool:
-    try:
-        return path.resolve().is_relative_to(root.resolve())
-    except (OSError, RuntimeError):  # a loop of links
-        return False
-
-
-def _below(root: Path, folder: Path, key: object) -> Path:
-    """The folder at a key that metadata state. Raises ScanError unless it lies below the store."""
-    parts = key.split("/") if isinstance(key, str) else [""]
-    unsafe = any(part in ("", ".", "..") or "\\" in part or ":" in part or "\0" in part for part in parts)
-    if unsafe or not _is_below(folder.joinpath(*parts), root):
-        raise ScanError(f"its metadata name {key!r}; a path of folders below the store is needed")
-    return folder.joinpath(*parts)
-
-
-def _json(root: Path, file: Path) -> Metadata:
-    """The object in a metadata file of the store."""
-    if not _is_below(file, root):
-        raise ScanError(f"{file}: is a link that leaves the store; copy the store with the files its links lead to")
-    with file.open("rb") as opened:
-        text = opened.read(MAX_METADATA_BYTES + 1)
-    if len(text) > MAX_METADATA_BYTES:
-        raise ScanError(f"{file}: holds more than {MAX_METADATA_BYTES} bytes of metadata; at most these are read")
-    value = json.loads(text)
-    if not isinstance(value, dict):
-        raise ScanError(f"{file}: holds no JSON object; copy the store again")
-    return value
-
-
 def _ome(root: Path, folder: Path) -> Metadata:
     """The OME attributes of a group. Raises ScanError if it is none, or of another version than 0.4 and 0.5."""
     if (folder / "zarr.json").is_file():
-        ome = _json(root, folder / "zarr.json").get("attributes", {}).get("ome", {})
+        ome = read_json(root, folder / "zarr.json").get("attributes", {}).get("ome", {})
         version, known = str(ome.get("version")), ("0.5",)
     elif (folder / ".zattrs").is_file():
-        ome = _json(root, folder / ".zattrs")
+        ome = read_json(root, folder / ".zattrs")
         version, known = str((ome.get("multiscales") or [{}])[0].get("version", "0.4")), ("0.4",)
     else:
         raise ScanError(f"{folder}: holds no zarr.json and no .zattrs; the folder of an OME-Zarr image is needed")
@@ -191,7 +102,7 @@ def _image(root: Path, folder: Path) -> tuple[Path, Metadata]:
     if len(series) != 1:
         listed = ", ".join(map(str, series[:_LISTED])) + (", ..." if len(series) > _LISTED else "")
         raise ScanError(f"is a collection of {len(series)} images; name the folder of one of them as path: {listed}")
-    image = _below(root, folder, series[0])
+    image = folder_below(root, folder, series[0])
     ome = _ome(root, image)
     if not ome.get("multiscales"):
         raise ScanError(f"{image}: holds no image (no multiscales); check the path")
@@ -208,54 +119,42 @@ def _series(root: Path, folder: Path) -> list[Any]:
     return sorted(numbered, key=int)
 
 
-def _open_array(root: Path, level: Path) -> tuple[Any, Metadata]:
-    """The array of a level and its metadata, once these are known to be harmless."""
-    if (level / "zarr.json").is_file():
-        metadata = _json(root, level / "zarr.json")
-        dtype = _check_array(metadata["data_type"], metadata["shape"])
-        grid = metadata["chunk_grid"]["configuration"]["chunk_shape"]
-        _check_v3_codecs(metadata["codecs"], grid, dtype.itemsize)
-    elif (level / ".zarray").is_file():
-        metadata = _json(root, level / ".zarray")
-        dtype = _check_array(metadata["dtype"], metadata["shape"])
-        compressor = metadata.get("compressor")
-        name = None if compressor is None else compressor["id"]
-        if metadata.get("filters") or name not in (None, *_V2_COMPRESSORS):
-            raise ScanError(f"its chunks are encoded by {name} and filters; {', '.join(_V2_COMPRESSORS)} are read")
-        _check_chunk_bytes(metadata["chunks"], dtype.itemsize)
-    else:
-        raise ScanError(f"{level}: holds no zarr.json and no .zarray; the array of the full resolution is missing")
-    zarr_format: Literal[2, 3] = 3 if metadata["zarr_format"] == 3 else 2
-    return zarr.open_array(LocalStore(level, read_only=True), mode="r", zarr_format=zarr_format), metadata
+def _full_resolution(
+    root: Path, folder: Path, multiscales: Sequence[Metadata]
+) -> tuple[Metadata, Metadata, tuple[str, ...]]:
+    """The multiscale that is meant, its level of full resolution, and remarks on both.
+
+    Raises ScanError, which lists them, if the first multiscale is smaller than another but too large to be its
+    thumbnail (more than a quarter of the pixels).
+    """
+    sizes = [[_level_size(root, folder, one, level) for level in one["datasets"]] for one in multiscales]
+    largest = [max(each, key=math.prod, default=(0, 0)) for each in sizes]
+    number = largest.index(max(largest, key=math.prod))
+    if not sizes[0] or math.prod(sizes[0][0]) == 0:  # what is wrong with it is told where it is opened
+        number = 0
+    height, width = largest[number]
+    if number and 4 * math.prod(largest[0]) > (height + 1) * (width + 1):
+        listed = ", ".join("{} x {}".format(*size) for size in largest[:_LISTED])
+        raise ScanError(
+            f"holds {len(multiscales)} multiscales of {listed} pixels, and not the first of them is the largest; put "
+            "the one that is meant first in its metadata"
+        )
+    level = sizes[number].index(largest[number]) if math.prod(largest[number]) and math.prod(sizes[number][0]) else 0
+    named = "first" if number == 0 else f"largest (number {number}, from 0)"
+    remarks = [f"{named} of {len(multiscales)} multiscales"] if len(multiscales) > 1 else []
+    if level:
+        remarks.append(f"its levels are not in order: level {level} is the full resolution")
+    return multiscales[number], multiscales[number]["datasets"][level], tuple(remarks)
 
 
-def _check_array(stated: object, shape: Sequence[int]) -> np.dtype[Any]:
-    """The type of the pixels. Raises ScanError unless it is 8- or 16-bit unsigned and every axis has a length."""
-    dtype: np.dtype[Any] = np.dtype(str(stated))
-    check_dtype(dtype)
-    if not all(isinstance(size, int) and size > 0 for size in shape):
-        raise ScanError(f"its shape is {shape}; an image with pixels is needed")
-    return dtype
-
-
-def _check_chunk_bytes(chunk: Sequence[int], item_bytes: int) -> None:
-    decoded = math.prod(chunk) * item_bytes
-    if not 0 < decoded <= MAX_TILE_BYTES:
-        raise ScanError(f"its chunks decode to {decoded} bytes each; at most {MAX_TILE_BYTES} can be read")
-
-
-def _check_v3_codecs(codecs: Sequence[Metadata], grid: Sequence[int], item_bytes: int) -> None:
-    """Refuse codecs not known, and chunks, or inner chunks of shards, that decode to too much."""
-    if [codec["name"] for codec in codecs] == ["sharding_indexed"]:
-        settings = codecs[0]["configuration"]
-        inner = settings["chunk_shape"]
-        if math.prod(-(-shard // chunk) for shard, chunk in zip(grid, inner, strict=True)) > MAX_INNER_CHUNKS:
-            raise ScanError(f"its shards of {grid} hold more than {MAX_INNER_CHUNKS} chunks of {inner} each")
-        grid, codecs = inner, [*settings["codecs"], *settings.get("index_codecs", [])]
-    names = [codec["name"] for codec in codecs]
-    if not set(names) <= set(_V3_CODECS):
-        raise ScanError(f"its chunks are encoded by {', '.join(map(str, names))}; {', '.join(_V3_CODECS)} are read")
-    _check_chunk_bytes(grid, item_bytes)
+def _level_size(root: Path, folder: Path, multiscale: Metadata, dataset: Metadata) -> tuple[int, int]:
+    """(y, x) of a level; (0, 0) where it cannot be told."""
+    try:
+        shape = array_metadata(root, folder_below(root, folder, dataset["path"]))["shape"]
+        sizes = dict(zip(_axis_names(multiscale, len(shape)), map(int, shape), strict=True))
+    except (ScanError, KeyError, TypeError, ValueError, OSError, RecursionError):
+        return 0, 0
+    return max(0, sizes["y"]), max(0, sizes["x"])
 
 
 def _axis_names(multiscale: Metadata, count: int) -> list[str]:
@@ -266,12 +165,6 @@ def _axis_names(multiscale: Metadata, count: int) -> list[str]:
             f"has axes {', '.join(names)} for an array of {count}; y and x, with t, c, z or not, are needed"
         )
     return names
-
-
-def _check_chunk_area(chunk: Mapping[str, int], shape: tuple[int, int, int]) -> None:
-    _, h, w = shape
-    if min(chunk["y"], h) * min(chunk["x"], w) < min(h * w, MIN_CHUNK_PX):
-        raise ScanError(f"its chunks have {chunk['y']} x {chunk['x']} pixels; at least {MIN_CHUNK_PX} are needed")
 
 
 def _picks(names: Sequence[str], shape: Sequence[int], plane_index: int | None) -> dict[str, int]:
@@ -314,40 +207,3 @@ def _pixel_sizes(multiscale: Metadata, dataset: Metadata, names: Sequence[str]) 
     if abs(x_um - y_um) > 0.01 * x_um:
         raise ScanError(f"its pixels are not square ({y_um:g} x {x_um:g} um by its metadata); resample it")
     return (StatedPixelSize("ngff", x_um),)
-
-
-def _absent_chunks(
-    root: Path, level: Path, metadata: Metadata, array: Any, picks: Sequence[int | None]
-) -> tuple[str, ...]:
-    """A remark that counts the chunks (or shards) of a plane that are absent; None in `picks` is a whole axis."""
-    edges = array.shards or array.chunks
-    spans = [
-        range(-(-size // edge)) if pick is None else range(pick // edge, pick // edge + 1)
-        for size, edge, pick in zip(array.shape, edges, picks, strict=True)
-    ]
-    expected = math.prod(map(len, spans))
-    prefix, separator = _key_encoding(metadata)
-    present = 0
-    for file in _files(level, root):
-        key = file.relative_to(level).as_posix()
-        at = key.removeprefix(prefix).split(separator)
-        if key.startswith(prefix) and len(at) == len(spans) and all(one.isdecimal() for one in at):
-            if not file.stat().st_size:
-                raise ScanError(f"{key} of it is empty; the copy is incomplete, copy the store again")
-            present += all(str(int(one)) == one and int(one) in span for one, span in zip(at, spans, strict=True))
-    if not present:
-        raise ScanError("none of its chunks are there; the copy is incomplete or nothing was ever written")
-    if present == expected:
-        return ()
-    name = "shards" if array.shards else "chunks"
-    return (f"{expected - present} of {expected} {name} are absent and read as {array.fill_value}",)
-
-
-def _key_encoding(metadata: Metadata) -> tuple[str, str]:
-    """What the keys of chunks begin with, and what separates their numbers."""
-    if metadata["zarr_format"] == 2:
-        return "", str(metadata.get("dimension_separator", "."))
-    encoding = metadata["chunk_key_encoding"]
-    default = encoding["name"] == "default"
-    separator = str(encoding.get("configuration", {}).get("separator", "/" if default else "."))
-    return (f"c{separator}" if default else ""), separator

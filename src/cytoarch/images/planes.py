@@ -121,7 +121,7 @@ def check_size(c: int, h: int, w: int) -> None:
 
 
 def without_alpha(scan: Scan) -> Scan:
-    """The scan without its last channel, which is transparency: that is no stain."""
+    """The scan without its last channel, which is transparency and no stain."""
     c, height, width = scan.shape
     return replace(
         scan,

@@ -27,12 +27,12 @@ def write_pyramid(
     on_progress: Progress | None = None,
     threads: int = 1,
 ) -> None:
-    """Write an NGFF image at `folder` of the journal's path, finished shards of an earlier run adopted.
+    """Write an NGFF image at `folder` of the journal's path; shards that an earlier run finished are kept.
 
     `attributes` join the `ome` attributes (`omero`, `image-label`); `own_attributes` are ours, under `cytoarch`.
-    `on_progress(done, total)` counts bytes of level 0. With several threads `read` is called from all of them; the
-    result is the same. Raises ScanError if `read` gives a block of another
-    shape or type, or values that are not finite.
+    `on_progress(done, total)` counts bytes of level 0. Several threads call `read` at once and
+    change nothing in the result. Raises ScanError if `read` gives a block of another shape or type, or values that are
+    not finite.
     """
     prefix = f"{folder}/" if folder else ""
     axes = "cyx" if pyramid.lead else "yx"

@@ -12,16 +12,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import tifffile
-from PIL import Image
 
 from cytoarch.errors import ScanError
 from cytoarch.images.czi import open_czi
 from cytoarch.images.decoded import open_jp2, open_rows
-from cytoarch.images.ome_zarr import open_ome_zarr, store_files
-from cytoarch.images.planes import Pixels, Rows, Scan, cropped, reading
+from cytoarch.images.label_ids import png_numbers, without_erased
+from cytoarch.images.ome_zarr import open_ome_zarr
+from cytoarch.images.pixel_size import without_print_densities
+from cytoarch.images.planes import Pixels, Scan, cropped, reading
 from cytoarch.images.spooling import readable
+from cytoarch.images.store_folders import store_files
 from cytoarch.images.tiff import open_tiff
 from cytoarch.progress import Progress
 
@@ -36,7 +37,7 @@ SUFFIXES = (*TIFF_SUFFIXES, *UNTESTED_SUFFIXES, *ROW_SUFFIXES, *JP2_SUFFIXES, ".
 
 @dataclass(frozen=True)
 class Spooling:
-    """Where a scan that is decoded from top to bottom is kept meanwhile, and who is told how far that is."""
+    """Where a scan that must be decoded from top to bottom is kept while it is read, and who hears of the progress."""
 
     scratch: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
     on_progress: Progress | None = None
@@ -53,15 +54,15 @@ def open_scan(
     """The scan in a file or OME-Zarr folder, open for reading by window.
 
     `plane_index` picks the plane of a stack; `region_px` = (y0, y1, x0, x1) picks a part of the plane;
-    `as_numbers` leaves palette indices and inverted greys of a TIFF as they are stored. Raises
-    ScanError, naming the file, if it is missing, not an image that can be read, or lies about itself; reading a
-    window raises the same where its pixels cannot be decoded.
+    `as_numbers` leaves palette indices and inverted greys of a TIFF as they are stored. Print densities are not given
+    as pixel sizes. Raises ScanError, naming the file, if it is missing, not an image that can be read, or lies about
+    itself; reading a window raises the same where its pixels cannot be decoded.
     """
     check_is_scan(path)
     with ExitStack() as stack:
         with reading(path):
             scan = _opened(path, plane_index, as_numbers, spooling or Spooling(), stack)
-            scan = cropped(scan, region_px)
+            scan = without_print_densities(cropped(scan, region_px))
 
         def read(y: int, x: int, height: int, width: int) -> Pixels:
             with reading(path):
@@ -115,50 +116,34 @@ def _opened(path: Path, plane_index: int | None, as_numbers: bool, spooling: Spo
 def open_labels(path: Path, spooling: Spooling | None = None) -> Iterator[Scan]:
     """The label image (1, y, x) in an 8- or 16-bit single-channel PNG or TIFF, open for reading by window.
 
-    Palette images give their indices. Raises ScanError if the file is missing or holds anything else (a label image
-    must not be RGB or JPEG).
+    Palette images give their numbers, pixels that are fully transparent are 0. Raises ScanError if the file is missing
+    or holds anything else (a label image must not be RGB or JPEG); reading a window raises it too where a palette of
+    greys leaves open what the ids are.
     """
     if path.suffix.lower() not in (".png", *TIFF_SUFFIXES):
         raise ScanError(f"{path}: label images are 8- or 16-bit PNG or TIFF; {path.suffix!r} does not keep ids")
     check_is_scan(path)
+    spooling = spooling or Spooling()
     with ExitStack() as stack:
         with reading(path):
-            rows = _palette_indices(path) if path.suffix.lower() == ".png" else None
-            if rows is not None:
-                scan = readable(rows, (spooling or Spooling()).scratch, stack)
+            if path.suffix.lower() == ".png":
+                scan = _png_labels(path, spooling, stack)
             else:
                 scan = stack.enter_context(open_scan(path, as_numbers=True, spooling=spooling))
         if scan.shape[0] != 1:
             raise ScanError(f"{path}: holds {scan.shape[0]} channels; a label image with one channel of ids is needed")
-        yield scan
+
+        def read(y: int, x: int, height: int, width: int) -> Pixels:
+            with reading(path):
+                return scan.read(y, x, height, width)
+
+        yield replace(scan, _read=read)
 
 
-MAX_PALETTE_PIXELS = 600_000_000
-"""Palette images are decoded whole, a byte a pixel: libvips would give their colours instead of their indices."""
-
-
-def _palette_indices(path: Path) -> Rows | None:
-    """The indices of a PNG with a palette or of one bit; None if it is another PNG."""
-    with path.open("rb") as file:
-        head = file.read(26)  # signature, then the header with depth and colour type
-    if len(head) < 26 or head[:8] != b"\x89PNG\r\n\x1a\n" or not (head[25] == 3 or head[24] < 8):
-        return None
-    width, height = (int.from_bytes(head[at : at + 4], "big") for at in (16, 20))
-    if width * height > MAX_PALETTE_PIXELS:
-        raise ScanError(
-            f"a label image of {height} x {width} pixels with a palette (limit {MAX_PALETTE_PIXELS}); save it as a "
-            "grey PNG or TIFF of ids"
-        )
-
-    def bands() -> Iterator[Pixels]:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # checked above
-        try:
-            with Image.open(path) as image:
-                yield np.asarray(image).astype(np.uint8)[None]
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-    return Rows((1, height, width), np.dtype(np.uint8), "grey", False, 1, (), (), bands)
+def _png_labels(path: Path, spooling: Spooling, stack: ExitStack) -> Scan:
+    rows = png_numbers(path) or open_rows(path)
+    scan = readable(replace(rows, alpha=False), spooling.scratch, stack, spooling.on_progress)
+    return without_erased(scan) if rows.alpha and scan.shape[0] == 2 else scan
 
 
 def read_labels(path: Path) -> Pixels:

@@ -1,6 +1,6 @@
 """Sections and their label images brought into the store: pixels as scanned, with a pyramid and physical scale."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cytoarch.brains import LabelTable, Section
 from cytoarch.errors import ScanError
+from cytoarch.images.label_ids import png_colours
 from cytoarch.images.layout import CHUNK_PX, SHARD_CHUNKS, Journal, Pyramid, level_count
 from cytoarch.images.ngff import NGFF_VERSION, image_label, label_dtype, omero
 from cytoarch.images.pixel_size import PixelSize, resolve_pixel_size
@@ -87,7 +88,7 @@ def write_section(
 
 
 class _Phases:
-    """Progress of a section that may be spooled, or checked, before it is written: then each is a part of the way."""
+    """Progress over the phases of a section: it may be spooled, labels are checked, then it is written."""
 
     def __init__(self, on_progress: Progress | None) -> None:
         self._tell = on_progress or (lambda _done, _total: None)
@@ -127,7 +128,8 @@ def write_labels(
     dtype = label_dtype(max(known))
     with open_labels(label_path, Spooling(journal.scratch, phases.spooled)) as labels:
         read = _fitted(labels, section, shape)
-        labelled_px = _labelled_pixels(read, section, shape, known, phases.checked)
+        counts = _counted(read, section, shape, known, phases.checked)
+        _check_colours(png_colours(label_path), np.flatnonzero(counts), section, table)
         pyramid = Pyramid(shape, dtype, pixel_size_um, "mode", levels=level_count(*shape))
         write_group(journal, "", {"ome": {"version": NGFF_VERSION, "labels": [LABEL_NAME]}})
         write_pyramid(
@@ -140,7 +142,8 @@ def write_labels(
             own_attributes={"origin": section.labels_origin},
             on_progress=phases.written,
         )
-    return {"labelled_px": labelled_px, "origin": section.labels_origin}
+        remarks = {"remarks": list(labels.remarks)} if labels.remarks else {}
+    return {"labelled_px": int(counts[1:].sum()), "origin": section.labels_origin, **remarks}
 
 
 ReadPlane = Callable[[int, int, int, int], NDArray[Any]]
@@ -167,10 +170,10 @@ def _fitted(labels: Scan, section: Section, shape: tuple[int, int]) -> ReadPlane
     return read
 
 
-def _labelled_pixels(
+def _counted(
     read: ReadPlane, section: Section, shape: tuple[int, int], known: set[int], on_progress: Progress
-) -> int:
-    """How many pixels carry a label. Raises ScanError if some id is not known, before anything is written."""
+) -> NDArray[np.int64]:
+    """How many pixels carry each id. Raises ScanError if some id is not known, before anything is written."""
     counts = np.zeros(1 << 16, dtype=np.int64)
     done = 0
     for y, x, h, w in partition(*shape, CHUNK_PX * SHARD_CHUNKS):
@@ -181,7 +184,21 @@ def _labelled_pixels(
     if unknown:
         shown = ", ".join(map(str, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
         raise ScanError(f"{section.labels}: holds ids {shown} that are not in the label table; add them or correct it")
-    return int(counts[1:].sum())
+    return counts
+
+
+def _check_colours(colours: Sequence[str], used: NDArray[np.int64], section: Section, table: LabelTable) -> None:
+    """Raise ScanError if a palette shows a number in the colour of another label: optimisers reorder palettes."""
+    given = [label.colour.lower() for label in table.labels if label.colour]
+    ids = {label.colour.lower(): label.id for label in table.labels if label.colour}
+    for number in (int(one) for one in used if one < len(colours)):
+        meant = ids.get(colours[number], number)
+        if meant != number and given.count(colours[number]) == 1:
+            raise ScanError(
+                f"{section.labels}: its palette shows number {number} in {colours[number]}, which is the colour of id "
+                f"{meant} in the label table; either may be meant, as optimisers reorder palettes. Save it as grey "
+                "PNG of ids, or correct the table's colours"
+            )
 
 
 def _label_entry(table: LabelTable) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Page:
 
     @classmethod
     def within(cls, start: int, nbytes: int, strip_bytes: int) -> "Page":
-        """The strips of a plane that lies in a block with others, of which the file lists only the first."""
+        """The strips of one plane in a block of several planes, of which the file lists only the first."""
         offsets = range(start, start + nbytes, strip_bytes)
         return cls(offsets, [min(strip_bytes, start + nbytes - offset) for offset in offsets], {})
 
@@ -124,7 +124,7 @@ class Segments:
                 target[...] = np.moveaxis(block[y0 - top : y1 - top, x0 - left : x1 - left], -1, 0)
 
     def _check_jpeg(self, data: bytes, page: Page) -> None:
-        """Refuse a JPEG of another shape than its tile: with as many pixels it would be taken for one."""
+        """Refuse a JPEG that has not the shape of its tile: with as many pixels it would be read in the wrong shape."""
         if self.page.compression != _JPEG or not self.page.is_tiled or "jpegheader" in page.jpeg:
             return
         size = jpeg_size(data)
@@ -166,7 +166,7 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def read_exactly(handle: int, offset: int, count: int) -> bytes:
-    """So many bytes of an open file, from several threads if need be. Raises ScanError if it ends before."""
+    """Exactly `count` bytes of an open file, also from several threads. Raises ScanError if the file ends before."""
     data = os.pread(handle, count, offset)
     while len(data) < count:  # a signal, or a network file system, may cut a read short
         more = os.pread(handle, count - len(data), offset + len(data))

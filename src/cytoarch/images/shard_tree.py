@@ -42,7 +42,7 @@ class _Place(NamedTuple):
 
 
 class _Assembly:
-    """A shard that is put together, in a scratch file, from the halves of those below it."""
+    """A shard while it is put together from the shards below it, halved; its parts wait in a scratch file."""
 
     def __init__(self, parts: int, shape: tuple[int, ...], dtype: np.dtype[Any], scratch: Path) -> None:
         self.missing = self._count = parts
@@ -53,7 +53,7 @@ class _Assembly:
         self._lock = threading.Lock()
 
     def put(self, lead: tuple[int, ...], half: Array, y: int, x: int) -> None:
-        """Keep the half (y, x) of a plane of a shard below, which begins at (y, x); `lead` is its channel."""
+        """Keep one channel (`lead`) of a shard below, halved, which begins at (y, x) of this shard."""
         if self._count == 1:
             if self._only is None:
                 self._only = np.empty(self._shape, dtype=self._dtype)
@@ -126,9 +126,9 @@ class ShardTree:
                     assembly.drop()
 
     def _plan(self, place: _Place, wanted: bool) -> Iterator[tuple[_Place, bool]]:
-        """What is to be done for a shard and those below it, depth first: shards to read, and from where.
+        """The shards to read for a shard and those below it, depth first, each with whether it comes from the source.
 
-        True: from the source; False: read back, since the shard above is `wanted` and this one is finished.
+        A shard that is finished is read back only where the one above it still has to be made of it (`wanted`).
         """
         finished = self.journal.has(self._key(place))
         if place.level == 0:
@@ -180,7 +180,7 @@ class ShardTree:
         return np.asarray(self.arrays[place.level][..., y : y + h, x : x + w])
 
     def _give(self, place: _Place, block: Array) -> None:
-        """Hand a shard's pixels to the one above it, which is written with the last of its four, and so on."""
+        """Hand a shard's pixels to the one above it, and write that one too if they were the last it waited for."""
         halve = halve_mean if self.pyramid.reduction == "mean" else halve_mode
         edge = self.pyramid.shard_px() // 2
         while (assembly := self._waiting.get(place.above)) is not None:

@@ -25,7 +25,7 @@ ABSENT = 2**64 - 1
 def encode_shard(
     block: Array, shard: tuple[int, ...], chunk: tuple[int, ...], codec: Codec, fill: float
 ) -> Iterator[bytes]:
-    """The parts of the file of a shard that holds `block`, which is smaller where the shard juts out of its array.
+    """The file of a shard, part by part. `block` is what it holds, smaller than a shard at the edge of the array.
 
     `shard` and `chunk` are shapes of as many axes as the block; chunks are compressed by Blosc with bitshuffle and
     carry a crc32c, as `pyramids` states in the arrays' metadata. Chunks that begin beyond the block are left out.

@@ -1,7 +1,6 @@
 """Planes of TIFF files: tiled or in strips, BigTIFF, OME-TIFF, ImageJ, pyramidal, SVS."""
 
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -11,6 +10,8 @@ import numpy as np
 import tifffile
 
 from cytoarch.errors import ScanError
+from cytoarch.images.label_ids import greys_of, with_checked_greys
+from cytoarch.images.ome_xml import UM_PER_UNIT, names_other_files, ome_pixel_size_um
 from cytoarch.images.planes import (
     MAX_TILE_BYTES,
     Kind,
@@ -24,12 +25,14 @@ from cytoarch.images.planes import (
 )
 from cytoarch.images.segments import Page, Segments
 from cytoarch.images.spooling import readable
+from cytoarch.images.tiff_series import pick_series, plane_axes
 from cytoarch.progress import Progress
 
-_UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "um": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1e-3, "inch": 25400.0}
 _APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([0-9.]+)")
 _JPEG = (6, 7, 33003, 33004, 33005, 34712)
 """Compressions whose decoder gives RGB, whatever the photometric tag says: JPEG and JPEG 2000."""
+_LOSSY = (6, 7)
+"""Compressions by JPEG proper."""
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _ALPHA = (1, 2)
 _BILEVEL = (2, 3, 4)
@@ -54,15 +57,15 @@ def open_tiff(
         raise ScanError("holds no image; it is damaged or was never finished, copy it again")
     if tiff.is_ome and tiff.ome_metadata and names_other_files(tiff.ome_metadata):
         raise ScanError("is one of several files that make an image together (OME-XML); save the scan as one file")
-    series = tiff.series[0]
+    series, plane_index, remarks = pick_series(tiff.series, plane_index, as_numbers)
     page = series.keyframe
     check_dtype(series.dtype)
-    plane_axes = _plane_axes(series.axes, series.shape, plane_index)
+    picked = plane_axes(series.axes, series.shape, plane_index, as_numbers)
     sizes = dict(zip(series.axes, series.shape, strict=True))
     c_axis = "S" if sizes.get("S", 1) > 1 else "C"
     shape = sizes.get(c_axis, 1), sizes["Y"], sizes["X"]
     check_size(*shape)
-    pages = _pages(series, plane_axes, c_axis)
+    pages = _pages(series, picked, c_axis)
     for each in pages:
         _check_segments(page, each, tiff.filehandle.size)
     dtype = series.dtype.newbyteorder("=")
@@ -71,9 +74,9 @@ def open_tiff(
         raise ScanError(
             f"holds {segments.channels} samples a pixel where its axes {series.axes} {series.shape} say {shape[0]}"
         )
-    kind, sizes_um = _kind(page, c_axis, shape[0]), tuple(_tiff_pixel_sizes(tiff, page))
+    kind, sizes_um = _kind(page, c_axis, shape[0]), tuple(_pixel_sizes(tiff, series))
     if page.is_tiled or segments.raw_rows:
-        scan = Scan(shape, dtype, kind, sizes_um, (), segments.window)
+        scan = Scan(shape, dtype, kind, sizes_um, remarks, segments.window)
     else:
         rows = Rows(
             shape,
@@ -82,12 +85,11 @@ def open_tiff(
             alpha=False,
             orientation=1,
             stated_pixel_sizes=sizes_um,
-            remarks=(),
+            remarks=remarks,
             bands=segments.bands,
         )
         scan = readable(rows, scratch, stack, on_progress)
-    if not as_numbers:
-        scan = _as_it_looks(scan, page, c_axis)
+    scan = _as_stored(scan, page) if as_numbers else _as_it_looks(scan, page, c_axis)
     tag = page.tags.get(274)
     return oriented(scan, int(tag.value) if tag is not None else 1)
 
@@ -130,6 +132,16 @@ def _kind(page: tifffile.TiffPage, c_axis: str, c: int) -> Kind:
     return "grey" if c == 1 else "multichannel"
 
 
+def _as_stored(scan: Scan, page: tifffile.TiffPage) -> Scan:
+    """The scan with the numbers that are stored. Raises ScanError for JPEG, which changes them."""
+    if page.compression in _LOSSY:
+        raise ScanError("is compressed by JPEG, which does not keep ids; save it as a TIFF or PNG without loss")
+    if page.colormap is None or int(page.photometric) != _PALETTE:
+        return scan
+    palette = page.colormap.T.astype(np.int64)  # 16 bits a colour; 8-bit numbers are shown by the upper byte
+    return with_checked_greys(scan, greys_of(palette >> 8 if len(palette) <= 256 else palette))
+
+
 def _as_it_looks(scan: Scan, page: tifffile.TiffPage, c_axis: str) -> Scan:
     """The scan with numbers that mean brightness. Raises ScanError for palettes, CMYK, Lab and raw YCbCr."""
     photometric = int(page.photometric)
@@ -148,23 +160,6 @@ def _as_it_looks(scan: Scan, page: tifffile.TiffPage, c_axis: str) -> Scan:
             _read=lambda y, x, height, width: np.subtract(top, stored.read(y, x, height, width), dtype=stored.dtype),
         )
     return scan
-
-
-def _plane_axes(axes: str, shape: tuple[int, ...], plane_index: int | None) -> dict[str, int]:
-    """The index along every axis that is neither channel nor plane; `plane_index` counts through them in order."""
-    others = [(axis, size) for axis, size in zip(axes, shape, strict=True) if axis not in "CSYX"]
-    if "Y" not in axes or "X" not in axes:
-        raise ScanError(f"holds axes {axes}; an image with Y and X is needed")
-    if "S" in axes and "C" in axes and dict(zip(axes, shape, strict=True))["S"] > 1:
-        others += [("C", shape[axes.index("C")])]
-    planes = int(np.prod([size for _, size in others], dtype=np.int64))
-    if plane_index is None and planes > 1:
-        raise ScanError(f"is a stack of {planes} planes (axes {axes}, {shape}); say which in column plane_index")
-    index = plane_index or 0
-    if index >= planes:
-        raise ScanError(f"plane_index is {index} but the file holds {planes} plane(s), counted from 0")
-    picks = np.unravel_index(index, [size for _, size in others]) if others else ()
-    return {axis: int(pick) for (axis, _), pick in zip(others, picks, strict=True)}
 
 
 def _check_segments(page: tifffile.TiffPage, frame: Page, file_bytes: int) -> None:
@@ -201,9 +196,12 @@ def _segment_count(page: tifffile.TiffPage) -> int:
     return separate * -(-height // min(int(page.rowsperstrip) or height, height))
 
 
-def _tiff_pixel_sizes(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> Iterator[StatedPixelSize]:
+def _pixel_sizes(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> Iterator[StatedPixelSize]:
+    page = series.keyframe
     if tiff.is_ome and tiff.ome_metadata:
-        size = ome_pixel_size_um(tiff.ome_metadata)
+        number = next(at for at, one in enumerate(tiff.series) if series in one.levels)
+        shape = int(page.imagelength), int(page.imagewidth)
+        size = ome_pixel_size_um(tiff.ome_metadata, shape, (number, len(tiff.series)))
         if size is not None:
             yield StatedPixelSize("ome-xml", size)
     match = _APERIO_MPP.search(page.description or "")
@@ -216,57 +214,9 @@ def _tiff_pixel_sizes(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> Itera
     if tiff.is_imagej and tiff.imagej_metadata:
         unit = str(tiff.imagej_metadata.get("unit", "")).replace("\\u00B5", "u").replace("\u00b5", "u")
     (nx, dx), (ny, dy) = tags[0].value, tags[1].value
-    if unit.lower() not in _UM_PER_UNIT or not (nx and dx and ny and dy):
+    if unit.lower() not in UM_PER_UNIT or not (nx and dx and ny and dy):
         return
-    x_um, y_um = (_UM_PER_UNIT[unit.lower()] * d / n for n, d in ((nx, dx), (ny, dy)))
+    x_um, y_um = (UM_PER_UNIT[unit.lower()] * d / n for n, d in ((nx, dx), (ny, dy)))
     if abs(x_um - y_um) > 0.01 * x_um:
         raise ScanError(f"its pixels are not square ({y_um:g} x {x_um:g} um by its TIFF tags); resample it")
     yield StatedPixelSize("tiff-tag", x_um)
-
-
-def ome_pixel_size_um(ome_xml: str) -> float | None:
-    """The pixel size (um) of the first image in an OME-XML text, or None where it states none.
-
-    >>> ome_pixel_size_um('<OME><Image><Pixels PhysicalSizeX="500" PhysicalSizeXUnit="nm"/></Image></OME>')
-    0.5
-    """
-    try:
-        # expat refuses entity bombs and reads no external entities; a test tries both
-        root = ET.fromstring(ome_xml)  # noqa: S314 - see above
-    except ET.ParseError:
-        return None
-    pixels = next((element for element in root.iter() if element.tag.rsplit("}", 1)[-1] == "Pixels"), None)
-    if pixels is None or "PhysicalSizeX" not in pixels.attrib:
-        return None
-    y_name = "PhysicalSizeY" if "PhysicalSizeY" in pixels.attrib else "PhysicalSizeX"
-    x_um, y_um = (_ome_length_um(pixels, name) for name in ("PhysicalSizeX", y_name))
-    if x_um is None or y_um is None:
-        return None
-    if abs(x_um - y_um) > 0.01 * x_um:
-        raise ScanError(f"its pixels are not square ({y_um:g} x {x_um:g} um by its OME-XML); resample it")
-    return x_um
-
-
-def names_other_files(ome_xml: str) -> bool:
-    """Whether an OME-XML text says that planes lie in other files: their UUID is not that of this one.
-
-    >>> tiff_data = '<OME UUID="urn:uuid:1"><TiffData><UUID FileName="a.tif">urn:uuid:{}</UUID></TiffData></OME>'
-    >>> names_other_files(tiff_data.format(1)), names_other_files(tiff_data.format(2))
-    (False, True)
-    """
-    try:
-        root = ET.fromstring(ome_xml)  # noqa: S314 - see above
-    except ET.ParseError:
-        return False
-    named = {(element.text or "").strip() for element in root.iter() if element.tag.rsplit("}", 1)[-1] == "UUID"}
-    return len(named | ({root.attrib["UUID"]} if "UUID" in root.attrib else set())) > 1
-
-
-def _ome_length_um(pixels: ET.Element, name: str) -> float | None:
-    """A positive length in um, or None where the attribute is no number, not positive, or of an unknown unit."""
-    unit = pixels.get(f"{name}Unit", "\u00b5m").replace("\u00b5", "u").replace("\u03bc", "u")
-    try:
-        length_um = float(pixels.attrib[name]) * _UM_PER_UNIT[unit]
-    except (ValueError, KeyError):
-        return None
-    return length_um if 0 < length_um < float("inf") else None

@@ -104,7 +104,9 @@ class Catalogue:
             self._known.pop(product.address, None)
             self._fresh.clear()
             listing = self._listed.get(f"{product.step}/{product.name}")
-            for path in (self.record_path(product), self.damage_path(product)) if listing is not None else ():
+            if listing is None:
+                return
+            for path in (self.record_path(product), self.damage_path(product)):
                 (listing.add if path.exists() else listing.discard)(path.name)
 
     # -- all of them -------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Pixels for scans, and what reading a scan gives: shared by the tests of every format."""
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,26 @@ def read_or_refused(path: Path) -> Array | None:
         text = str(error)
     assert str(path) in text
     return None
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png_rows(numbers: Array, bits: int) -> bytes:
+    """The rows of an unfiltered PNG of 1, 2, 4 or 8 bits."""
+    per_byte = 8 // bits
+    padded = np.pad(numbers, ((0, 0), (0, -numbers.shape[1] % per_byte))).reshape(len(numbers), -1, per_byte)
+    shifts = np.arange(per_byte)[::-1] * bits
+    packed = (padded.astype(np.uint8) << shifts.astype(np.uint8)).sum(axis=-1, dtype=np.uint8)
+    return b"".join(b"\0" + row.tobytes() for row in packed)
+
+
+def png(width: int, height: int, bits: int, colour: int, rows: bytes, *chunks: bytes, interlace: int = 0) -> bytes:
+    """A PNG made by hand, to have what no writer here writes; `chunks` lie before the pixels."""
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlace)
+    body = (png_chunk(b"IHDR", header), *chunks, png_chunk(b"IDAT", zlib.compress(rows)), png_chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(body)
 
 
 def tiff(path: Path, pixels: Array, **options: Any) -> Path:

@@ -72,6 +72,12 @@ def metadata_of(path: Path, version: str) -> tuple[Path, Callable[[Any], Any]]:
     return path / "zarr.json", lambda content: content["attributes"]["ome"]
 
 
+def metadata(path: Path, version: str) -> Any:
+    """The attributes of a group."""
+    file, reach = metadata_of(path, version)
+    return reach(json.loads(file.read_text()))
+
+
 def change(path: Path, version: str, edit: Callable[[Any], None]) -> Path:
     """Edit the attributes of a group."""
     file, reach = metadata_of(path, version)

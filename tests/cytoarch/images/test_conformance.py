@@ -138,7 +138,7 @@ def test_the_keys_of_an_array_are_those_that_zarr_writes(
         )
         array[...] = 1
         folder = tmp_path / str(number)
-        stated = ArrayMetadata.model_validate(json.loads((folder / "zarr.json").read_bytes()))
+        stated = ArrayMetadata.of(json.loads((folder / "zarr.json").read_bytes()))
         files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {"zarr.json"}
         assert files == {stated.key(place) for place in np.ndindex(stated.grid)}
         assert {stated.place(key) for key in files} == set(np.ndindex(stated.grid))
@@ -281,16 +281,28 @@ FAULTS = {
     "an endless shape": Fault(
         edit(f"{LAYER}/0", lambda m: m.update(shape=[8, 10**12, 10**12])), f"{LAYER}/0", "shards are missing"
     ),
-    "a negative shape": Fault(put(f"{SECTION}/1", "shape", 1, value=-3), f"{SECTION}/1/zarr.json", "shape.1", True),
+    "a negative shape": Fault(
+        put(f"{SECTION}/1", "shape", 1, value=-3), f"{SECTION}/1/zarr.json", "non-negative", True
+    ),
     "chunks that do not fit": Fault(
         put(f"{SECTION}/1", "chunk_grid", "configuration", "chunk_shape", value=[3, 31, 32]),
         f"{SECTION}/1/zarr.json",
-        "do not fit",
+        "needs to be divisible",
         True,
     ),
     "levels not rounded up": Fault(put(f"{SECTION}/1", "shape", 1, value=42), f"{SECTION}/1", "needs [3, 43, 54]"),
     "another type": Fault(put(f"{SECTION}/1", "data_type", value="uint16"), f"{SECTION}/1", "that of level 0"),
-    "no numbers": Fault(put(f"{LAYER}/0", "data_type", value="string"), f"{LAYER}/0", "integer or float type", True),
+    "chunks of nothing": Fault(
+        put(f"{LAYER}/0", "chunk_grid", "configuration", "chunk_shape", value=[8, 0, 32]),
+        f"{LAYER}/0/zarr.json",
+        "positive edges are needed",
+    ),
+    "text": Fault(put(f"{LAYER}/0", "data_type", value="string"), f"{LAYER}/0/zarr.json", "string dtype", True),
+    "no numbers": Fault(
+        edit(f"{LAYER}/0", lambda m: m.update(data_type="bool", fill_value=False)),
+        f"{LAYER}/0",
+        "integer or float type",
+    ),
     "no dimension names": Fault(drop(f"{SECTION}/1", "dimension_names"), f"{SECTION}/1", "dimension_names", True),
     "other dimension names": Fault(
         put(f"{SECTION}/1", "dimension_names", value=["c", "x", "y"]), f"{SECTION}/1", "['c', 'y', 'x']", True
@@ -301,11 +313,13 @@ FAULTS = {
     "no checksum of the index": Fault(
         put(f"{SECTION}/1", "codecs", 0, "configuration", "index_codecs", value=NO_CHECKSUM), f"{SECTION}/1", "checksum"
     ),
-    "a fill value out of range": Fault(put(f"{SECTION}/1", "fill_value", value=256), f"{SECTION}/1", "no uint8", True),
+    "a fill value out of range": Fault(
+        put(f"{SECTION}/1", "fill_value", value=256), f"{SECTION}/1/zarr.json", "out of bounds for uint8", True
+    ),
     "an unknown codec": Fault(
         edit(f"{SECTION}/1", lambda m: m["codecs"][0]["configuration"]["codecs"].append({"name": "magic"})),
-        SECTION,
-        "ome-zarr-models",
+        f"{SECTION}/1/zarr.json",
+        "Unknown codec: 'magic'",
         True,
     ),
     "consolidated metadata": Fault(
@@ -538,3 +552,15 @@ def test_label_values_may_be_many(brain: Path) -> None:
     colours = {value: (value % 256, value // 256, 0) for value in range(1, 5000)}
     put(LABEL, *OME, "image-label", value=image_label({value: str(value) for value in colours}, colours))(brain)
     assert conformance_faults(brain) == []
+
+
+def test_what_ome_zarr_py_cannot_open_as_viewers_do_is_a_fault(brain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object) -> None:
+        raise ValueError("cannot be shown")
+
+    monkeypatch.setattr("ome_zarr.reader.Multiscales.array", refuses)
+    assert conformance_faults(brain / LAYER / "..") == ["layer4: cannot be shown (ome-zarr-py)"]
+    monkeypatch.undo()
+    monkeypatch.setattr("ome_zarr.reader.Labels.matches", lambda _: False)
+    (line,) = conformance_faults(brain / SECTION)
+    assert line == ".: [3] levels are found by ome-zarr-py, as viewers open it; [3, 3] are needed"

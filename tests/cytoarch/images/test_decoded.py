@@ -4,14 +4,14 @@ import logging
 import struct
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 from typing import Any
 
 import imagecodecs
 import numpy as np
 import pytest
-from known_scans import Array, channel_first, noise, refusal_of, smooth
+from known_scans import Array, channel_first, noise, png_chunk, refusal_of, smooth
+from known_scans import png as png_bytes
 from PIL import Image
 
 from cytoarch.errors import ScanError
@@ -35,15 +35,8 @@ def refusal(path: Path, opener: Any = open_rows) -> str:
     return refusal_of(path, lambda: whole(opener(path)))
 
 
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def png(path: Path, width: int, height: int, bits: int, colour: int, raw: bytes, interlace: int = 0) -> Path:
-    """A PNG made by hand, to have what no writer here writes."""
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlace)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+def png(path: Path, *header: Any, interlace: int = 0) -> Path:
+    path.write_bytes(png_bytes(*header, interlace=interlace))
     return path
 
 
@@ -100,7 +93,7 @@ def test_gamma_profile_and_density_change_no_pixel_and_state_no_size(tmp_path: P
     body = stream.getvalue()
     at = 33  # behind IHDR
     path = tmp_path / "a.png"
-    path.write_bytes(body[:at] + chunk(b"gAMA", struct.pack(">I", 30000)) + body[at:])
+    path.write_bytes(body[:at] + png_chunk(b"gAMA", struct.pack(">I", 30000)) + body[at:])
     rows = open_rows(path)
     assert rows.stated_pixel_sizes == ()
     np.testing.assert_array_equal(whole(rows), channel_first(pixels))

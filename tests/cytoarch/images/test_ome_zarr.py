@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import zarr
 from known_scans import noise
-from known_stores import FORMATS, SIZES, H, W, change, level, refusal, whole, write
+from known_stores import FORMATS, SIZES, H, W, change, level, metadata, refusal, whole, write
 from zarr.storage import LocalStore
 
 from cytoarch.images.layout import Pyramid
@@ -174,8 +174,8 @@ def test_a_collection_of_one_image_is_that_image_and_of_several_is_refused(
 ) -> None:
     root = tmp_path / "a.zarr"
     zarr_format = 2 if version == "0.4" else 3
-    mark = {"bioformats2raw.layout": 3}
-    ome = mark if version == "0.4" else {"ome": {**mark, "version": "0.5"}}
+    collection = {"bioformats2raw.layout": 3}
+    ome = collection if version == "0.4" else {"ome": {**collection, "version": "0.5"}}
     zarr.open_group(LocalStore(root), mode="w", zarr_format=zarr_format, attributes=ome)
     pixels = noise(H, W)
     write(root / "0", pixels, "yx", version)
@@ -214,3 +214,67 @@ def test_the_first_of_several_multiscales_is_taken(tmp_path: Path, version: str)
     scan, found = whole(path)
     assert scan.remarks == ("first of 2 multiscales",)
     np.testing.assert_array_equal(found[0], pixels)
+
+
+def two_multiscales(path: Path, version: str, first: Any, second: Any) -> Path:
+    """A store whose second multiscale is an image of its own, with pixels of half the size (um)."""
+    write(path, first, "yx", version, scale=1.0)
+    write(path / "other", second, "yx", version, scale=0.5)
+    multiscale = metadata(path / "other", version)["multiscales"][0]
+    for dataset in multiscale["datasets"]:
+        dataset["path"] = f"other/{dataset['path']}"
+    return change(path, version, lambda ome: ome["multiscales"].append(multiscale))
+
+
+@pytest.mark.parametrize("version", FORMATS)
+def test_the_largest_multiscale_is_taken_where_the_first_can_only_be_its_thumbnail(
+    tmp_path: Path, version: str
+) -> None:
+    pixels, small = noise(H, W), noise(H // 2, W // 2, seed=1)
+    scan, found = whole(two_multiscales(tmp_path / "a.zarr", version, small, pixels))
+    np.testing.assert_array_equal(found[0], pixels)
+    assert [one.value_um for one in scan.stated_pixel_sizes] == [0.5]
+    assert scan.remarks == ("largest (number 1, from 0) of 2 multiscales",)
+
+
+@pytest.mark.parametrize("version", FORMATS)
+def test_a_first_multiscale_that_is_a_little_smaller_is_refused_and_both_are_listed(
+    tmp_path: Path, version: str
+) -> None:
+    text = refusal(two_multiscales(tmp_path / "a.zarr", version, noise(H - 9, W), noise(H, W)))
+    assert "2 multiscales of 141 x 210, 150 x 210 pixels" in text
+    assert "first in its metadata" in text
+
+
+@pytest.mark.parametrize("version", FORMATS)
+def test_of_multiscales_of_one_size_the_first_is_taken(tmp_path: Path, version: str) -> None:
+    pixels = noise(H, W)
+    scan, found = whole(two_multiscales(tmp_path / "a.zarr", version, pixels, noise(H, W, seed=1)))
+    np.testing.assert_array_equal(found[0], pixels)
+    assert scan.remarks == ("first of 2 multiscales",)
+
+
+@pytest.mark.parametrize("version", FORMATS)
+def test_levels_in_the_wrong_order_are_read_at_full_resolution(tmp_path: Path, version: str) -> None:
+    pixels = noise(H, W)
+    path = write(tmp_path / "a.zarr", pixels, "yx", version, scale=0.5)
+    change(path, version, lambda ome: ome["multiscales"][0]["datasets"].reverse())
+    scan, found = whole(path)
+    np.testing.assert_array_equal(found[0], pixels)
+    assert [one.value_um for one in scan.stated_pixel_sizes] == [0.5]
+    assert scan.remarks == ("its levels are not in order: level 1 is the full resolution",)
+
+
+@pytest.mark.parametrize("version", FORMATS)
+def test_a_smaller_level_never_stands_in_for_one_that_is_missing(tmp_path: Path, version: str) -> None:
+    path = write(tmp_path / "a.zarr", noise(H, W), "yx", version)
+    shutil.rmtree(level(path))
+    assert "full resolution is missing" in refusal(path)
+
+
+@pytest.mark.parametrize("version", FORMATS)
+def test_a_store_copied_without_its_smaller_levels_is_read(tmp_path: Path, version: str) -> None:
+    pixels = noise(H, W)
+    path = write(tmp_path / "a.zarr", pixels, "yx", version)
+    shutil.rmtree(path / metadata(path, version)["multiscales"][0]["datasets"][1]["path"])
+    np.testing.assert_array_equal(whole(path)[1][0], pixels)

@@ -11,9 +11,10 @@ from known_scans import noise
 from known_stores import FORMATS, H, W, change, edit_array, level, metadata_of, refusal, whole, write
 
 from cytoarch.errors import ScanError
-from cytoarch.images import ome_zarr
-from cytoarch.images.ome_zarr import is_ome_zarr, open_ome_zarr, store_files
+from cytoarch.images import store_folders, zarr_arrays
+from cytoarch.images.ome_zarr import is_ome_zarr, open_ome_zarr
 from cytoarch.images.pyramids import write_group
+from cytoarch.images.store_folders import store_files
 from cytoarch.store.staging import Staging
 
 # -- absent and damaged chunks -----------------------------------------------------------------------------------------
@@ -35,6 +36,15 @@ def test_absent_chunks_of_the_plane_are_counted_in_a_remark(tmp_path: Path, vers
     for t in ("0", "1"):
         shutil.rmtree(folder / t)
     assert "none of its chunks" in refusal(path, 0)
+
+
+@pytest.mark.parametrize("version", FORMATS)
+def test_absent_chunks_of_several_planes_are_counted_for_each_of_them(tmp_path: Path, version: str) -> None:
+    path = write(tmp_path / "a.zarr", noise(4, H, W), "zyx", version, storage={"chunks": (2, 64, 64)})
+    folder = level(path) / "c" if version == "0.5" else level(path)
+    (folder / "1" / "0" / "0").unlink()
+    remarks = [open_ome_zarr(path, index).remarks for index in range(4)]
+    assert remarks == [(), (), *[("1 of 12 chunks are absent and read as 0",)] * 2]
 
 
 def test_absent_shards_are_counted(tmp_path: Path) -> None:
@@ -150,20 +160,20 @@ def test_chunks_that_decode_to_too_much_or_too_little_are_refused(
 ) -> None:
     path = write(tmp_path / "a.zarr", noise(H, W), "yx", version, chunk=16)
     assert "at least 1024" in refusal(path)
-    monkeypatch.setattr(ome_zarr, "MIN_CHUNK_PX", 256)
+    monkeypatch.setattr(zarr_arrays, "MIN_CHUNK_PX", 256)
     whole(path)
-    monkeypatch.setattr(ome_zarr, "MAX_TILE_BYTES", 255)
+    monkeypatch.setattr(zarr_arrays, "MAX_TILE_BYTES", 255)
     assert "chunks decode to 256 bytes" in refusal(path)
 
 
 def test_the_inner_chunks_of_shards_are_what_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.zarr", noise(H, W), "yx", storage={"shards": (256, 256)})
-    monkeypatch.setattr(ome_zarr, "MAX_TILE_BYTES", 64 * 64)
+    monkeypatch.setattr(zarr_arrays, "MAX_TILE_BYTES", 64 * 64)
     whole(path)
-    monkeypatch.setattr(ome_zarr, "MAX_INNER_CHUNKS", 15)
+    monkeypatch.setattr(zarr_arrays, "MAX_INNER_CHUNKS", 15)
     assert "hold more than 15" in refusal(path)
-    monkeypatch.setattr(ome_zarr, "MAX_INNER_CHUNKS", 16)
-    monkeypatch.setattr(ome_zarr, "MAX_TILE_BYTES", 64 * 64 - 1)
+    monkeypatch.setattr(zarr_arrays, "MAX_INNER_CHUNKS", 16)
+    monkeypatch.setattr(zarr_arrays, "MAX_TILE_BYTES", 64 * 64 - 1)
     assert "chunks decode" in refusal(path)
 
 
@@ -215,7 +225,7 @@ def test_other_versions_are_refused(tmp_path: Path, version: str, stated: str | 
 
 def test_metadata_that_are_too_long_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.zarr", noise(H, W), "yx")
-    monkeypatch.setattr(ome_zarr, "MAX_METADATA_BYTES", 100)
+    monkeypatch.setattr(store_folders, "MAX_METADATA_BYTES", 100)
     assert "more than 100 bytes" in refusal(path)
 
 

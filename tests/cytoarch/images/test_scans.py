@@ -53,8 +53,8 @@ def test_a_jpeg_tiff_is_read_as_the_reference_reads_it(tmp_path: Path, layout: s
 @pytest.mark.parametrize("suffix", [suffix for suffix in SUFFIXES if suffix.startswith(".t") or suffix == ".btf"])
 def test_bigtiff_and_big_endian_files_are_read_like_any_other(tmp_path: Path, suffix: str) -> None:
     pixels = noise(H, W, dtype="uint16")
-    for bigtiff, byteorder in itertools.product((False, True), "<>"):
-        path = tiff(tmp_path / f"a{suffix}", pixels, bigtiff=bigtiff, byteorder=byteorder, tile=(32, 32))
+    for bigtiff, byteorder, layout in itertools.product((False, True), "<>", LAYOUTS.values()):
+        path = tiff(tmp_path / f"a{suffix}", pixels, bigtiff=bigtiff, byteorder=byteorder, **layout)
         found = whole(path)
         assert found.dtype == np.dtype("uint16")
         assert found.dtype.isnative
@@ -127,6 +127,14 @@ def test_pixels_whose_numbers_are_not_grey_or_rgb_are_refused_or_read_as_they_lo
     found = read_or_refused(path)
     if found is not None:
         np.testing.assert_array_equal(found, channel_first(np.asarray(shown)))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_where_zero_is_white_the_whole_range_is_turned(tmp_path: Path, dtype: str) -> None:
+    pixels = noise(H, W, dtype=dtype)
+    path = tiff(tmp_path / "a.tif", pixels, photometric="miniswhite")
+    np.testing.assert_array_equal(whole(path)[0], np.iinfo(dtype).max - pixels)
+    assert opened(path).remarks == ("zero meant white: inverted",)
 
 
 def test_the_full_resolution_level_of_a_pyramid_is_read(tmp_path: Path) -> None:

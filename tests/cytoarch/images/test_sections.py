@@ -9,6 +9,8 @@ import pytest
 import tifffile
 import zarr
 from numpy.typing import NDArray
+from ome_zarr.io import parse_url
+from ome_zarr.reader import Reader
 from ome_zarr_models.v05.bioformats2raw import BioFormats2Raw
 from ome_zarr_models.v05.image import Image as NgffImage
 from ome_zarr_models.v05.image_label import ImageLabel
@@ -16,6 +18,7 @@ from PIL import Image
 
 from cytoarch.brains import Brain, Label, LabelTable, Section, read_manifest
 from cytoarch.errors import ScanError
+from cytoarch.images import spooling
 from cytoarch.images.sections import check_sha256, write_collection, write_labels, write_section
 from cytoarch.images.views import StoredImage
 from cytoarch.phantoms.writing import PhantomRequest, write_phantom
@@ -121,6 +124,51 @@ def test_a_statement_of_another_checksum_is_refused_and_the_true_one_accepted() 
         check_sha256(section(sha256="0" * 64), digest)
 
 
+@pytest.mark.parametrize(("shape", "filling"), [((60, 80), 0), ((60, 80, 3), 255)])
+def test_beyond_the_edge_chunks_hold_the_ground_of_a_slide(
+    staging: Staging, tmp_path: Path, shape: tuple[int, ...], filling: int
+) -> None:
+    scan(tmp_path / "a.tif", *shape)
+    write_section(staging, tmp_path / "a.tif", section())
+    assert zarr.open_array(staging.path / "0", mode="r").fill_value == filling
+
+
+@pytest.mark.parametrize(("dtype", "top"), [("uint8", 255.0), ("uint16", 65535.0)])
+def test_viewers_are_shown_the_whole_range_of_a_section(
+    staging: Staging, tmp_path: Path, dtype: str, top: float
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", ids(60, 80).astype(dtype), metadata=None)
+    write_section(staging, tmp_path / "a.tif", section())
+    (channel,) = metadata(staging.path)["ome"]["omero"]["channels"]
+    assert channel["window"] == {"min": 0.0, "max": top, "start": 0.0, "end": top}
+
+
+@pytest.mark.parametrize("suffix", ["tif", "png"])
+@pytest.mark.parametrize("labels", [False, True])
+def test_progress_grows_to_the_end_once_through_all_phases(
+    staging: Staging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, labels: bool
+) -> None:
+    """A PNG is decoded into a scratch file, labels are checked, then both are written."""
+    monkeypatch.setattr(spooling, "IN_MEMORY_BYTES", 0)
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(ids().astype(np.uint8)).save(path)
+    told: list[tuple[int, int]] = []
+
+    def tell(done: int, total: int) -> None:
+        told.append((done, total))
+
+    if labels:
+        write_labels(staging, path, section(), TABLE, (300, 270), 2.0, tell)
+    else:
+        write_section(staging, path, section(), tell)
+    shares = [done / total for done, total in told]
+    assert shares == sorted(shares)
+    assert all(share < 1 for share in shares[:-1])
+    assert shares[-1] == 1
+    phases = (suffix == "png") + labels + 1
+    assert told[-1] == (phases * 300 * 270, phases * 300 * 270)
+
+
 # -- labels ------------------------------------------------------------------------------------------------------------
 
 
@@ -171,6 +219,71 @@ def test_the_label_image_states_names_colours_and_who_drew_it(staging: Staging, 
     ImageLabel.from_zarr(zarr.open_group(staging.path / "labels", mode="r"))
 
 
+def most_frequent(four: list[int]) -> int:
+    """The value that is there most often, the first of them in reading order."""
+    return max(four, key=four.count)
+
+
+def halved_by_vote(values: Array) -> Array:
+    """Every 2 x 2 ids by their vote; a lone last row or column votes twice."""
+    height, width = values.shape
+    padded = np.pad(values, ((0, height % 2), (0, width % 2)), mode="edge")
+    blocks = padded.reshape(len(padded) // 2, 2, -1, 2).transpose(0, 2, 1, 3).reshape(-1, 4).tolist()
+    return np.array([most_frequent(four) for four in blocks]).reshape(-(-height // 2), -1)
+
+
+@pytest.mark.parametrize("shape", [(301, 517), (513, 258), (1025, 3)])
+def test_every_level_of_a_label_image_holds_ids_that_won_a_vote(
+    staging: Staging, tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    """A mean of ids is an id that nobody drew."""
+    expected = np.random.default_rng(4).choice(np.array([0, 1, 7], np.uint8), shape)
+    stored(staging, tmp_path, expected, shape)
+    levels = StoredImage.open(staging.path / "labels").levels
+    assert len(levels) >= 3
+    for number in range(len(levels)):
+        np.testing.assert_array_equal(open_level(staging.path / "labels", number), expected)
+        expected = halved_by_vote(expected)
+
+
+@pytest.mark.parametrize("shape", [(301, 517), (513, 258)])
+def test_every_level_of_a_section_is_the_mean_of_the_one_below(
+    staging: Staging, tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    expected = scan(tmp_path / "a.tif", *shape)
+    write_section(staging, tmp_path / "a.tif", section())
+    levels = StoredImage.open(staging.path).levels
+    assert len(levels) >= 3
+    for number in range(len(levels)):
+        np.testing.assert_array_equal(open_level(staging.path, number)[0], expected)
+        height, width = expected.shape
+        padded = np.pad(expected, ((0, height % 2), (0, width % 2)), mode="edge").astype(float)
+        means = padded.reshape(len(padded) // 2, 2, -1, 2).mean(axis=(1, 3))
+        expected = np.floor(means + 0.5).astype(np.uint8)
+
+
+def test_ome_zarr_py_finds_sections_and_labels_as_viewers_show_them(staging: Staging, tmp_path: Path) -> None:
+    pixels = scan(tmp_path / "a.tif", 301, 517, 3)
+    write_section(staging, tmp_path / "a.tif", section())
+    labels = Staging(tmp_path / "labels").open()
+    stored(labels, tmp_path, ids(301, 517), (301, 517))
+    labels.path.rename(staging.path / "labels")
+    location = parse_url(staging.path)
+    assert location is not None
+    image, _, label = Reader(location)()
+    np.testing.assert_array_equal(image.data[0].compute(), np.moveaxis(pixels, -1, 0))
+    np.testing.assert_array_equal(label.data[0].compute(), ids(301, 517))
+    assert [one.shape[-2:] for one in image.data] == [one.shape for one in label.data]
+    assert image.metadata["channel_names"] == ["red", "green", "blue"]
+    assert label.metadata["color"] == {1: [1.0, 0.0, 0.0, 1.0], 7: [0.0, 0.0, 1.0, 1.0]}
+    assert label.metadata["properties"] == {1: {"name": "A"}, 7: {"name": "B"}}
+    for node, axes in ((image, "cyx"), (label, "yx")):
+        for number, (scale, offset) in enumerate(node.metadata["coordinateTransformations"]):
+            edge_um = 2.0 * 2**number
+            assert scale["scale"] == [1.0] * (len(axes) - 2) + [edge_um] * 2
+            assert offset["translation"] == [0.0] * (len(axes) - 2) + [(edge_um - 2.0) / 2] * 2
+
+
 @pytest.mark.parametrize("shape", [(299, 270), (300, 271), (270, 300), (150, 135)])
 def test_a_label_image_of_another_size_is_refused(staging: Staging, tmp_path: Path, shape: tuple[int, int]) -> None:
     with pytest.raises(ScanError, match=r"a\.png.*300 x 270.*") as caught:
@@ -186,6 +299,44 @@ def test_a_label_image_of_the_whole_slide_is_cut_to_the_region(staging: Staging,
 def test_a_label_image_of_the_region_is_taken_as_it_is(staging: Staging, tmp_path: Path) -> None:
     stored(staging, tmp_path, ids(40, 59), (40, 59), region_px="10:50 20:79")
     np.testing.assert_array_equal(open_level(staging.path / "labels"), ids(40, 59))
+
+
+@pytest.mark.parametrize("shape", [(45, 70), (40, 58), (60, 70)])
+def test_a_label_image_too_small_for_the_region_is_refused(
+    staging: Staging, tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    with pytest.raises(ScanError, match=f"{shape[0]} x {shape[1]} pixels where the scan has 40 x 59"):
+        stored(staging, tmp_path, ids(*shape), (40, 59), region_px="10:50 20:79")
+
+
+@pytest.mark.parametrize(
+    ("colours", "says"),
+    [
+        ({1: (255, 0, 0), 7: (0, 0, 255)}, None),
+        ({1: (9, 9, 0), 7: (0, 9, 9)}, None),
+        ({1: (0, 0, 255), 7: (255, 0, 0)}, "number 1 in #0000ff, which is the colour of id 7"),
+        ({1: (9, 9, 0), 7: (255, 0, 0)}, "number 7 in #ff0000, which is the colour of id 1"),
+        ({1: (255, 0, 0), 7: (0, 0, 255), 5: (0, 0, 255)}, None),  # a number that no pixel has
+    ],
+)
+def test_a_palette_that_shows_ids_in_the_colours_of_others_is_refused(
+    staging: Staging, tmp_path: Path, colours: dict[int, tuple[int, int, int]], says: str | None
+) -> None:
+    """Optimisers reorder palettes: what is shown stays, the numbers do not."""
+    image = Image.fromarray(ids().astype(np.uint8), mode="P")
+    image.putpalette([value for number in range(8) for value in colours.get(number, (0, 0, 0))])
+    image.save(tmp_path / "a.png")
+
+    def write() -> dict[str, Any]:
+        return write_labels(staging, tmp_path / "a.png", section(), TABLE, (300, 270), 2.0)
+
+    if says is None:
+        write()
+        np.testing.assert_array_equal(open_level(staging.path / "labels"), ids())
+    else:
+        with pytest.raises(ScanError, match=f"a\\.png: its palette shows {says}"):
+            write()
+        assert not staging.has("zarr.json")
 
 
 def test_ids_that_are_not_in_the_table_are_refused_and_named(staging: Staging, tmp_path: Path) -> None:

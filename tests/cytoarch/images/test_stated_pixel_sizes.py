@@ -5,8 +5,14 @@ from pathlib import Path
 import pytest
 import tifffile
 from known_scans import H, W, noise, opened, read_or_refused, refusal, tiff
+from known_stores import write as write_store
+from PIL import Image
 
-from cytoarch.images.tiff import ome_pixel_size_um
+from cytoarch.brains import Section
+from cytoarch.errors import ScanError
+from cytoarch.images.ome_xml import ome_pixel_size_um
+from cytoarch.images.sections import write_section
+from cytoarch.store.staging import Staging
 
 
 def stated(path: Path) -> list[tuple[str, float]]:
@@ -63,6 +69,90 @@ def test_pixels_that_are_not_square_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.ome.tif"
     tifffile.imwrite(path, noise(H, W), metadata={"axes": "YX", "PhysicalSizeX": 1.0, "PhysicalSizeY": 2.0})
     assert "not square" in refusal(path)
+
+
+# -- print densities ---------------------------------------------------------------------------------------------------
+
+DENSITIES = (72, 96, 150, 300, 600, 1200)
+PER_CM = {
+    72: (28, 28.3, 28.35),
+    96: (37, 38, 37.8),
+    150: (59, 59.06),
+    300: (118, 118.1, 118.11),
+    600: (236, 236.2),
+    1200: (472, 472.44),
+}
+
+
+def said(path: Path) -> tuple[list[tuple[str, float]], str]:
+    return stated(path), "; ".join(opened(path).remarks)
+
+
+@pytest.mark.parametrize("dpi", DENSITIES)
+def test_a_print_density_is_no_pixel_size_in_inches_or_rounded_to_centimetres(tmp_path: Path, dpi: int) -> None:
+    options = [("INCH", float(dpi)), *(("CENTIMETER", per_cm) for per_cm in (dpi / 2.54, *PER_CM[dpi]))]
+    for number, (unit, density) in enumerate(options):
+        path = tiff(tmp_path / f"{number}.tif", noise(H, W), resolution=(density, density), resolutionunit=unit)
+        found, remarks = said(path)
+        assert found == [], (unit, density)
+        assert f"is {dpi} dpi: a print density" in remarks
+
+
+@pytest.mark.parametrize("unit", ["inch", "cm", "um"])
+def test_imagej_carries_print_densities_along(tmp_path: Path, unit: str) -> None:
+    path = tmp_path / "a.tif"
+    density = 300 / {"inch": 1, "cm": 2.54, "um": 25400}[unit]
+    tifffile.imwrite(path, noise(H, W), imagej=True, resolution=(density, density), metadata={"unit": unit})
+    found, remarks = said(path)
+    assert found == []
+    assert "300 dpi" in remarks
+
+
+def test_converters_carry_print_densities_into_ome_xml(tmp_path: Path) -> None:
+    path = tmp_path / "a.ome.tif"
+    size = 25400 / 600
+    tifffile.imwrite(path, noise(H, W), metadata={"axes": "YX", "PhysicalSizeX": size, "PhysicalSizeY": size})
+    found, remarks = said(path)
+    assert found == []
+    assert "ome-xml states 42.3333 um, which is 600 dpi" in remarks
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_converters_carry_print_densities_into_ome_zarr(tmp_path: Path, version: str) -> None:
+    path = write_store(tmp_path / "a.zarr", noise(150, 210), "yx", version, scale=25400 / 1200)
+    found, remarks = said(path)
+    assert found == []
+    assert "1200 dpi" in remarks
+
+
+@pytest.mark.parametrize(
+    "size_um", [0.1, 0.22, 0.25, 0.499, 0.5, 1.0, 1.25, 2.0, 4.0, 5.0, 8.0, 10.0, 20.0, 25.0, 40.0, 50.0, 80.0, 100.0]
+)
+def test_the_pixel_sizes_of_microscopes_are_no_print_densities(tmp_path: Path, size_um: float) -> None:
+    for number, (unit, per_um) in enumerate((("CENTIMETER", 1e4), ("INCH", 25400.0))):
+        density = per_um / size_um
+        path = tiff(tmp_path / f"{number}.tif", noise(H, W), resolution=(density, density), resolutionunit=unit)
+        assert said(path) == ([("tiff-tag", size_um)], "")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_png_and_jpeg_state_no_pixel_size_whatever_their_density(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(noise(H, W)).save(path, dpi=(300, 300))
+    assert stated(path) == []
+
+
+@pytest.mark.parametrize("dpi", [300, 600])
+def test_a_section_whose_scan_states_a_print_density_must_be_given_its_pixel_size(
+    staging: Staging, tmp_path: Path, dpi: int
+) -> None:
+    path = tiff(tmp_path / "a.tif", noise(H, W), resolution=(dpi, dpi), resolutionunit="INCH")
+    section = Section(brain_id="B1", section_id="s1", section_number=1, path="a.tif")
+    with pytest.raises(ScanError, match=r"print density.*fill in pixel_size_um"):
+        write_section(staging, path, section)
+    facts = write_section(staging, path, section.model_copy(update={"pixel_size_um": 0.5}))
+    assert (facts["pixel_size_um"], facts["pixel_size_source"]) == (0.5, "manifest")
+    assert any(f"{dpi} dpi: a print density" in remark for remark in facts["remarks"])
 
 
 OME = '<OME><Image><Pixels PhysicalSizeX="{}" PhysicalSizeXUnit="{}" {}/></Image></OME>'

@@ -2,26 +2,27 @@
 
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict
+from zarr.abc.codec import Codec
+from zarr.codecs import Crc32cCodec, ShardingCodec, ZstdCodec
+from zarr.core.metadata.v3 import ArrayV3Metadata
 
-_NUMBERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
-_PositiveInt = Annotated[int, Field(gt=0)]
+NUMBERS = "iuf"
+"""Kinds of numpy types that pixels can have."""
 
 
-class _Metadata(BaseModel):
-    """Part of a `zarr.json`; what is not named here is left to zarr."""
+class Header(BaseModel):
+    """What the `zarr.json` of every group and array states."""
 
     model_config = ConfigDict(strict=True)
-
-
-class Header(_Metadata):
-    """What every group and array states."""
 
     zarr_format: Literal[3]
     node_type: Literal["group", "array"]
@@ -29,90 +30,69 @@ class Header(_Metadata):
     consolidated_metadata: Any = None
 
 
-class _Codec(_Metadata):
-    name: str
-    configuration: dict[str, Any] = {}
+@dataclass(frozen=True)
+class ArrayMetadata:
+    """What an array states, as zarr reads it, and its files: a file is a shard, or a chunk where there are none."""
 
+    stated: ArrayV3Metadata
 
-class _Chunks(_Metadata):
-    chunk_shape: list[_PositiveInt]
-
-
-class _Sharding(_Chunks):
-    codecs: list[_Codec]
-    index_codecs: list[_Codec]
-
-
-class _Grid(_Metadata):
-    name: Literal["regular"]
-    configuration: _Chunks
-
-
-class _Keys(_Metadata):
-    name: Literal["default", "v2"]
-    configuration: dict[Literal["separator"], Literal["/", "."]] = {}
-
-
-class ArrayMetadata(_Metadata):
-    """What an array states about its shape and its files; a file is a shard, or a chunk where there are no shards."""
-
-    shape: list[Annotated[int, Field(ge=0)]]
-    data_type: Any
-    chunk_grid: _Grid
-    chunk_key_encoding: _Keys
-    codecs: list[_Codec]
-    fill_value: Any
-    dimension_names: list[str | None] | None = None
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        edges = self.chunk_grid.configuration.chunk_shape
-        inner = self.sharding.chunk_shape if self.sharding else edges
-        if not len(self.shape) == len(edges) == len(inner) or any(a % b for a, b in zip(edges, inner, strict=True)):
-            raise ValueError(f"shape {self.shape}, chunk_shape {edges} and that within shards {inner} do not fit")
-        return self
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any]) -> "ArrayMetadata":
+        """What a `zarr.json` states. Raises ValueError where zarr finds it to be no array."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of types that other readers may not know: they are judged as pixels
+                array = cls(ArrayV3Metadata.from_dict(dict(metadata)))
+                edges = *array.edges, *array.chunk
+        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, NotImplementedError) as error:
+            raise ValueError(f"is no array that zarr opens ({short(f'{type(error).__name__}: {error}')})") from None
+        if 0 in edges:
+            raise ValueError(f"its chunk_shape is {[*array.edges]}, {[*array.chunk]}; positive edges are needed")
+        return array
 
     @cached_property
-    def sharding(self) -> _Sharding | None:
-        """How a file is divided into chunks, if it is."""
-        first = self.codecs[0] if self.codecs else None
-        return _Sharding.model_validate(first.configuration) if first and first.name == "sharding_indexed" else None
+    def shape(self) -> list[int]:
+        """Its sizes along the axes."""
+        return list(self.stated.shape)
 
     @cached_property
-    def dtype(self) -> "np.dtype[Any] | None":
-        """The type of its values, if these are numbers."""
-        return np.dtype(self.data_type) if self.data_type in _NUMBERS else None
+    def dimension_names(self) -> list[str | None] | None:
+        """The names of its axes, if it has any."""
+        return None if self.stated.dimension_names is None else list(self.stated.dimension_names)
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of its values."""
+        return np.dtype(self.stated.data_type.to_native_dtype())
+
+    @cached_property
+    def edges(self) -> tuple[int, ...]:
+        """The shape of what a file holds."""
+        return tuple(self.stated.shards or self.stated.chunks)
+
+    @cached_property
+    def chunk(self) -> tuple[int, ...]:
+        """The shape of a chunk."""
+        return tuple(self.stated.chunks)
 
     @cached_property
     def grid(self) -> tuple[int, ...]:
         """How many files there are along each axis."""
-        edges = self.chunk_grid.configuration.chunk_shape
-        return tuple(-(-size // edge) for size, edge in zip(self.shape, edges, strict=True))
+        return tuple(-(-size // edge) for size, edge in zip(self.shape, self.edges, strict=True))
 
     @cached_property
-    def separator(self) -> str:
-        """What stands between the numbers of a key."""
-        keys = self.chunk_key_encoding
-        return keys.configuration.get("separator", "/" if keys.name == "default" else ".")
-
-    @property
-    def size_range(self) -> tuple[int, int] | None:
+    def size_range(self) -> tuple[int, int]:
         """Least and most bytes a file can have: no codec makes a chunk much larger than it is."""
-        if self.dtype is None:
-            return None
-        edges = self.chunk_grid.configuration.chunk_shape
-        raw = math.prod(edges) * self.dtype.itemsize
-        if self.sharding is None:
+        raw = math.prod(self.edges) * self.dtype.itemsize
+        if self.stated.shards is None:
             return 1, raw + raw // 64 + 64
-        chunks = math.prod(edges) // math.prod(self.sharding.chunk_shape)
+        chunks = math.prod(self.edges) // math.prod(self.chunk)
         index = 16 * chunks + 4  # offset and length of every chunk, and a crc32c
         return index + 1, index + raw + raw // 64 + 64 * chunks
 
     def key(self, place: Sequence[int]) -> str:
         """The key of the file at a place of the grid."""
-        numbers = [str(at) for at in place]
-        parts = ["c", *numbers] if self.chunk_key_encoding.name == "default" else numbers or ["0"]
-        return self.separator.join(parts)
+        return self.stated.encode_chunk_key(tuple(place))
 
     def place(self, key: str) -> tuple[int, ...] | None:
         """The place in the grid of the file at a key; None if the array has no such key."""
@@ -122,7 +102,7 @@ class ArrayMetadata(_Metadata):
         return place if inside and self.key(place) == key else None
 
     def first_missing(self, found: Collection[tuple[int, ...]]) -> str:
-        """The first key that is not among the places found, of which there are fewer than keys."""
+        """The first key whose place was not found; at least one must be missing."""
         for number in count():  # the grid is never listed: a damaged shape can make it endless
             place: list[int] = []
             rest = number
@@ -134,38 +114,30 @@ class ArrayMetadata(_Metadata):
         return self.key(place)
 
 
-def _is_checked(codecs: Sequence[_Codec]) -> bool:
+def _is_checked(codecs: Sequence[Codec]) -> bool:
     """Whether a flipped bit in a file is an error on reading."""
     for codec in codecs:
-        if codec.name == "crc32c" or (codec.name == "zstd" and codec.configuration.get("checksum") is True):
+        if isinstance(codec, Crc32cCodec) or (isinstance(codec, ZstdCodec) and codec.checksum):
             return True
-        if codec.name == "sharding_indexed":
-            inner = _Sharding.model_validate(codec.configuration)
-            return _is_checked(inner.codecs) and any(one.name == "crc32c" for one in inner.index_codecs)
+        if isinstance(codec, ShardingCodec):
+            return _is_checked(codec.codecs) and any(isinstance(one, Crc32cCodec) for one in codec.index_codecs)
     return False
 
 
 def pixel_faults(key: str, array: ArrayMetadata) -> Iterator[str]:
     """What only arrays of images must be: numbers, guarded by checksums."""
-    dtype, fill = array.dtype, array.fill_value
-    if dtype is None:
-        yield f"{key}: data_type is {short(array.data_type)}; an integer or float type is needed"
+    if array.dtype.kind not in NUMBERS:
+        yield f"{key}: data_type is {array.dtype}; an integer or float type is needed"
         return
     if not array.shape or 0 in array.shape:
         yield f"{key}: shape is {array.shape}; an image has pixels"
-    if not _is_checked(array.codecs):
-        names = [codec.name for codec in array.codecs]
+    if not _is_checked(array.stated.codecs):
+        names = [type(codec).__name__ for codec in array.stated.codecs]
         yield f"{key}: codecs {names} have no checksum; crc32c, or zstd with its checksum, is needed in every chunk"
-    if dtype.kind == "f":
-        fits = isinstance(fill, int | float | str) and not isinstance(fill, bool)
-    else:
-        fits = type(fill) is int and np.iinfo(dtype).min <= fill <= np.iinfo(dtype).max
-    if not fits:
-        yield f"{key}: fill_value {short(fill)} is no {dtype}; a value of the array's type is needed"
 
 
 def json_number(text: str) -> int:
-    """An integer of JSON. Raises ValueError for what JSON has not, and for more digits than 64 bits have."""
+    """An integer in a JSON text. Raises ValueError for NaN and Infinity, and for more digits than 64 bits have."""
     if len(text) > 20 or not text.lstrip("-").isdigit():  # the second: NaN and Infinity
         raise ValueError(f"{short(text)} is no number of JSON, or too large")
     return int(text)

@@ -26,7 +26,7 @@ class Node:
     children: "dict[str, Node]" = field(default_factory=dict)
     array: ArrayMetadata | None = None
     levels: int | None = None
-    """Of an image whose attributes follow the schema."""
+    """How many levels an image has; None until its attributes have passed the schema."""
 
     @property
     def ome(self) -> dict[str, Any]:
@@ -42,5 +42,5 @@ class Node:
         return node
 
     def without_content(self) -> "Node":
-        """What the collection needs to know of it."""
+        """The node without what lies below it: its collection needs no more."""
         return Node(self.key, self.kind, self.attributes if self.kind == "series" else {})

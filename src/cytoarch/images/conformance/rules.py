@@ -16,7 +16,7 @@ MAX_LEVELS = 32
 
 
 def group_faults(node: Node) -> Iterator[str]:
-    """What is wrong with a group as its kind; what is below it has been judged."""
+    """What is wrong with a group of its kind. What lies below it must have been judged before."""
     if node.kind == "image":
         yield from _image_faults(node)
     elif node.kind == "labels":
@@ -43,7 +43,7 @@ def _image_faults(node: Node) -> Iterator[str]:
     for multiscale in node.ome["multiscales"]:
         yield from _multiscale_faults(node, multiscale)
         paths |= {dataset["path"] for dataset in multiscale["datasets"]}
-    if all(node.find(path) for path in paths):  # else one of these arrays is the one meant
+    if all(node.find(path) for path in paths):  # else an array that no dataset names may be the missing one
         for name, child in node.children.items():
             if child.kind == "array" and name not in paths:
                 yield f"{child.key}: is an array that no dataset names; list it or remove it"
@@ -93,8 +93,8 @@ def _level_faults(
         due = [-(-size // 2**number) if halved else size for size, halved in zip(first.shape, space, strict=True)]
         if array.shape != due:
             yield f"{key}: shape is {array.shape}; level {number} needs {due}, halved and rounded up"
-        if array.data_type != first.data_type:
-            yield f"{key}: data_type is {array.data_type}; that of level 0 is needed, {first.data_type}"
+        if array.dtype != first.dtype:
+            yield f"{key}: data_type is {array.dtype}; that of level 0 is needed, {first.dtype}"
 
 
 def _transform_faults(key: str, datasets: Sequence[Mapping[str, Any]], space: Sequence[bool]) -> Iterator[str]:
@@ -156,7 +156,7 @@ def _labels_faults(node: Node) -> Iterator[str]:
             if child.kind != "unreadable":
                 yield f"{child.key}: is of kind {child.kind} without image-label; a label image is needed"
             continue
-        dtypes = {str(level.array.data_type) for level in child.children.values() if level.array}
+        dtypes = {str(level.array.dtype) for level in child.children.values() if level.array}
         for one in sorted(one for one in dtypes if one.startswith("float")):
             yield f"{child.key}: data_type is {one}; an integer type is needed in a label image"
 

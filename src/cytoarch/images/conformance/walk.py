@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from cytoarch.images.conformance.metadata import ArrayMetadata, Header, json_number, pixel_faults, short
+from cytoarch.images.conformance.metadata import NUMBERS, ArrayMetadata, Header, json_number, pixel_faults, short
 from cytoarch.images.conformance.nodes import GROUP_KINDS, Node
 from cytoarch.images.conformance.rules import collection_faults, group_faults
 from cytoarch.images.conformance.schemas import second_opinion
@@ -85,7 +86,7 @@ class _Walk:
                 yield from self.units(folder / name)
 
     def visit(self, folder: Path, ngff: bool = False) -> Node:
-        """Judge a group or array and all below it; `ngff` says that a group above it is one of NGFF."""
+        """Judge a group or array and all below it; `ngff` says whether it lies inside a group of NGFF."""
         before = len(self.faults)
         files, folders = self._scan(folder)
         node = self._read(folder, files)
@@ -103,9 +104,9 @@ class _Walk:
     def _visit_files(
         self, folder: Path, key: str, array: ArrayMetadata, files: Mapping[str, int], folders: Sequence[str], ngff: bool
     ) -> None:
-        """Compare the files of an array with its keys. Others may leave shards out that hold only the fill value."""
+        """Compare the files of an array with its keys. Only arrays of images must have all their shards."""
         found: set[tuple[int, ...]] = set()
-        limits = array.size_range if ngff and self.complete else None
+        limits = array.size_range if ngff and self.complete and array.dtype.kind in NUMBERS else None
         if ngff:
             self.faults += pixel_faults(key, array)
         for path, size in self._files_below(folder, files, folders):
@@ -178,20 +179,24 @@ class _Walk:
             try:
                 metadata = json.loads(file.read_bytes(), parse_constant=json_number, parse_int=json_number)
                 header = Header.model_validate(metadata)
-                array = ArrayMetadata.model_validate(metadata) if header.node_type == "array" else None
-                return self._node(key, header, array)
             except ValidationError as error:
                 for one in error.errors():
                     self._add(file, f"{'.'.join(map(str, one['loc']))}: {short(one['msg'])} (Zarr v3)")
             except (OSError, ValueError, RecursionError) as error:
                 self._add(file, f"cannot be read ({short(str(error))}); valid JSON is needed")
+            else:
+                return self._node(key, header, metadata)
         return Node(key, "unreadable")
 
-    def _node(self, key: str, header: Header, array: ArrayMetadata | None) -> Node:
+    def _node(self, key: str, header: Header, metadata: Mapping[str, Any]) -> Node:
         if header.consolidated_metadata is not None:
             self.faults.append(f"{key}: has consolidated_metadata, which Zarr v3 does not define; leave it out")
-        if array is not None:
-            return Node(key, "array", header.attributes, array=array)
+        if header.node_type == "array":
+            try:
+                return Node(key, "array", header.attributes, array=ArrayMetadata.of(metadata))
+            except ValueError as error:
+                self.faults.append(f"{key}/zarr.json: {error}")
+                return Node(key, "unreadable")
         ome = header.attributes.get("ome")
         named = [kind for name, kind in GROUP_KINDS.items() if isinstance(ome, dict) and name in ome]
         return Node(key, named[0] if named else "group" if ome is None else "unknown", header.attributes)
