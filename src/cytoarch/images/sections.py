@@ -130,6 +130,7 @@ def write_labels(
         read = _fitted(labels, section, shape)
         counts = _counted(read, section, shape, known, phases.checked)
         _check_colours(png_colours(label_path), np.flatnonzero(counts), section, table)
+        own = {"origin": section.labels_origin, **({"remarks": list(labels.remarks)} if labels.remarks else {})}
         pyramid = Pyramid(shape, dtype, pixel_size_um, "mode", levels=level_count(*shape))
         write_group(journal, "", {"ome": {"version": NGFF_VERSION, "labels": [LABEL_NAME]}})
         write_pyramid(
@@ -139,11 +140,10 @@ def write_labels(
             name=LABEL_NAME,
             folder=LABEL_NAME,
             attributes={"image-label": _label_entry(table)},
-            own_attributes={"origin": section.labels_origin},
+            own_attributes=own,
             on_progress=phases.written,
         )
-        remarks = {"remarks": list(labels.remarks)} if labels.remarks else {}
-    return {"labelled_px": int(counts[1:].sum()), "origin": section.labels_origin, **remarks}
+    return {"labelled_px": int(counts[1:].sum()), **own}
 
 
 ReadPlane = Callable[[int, int, int, int], NDArray[Any]]

@@ -89,7 +89,9 @@ class PicturesStep(Step[Path]):
             "size": " x ".join(str(edge) for edge in attributes["shape"][1:]),
             "tissue": f"{tissue['area_mm2']:.1f} mm2",
         }
-        remarks = "; ".join(attributes["remarks"])
+        labels = inputs[self.labels]
+        of_labels = [f"labels: {one}" for one in labels.attributes.get("remarks", [])] if labels is not None else []
+        remarks = "; ".join([*attributes["remarks"], *of_labels])
         return {"pictures": files, "details": details, "remarks": remarks, "area_mm2": tissue["area_mm2"]}
 
     def _drawn(self, inputs: Inputs, image: StoredImage) -> dict[str, Picture]:
