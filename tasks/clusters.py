@@ -95,9 +95,7 @@ def cluster_section(
             facts["sizes"] = np.bincount(clusters.ravel(), minlength=settings.clusters + 1)[1:].tolist()
             if labels is not None and brain.label_table is not None:
                 classes = brain.label_table.classes(by_group=False)
-                truth = targets_on_grid(
-                    open_labels(store, brain_id, section_id), classes, drawn.size, drawn.pixel_size_um
-                )
+                truth = targets_on_grid(open_labels(store, brain_id, section_id), classes, drawn.grid)
                 both = (clusters > 0) & (truth != UNLABELLED)
                 pairs = (clusters[both] - 1) * len(classes) + truth[both]
                 counts = np.bincount(pairs, minlength=settings.clusters * len(classes))

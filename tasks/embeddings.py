@@ -39,10 +39,10 @@ from cytoarch.embeddings.dense import (
 )
 from cytoarch.embeddings.engine import Speed, grouped
 from cytoarch.embeddings.jobs import Job
-from cytoarch.embeddings.places import RegionTable
+from cytoarch.embeddings.places import RegionTable, check_inside
 from cytoarch.encoders import Encoder
 from cytoarch.encoders.inference import device_name
-from cytoarch.errors import SectionError, StoreError
+from cytoarch.errors import StoreError
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.products import Product, Work
 from cytoarch.store.staging import Staging
@@ -79,11 +79,12 @@ def plan_embedding(
     pixel_size_um = working_pixel_size_um(settings, encoder, [image.pixel_size_um for image in images.values()])
     name = embedding_name(settings, encoder, pixel_size_um, extent)
     counts, needed, tokens = [], 0, 0
-    for section_id, image in images.items():
+    for section in sections:
+        section_id, image = section.section_id, images[section.section_id]
         view = image.at(pixel_size_um)
         plan = tile_plan(encoder, view.height, view.width, settings)
-        windows = None if regions is None else regions.windows(section_id, image.pixel_size_um)
-        tiles = int(wanted_tiles(plan, pixel_size_um, open_tissue(store, brain_id, section_id), windows).sum())
+        windows = None if regions is None else regions.windows(section, image.pixel_size_um)
+        tiles = int(wanted_tiles(plan, view.grid, open_tissue(store, brain_id, section_id), windows).sum())
         counts.append(tiles)
         if store.record(Product(brain_id, "embeddings", name, section_id)) is None:
             needed += estimated_bytes(tiles, plan, encoder.dims(len(settings.channels) or image.channels))
@@ -126,16 +127,6 @@ def embed_sections(
     return group_state(sections, job, compute)
 
 
-def check_inside(windows: Sequence[tuple[float, float, float, float]], extent_um: tuple[float, float]) -> None:
-    """Raise SectionError if a region (y, x, height, width) um lies outside its section."""
-    outside = [one for one in windows if one[0] >= extent_um[0] or one[1] >= extent_um[1]]
-    if outside:
-        raise SectionError(
-            f"{len(outside)} of its {len(windows)} regions lie outside the section of {extent_um[0]:.0f} x "
-            f"{extent_um[1]:.0f} um; they must be in pixels of the scan, y before x"
-        )
-
-
 def _dense_job(
     store: BrainStore,
     section: Section,
@@ -159,10 +150,10 @@ def _dense_job(
         "margin_px": settings.margin_px,
     }
     image, tissue = open_section(store, brain_id, section_id), open_tissue(store, brain_id, section_id)
-    windows = None if regions is None else regions.windows(section_id, image.pixel_size_um)
+    windows = None if regions is None else regions.windows(section, image.pixel_size_um)
     if windows is not None:
         stated["regions_um"] = [list(window) for window in windows]
-        check_inside(windows, image.extent_um)
+        check_inside(windows, section, image)
     plan = DensePlan.of(image, tissue, encoder, settings, pixel_size_um, windows)
     begun = store.begin(Product(brain_id, "embeddings", name, section_id), Work(EMBEDDINGS_VERSION, inputs, stated))
     draft = unfinished(begun)

@@ -210,14 +210,14 @@ def _contained(
 
 def _find_tissue(work: _SectionWork, staging: Staging) -> dict[str, Any]:
     settings = work.stage.tissue_settings
-    grey, size_um = overview(open_section(work.store, *work.ids), settings.pixel_size_um)
+    grey, grid = overview(open_section(work.store, *work.ids), settings.pixel_size_um)
     try:
-        tissue = find_tissue(grey, size_um, settings)
+        tissue = find_tissue(grey, grid.cell_um, settings)
     except SectionError as error:
         raise SectionError(f"{work.section.path}: {error}") from None
-    write_tissue(staging, grey, tissue)
+    write_tissue(staging, grey, tissue, grid)
     facts = {"area_mm2": tissue.area_mm2, "fraction": tissue.fraction, "polarity": tissue.polarity}
-    return {**facts, "pixel_size_um": size_um, "threshold": float(np.round(tissue.threshold, 3))}
+    return {**facts, "pixel_size_um": grid.cell_um, "threshold": float(np.round(tissue.threshold, 3))}
 
 
 def _draw_quality(work: _SectionWork, pixels: Record, staging: Staging) -> dict[str, Any]:

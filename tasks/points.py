@@ -112,13 +112,13 @@ def _sample_job(
 ) -> SampleJob:
     brain_id, section_id = section.brain_id, section.section_id
     record = store.require(section_product(brain_id, section_id), "run ingest-brain first")
-    placed = section.model_dump(mode="json", include={"flip", "rotation", "position_um"})
+    placed = section.model_dump(mode="json", include={"flip", "rotation", "position_um", "region_px"})
     inputs = {"section": record.digest, "encoder": encoder.digest, "points": points.sections[section_id].digest}
     image = open_section(store, brain_id, section_id)
     reader = SectionReader.open(image, encoder, settings, pixel_size_um)
     patch_px = patch_size_px(settings, encoder)
     own = points.sections[section_id]
-    plan = SamplePlan.of(section_id, image, reader, patch_px, own, sample)
+    plan = SamplePlan.of(section, image, reader, patch_px, own, sample)
     stated = {
         "pixel_size_um": pixel_size_um,
         "channels": list(settings.channels),

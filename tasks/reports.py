@@ -110,25 +110,25 @@ def _draw(
     """Draw the pictures of one section into the report's folder."""
     brain_id, one = section.brain_id, section.section_id
     image = open_section(store, brain_id, one)
-    height, width, size_um = pictures.picture_grid(image)
+    grid = pictures.picture_grid(image)
     base = pictures.stain_picture(image)
-    shown = {"scan, tissue outlined": pictures.outlined(base, open_tissue(store, brain_id, one), size_um)}
+    shown = {"scan, tissue outlined": pictures.outlined(base, open_tissue(store, brain_id, one), grid)}
     if section.labels:
         labels = StoredImage.open(store.path(labels_product(brain_id, one)) / LABEL_NAME)
         table = section_colours(store, section)
-        values = pictures.label_values(labels, height, width, size_um)
+        values = pictures.label_values(labels, grid)
         shown[f"labels ({section.labels_origin})"] = pictures.overlaid(base, values, table)
     colours = StoredImage.open(store.path(Product(brain_id, "colours", mapped.colours, one)))
-    shown["embeddings, first three principal components"] = pictures.colour_picture(colours, height, width, size_um)
+    shown["embeddings, first three principal components"] = pictures.colour_picture(colours, grid)
     if mapped.parcellation and mapped.model_digest:
         card = open_head(store, mapped.model_digest).card
         folder = store.path(Product(brain_id, "parcellations", mapped.parcellation, one))
-        values = pictures.label_values(StoredImage.open(folder / "labels" / card.target), height, width, size_um)
+        values = pictures.label_values(StoredImage.open(folder / "labels" / card.target), grid)
         by_value = {c.ids[0]: rgb for c, rgb in zip(card.classes, class_colours(card.classes), strict=True)}
         shown[f"parcellation: {card.target}"] = pictures.overlaid(base, values, by_value)
     if mapped.clusters:
         folder = store.path(Product(brain_id, "clusters", mapped.clusters, one))
-        values = pictures.label_values(StoredImage.open(folder / "labels" / "clusters"), height, width, size_um)
+        values = pictures.label_values(StoredImage.open(folder / "labels" / "clusters"), grid)
         by_value = dict(enumerate(distinct_colours(int(values.max(initial=1))), start=1))
         shown["clusters"] = pictures.painted(values, by_value)
     paths = {}

@@ -75,11 +75,10 @@ class LabelledSection:
 
     def targets(self, classes: Sequence[LabelClass], cells_per_token: int) -> Int64:
         """Class per output cell (y, x); those without tissue or embedding are unlabelled."""
-        grid = (self.embeddings.grid[0] * cells_per_token, self.embeddings.grid[1] * cells_per_token)
-        cell_um = self.embeddings.token_um / cells_per_token
-        targets = targets_on_grid(self.labels, classes, grid, cell_um)
+        grid = self.embeddings.layers[0].grid.split(cells_per_token)
+        targets = targets_on_grid(self.labels, classes, grid)
         computed = np.repeat(np.repeat(self.embeddings.computed(), cells_per_token, 0), cells_per_token, 1)
-        return np.where(self.tissue.on_grid(*grid, cell_um) & computed, targets, UNLABELLED)
+        return np.where(self.tissue.on_grid(grid) & computed, targets, UNLABELLED)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from known_sections import MeanEncoder, embedded, noise, stored_section
+from known_sections import MeanEncoder, embedded, noise, stored_section, tissue_on
 from skimage.color import rgb2gray
 
-from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.embeddings import (
     EmbedSettings,
     SectionReader,
@@ -124,7 +123,7 @@ def test_tiles_without_tissue_are_zero_and_those_with_tissue_are_not(tmp_path: P
     image = stored_section(tmp_path / "section", noise(64, 256) | 1, 4.0)
     mask = np.zeros((16, 64), dtype=bool)
     mask[:, :10] = True
-    found, _ = embedded(tmp_path / "embeddings", image, MeanEncoder(), 4.0, tissue=TissueMask(mask, 16.0))
+    found, _ = embedded(tmp_path / "embeddings", image, MeanEncoder(), 4.0, tissue=tissue_on(image, mask, 16.0))
     values = found.read(0, 0, *found.grid)
     assert (values[:, :, :10] > 0).all()
     assert (values[:, :, 32:] == 0).all()

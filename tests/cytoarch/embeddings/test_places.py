@@ -18,6 +18,10 @@ def table(folder: Path, *lines: str) -> Path:
     return path
 
 
+def section(section_id: str, **stated) -> Section:
+    return Section(brain_id="B", section_id=section_id, section_number=1, path="a.tif", **stated)
+
+
 def faults_of(path: Path, kind: str) -> tuple[str, ...]:
     with pytest.raises(ManifestError) as raised:
         Points.read(path, IDS) if kind == "points" else read_regions(path, IDS)
@@ -50,8 +54,8 @@ def test_regions_are_read_in_pixels_and_given_in_micrometres(tmp_path: Path):
     path = table(tmp_path, HEADERS["regions"], "s2,1,2,3,4", "s1,0,0,0.5,1", "s2,10,20,30,40")
     regions = read_regions(path, IDS)
     assert regions.section_ids == {"s1", "s2"}
-    assert regions.windows("s2", 2.0) == ((2.0, 4.0, 6.0, 8.0), (20.0, 40.0, 60.0, 80.0))
-    assert regions.windows("s3", 2.0) == ()
+    assert regions.windows(section("s2"), 2.0) == ((2.0, 4.0, 6.0, 8.0), (20.0, 40.0, 60.0, 80.0))
+    assert regions.windows(section("s3"), 2.0) == ()
 
 
 @both

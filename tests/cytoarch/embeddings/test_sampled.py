@@ -49,12 +49,12 @@ def plan_of(
     patch_px: int = 16,
     size_um: float = 4.0,
     encoder: MeanEncoder | None = None,
-    section_id: str = "s1",
-    **sample: int,
+    stated: Section | None = None,
+    **sample: Any,
 ) -> SamplePlan:
     encoder = encoder or MeanEncoder(tile_px=patch_px)
     reader = SectionReader.open(image, encoder, EmbedSettings(), size_um)
-    return SamplePlan.of(section_id, image, reader, patch_px, points, SampleSettings(**sample))
+    return SamplePlan.of(stated or section(), image, reader, patch_px, points, SampleSettings(**sample))
 
 
 def patches_of(plan: SamplePlan, point: int) -> list[np.ndarray]:
@@ -88,7 +88,7 @@ def sample(
 ) -> Sampled:
     """The table of a section's points, a patch's pixels being its embedding."""
     encoder, stated = encoder or MeanEncoder(tile_px=16), stated or section()
-    plan = plan_of(image, points, encoder.tile_px, encoder=encoder, section_id=stated.section_id, **options)
+    plan = plan_of(image, points, encoder.tile_px, encoder=encoder, stated=stated, **options)
     journal = journal or Staging(folder).open()
     dims = encoder.patch_dims(plan.reader.depth)
     rows = Rows.create(journal, len(plan.rows) * plan.draws, dims, points_per_lot(plan) * plan.draws)
@@ -172,7 +172,7 @@ def test_draws_are_decided_by_seed_section_place_in_the_section_and_number_alone
     for point, patches in enumerate(expected):
         np.testing.assert_array_equal(moved.patches(point, range(3)), patches)
         np.testing.assert_array_equal(moved.patches(point, range(1, 3)), patches[1:])
-    for change in ({"seed": 1}, {"section_id": "s2"}):
+    for change in ({"seed": 1}, {"stated": section("s2")}):
         other = plan_of(image, points_at(PLACES), draws=3, **change)
         assert not any(np.array_equal(a, b) for a, b in zip(patches_of(other, 1), expected[1], strict=True))
     assert len({patch.tobytes() for patches in expected for patch in patches}) == 3 * len(PLACES)
@@ -333,7 +333,7 @@ def test_the_same_points_give_the_same_bytes(tmp_path: Path):
 
 def brain_mm(tmp_path: Path, place: tuple[float, float], columns: dict[str, tuple[float, ...]] | None = None, **stated):
     image = stored_section(tmp_path / "section", noise(100, 200), 10.0)
-    found, source = brain_places_mm(section(**stated), image, np.array([place]), columns or {})
+    found, source = brain_places_mm(section(**stated), image, image.grid.um(np.array([place])), columns or {})
     return found[0], source
 
 

@@ -9,11 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cytoarch.brains import Label, LabelClass, LabelTable
+from cytoarch.geometry import Grid
 from cytoarch.images.views import Level
 from cytoarch.learning.targets import UNLABELLED, class_of_id, targets_on_grid
 
 THREE = (LabelClass(name="a", ids=(1,)), LabelClass(name="b", ids=(2, 5)), LabelClass(name="c", ids=(300,)))
 VALUES = np.array([0, 1, 2, 5, 300, 9], dtype=np.uint16)
+
+
+def placed(labels: Level, classes, shape: tuple[int, int], cell_um: float) -> np.ndarray:
+    """The targets on a grid at the corner of a label image."""
+    return targets_on_grid(labels, classes, Grid.at_corner(shape, cell_um, labels.grid.corner_um))
 
 
 def majority_by_hand(labels: np.ndarray, size: Fraction, cell: Fraction, grid: tuple[int, int]) -> np.ndarray:
@@ -47,7 +53,7 @@ def test_large_cells_take_the_majority_of_their_labelled_pixels(
     labels = np.random.default_rng(seed).choice(VALUES, (height, width), p=[0.5, 0.1, 0.1, 0.1, 0.1, 0.1])
     cell = size * ratio
     grid = tuple(-int(-(n * size) // cell) for n in (height, width))
-    targets = targets_on_grid(Level(labels, float(size), 0.0), THREE, grid, float(cell))
+    targets = placed(Level(labels, float(size), 0.0), THREE, grid, float(cell))
     assert targets.dtype == np.int64
     np.testing.assert_array_equal(targets, majority_by_hand(labels, size, cell, grid))
 
@@ -58,7 +64,7 @@ def test_a_stroke_of_one_pixel_is_never_lost(ratio: float, offset: int):
     labels = np.zeros((62, 62), dtype=np.uint8)
     labels[offset, :] = 1
     n = int(np.ceil(62 / ratio))
-    targets = targets_on_grid(Level(labels, 1.0, 0.0), THREE, (n, n), ratio)
+    targets = placed(Level(labels, 1.0, 0.0), THREE, (n, n), ratio)
     row = int((offset + 0.5) / ratio)
     assert (targets[row] == 0).all()
     assert (np.delete(targets, row, axis=0) == UNLABELLED).all()
@@ -66,25 +72,25 @@ def test_a_stroke_of_one_pixel_is_never_lost(ratio: float, offset: int):
 
 def test_ties_are_unlabelled_and_ids_of_one_class_vote_together():
     labels = np.array([[1, 2], [0, 0]], dtype=np.uint8)
-    assert targets_on_grid(Level(labels, 1.0, 0.0), THREE, (1, 1), 2.0).tolist() == [[UNLABELLED]]
+    assert placed(Level(labels, 1.0, 0.0), THREE, (1, 1), 2.0).tolist() == [[UNLABELLED]]
     labels = np.array([[1, 2], [5, 0]], dtype=np.uint8)
-    assert targets_on_grid(Level(labels, 1.0, 0.0), THREE, (1, 1), 2.0).tolist() == [[1]]
+    assert placed(Level(labels, 1.0, 0.0), THREE, (1, 1), 2.0).tolist() == [[1]]
 
 
 @pytest.mark.parametrize("fraction", [1, 2, 4, 5])
 def test_smaller_cells_take_the_pixel_they_lie_in(fraction: int):
     labels = np.random.default_rng(0).choice(VALUES, (7, 9))
     lookup = class_of_id(THREE)
-    targets = targets_on_grid(Level(labels, 8.0, 0.0), THREE, (7 * fraction, 9 * fraction), 8.0 / fraction)
+    targets = placed(Level(labels, 8.0, 0.0), THREE, (7 * fraction, 9 * fraction), 8.0 / fraction)
     np.testing.assert_array_equal(targets, np.kron(lookup[labels], np.ones((fraction, fraction), dtype=np.int64)))
 
 
 def test_cells_beyond_the_label_image_do_not_fail():
     labels = np.ones((10, 10), dtype=np.uint8)
-    targets = targets_on_grid(Level(labels, 1.0, 0.0), THREE, (5, 5), 4.0)
+    targets = placed(Level(labels, 1.0, 0.0), THREE, (5, 5), 4.0)
     assert (targets[:3, :3] == 0).all()
     assert (targets[3:] == UNLABELLED).all()
-    assert (targets_on_grid(Level(labels, 4.0, 0.0), THREE, (45, 45), 1.0) == 0).all()
+    assert (placed(Level(labels, 4.0, 0.0), THREE, (45, 45), 1.0) == 0).all()
 
 
 @pytest.mark.parametrize(("size", "cell"), [(1.0, 2.0), (4.0, 1.0), (1.0, 1.7)])
@@ -94,7 +100,7 @@ def test_grids_wider_than_a_window_have_no_seams(size: float, cell: float):
     grid = (int(labels.shape[0] * size / cell), int(labels.shape[1] * size / cell))
     assert grid[1] > 512
     level = Level(labels, size, 0.0)
-    targets = targets_on_grid(level, THREE, grid, cell)
+    targets = placed(level, THREE, grid, cell)
     by_hand = majority_by_hand(labels, Fraction(str(size)), Fraction(str(cell)), grid)
     if cell > size:
         np.testing.assert_array_equal(targets, by_hand)
@@ -107,8 +113,8 @@ def test_renumbering_the_labels_changes_no_target():
     labels = np.random.default_rng(2).choice(VALUES, (20, 20))
     renumbered = labels.astype(np.int64) * 7 % 65521
     moved = tuple(LabelClass(name=one.name, ids=tuple(i * 7 % 65521 for i in one.ids)) for one in THREE)
-    one = targets_on_grid(Level(labels, 1.0, 0.0), THREE, (7, 7), 3.0)
-    other = targets_on_grid(Level(renumbered.astype(np.uint16), 1.0, 0.0), moved, (7, 7), 3.0)
+    one = placed(Level(labels, 1.0, 0.0), THREE, (7, 7), 3.0)
+    other = placed(Level(renumbered.astype(np.uint16), 1.0, 0.0), moved, (7, 7), 3.0)
     np.testing.assert_array_equal(one, other)
 
 
@@ -128,4 +134,4 @@ def test_groups_gather_their_labels_in_order_of_first_appearance():
 
 
 def test_without_classes_nothing_is_labelled():
-    assert (targets_on_grid(Level(np.ones((4, 4), np.uint8), 1.0, 0.0), (), (2, 2), 2.0) == UNLABELLED).all()
+    assert (placed(Level(np.ones((4, 4), np.uint8), 1.0, 0.0), (), (2, 2), 2.0) == UNLABELLED).all()

@@ -15,6 +15,7 @@ from cytoarch.embeddings.dense import write_embeddings
 from cytoarch.encoders.dino import DinoEncoder, load_dino
 from cytoarch.encoders.protocol import TileShape
 from cytoarch.encoders.texture import TextureEncoder
+from cytoarch.geometry import Grid
 from cytoarch.images.layout import Pyramid, level_count
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import StoredImage
@@ -118,6 +119,11 @@ def stored(folder: Path, pixels: np.ndarray, size_um: float = SIZE_UM) -> Stored
     return StoredImage.open(journal.path)
 
 
+def tissue_on(mask: np.ndarray, size_um: float) -> TissueMask:
+    """A mask at the corner of the section."""
+    return TissueMask(mask, Grid.at_corner(mask.shape, size_um, (-SIZE_UM / 2, -SIZE_UM / 2)))
+
+
 @pytest.fixture
 def image(tmp_path: Path) -> StoredImage:
     """Blobs of several sizes."""
@@ -128,7 +134,7 @@ def image(tmp_path: Path) -> StoredImage:
 
 @pytest.fixture
 def everywhere() -> TissueMask:
-    return TissueMask(np.ones((1, 1), dtype=bool), 10_000.0)
+    return tissue_on(np.ones((1, 1), dtype=bool), 10_000.0)
 
 
 def map_of(head, encoder, image: StoredImage, tissue: TissueMask, batch_size: int = 4, **settings) -> np.ndarray:
@@ -227,7 +233,7 @@ def written(folder: Path, image: StoredImage, tissue: TissueMask, head, encoder,
 def test_outside_tissue_channel_zero_is_one_and_inside_it_is_zero(tmp_path, decoder, transformer, image):
     mask = np.zeros((38, 51), dtype=bool)
     mask[5:30, 8:40] = True
-    result, facts = written(tmp_path / "p", image, TissueMask(mask, 16.0), decoder, transformer)
+    result, facts = written(tmp_path / "p", image, tissue_on(mask, 16.0), decoder, transformer)
     p = np.asarray(result.levels[0].array)
     assert p.shape == (4, 38, 51)
     assert facts == {"grid": [38, 51], "cell_um": 16.0}
@@ -281,5 +287,5 @@ def test_stored_texture_and_texture_seen_anew_agree(tmp_path, image, everywhere)
 
 
 def test_skipped_tiles_leave_equal_chances(decoder, transformer, image):
-    nowhere = TissueMask(np.zeros((1, 1), dtype=bool), 10_000.0)
+    nowhere = tissue_on(np.zeros((1, 1), dtype=bool), 10_000.0)
     np.testing.assert_allclose(map_of(decoder, transformer, image, nowhere), 1 / 3, rtol=1e-6)
