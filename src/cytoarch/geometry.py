@@ -75,11 +75,11 @@ class Grid:
         >>> Grid((4, 4), 10.0, (3.0, 3.0)).um(np.array([0.0, 2.5])).tolist()
         [3.0, 28.0]
         """
-        return np.asarray(cells, dtype=np.float64) * self.cell_um + np.array(self.origin_um)
+        return np.asarray(np.asarray(cells, dtype=np.float64) * self.cell_um + np.array(self.origin_um))
 
     def cells(self, um: NDArray[Any]) -> Float64:
         """(..., 2) in cells, zero at the centre of the first one, of places (..., 2) um; the inverse of `um`."""
-        return (np.asarray(um, dtype=np.float64) - np.array(self.origin_um)) / self.cell_um
+        return np.asarray((np.asarray(um, dtype=np.float64) - np.array(self.origin_um)) / self.cell_um)
 
     def from_corner(self, um: NDArray[Any]) -> Float64:
         """(..., 2) in cells, zero at the corner of the first one, of places (..., 2) um.
@@ -87,7 +87,7 @@ class Grid:
         >>> Grid((4, 4), 10.0, (3.0, 3.0)).from_corner(np.array([3.0, 8.0])).tolist()
         [0.5, 1.0]
         """
-        return (np.asarray(um, dtype=np.float64) - np.array(self.corner_um)) / self.cell_um
+        return np.asarray((np.asarray(um, dtype=np.float64) - np.array(self.corner_um)) / self.cell_um)
 
     def holds(self, um: NDArray[Any]) -> NDArray[np.bool_]:
         """Whether places (..., 2) um lie in the grid, its edge included."""
@@ -96,7 +96,9 @@ class Grid:
 
     def centres_um(self) -> tuple[Float64, Float64]:
         """The y of every row's centre and the x of every column's (um)."""
-        y, x = (at + np.arange(n) * self.cell_um for at, n in zip(self.origin_um, self.shape, strict=True))
+        y, x = (
+            at + np.arange(n, dtype=np.float64) * self.cell_um for at, n in zip(self.origin_um, self.shape, strict=True)
+        )
         return y, x
 
     # -- other grids at the same corner
@@ -184,7 +186,7 @@ def centres(start: float, stop: float, count: int) -> Float64:
     >>> centres(-1, 1, 4).tolist()
     [-0.75, -0.25, 0.25, 0.75]
     """
-    return start + (np.arange(count) + HALF) * ((stop - start) / count)
+    return start + (np.arange(count, dtype=np.float64) + HALF) * ((stop - start) / count)
 
 
 def first_around(centre: float, count: int) -> int:

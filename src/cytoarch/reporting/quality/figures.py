@@ -59,8 +59,8 @@ def sample_section(image: StoredImage, tissue: TissueMask) -> Samples:
     sharp = np.full((rows, columns), np.nan, dtype=np.float32)
     middles = centres(y0, y1, rows), centres(x0, x1, columns)
     for row, column in np.ndindex(rows, columns):
-        y = _start(middles[0][row], window, level.array.chunks[-2], level.size[0])
-        x = _start(middles[1][column], window, level.array.chunks[-1], level.size[1])
+        y = _start(float(middles[0][row]), window, level.array.chunks[-2], level.size[0])
+        x = _start(float(middles[1][column]), window, level.array.chunks[-1], level.size[1])
         pixels = level.pixels(slice(y, y + window), slice(x, x + window)).reshape(image.channels, window, window)
         inside = tissue.on_grid(level.grid.window(y, x, window, window))
         for channel, plane in enumerate(pixels):
