@@ -133,10 +133,10 @@ def overview(image: StoredImage, pixel_size_um: float) -> tuple[Float32, Grid]:
 
 def _means(plane: Float32, cells: Int64, count: int, axis: int) -> Float32:
     """Means over the rows or columns that lie in each of so many cells; a cell without any takes the last before it."""
-    first = np.minimum(np.searchsorted(cells, np.arange(count)), len(cells) - 1)
-    shape = (-1, 1) if axis == 0 else (1, -1)
-    held = np.maximum(np.bincount(cells, minlength=count), 1).reshape(shape)
-    return np.asarray(np.add.reduceat(plane, first, axis=axis) / held, dtype=np.float32)
+    held, first, counts = np.unique(cells, return_index=True, return_counts=True)
+    means = np.add.reduceat(plane, first, axis=axis) / np.expand_dims(counts, 1 - axis)
+    last_before = np.searchsorted(held, np.arange(count), side="right") - 1
+    return np.asarray(means.take(last_before, axis=axis), dtype=np.float32)
 
 
 def write_tissue(journal: Journal, grey: Float32, tissue: Tissue, grid: Grid) -> None:

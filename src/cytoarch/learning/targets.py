@@ -24,8 +24,8 @@ _VOTE_BYTES = 10
 """A class in a cell: the count (8), and whether it is the largest."""
 _CELL_BYTES = 32
 """A cell: its class (8), and indices and counts on the way."""
-_BAND_SHARE = 8
-"""A band takes one part in so many of the budget, so that callers have as much again, several times, for their work."""
+_BAND_SHARE = 4
+"""A band takes one part in so many of the budget; the rest is for the work, and free again once the band is given."""
 
 
 def class_of_id(classes: Sequence[LabelClass]) -> Int64:
@@ -57,7 +57,7 @@ def target_bands(
     find = _majority if grid.cell_um > labels.pixel_size_um else _nearest
     for y in range(0, height, rows):
         band = np.full((min(rows, height - y), width), UNLABELLED, dtype=np.int64)
-        for x in range(0, width if count else 0, columns):
+        for x in range(0, width, columns):
             part = grid.window(y, x, len(band), min(columns, width - x))
             band[:, x : x + columns] = find(labels, lookup, count, part)
         yield y, band
@@ -65,7 +65,7 @@ def target_bands(
 
 def _cells_at_once(ratio: float, classes: int, width: int, budget_bytes: int) -> tuple[int, int]:
     """Rows of a band, and columns of the part of it that is worked on at once."""
-    cell_bytes = _CELL_BYTES + max(1.0, ratio) ** 2 * _PIXEL_BYTES + classes * _VOTE_BYTES
+    cell_bytes = _CELL_BYTES + (ratio**2 * _PIXEL_BYTES + classes * _VOTE_BYTES if ratio > 1 else _PIXEL_BYTES)
     band_bytes = budget_bytes // _BAND_SHARE
     cells = max(1, int((budget_bytes - band_bytes) / cell_bytes))
     rows = max(1, min(int(cells**0.5), band_bytes // (8 * width)))
@@ -81,10 +81,10 @@ def _majority(labels: Level, lookup: NDArray[np.int32], count: int, cells: Grid)
     votes_for = (at[0][rows] * (width * kinds))[:, None] + at[1][columns] * kinds
     votes_for += lookup[labels.pixels(rows, columns)]
     votes_for += 1
-    votes = np.bincount(votes_for.ravel(), minlength=height * width * kinds).reshape(height, width, kinds)[..., 1:]
-    most = votes.max(axis=-1)
-    winners = (votes == most[..., None]).sum(axis=-1)
-    return np.asarray(np.where((most > 0) & (winners == 1), votes.argmax(axis=-1), UNLABELLED))
+    votes = np.bincount(votes_for.ravel(), minlength=height * width * kinds).reshape(height, width, kinds)
+    votes[..., 0] = 0
+    winners = (votes == votes.max(axis=-1, keepdims=True)).sum(axis=-1)  # all of them, where nobody voted
+    return np.asarray(np.where(winners == 1, votes.argmax(axis=-1) - 1, UNLABELLED))
 
 
 def _nearest(labels: Level, lookup: NDArray[np.int32], _count: int, cells: Grid) -> Int64:

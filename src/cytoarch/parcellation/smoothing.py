@@ -16,11 +16,14 @@ from cytoarch.images.views import Level, StoredImage
 from cytoarch.learning.targets import UNLABELLED, class_of_id, target_bands
 from cytoarch.measures.overlap import confusion_matrix
 from cytoarch.palette import class_colours
+from cytoarch.tiling import partition
 
 Float32 = NDArray[np.float32]
 
 SMOOTHING_VERSION = 3
 ITERATIONS = 100
+SCORED_CELLS = 1 << 19
+"""Cells that are compared at once: about 40 MB."""
 HALO_CELLS = ITERATIONS
 """Cells read beyond a window: an iteration reaches one cell further, so smoothing in windows leaves no seams."""
 
@@ -112,8 +115,10 @@ def score_label_map(label_map: StoredImage, labels: Level, classes: Sequence[Lab
     """
     drawn, lookup, count = label_map.levels[0], class_of_id(classes), len(classes) + 1
     confusion = np.zeros((count, count), dtype=np.int64)
-    for row, truth in target_bands(labels, classes, drawn.grid):
-        labelled = truth != UNLABELLED
-        predicted = lookup[drawn.pixels(slice(row, row + len(truth)))[labelled]]
-        confusion += confusion_matrix(truth[labelled] + 1, predicted + 1, count)
+    for row, band in target_bands(labels, classes, drawn.grid):
+        values = drawn.pixels(slice(row, row + len(band)))
+        for _, x, _, width in partition(1, band.shape[1], max(1, SCORED_CELLS // len(band))):
+            truth, predicted = (one[:, x : x + width] for one in (band, values))
+            labelled = truth != UNLABELLED
+            confusion += confusion_matrix(truth[labelled] + 1, lookup[predicted[labelled]] + 1, count)
     return confusion

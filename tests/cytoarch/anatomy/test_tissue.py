@@ -1,4 +1,5 @@
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from ome_zarr_models.v05.image_label import ImageLabel
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from cytoarch.anatomy.tissue import TissueMask, TissueSettings, find_tissue, overview, write_tissue
+from cytoarch.anatomy.tissue import Tissue, TissueMask, TissueSettings, find_tissue, overview, write_tissue
 from cytoarch.errors import SectionError
 from cytoarch.geometry import Grid
 from cytoarch.images.layout import Pyramid
@@ -243,3 +244,67 @@ def test_the_mask_on_cells_of_another_size_is_that_of_the_pixel_each_centre_lies
     cells = Grid.at_corner((23, 28), 25.0, (-0.85, -0.85))
     rows, columns = ([int(Fraction(2 * i + 1, 2) * 25 / 64) for i in range(n)] for n in cells.shape)
     np.testing.assert_array_equal(mask.on_grid(cells), pixels[np.ix_(rows, columns)])
+
+
+def test_a_damaged_section_or_mask_costs_the_section(stored: tuple[Staging, Array], tmp_path: Path) -> None:
+    section = image_of(Staging(tmp_path / "s").open(), np.full((1, 90, 90), 7, np.uint8), 4.0, 1)
+    for folder in (section.levels[0].array.store.root, stored[0].path / "labels" / "tissue" / "0"):
+        for path in Path(folder, "c").rglob("*"):
+            if path.is_file():
+                path.write_bytes(b"\xff" * path.stat().st_size)
+    for size_um in (4.0, 64.0):
+        with pytest.raises(SectionError, match="damaged"):
+            overview(section, size_um)
+    with pytest.raises(SectionError, match="damaged"):
+        TissueMask.open(stored[0].path)
+
+
+@pytest.mark.parametrize("size_um", [8.1, 13.3, 30.0, 61.0])
+def test_an_overview_from_a_much_finer_level_is_the_mean_of_the_pixels_whose_centres_lie_in_a_cell(
+    staging: Staging, size_um: float
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 41, 57), dtype=np.uint8)
+    grey, grid = overview(image_of(staging, pixels, 3.7, 1), size_um)
+    assert grid == Grid.at_corner(grey.shape, size_um, (-1.85, -1.85))
+    rows, columns = (
+        np.array([int(Fraction(2 * i + 1, 2) * Fraction("3.7") / Fraction(str(size_um))) for i in range(n)])
+        for n in (41, 57)
+    )
+    plane = pixels.mean(axis=0)
+    for y, x in np.ndindex(rows.max() + 1, columns.max() + 1):
+        expected = plane[np.ix_(rows == y, columns == x)].mean()
+        assert grey[y, x] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_sliver_of_a_cell_at_the_far_edge_looks_like_the_pixels_beside_it(staging: Staging) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 31, 31), dtype=np.uint8)
+    grey, _ = overview(image_of(staging, pixels, 1.0, 1), 5.1)  # 31 um are six cells and 0.4 um
+    assert grey.shape == (7, 7)
+    assert grey[6, 6] == pixels[0, 30, 30]
+    assert grey[6, 0] == pytest.approx(pixels[0, 30, :5].mean())
+
+
+def test_what_is_stored_of_an_overview_spans_its_percentiles(staging: Staging) -> None:
+    grey = np.linspace(100, 300, H * W, dtype=np.float32).reshape(H, W)
+    grey[0, 0], grey[0, 1] = -1e6, 1e6
+    write_tissue(staging, grey, Tissue(np.ones((H, W), bool), 64.0, "dark", 0.0), GRID)
+    shown = np.asarray(StoredImage.open(staging.path).levels[0].array)
+    low, high = np.percentile(grey, (0.5, 99.5))
+    expected = np.clip((grey - low) / (high - low), 0, 1) * 255
+    assert np.abs(shown - expected).max() <= 0.51
+    label = zarr.open_group(staging.path, mode="r")["labels/tissue"].attrs["ome"]["image-label"]
+    assert [one["label-value"] for one in label["colors"]] == [1]
+
+
+def test_small_pieces_are_those_below_the_area_asked_for() -> None:
+    """Discs of known areas on cells of 0.01 mm2."""
+    truth = disc(40) | disc(5, y=20, x=20) | disc(8, y=170, x=230)
+    areas = {name: mask.sum() * 0.01 for name, mask in (("small", disc(5, y=20, x=20)), ("large", disc(8, 170, 230)))}
+    for smallest_mm2, kept in (
+        (0.5 * areas["small"], (True, True)),
+        (1.3 * areas["small"], (False, True)),
+        (1.3 * areas["large"], (False, False)),
+    ):
+        found = find_tissue(picture(truth, 110, 235), 100.0, TissueSettings(smallest_mm2=smallest_mm2)).mask
+        assert (bool(found[20, 20]), bool(found[170, 230])) == kept
+        assert found[H // 2, W // 2]

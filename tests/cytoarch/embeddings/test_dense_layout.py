@@ -23,6 +23,7 @@ from cytoarch.embeddings.dense import (
     dense_job,
     shard_tiles,
     tile_plan,
+    wanted_tiles,
 )
 from cytoarch.embeddings.engine import run_engine
 from cytoarch.embeddings.places import Region, RegionTable
@@ -263,6 +264,43 @@ def test_a_region_without_tissue_is_not_computed(tmp_path: Path):
     expected = np.zeros((32, 32), dtype=bool)
     expected[:8, :8] = True
     np.testing.assert_array_equal(found.computed(), expected)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (3, 7), (12, 5), (18, 23), (9, 12)])
+def test_an_island_of_tissue_however_small_is_computed(tmp_path: Path, place: tuple[int, int]):
+    """One pixel of the mask: 0.6 % of a tile of 64 px."""
+    image = stored_section(tmp_path / "section", noise(95, 119), 4.0)
+    mask = np.zeros((19, 24), dtype=bool)
+    mask[place] = True
+    tissue = tissue_on(image, mask, 20.0)
+    found, _ = embedded(tmp_path / "some", image, MeanEncoder(halo_px=None), 4.0, tissue=tissue)
+    inside = tissue.on_grid(found.layers[0].grid)
+    assert found.computed()[inside].all()
+    assert inside.any()
+    assert not found.computed().all()
+    np.testing.assert_array_equal(found.inside(tissue), inside)
+
+
+@pytest.mark.parametrize(
+    ("window", "rows", "columns"),
+    [
+        ((0.0, 0.0, 1.0, 1.0), (0, 1), (0, 1)),
+        ((0.0, 128.0, 128.0, 257.0), (0, 1), (1, 4)),
+        ((127.0, 0.0, 2.0, 128.0), (0, 2), (0, 1)),
+        ((-300.0, 100.0, 310.0, 20.0), (0, 1), (0, 1)),
+        ((-300.0, 0.0, 100.0, 100.0), (0, 0), (0, 0)),
+        ((0.0, -300.0, 100.0, 300.0), (0, 0), (0, 0)),
+        ((255.0, 383.0, 900.0, 900.0), (1, 3), (2, 4)),
+    ],
+)
+def test_a_region_wants_the_tiles_it_touches(tmp_path: Path, window, rows, columns):
+    """Tiles of 128 um on a section of 3 x 4 of them."""
+    image = stored_section(tmp_path / "section", noise(96, 128), 4.0)
+    plan = TilePlan(96, 128, 32, 32, 0, 4)
+    expected = np.zeros((3, 4), dtype=bool)
+    expected[slice(*rows), slice(*columns)] = True
+    found = wanted_tiles(plan, image.at(4.0).grid, all_tissue(image), [window])
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_regions_are_in_pixels_of_the_scan_whatever_the_pixel_size_they_are_read_at(tmp_path: Path):

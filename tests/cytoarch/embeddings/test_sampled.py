@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,38 @@ def test_a_patch_larger_than_the_section_is_mirrored_again_and_again(tmp_path: P
     for draws in (0, 2):
         patches = patches_of(plan_of(image, points_at([(3.0, 4.0)]), 64, draws=draws), 0)
         assert all(patch.shape == (1, 64, 64) and np.isfinite(patch).all() for patch in patches)
+
+
+def test_points_on_a_part_of_a_scan_are_counted_from_that_part(tmp_path: Path):
+    """The same place, stated on the whole scan and on a section cut from it."""
+    pixels = noise(200, 300)
+    whole = stored_section(tmp_path / "whole", pixels, 4.0)
+    part = stored_section(tmp_path / "part", pixels[:, 40:160, 110:290], 4.0)
+    cut = section(region_px=(40, 160, 110, 290), flip="horizontal", rotation=30.0, position_um=500.0)
+    places = points_at([(80.0, 200.0), (119.0, 150.25)])
+    one, other = plan_of(whole, places), plan_of(part, places, stated=cut)
+    ranges = ((0.0, 255.0),)
+    one, other = (replace(plan, reader=replace(plan.reader, ranges=ranges)) for plan in (one, other))
+    for point in range(2):
+        np.testing.assert_array_equal(patches_of(other, point), patches_of(one, point))
+    table = sample(tmp_path / "table", part, places, stated=cut).table
+    np.testing.assert_array_equal(table.obs["y_px"], [80.0, 119.0])
+    np.testing.assert_allclose(table.obsm["section_mm"], (np.array([[40.5, 90.5], [79.5, 40.75]]) * 0.004))
+    centre = points_at([(99.5, 199.5)])  # the middle of the part
+    table = sample(tmp_path / "centre", part, centre, stated=cut).table
+    np.testing.assert_allclose(table.obsm["brain_mm"], [[0.0, 0.0, 0.5]], atol=1e-9)
+
+
+def test_points_beside_the_part_of_a_scan_are_refused_with_their_rows(tmp_path: Path):
+    part = stored_section(tmp_path / "part", noise(120, 180), 4.0)
+    cut = section(region_px=(40, 160, 110, 290))
+    message = (
+        r"3 points lie outside the section of 120 x 180 px that begins at row 40, column 110 of its scan "
+        r"\(row 3, 4, 6 of the table\)"
+    )
+    places = [(40.0, 110.0), (39.0, 110.0), (40.0, 109.0), (159.0, 289.0), (160.0, 289.0)]
+    with pytest.raises(SectionError, match=message):
+        plan_of(part, points_at(places), stated=cut)
 
 
 @pytest.mark.parametrize("place", [(-0.6, 5.0), (5.0, -0.6), (59.6, 5.0), (5.0, 69.6), (69.0, 59.0 + 20)])

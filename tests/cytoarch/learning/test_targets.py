@@ -1,17 +1,23 @@
 """Labels on the grid of a head, against the definition pixel by pixel."""
 
+import tracemalloc
 from collections import Counter
+from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cytoarch.brains import Label, LabelClass, LabelTable
+from cytoarch.errors import SectionError
 from cytoarch.geometry import Grid
 from cytoarch.images.views import Level
-from cytoarch.learning.targets import UNLABELLED, class_of_id, targets_on_grid
+from cytoarch.learning.targets import TARGET_BYTES, UNLABELLED, class_of_id, target_bands, targets_on_grid
 
 THREE = (LabelClass(name="a", ids=(1,)), LabelClass(name="b", ids=(2, 5)), LabelClass(name="c", ids=(300,)))
 VALUES = np.array([0, 1, 2, 5, 300, 9], dtype=np.uint16)
@@ -135,3 +141,109 @@ def test_groups_gather_their_labels_in_order_of_first_appearance():
 
 def test_without_classes_nothing_is_labelled():
     assert (placed(Level(np.ones((4, 4), np.uint8), 1.0, 0.0), (), (2, 2), 2.0) == UNLABELLED).all()
+
+
+# -- by bands ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("budget_bytes", [1, 5_000, 40_000, 1 << 30])
+@pytest.mark.parametrize("cell_um", [0.7, 1.7, 4.0, 25.0])
+def test_bands_are_the_targets_whatever_the_budget(budget_bytes: int, cell_um: float):
+    labels = Level(np.random.default_rng(3).choice(VALUES, (33, 41)), 1.7, 0.0)
+    grid = labels.grid.covered_by(cell_um)
+    bands = list(target_bands(labels, THREE, grid, budget_bytes))
+    assert [row for row, _ in bands] == np.cumsum([0, *(len(band) for _, band in bands[:-1])]).tolist()
+    found = np.concatenate([band for _, band in bands])
+    assert found.shape == grid.shape
+    np.testing.assert_array_equal(found, targets_on_grid(labels, THREE, grid))
+    if budget_bytes == 1:
+        assert len(bands) == grid.shape[0]
+    if budget_bytes == 1 << 30:
+        assert len(bands) == 1
+
+
+@given(
+    size=st.sampled_from([Fraction("1.7"), Fraction(1)]),
+    cell=st.sampled_from([Fraction(25), Fraction(64), Fraction("3.3")]),
+    shift=st.tuples(st.integers(-40, 40), st.integers(-40, 40)),
+    seed=st.integers(0, 100),
+)
+@settings(max_examples=12, deadline=None, derandomize=True)
+def test_a_grid_may_lie_anywhere_on_the_labels(size: Fraction, cell: Fraction, shift: tuple[int, int], seed: int):
+    """Against votes counted pixel by pixel, with the grid moved by tenths of a um."""
+    labels = np.random.default_rng(seed).choice(VALUES, (50, 70))
+    corner = [Fraction(at, 10) for at in shift]
+    grid = Grid.at_corner((3, 4), float(cell), (float(corner[0]), float(corner[1])))
+    index = {value: i for i, one in enumerate(THREE) for value in one.ids}
+    expected = np.full((3, 4), UNLABELLED)
+    for row, column in np.ndindex(3, 4):
+        votes = Counter(
+            index[int(value)]
+            for (i, j), value in np.ndenumerate(labels)
+            if int(value) in index
+            and (i * size - corner[0]) // cell == row
+            and (j * size - corner[1]) // cell == column
+        ).most_common()
+        if votes and (len(votes) == 1 or votes[0][1] > votes[1][1]):
+            expected[row, column] = votes[0][0]
+    np.testing.assert_array_equal(targets_on_grid(Level(labels, float(size), 0.0), THREE, grid), expected)
+
+
+@pytest.mark.parametrize("cell_um", [1.0, 0.9, 0.3])
+def test_small_cells_take_the_pixel_that_encloses_their_centre_at_ratios_that_are_no_whole_numbers(cell_um: float):
+    labels = np.random.default_rng(5).choice(VALUES, (31, 37))
+    level = Level(labels, 1.7, 0.0)
+    grid = level.grid.covered_by(cell_um)
+    at = [
+        [min(int(Fraction(2 * i + 1, 2) * Fraction(str(cell_um)) / Fraction("1.7")), n - 1) for i in range(count)]
+        for count, n in zip(grid.shape, labels.shape, strict=True)
+    ]
+    np.testing.assert_array_equal(targets_on_grid(level, THREE, grid), class_of_id(THREE)[labels[np.ix_(*at)]])
+
+
+def test_cells_beside_the_labels_have_none_or_the_outermost():
+    level = Level(np.ones((20, 20), np.uint8), 1.0, 0.0)
+    for corner in ((100.0, 0.0), (0.0, -100.0)):
+        assert (targets_on_grid(level, THREE, Grid.at_corner((3, 4), 5.0, corner)) == UNLABELLED).all()
+        assert (targets_on_grid(level, THREE, Grid.at_corner((3, 4), 0.5, corner)) == 0).all()
+
+
+@dataclass(frozen=True)
+class Endless:
+    """A label image (y, x) uint16 of any size, made where it is read."""
+
+    shape: tuple[int, int]
+
+    def __getitem__(self, window: tuple[Any, slice, slice]) -> np.ndarray:
+        _, rows, columns = window
+        y, x = (
+            np.arange(rows.start, rows.stop, dtype=np.uint16),
+            np.arange(columns.start, columns.stop, dtype=np.uint16),
+        )
+        return (y[:, None] // 640 + x // 640) % np.uint16(120)
+
+
+@pytest.mark.parametrize("cell_um", [64.0, 1.0, 0.7, 2.0, 700.0])
+def test_targets_of_a_large_section_take_no_more_than_their_budget(cell_um: float):
+    """113 classes on 1 um labels of 6 x 4 cm; a band only, the others are like it."""
+    classes = tuple(LabelClass(name=f"c{i}", ids=(i + 1,)) for i in range(113))
+    labels = Level(Endless((60_000, 40_000)), 1.0, 0.0)
+    grid = labels.grid.covered_by(cell_um)
+    tracemalloc.start()
+    try:
+        _, band = next(target_bands(labels, classes, grid))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert band.shape[1] == grid.shape[1]
+    assert TARGET_BYTES / 10 < peak <= TARGET_BYTES, "the budget is used, or parts would be read many times over"
+
+
+def test_damaged_labels_cost_the_section(tmp_path: Path):
+    array = zarr.create_array(tmp_path / "a", shape=(20, 20), chunks=(20, 20), dtype=np.uint8)
+    array[:] = 1
+    (tmp_path / "a" / "c" / "0" / "0").write_bytes(b"\xff" * 16)
+    level = Level(array, 1.0, 0.0)
+    for cell_um in (1.0, 4.0):
+        with pytest.raises(SectionError, match="damaged"):
+            targets_on_grid(level, THREE, level.grid.covered_by(cell_um))

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.errors import SectionError
 from cytoarch.geometry import Grid
 from cytoarch.images.layout import Pyramid, level_count
 from cytoarch.images.pyramids import write_pyramid
@@ -199,3 +200,27 @@ def test_a_png_file_holds_the_picture_exactly_and_is_the_same_every_time():
     content = png(random_picture())
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), random_picture())
     assert content == png(random_picture())
+
+
+def damaged(image: StoredImage) -> StoredImage:
+    """The image, with every file of its pixels spoilt."""
+    for level in image.levels:
+        for path in Path(level.array.store.root, "c").rglob("*"):
+            if path.is_file():
+                path.write_bytes(b"\xff" * path.stat().st_size)
+    return image
+
+
+def test_what_is_damaged_costs_the_section(tmp_path: Path):
+    colours = damaged(stored(tmp_path, noise_of(3), 4.0, kind="rgb"))
+    grid = picture_grid(colours, 50)
+    for draw in (lambda: stain_picture(colours, 50), lambda: colour_picture(colours, grid)):
+        with pytest.raises(SectionError, match="damaged"):
+            draw()
+    labels = damaged(stored(tmp_path / "labels", noise_of(1)[0], 4.0, "mode"))
+    with pytest.raises(SectionError, match="damaged"):
+        label_values(labels, grid)
+
+
+def noise_of(channels: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (channels, 70, 90), dtype=np.uint8)
