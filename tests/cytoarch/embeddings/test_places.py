@@ -91,6 +91,8 @@ def test_regions_beside_their_section_are_refused(tmp_path: Path, window: tuple[
     )
     with pytest.raises(SectionError, match=message):
         check_inside([(0.0, 0.0, 1.0, 1.0), window], part, image)
+    with pytest.raises(SectionError, match="1 of its 1 regions lie outside the section of 40 x 50 px; they"):
+        check_inside([window], section("s1"), image)
 
 
 @both

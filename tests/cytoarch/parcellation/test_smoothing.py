@@ -19,6 +19,7 @@ from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import Level, StoredImage
 from cytoarch.learning import targets
 from cytoarch.learning.targets import targets_on_grid
+from cytoarch.parcellation import smoothing
 from cytoarch.parcellation.smoothing import (
     SmoothSettings,
     label_level,
@@ -323,7 +324,7 @@ def test_a_map_is_scored_where_it_lies_whatever_its_cells_and_however_little_is_
     grid = truth.grid.covered_by(cell_um)
     drawn = Level(rng.choice([0, 4, 300, 7], grid.shape).astype(np.uint16), cell_um, grid.origin_um[0])
     confusion = score_label_map(StoredImage((drawn,), {}), truth, CLASSES)
-    monkeypatch.setattr(targets, "TARGET_BYTES", 4096)
+    monkeypatch.setattr(smoothing, "SCORED_CELLS", 50)
     monkeypatch.setattr(targets.target_bands, "__defaults__", (4096,))
     np.testing.assert_array_equal(score_label_map(StoredImage((drawn,), {}), truth, CLASSES), confusion)
     known = targets_on_grid(truth, CLASSES, grid)
