@@ -224,3 +224,14 @@ def test_what_is_damaged_costs_the_section(tmp_path: Path):
 
 def noise_of(channels: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (channels, 70, 90), dtype=np.uint8)
+
+
+def test_label_values_are_those_of_the_pixel_each_centre_lies_in_on_coarser_levels_too(tmp_path: Path):
+    labels = stored(tmp_path, np.random.default_rng(0).integers(0, 9, (301, 290), dtype=np.uint8), 1.7, "mode")
+    level = np.asarray(labels.levels[1].array)  # pixels of 3.4 um
+    found = label_values(labels, labels.grid.covered_by(5.0))
+    rows, columns = (
+        [min(int((i + 0.5) * 5.0 / 3.4), n - 1) for i in range(count)]
+        for count, n in zip(found.shape, level.shape, strict=True)
+    )
+    np.testing.assert_array_equal(found, level[np.ix_(rows, columns)])
