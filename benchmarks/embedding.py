@@ -34,6 +34,7 @@ from cytoarch.embeddings.engine import run_engine
 from cytoarch.encoders import Encoder, TileShape, load_encoder
 from cytoarch.encoders.cytonet import save_cytonet
 from cytoarch.encoders.cytonet_model import CytoNetConfig, build_cytonet
+from cytoarch.geometry import Grid
 from cytoarch.images.layout import Pyramid, level_count
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import StoredImage
@@ -189,7 +190,9 @@ def _write_pixels(staging: Staging, pixels: NDArray[np.uint8], size_um: float) -
 
 def _write_tissue(staging: Staging) -> dict[str, Any]:
     mask = np.ones((64, 64), dtype=bool)
-    write_tissue(staging, np.zeros((64, 64), np.float32), Tissue(mask, 1e4, "dark", 0.0))
+    write_tissue(
+        staging, np.zeros((64, 64), np.float32), Tissue(mask, 1e4, "dark", 0.0), Grid(mask.shape, 1e4, (0.0, 0.0))
+    )
     return {}
 
 
@@ -269,7 +272,7 @@ def peak_mb(edge: int, channels: int, size_um: float) -> float:
     with tempfile.TemporaryDirectory() as name:
         image = _endless_image(Path(name) / "section", edge, channels, size_um)
         encoder = PatchGrid(no_model, tile_px=512, layers=("a", "b", "c", "d"), tokens=32)  # the grids of ViT-B
-        tissue = TissueMask(np.ones((8, 8), dtype=bool), 1e6)
+        tissue = TissueMask(np.ones((8, 8), dtype=bool), Grid((8, 8), 1e6, (0.0, 0.0)))
         settings = EmbedSettings(pixel_size_um=4.0, batch_size=2)
         write_embeddings(Staging(Path(name) / "out").open(), image, tissue, encoder, settings, 4.0)
     # not ru_maxrss, which begins with what the starting process had at its fork
@@ -324,7 +327,7 @@ def _ours(image: StoredImage, encoder: Encoder, batch: int, out: Path) -> tuple[
         with _timed(inside):
             return encoder.encode(tiles)
 
-    tissue = TissueMask(np.ones((8, 8), dtype=bool), 1e6)
+    tissue = TissueMask(np.ones((8, 8), dtype=bool), Grid((8, 8), 1e6, (0.0, 0.0)))
     plan = DensePlan.of(image, tissue, encoder, EmbedSettings(), 4.0)
     staging = Staging(out).open()
     start = time.perf_counter()

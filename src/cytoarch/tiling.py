@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoarch.geometry import centres
 from cytoarch.progress import Progress
 
 Float32 = NDArray[np.float32]
@@ -79,21 +80,23 @@ def blending_window(kind: WindowKind, tile_px: int, cell_px: int = 1, halo_px: i
     radial: raised cosine that reaches zero on the inscribed circle, with a small floor. gauss: sigma = tile/8.
     hann: separable. core: 1 inside, 0 within `halo_px` of the border, for operators whose reach is `halo_px`.
     """
-    n = tile_px // cell_px
-    centre = (np.arange(n) + 0.5) * cell_px - tile_px / 2
+    centre = centres(-1, 1, tile_px // cell_px)  # from the middle of the tile, in halves of its edge
     if kind == "core":
-        inside = (np.abs(centre) < tile_px / 2 - halo_px).astype(np.float32)
+        inside = (np.abs(centre) * tile_px < tile_px - 2 * halo_px).astype(np.float32)
         return np.asarray(np.outer(inside, inside), dtype=np.float32)
     if kind == "radial":
-        radius = np.hypot(centre[:, None], centre[None]) / (tile_px / 2)
-        weights = 0.5 * (1 + np.cos(np.pi * np.minimum(radius, 1)))
+        weights = _raised_cosine(np.hypot(centre[:, None], centre[None]))
     elif kind == "gauss":
-        bell = np.exp(-0.5 * (centre / (tile_px / 8)) ** 2)
+        bell = np.exp(-8 * centre**2)
         weights = np.outer(bell, bell)
     else:
-        hann = 0.5 * (1 + np.cos(np.pi * centre / (tile_px / 2)))
+        hann = _raised_cosine(centre)
         weights = np.outer(hann, hann)
     return np.asarray(np.maximum(weights, FLOOR), dtype=np.float32)
+
+
+def _raised_cosine(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (1 + np.cos(np.pi * np.minimum(distance, 1))) / 2
 
 
 def partition(height: int, width: int, edge: int) -> Iterator[tuple[int, int, int, int]]:

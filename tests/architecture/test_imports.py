@@ -20,7 +20,7 @@ STOREYS = {
 
 # ground first; a room may import the rooms before it and its own
 ROOMS = (
-    ("errors", "progress"),
+    ("errors", "progress", "geometry"),
     ("digests", "tiling", "measures", "reproducible"),
     ("paths", "tables"),
     ("brains",),

@@ -16,6 +16,7 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from cytoarch.anatomy.tissue import Tissue, write_tissue
 from cytoarch.brains import Brain, Section
+from cytoarch.geometry import Grid
 from cytoarch.images.layout import Pyramid
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.store.brain_store import BrainStore
@@ -54,7 +55,7 @@ def stored_brain(root: Path) -> BrainStore:
             return {}
 
         def tissue(staging, mask=mask, overview=overview):
-            write_tissue(staging, overview, Tissue(mask, 64.0, "dark", 0.5))
+            write_tissue(staging, overview, Tissue(mask, 64.0, "dark", 0.5), Grid(mask.shape, 64.0, (0.0, 0.0)))
             return {}
 
         work = Work(1, {}, {})

@@ -17,6 +17,7 @@ from skimage.filters import gaussian, threshold_otsu
 from skimage.morphology import remove_small_holes, remove_small_objects
 
 from cytoarch.errors import SectionError
+from cytoarch.geometry import Grid, Int64
 from cytoarch.images.layout import Journal, Pyramid
 from cytoarch.images.ngff import image_label
 from cytoarch.images.pyramids import write_group, write_pyramid
@@ -26,7 +27,6 @@ from cytoarch.images.views import Float32, StoredImage
 Mask = NDArray[np.bool_]
 Polarity = Literal["dark", "bright"]
 
-TISSUE_VERSION = 2
 BIMODAL = 0.9
 """Share of the variance that two populations must explain (one Gaussian gives 0.64, a uniform one 0.75)."""
 RIM_PX = 4
@@ -114,34 +114,37 @@ def _pale_tissue_threshold(values: Float32, threshold: float, border: Float32) -
     return second if explained > BIMODAL and contrast > PALE_CONTRAST and on_slide > 0.9 else threshold
 
 
-def overview(image: StoredImage, pixel_size_um: float) -> tuple[Float32, float]:
+def overview(image: StoredImage, pixel_size_um: float) -> tuple[Float32, Grid]:
     """The grey overview (y, x) float32 of an image at `pixel_size_um`, or at its own size where that is coarser.
 
-    Channels are averaged.
+    Channels are averaged. The grid says where its pixels lie.
     """
-    size_um = max(pixel_size_um, image.pixel_size_um)
-    view = image.at(size_um)
-    ratio = size_um / view.level.pixel_size_um
-    if ratio <= 2:
-        return np.asarray(view.read(0, 0, view.height, view.width).mean(axis=0)), size_um
-    # the coarsest level is finer than asked for: average it down first, interpolation alone would alias
-    plane = np.asarray(view.level.array, dtype=np.float32)
-    plane = plane.mean(axis=0) if plane.ndim == 3 else plane
-    plane = np.asarray(ndimage.uniform_filter(plane, size=int(ratio), mode="nearest"))
-    at = [
-        np.minimum(((np.arange(n) + 0.5) * ratio).astype(int), m - 1)
-        for n, m in zip((view.height, view.width), plane.shape, strict=True)
-    ]
-    return np.asarray(plane[np.ix_(*at)], dtype=np.float32), size_um
+    view = image.at(max(pixel_size_um, image.pixel_size_um))
+    if view.pixel_size_um <= 2 * view.level.pixel_size_um:
+        return np.asarray(view.read(0, 0, view.height, view.width).mean(axis=0)), view.grid
+    # the coarsest level is much finer than asked for: interpolation alone would alias
+    pixels = view.level.pixels().astype(np.float32)
+    plane = pixels.mean(axis=0) if pixels.ndim == 3 else pixels
+    for axis, cells in enumerate(view.level.grid.nearest_in(view.grid)):
+        plane = _means(plane, cells, view.grid.shape[axis], axis)
+    return plane, view.grid
 
 
-def write_tissue(journal: Journal, grey: Float32, tissue: Tissue) -> None:
-    """Write the overview as an image (y, x) uint8 with the mask as its label `tissue`."""
+def _means(plane: Float32, cells: Int64, count: int, axis: int) -> Float32:
+    """Means over the rows or columns that lie in each of so many cells; a cell without any takes the last before it."""
+    held, first, counts = np.unique(cells, return_index=True, return_counts=True)
+    means = np.add.reduceat(plane, first, axis=axis) / np.expand_dims(counts, 1 - axis)
+    last_before = np.searchsorted(held, np.arange(count), side="right") - 1
+    return np.asarray(means.take(last_before, axis=axis), dtype=np.float32)
+
+
+def write_tissue(journal: Journal, grey: Float32, tissue: Tissue, grid: Grid) -> None:
+    """Write the overview as an image (y, x) uint8 on its grid, with the mask as its label `tissue`."""
     low, high = (float(value) for value in np.percentile(grey, (0.5, 99.5)))
-    shown = np.clip((grey - low) / max(high - low, 1e-6) * 255 + 0.5, 0, 255).astype(np.uint8)
+    shown = np.clip(np.rint((grey - low) / max(high - low, 1e-6) * 255), 0, 255).astype(np.uint8)
     mask = tissue.mask.astype(np.uint8)
-    overview_pyramid = Pyramid(shown.shape, shown.dtype, tissue.pixel_size_um, "mean")
-    mask_pyramid = Pyramid(mask.shape, mask.dtype, tissue.pixel_size_um, "mode")
+    overview_pyramid = Pyramid.on(grid, shown.dtype, "mean")
+    mask_pyramid = Pyramid.on(grid, mask.dtype, "mode")
     write_pyramid(journal, overview_pyramid, _window(shown), name="overview")
     write_group(journal, "labels", {"ome": {"version": "0.5", "labels": ["tissue"]}})
     label = image_label({1: "tissue"}, {1: (255, 170, 0)})
@@ -156,29 +159,28 @@ def _window(plane: NDArray[np.uint8]) -> ReadWindow:
 
 @dataclass(frozen=True)
 class TissueMask:
-    """A committed mask, asked by physical window."""
+    """A committed mask and where it lies."""
 
     mask: Mask
-    pixel_size_um: float
+    """(y, x)."""
+    grid: Grid
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Read the mask of a committed tissue product."""
-        image = StoredImage.open(path / "labels" / "tissue")
-        return cls(np.asarray(image.levels[0].array) > 0, image.pixel_size_um)
+        """Read the mask of a committed tissue product. Raises SectionError if it is damaged."""
+        level = StoredImage.open(path / "labels" / "tissue").levels[0]
+        return cls(level.pixels() > 0, level.grid)
 
-    def fraction(self, y_um: float, x_um: float, height_um: float, width_um: float) -> float:
-        """Share of tissue in a window (um), whose part beyond the mask counts as mirrored and is left out."""
-        y0, x0 = (max(0, int(start / self.pixel_size_um)) for start in (y_um, x_um))
-        y1 = max(y0 + 1, int(np.ceil((y_um + height_um) / self.pixel_size_um)))
-        x1 = max(x0 + 1, int(np.ceil((x_um + width_um) / self.pixel_size_um)))
-        window = self.mask[y0:y1, x0:x1]
-        return float(window.mean()) if window.size else 0.0
+    @property
+    def pixel_size_um(self) -> float:
+        """Edge of a pixel of the mask (um)."""
+        return self.grid.cell_um
 
-    def on_grid(self, height: int, width: int, pixel_size_um: float) -> Mask:
-        """The mask at the centres of a grid (y, x) of cells of `pixel_size_um`."""
-        rows, columns = (
-            np.minimum(((np.arange(n) + 0.5) * pixel_size_um / self.pixel_size_um).astype(int), size - 1)
-            for n, size in zip((height, width), self.mask.shape, strict=True)
-        )
-        return np.asarray(self.mask[np.ix_(rows, columns)])
+    def touches(self, window: Grid) -> bool:
+        """Whether a window of another grid holds any tissue, be it a part of one pixel of the mask."""
+        rows, columns = self.grid.overlap(window)
+        return bool(self.mask[rows, columns].any())
+
+    def on_grid(self, grid: Grid) -> Mask:
+        """The mask at the centres of a grid's cells (y, x); beyond the mask, as it is at its edge."""
+        return np.asarray(self.mask[np.ix_(*grid.nearest_in(self.grid))])

@@ -22,8 +22,6 @@ from cytoarch.reproducible import single_threaded
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-CLUSTERS_VERSION = 2
-
 
 class ClusterSettings(BaseModel):
     """How embeddings are clustered."""

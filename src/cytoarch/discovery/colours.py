@@ -22,7 +22,6 @@ Float16 = NDArray[np.float16]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
-COLOURS_VERSION = 4
 COMPONENTS = 16
 """Components that are followed, so that the first three are well known."""
 SMALLEST_SPREAD = 1e-6

@@ -1,12 +1,10 @@
 """Sections and points as embeddings: how they are read, computed by the engine, kept and opened again."""
 
-from cytoarch.embeddings.dense import EMBEDDINGS_VERSION
 from cytoarch.embeddings.reading import SectionReader
 from cytoarch.embeddings.settings import EmbedSettings, embedding_name, working_pixel_size_um
 from cytoarch.embeddings.stored import SectionEmbeddings, check_same_dims
 
 __all__ = [
-    "EMBEDDINGS_VERSION",
     "EmbedSettings",
     "SectionEmbeddings",
     "SectionReader",

@@ -22,6 +22,7 @@ from cytoarch.embeddings.settings import EmbedSettings
 from cytoarch.embeddings.stored import COMPUTED
 from cytoarch.encoders.protocol import Encoder
 from cytoarch.errors import ModelError, SectionError
+from cytoarch.geometry import Grid
 from cytoarch.images.bands import BandTarget, ShardWriter
 from cytoarch.images.layout import Journal, Pyramid
 from cytoarch.images.pyramids import write_group, write_pyramid
@@ -32,7 +33,6 @@ Float16 = NDArray[np.float16]
 WindowUm = tuple[float, float, float, float]
 """(y, x, height, width) um from the corner of the section"""
 
-EMBEDDINGS_VERSION = 2
 SHARD_PX = 2048
 """A shard covers at most so many pixels along an edge: what is read at once."""
 SHARD_BYTES = 128 << 20
@@ -91,18 +91,24 @@ def chunk_tokens(core_tokens: int, width: int) -> int:
 
 
 def wanted_tiles(
-    plan: TilePlan, pixel_size_um: float, tissue: TissueMask, regions: Sequence[WindowUm] | None = None
+    plan: TilePlan, grid: Grid, tissue: TissueMask, regions: Sequence[WindowUm] | None = None
 ) -> NDArray[np.bool_]:
-    """The tiles (rows, columns) whose core holds tissue, and touches a region where there are any."""
-    edge_um = plan.step_px * pixel_size_um
-    height_um, width_um = plan.height * pixel_size_um, plan.width * pixel_size_um
+    """The tiles (rows, columns) whose core holds tissue, and touches a region where there are any.
+
+    `grid` is that of the pixels the tiles are cut from.
+    """
+    edge_um = plan.step_px * grid.cell_um
     found = np.full((len(plan.rows), len(plan.columns)), regions is None)
     for y, x, height, width in regions or ():
-        first_row, first_column = (max(0, int(at // edge_um)) for at in (y, x))
-        found[first_row : math.ceil((y + height) / edge_um), first_column : math.ceil((x + width) / edge_um)] = True
+        rows, columns = (
+            slice(max(0, math.floor(first / edge_um)), max(0, math.ceil((first + length) / edge_um)))
+            for first, length in ((y, height), (x, width))
+        )
+        found[rows, columns] = True
     for row, column in np.argwhere(found):
-        y, x = row * edge_um, column * edge_um
-        found[row, column] = tissue.fraction(y, x, min(edge_um, height_um - y), min(edge_um, width_um - x)) > 0
+        top, left = int(row) * plan.step_px, int(column) * plan.step_px
+        height, width = (min(plan.step_px, n - at) for n, at in ((plan.height, top), (plan.width, left)))
+        found[row, column] = tissue.touches(grid.window(top, left, height, width))
     return found
 
 
@@ -146,7 +152,7 @@ class DensePlan:
     @cached_property
     def wanted(self) -> NDArray[np.bool_]:
         """The tiles (rows, columns) that are computed."""
-        return wanted_tiles(self.plan, self.reader.view.pixel_size_um, self.tissue, self.regions)
+        return wanted_tiles(self.plan, self.reader.view.grid, self.tissue, self.regions)
 
     def shards(self) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
         """Every shard in reading order: its place, and the tiles (row, column) of it that are computed."""
@@ -328,17 +334,15 @@ def dense_job(
 
 
 def _targets(plan: DensePlan, encoder: Encoder, own: dict[str, Any]) -> Iterator[BandTarget]:
-    view = plan.reader.view
-    cell_um = plan.plan.cell_px * view.pixel_size_um
+    grid = plan.reader.view.grid.grouped(plan.plan.cell_px)
     shard = plan.shard_tiles * plan.core_tokens
     stop = 0
     for layer, width in zip(encoder.layers, plan.dims, strict=True):
-        pyramid = Pyramid(
-            (width, *plan.plan.grid),
+        pyramid = Pyramid.on(
+            grid,
             np.dtype(np.float16),
-            cell_um,
             "mean",
-            origin_um=view.corner_um + cell_um / 2,
+            (width,),
             chunk=chunk_tokens(plan.core_tokens, width),
             shard=shard,
             codec="lz4",
@@ -350,13 +354,12 @@ def _targets(plan: DensePlan, encoder: Encoder, own: dict[str, Any]) -> Iterator
 def _write_marks(journal: Journal, plan: DensePlan, pyramid: Pyramid) -> None:
     """Write which tokens were computed as an image (y, x) uint8."""
     n = plan.core_tokens
-    height, width = plan.plan.grid
 
     def read(y: int, x: int, rows: int, columns: int) -> NDArray[np.uint8]:
         at = np.ix_(np.arange(y, y + rows) // n, np.arange(x, x + columns) // n)
         return plan.wanted[at].astype(np.uint8)
 
-    marks = Pyramid((height, width), np.dtype(np.uint8), pyramid.pixel_size_um, "mode", origin_um=pyramid.origin_um)
+    marks = Pyramid.on(pyramid.grid(), np.dtype(np.uint8), "mode")
     write_pyramid(journal, marks, read, name=COMPUTED, folder=COMPUTED)
 
 

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cytoarch.brains import Section
 from cytoarch.digests import canonical_json
 from cytoarch.embeddings.dense import WindowUm
-from cytoarch.errors import ManifestError
+from cytoarch.errors import ManifestError, SectionError
+from cytoarch.images.views import StoredImage
 from cytoarch.paths import ID_PATTERN
 from cytoarch.tables import csv_rows, gathered, row_faults
 
@@ -27,7 +28,7 @@ NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 class Region(BaseModel):
-    """A window of a section, in pixels of its scan."""
+    """A window of a section, in pixels of its scan; the first one of the scan begins at 0, 0."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,12 +51,40 @@ class RegionTable(BaseModel):
         """The sections that hold a region."""
         return frozenset(region.section_id for region in self.regions)
 
-    def windows(self, section_id: str, pixel_size_um: float) -> tuple[WindowUm, ...]:
-        """The regions (y, x, height, width) um of a section whose scan has such pixels."""
+    def windows(self, section: Section, pixel_size_um: float) -> tuple[WindowUm, ...]:
+        """The regions (y, x, height, width) um of a section with such pixels, from its corner.
+
+        Where the section is a part of its scan they may begin or end outside it, or lie beside it: `check_inside`.
+        """
+        y0, _, x0, _ = section.region_px or (0, 0, 0, 0)
+        regions = [one for one in self.regions if one.section_id == section.section_id]
+        in_px = [(one.y_px - y0, one.x_px - x0, one.height_px, one.width_px) for one in regions]
         return tuple(
-            (r.y_px * pixel_size_um, r.x_px * pixel_size_um, r.height_px * pixel_size_um, r.width_px * pixel_size_um)
-            for r in self.regions
-            if r.section_id == section_id
+            (y * pixel_size_um, x * pixel_size_um, height * pixel_size_um, width * pixel_size_um)
+            for y, x, height, width in in_px
+        )
+
+
+def stated_size(section: Section, image: StoredImage) -> str:
+    """The size of a section, and where on its scan it begins, in words."""
+    height, width = image.grid.shape
+    if section.region_px is None:
+        return f"{height} x {width} px"
+    return f"{height} x {width} px that begins at row {section.region_px[0]}, column {section.region_px[2]} of its scan"
+
+
+def check_inside(windows: Sequence[WindowUm], section: Section, image: StoredImage) -> None:
+    """Raise SectionError if a region (y, x, height, width) um from the corner of its section lies outside it."""
+    whole = image.extent_um
+    outside = [
+        window
+        for window in windows
+        if any(window[axis] >= whole[axis] or window[axis] + window[axis + 2] <= 0 for axis in (0, 1))
+    ]
+    if outside:
+        raise SectionError(
+            f"{len(outside)} of its {len(windows)} regions lie outside the section of {stated_size(section, image)}; "
+            "they must be in pixels of the scan, y before x"
         )
 
 

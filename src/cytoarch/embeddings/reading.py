@@ -15,8 +15,6 @@ from cytoarch.images.views import StoredImage, View, intensity_range
 
 Float32 = NDArray[np.float32]
 
-TISSUE_FRACTION = 0.01
-"""Overlapping tiles with less tissue than this are not computed: their neighbours see it better."""
 LUMINANCE = np.array([0.2125, 0.7154, 0.0721], dtype=np.float32)
 """Shares of red, green and blue in the grey that an encoder of one channel sees (ITU-R BT.709)."""
 
@@ -55,15 +53,14 @@ class SectionReader:
         return np.tensordot(LUMINANCE, pixels, axes=1)[None] if self.grey else pixels
 
     def tissue_skip(self, tissue: TissueMask) -> Callable[[int, int, int, int], bool]:
-        """Whether an overlapping tile holds too little tissue to be worth computing."""
-        size = self.view.pixel_size_um
+        """Whether a tile holds no tissue at all; what is mirrored beyond the section counts for none."""
 
         def skip(y: int, x: int, height: int, width: int) -> bool:
             y0, x0 = max(y, 0), max(x, 0)
             y1, x1 = min(y + height, self.view.height), min(x + width, self.view.width)
             if y1 <= y0 or x1 <= x0:
                 return True
-            return tissue.fraction(y0 * size, x0 * size, (y1 - y0) * size, (x1 - x0) * size) < TISSUE_FRACTION
+            return not tissue.touches(self.view.grid.window(y0, x0, y1 - y0, x1 - x0))
 
         return skip
 

@@ -1,6 +1,5 @@
 """Patches centred on points as embeddings: an AnnData table (Zarr) per section, one row a patch."""
 
-import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,11 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from cytoarch.brains import Section
 from cytoarch.embeddings.augmentation import Augmentation, window_px
 from cytoarch.embeddings.jobs import Lot, Results
-from cytoarch.embeddings.places import BRAIN_COLUMNS, SectionPoints
+from cytoarch.embeddings.places import BRAIN_COLUMNS, SectionPoints, stated_size
 from cytoarch.embeddings.reading import SectionReader
 from cytoarch.encoders.protocol import Encoder
 from cytoarch.errors import SectionError
+from cytoarch.geometry import first_around, scan_to_section, section_to_brain
 from cytoarch.images.layout import Journal
 from cytoarch.images.views import StoredImage
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
-POINTS_VERSION = 1
 LOT_ROWS = 256
 """Rows of the table that are written at once."""
 WINDOW_BYTES = 64 << 20
@@ -72,26 +71,24 @@ class SamplePlan:
     @classmethod
     def of(
         cls,
-        section_id: str,
+        section: Section,
         image: StoredImage,
         reader: SectionReader,
         patch_px: int,
         points: SectionPoints,
         settings: SampleSettings,
     ) -> "SamplePlan":
-        """Plan a section. Raises SectionError if a point lies outside it."""
-        places = np.array(points.places_px)
-        size = np.array(image.levels[0].size)
-        outside = ((places < -0.5) | (places > size - 0.5)).any(axis=1)
+        """Plan a section. Raises SectionError if a point lies outside it, or outside its region of the scan."""
+        places_um = scan_to_section(image.grid, section.region_px)(np.array(points.places_px))
+        outside = ~image.grid.holds(places_um)
         if outside.any():
             rows = [str(points.rows[one]) for one in np.flatnonzero(outside)]
             raise SectionError(
-                f"{len(rows)} points lie outside the section of {size[0]} x {size[1]} px (row "
+                f"{len(rows)} points lie outside the section of {stated_size(section, image)} (row "
                 f"{', '.join(rows[:8])}{', ...' if len(rows) > 8 else ''} of the table); they must be in pixels of "
                 "the scan, y before x"
             )
-        centres = (places + 0.5) * image.pixel_size_um / reader.view.pixel_size_um
-        return cls(section_id, reader, patch_px, centres, points.rows, settings)
+        return cls(section.section_id, reader, patch_px, reader.view.grid.from_corner(places_um), points.rows, settings)
 
     @property
     def draws(self) -> int:
@@ -110,11 +107,11 @@ class SamplePlan:
         """
         y, x = self.centres_px[point]
         if not self.settings.draws:
-            top, left = (math.floor(at - self.patch_px / 2 + 0.5) for at in (y, x))
+            top, left = (first_around(at, self.patch_px) for at in (y, x))
             return [self.reader.read(top, left, self.patch_px, self.patch_px)]
         size_um = self.reader.view.pixel_size_um
         edge = window_px(self.patch_px, size_um)
-        top, left = int(y - edge / 2), int(x - edge / 2)
+        top, left = (first_around(at, edge) for at in (y, x))
         window = self.reader.read(top, left, edge, edge)
         section = zlib.crc32(self.section_id.encode())
         patches = []
@@ -325,8 +322,9 @@ def write_table(
     for name, cells in further.items():
         if isinstance(cells[0], str):
             obs[name] = pd.Categorical(obs[name])
-    brain_mm, source = brain_places_mm(section, image, places, further)
-    section_mm = (places + 0.5) * image.pixel_size_um / 1000
+    places_um = scan_to_section(image.grid, section.region_px)(places)
+    brain_mm, source = brain_places_mm(section, image, places_um, further)
+    section_mm = (places_um - np.array(image.grid.corner_um)) / 1000
     dims = encoder.patch_dims(plan.reader.depth)
     content: dict[str, Any] = {
         "obs": obs,
@@ -338,7 +336,7 @@ def write_table(
             "patch_px": plan.patch_px,
             "draws": plan.settings.draws,
             "seed": plan.settings.seed,
-            "section_mm": "y, x from the corner of the scan",
+            "section_mm": "y, x from the corner of the section",
             "brain_mm": source,
         },
         **{name: {} for name in ("layers", "obsp", "varm", "varp")},
@@ -351,9 +349,9 @@ def write_table(
 
 
 def brain_places_mm(
-    section: Section, image: StoredImage, places_px: Float64, columns: Mapping[str, Sequence[Any]]
+    section: Section, image: StoredImage, places_um: Float64, columns: Mapping[str, Sequence[Any]]
 ) -> tuple[Float64, str]:
-    """(n, 3) x, y, z mm of points (n, 2) y, x px in the brain, and how they are known.
+    """(n, 3) x, y, z mm in the brain of points (n, 2) y, x um in the frame of their section, and how they are known.
 
     As the table states them in its columns x_mm, y_mm, z_mm; else as the sections lie on a stack: x and y from the
     section's centre after its flip and rotation, z its place along the cutting axis (not a number where unstated).
@@ -361,13 +359,9 @@ def brain_places_mm(
     if all(name in columns for name in BRAIN_COLUMNS):
         stated = np.array([columns[name] for name in BRAIN_COLUMNS], dtype=np.float64).T
         return stated, "x, y, z as the table of points states them"
-    height_um, width_um = image.extent_um
-    y, x = ((places_px + 0.5) * image.pixel_size_um - np.array([height_um, width_um]) / 2).T / 1000
-    x = -x if section.flip == "horizontal" else x
-    y = -y if section.flip == "vertical" else y
-    cos, sin = np.cos(np.radians(section.rotation)), np.sin(np.radians(section.rotation))
-    z = np.nan if section.position_um is None else section.position_um / 1000
-    stacked = np.stack([cos * x + sin * y, cos * y - sin * x, np.full(len(x), z)], axis=1)
+    stacked = section_to_brain(image.grid, section.flip, section.rotation, section.position_um)(places_um)
+    if section.position_um is None:
+        stacked = np.column_stack([stacked, np.full(len(stacked), np.nan)])
     return stacked, "x, y from the section's centre after flip and rotation, z its position along the cutting axis"
 
 

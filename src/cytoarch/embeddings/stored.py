@@ -66,7 +66,7 @@ class SectionEmbeddings:
 
     def inside(self, tissue: TissueMask) -> NDArray[np.bool_]:
         """The tokens (y, x) that lie in tissue and were computed."""
-        return tissue.on_grid(*self.grid, self.token_um) & self.computed()
+        return tissue.on_grid(self.layers[0].grid) & self.computed()
 
     def read(self, y: int, x: int, height: int, width: int) -> Float32:
         """A window (c, height, width) float32 of all layers, in tokens, inside the grid."""

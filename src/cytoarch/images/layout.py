@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 
+from cytoarch.geometry import Grid
 from cytoarch.images.shards import Array, Codec, encode_shard
 
 Reduction = Literal["mean", "mode"]
@@ -58,6 +59,21 @@ class Pyramid:
     codec: Codec = "zstd"
     """lz4 is four times as fast as zstd on floats, which neither makes much smaller."""
 
+    @classmethod
+    def on(
+        cls, grid: Grid, dtype: np.dtype[Any], reduction: Reduction, lead: tuple[int, ...] = (), **rest: Any
+    ) -> Self:
+        """The layout of an image (*lead, y, x) on a grid; `rest` are further fields.
+
+        Raises ValueError where the grid does not start at the same distance along y and x.
+        """
+        if grid.origin_um[0] != grid.origin_um[1]:
+            raise ValueError(
+                f"images start at the same distance along y and x; this grid starts at {grid.origin_um} um"
+            )
+        shape = (*lead, *grid.shape)
+        return cls(shape, dtype, grid.cell_um, reduction, origin_um=grid.origin_um[0], **rest)
+
     @property
     def lead(self) -> tuple[int, ...]:
         """The axes before y, x."""
@@ -65,16 +81,20 @@ class Pyramid:
 
     def level_shape(self, level: int) -> tuple[int, int]:
         """(y, x) of a level: halved and rounded up, so that no row or column is lost."""
-        factor = 2**level
-        return -(-self.shape[-2] // factor), -(-self.shape[-1] // factor)
+        return self.grid(level).shape
+
+    def grid(self, level: int = 0) -> Grid:
+        """Where the pixels of a level lie."""
+        finest = Grid((self.shape[-2], self.shape[-1]), self.pixel_size_um, (self.origin_um, self.origin_um))
+        return finest.grouped(2**level)
 
     def scale_um(self, level: int) -> float:
         """Pixel edge of a level (um)."""
-        return float(self.pixel_size_um * 2**level)
+        return float(self.grid(level).cell_um)
 
     def offset_um(self, level: int) -> float:
         """Centre of the first pixel of a level (um)."""
-        return float(self.origin_um + (self.scale_um(level) - self.pixel_size_um) / 2)
+        return float(self.grid(level).origin_um[0])
 
     @property
     def nbytes(self) -> int:

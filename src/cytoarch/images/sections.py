@@ -21,9 +21,6 @@ from cytoarch.palette import class_colours
 from cytoarch.progress import Progress
 from cytoarch.tiling import partition
 
-SECTIONS_VERSION = 1
-LABELS_VERSION = 1
-
 LABEL_NAME = "labels"
 """Name of the label image that came with the manifest, under its section's `labels` group."""
 

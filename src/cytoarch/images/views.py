@@ -1,6 +1,5 @@
 """Images in the store, read at any pixel size: the right pyramid level, brought to exactly the size asked for."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -10,6 +9,7 @@ import zarr
 from numpy.typing import NDArray
 
 from cytoarch.errors import SectionError, StoreError
+from cytoarch.geometry import Grid
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
@@ -27,6 +27,11 @@ class Level:
     def size(self) -> tuple[int, int]:
         """(y, x)."""
         return int(self.array.shape[-2]), int(self.array.shape[-1])
+
+    @property
+    def grid(self) -> Grid:
+        """Where its pixels lie."""
+        return Grid(self.size, self.pixel_size_um, (self.origin_um, self.origin_um))
 
     def pixels(self, y: slice = slice(None), x: slice = slice(None)) -> Array:
         """A window (c, h, w) or (h, w). Raises SectionError if what is stored cannot be decoded, or fails its crc."""
@@ -49,7 +54,7 @@ class StoredImage:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open the image in a folder. Raises StoreError if there is none."""
+        """Open the image in a folder. Raises StoreError if there is none, or if y and x are measured differently."""
         try:
             group = zarr.open_group(path, mode="r", zarr_format=3)
         except (FileNotFoundError, KeyError, ValueError) as error:
@@ -61,6 +66,11 @@ class StoredImage:
         levels: list[Level] = []
         for dataset in ome["multiscales"][0]["datasets"]:
             scale, translation = (t[t["type"]] for t in dataset["coordinateTransformations"])
+            if scale[-2] != scale[-1] or translation[-2] != translation[-1]:
+                raise StoreError(
+                    f"{path / dataset['path']}: pixels of {scale[-2]} x {scale[-1]} um from {translation[-2]}, "
+                    f"{translation[-1]} um; square pixels that start at the same distance along y and x are needed"
+                )
             array = zarr.open_array(path / dataset["path"], mode="r", zarr_format=3)
             levels.append(Level(array, float(scale[-1]), float(translation[-1])))
         own: Any = attributes.get("cytoarch", {})
@@ -72,6 +82,11 @@ class StoredImage:
         return self.levels[0].pixel_size_um
 
     @property
+    def grid(self) -> Grid:
+        """Where the pixels of the finest level lie."""
+        return self.levels[0].grid
+
+    @property
     def channels(self) -> int:
         """Length of the channel axis, 1 where there is none."""
         return int(self.levels[0].array.shape[0]) if self.levels[0].array.ndim == 3 else 1
@@ -79,8 +94,7 @@ class StoredImage:
     @property
     def extent_um(self) -> tuple[float, float]:
         """(y, x) edge lengths of the image (um)."""
-        height, width = self.levels[0].size
-        return height * self.pixel_size_um, width * self.pixel_size_um
+        return self.grid.extent_um
 
     def level_for(self, pixel_size_um: float) -> Level:
         """The coarsest level that is no coarser than asked for, or the finest there is."""
@@ -89,32 +103,51 @@ class StoredImage:
 
     def at(self, pixel_size_um: float) -> "View":
         """The image on a grid of exactly `pixel_size_um`, whose first pixel shares its corner with the image's."""
-        height, width = (max(1, math.ceil(edge / pixel_size_um - 1e-6)) for edge in self.extent_um)
-        corner_um = self.levels[0].origin_um - self.pixel_size_um / 2
-        return View(self.level_for(pixel_size_um), pixel_size_um, height, width, corner_um)
+        return self.on(self.grid.covered_by(pixel_size_um))
+
+    def on(self, grid: Grid) -> "View":
+        """The image on a grid, wherever that lies."""
+        return View(self.level_for(grid.cell_um), grid)
 
 
 @dataclass(frozen=True)
 class View:
-    """An image resampled to one pixel size, read by window; windows may reach beyond the image and see it mirrored."""
+    """An image resampled to a grid, read by window; windows may reach beyond the grid and see it mirrored."""
 
     level: Level
-    pixel_size_um: float
-    height: int
-    width: int
-    corner_um: float = 0.0
+    grid: Grid
+
+    @property
+    def pixel_size_um(self) -> float:
+        """Edge of a pixel (um)."""
+        return self.grid.cell_um
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.grid.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.grid.shape[1]
 
     def read(self, y: int, x: int, height: int, width: int) -> Float32:
         """The window (c, height, width) float32 at (y, x), linearly interpolated from the level below it; a new array.
 
-        A pixel's value does not depend on the window it is read in. Beyond the image the pixels are mirrored about
+        A pixel's value does not depend on the window it is read in. Beyond the grid the pixels are mirrored about
         the centre of the outermost ones.
         """
         rows = mirrored(np.arange(y, y + height), self.height)
         columns = mirrored(np.arange(x, x + width), self.width)
         first_row, first_column = int(rows.min()), int(columns.min())
-        row_weights = self._weights(first_row, int(rows.max()) + 1, self.level.size[0])
-        column_weights = self._weights(first_column, int(columns.max()) + 1, self.level.size[1])
+        below = self.level.grid
+        row_weights, column_weights = (
+            _Weights.of((um[seen.min() : seen.max() + 1] - first_um) / below.cell_um, size)
+            for um, seen, first_um, size in zip(
+                self.grid.centres_um(), (rows, columns), below.origin_um, below.shape, strict=True
+            )
+        )
         block = self._level_block(row_weights, column_weights)
         block = _interpolate(block, row_weights, axis=-2)
         block = _interpolate(block, column_weights, axis=-1)
@@ -127,20 +160,22 @@ class View:
         block = self.level.pixels(*window).astype(np.float32)
         return block if block.ndim == 3 else block[None]
 
-    def _weights(self, start: int, stop: int, size: int) -> "_Weights":
-        """For target pixels start..stop-1: the two level pixels each lies between, and how far along."""
-        centres_um = self.corner_um + (np.arange(start, stop) + 0.5) * self.pixel_size_um
-        positions = np.clip((centres_um - self.level.origin_um) / self.level.pixel_size_um, 0, size - 1)
-        lower = np.minimum(np.floor(positions + 1e-9).astype(np.int64), max(size - 2, 0))
-        upper = np.minimum(lower + 1, size - 1)
-        return _Weights(lower, upper, np.clip(positions - lower, 0, 1).astype(np.float32))
-
 
 @dataclass(frozen=True)
 class _Weights:
+    """Between which pixels of a level the pixels of a view lie along an axis."""
+
     lower: NDArray[np.int64]
     upper: NDArray[np.int64]
     fraction: Float32
+
+    @classmethod
+    def of(cls, places: NDArray[np.float64], size: int) -> Self:
+        """For places in pixels of a level: the two pixels each lies between, and how far along."""
+        positions = np.clip(places, 0, size - 1)
+        lower = np.minimum(np.floor(positions + 1e-9).astype(np.int64), max(size - 2, 0))
+        upper = np.minimum(lower + 1, size - 1)
+        return cls(lower, upper, np.clip(positions - lower, 0, 1).astype(np.float32))
 
     @property
     def first(self) -> int:

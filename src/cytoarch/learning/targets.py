@@ -1,19 +1,31 @@
 """Label images and scribbles brought to the grid a head predicts on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.brains import LabelClass
+from cytoarch.geometry import Grid
 from cytoarch.images.views import Level
-from cytoarch.tiling import partition
 
 Int64 = NDArray[np.int64]
 
 UNLABELLED = -1
 """Class index of cells that no label, or an equal number of two, falls into."""
-_WINDOW_CELLS = 512
+TARGET_BYTES = 128 << 20
+"""What targets take at once, the band that is given out and all that is read and counted for it together.
+
+One cell may need more: then it is one cell at a time.
+"""
+_PIXEL_BYTES = 24
+"""A label pixel: as it is stored (2), as an index (8), its class (4), its cell and class (8)."""
+_VOTE_BYTES = 10
+"""A class in a cell: the count (8), and whether it is the largest."""
+_CELL_BYTES = 32
+"""A cell: its class (8), and indices and counts on the way."""
+_BAND_SHARE = 4
+"""A band takes one part in so many of the budget; the rest is for the work, and free again once the band is given."""
 
 
 def class_of_id(classes: Sequence[LabelClass]) -> Int64:
@@ -24,59 +36,58 @@ def class_of_id(classes: Sequence[LabelClass]) -> Int64:
     return lookup
 
 
-def targets_on_grid(labels: Level, classes: Sequence[LabelClass], grid: tuple[int, int], cell_um: float) -> Int64:
-    """The class of every cell (y, x) int64 of a grid that shares its corner with the label image.
+def targets_on_grid(labels: Level, classes: Sequence[LabelClass], grid: Grid) -> Int64:
+    """The class of every cell (y, x) int64 of a grid, wherever that lies on the label image.
 
-    Cells larger than a label pixel take the majority of the labelled pixels in them, however few these are, so that a
-    stroke of one pixel is never lost; ties are unlabelled. Smaller cells take the pixel they lie in.
+    Cells larger than a label pixel take the majority of the labelled pixels whose centres lie in them, however few
+    these are, so that a stroke of one pixel is never lost; ties are unlabelled. Smaller cells take the pixel that
+    their centre lies in, or the outermost one beyond the label image. Raises SectionError if the labels are damaged.
     """
-    lookup = class_of_id(classes)
-    targets = np.full(grid, UNLABELLED, dtype=np.int64)
-    if not classes:
-        return targets
-    for y, x, height, width in partition(*grid, _WINDOW_CELLS):
-        window = (y, x, height, width)
-        if cell_um > labels.pixel_size_um:
-            cells = _majority(labels, lookup, len(classes), window, cell_um)
-        else:
-            cells = _nearest(labels, lookup, window, cell_um)
-        targets[y : y + height, x : x + width] = cells
-    return targets
+    return np.concatenate([band for _, band in target_bands(labels, classes, grid)])
 
 
-def _majority(labels: Level, lookup: Int64, count: int, window: tuple[int, int, int, int], cell_um: float) -> Int64:
-    y, x, height, width = window
-    ratio = cell_um / labels.pixel_size_um
-    rows, columns = (
-        _pixels_in(first, n, ratio, size) for first, n, size in zip((y, x), (height, width), labels.size, strict=True)
-    )
-    if rows.stop <= rows.start or columns.stop <= columns.start:
-        return np.full((height, width), UNLABELLED, dtype=np.int64)
-    block = lookup[np.asarray(labels.array[rows.start : rows.stop, columns.start : columns.stop])]
-    cell_y = np.minimum(((np.arange(rows.start, rows.stop) + 0.5) / ratio).astype(np.int64) - y, height - 1)
-    cell_x = np.minimum(((np.arange(columns.start, columns.stop) + 0.5) / ratio).astype(np.int64) - x, width - 1)
-    cell = cell_y[:, None] * width + cell_x[None]
-    labelled = block >= 0
-    votes = np.bincount(cell[labelled] * count + block[labelled], minlength=height * width * count)
-    votes = votes.reshape(height, width, count)
-    most = votes.max(axis=-1)
-    winners = (votes == most[..., None]).sum(axis=-1)
-    return np.asarray(np.where((most > 0) & (winners == 1), votes.argmax(axis=-1), UNLABELLED))
+def target_bands(
+    labels: Level, classes: Sequence[LabelClass], grid: Grid, budget_bytes: int = TARGET_BYTES
+) -> Iterator[tuple[int, Int64]]:
+    """The same as bands (first row, (rows, gx) int64), top to bottom, in at most `budget_bytes` at a time."""
+    height, width = grid.shape
+    lookup = class_of_id(classes).astype(np.int32)
+    count = len(classes)
+    rows, columns = _cells_at_once(grid.cell_um / labels.pixel_size_um, count, width, budget_bytes)
+    find = _majority if grid.cell_um > labels.pixel_size_um else _nearest
+    for y in range(0, height, rows):
+        band = np.full((min(rows, height - y), width), UNLABELLED, dtype=np.int64)
+        for x in range(0, width, columns):
+            part = grid.window(y, x, len(band), min(columns, width - x))
+            band[:, x : x + columns] = find(labels, lookup, count, part)
+        yield y, band
 
 
-def _pixels_in(first: int, count: int, ratio: float, size: int) -> range:
-    """The label pixels whose centres lie in cells first..first+count-1."""
-    start = int(np.ceil(first * ratio - 0.5))
-    stop = int(np.ceil((first + count) * ratio - 0.5))
-    return range(min(max(start, 0), size), min(max(stop, 0), size))
+def _cells_at_once(ratio: float, classes: int, width: int, budget_bytes: int) -> tuple[int, int]:
+    """Rows of a band, and columns of the part of it that is worked on at once."""
+    cell_bytes = _CELL_BYTES + (ratio**2 * _PIXEL_BYTES + classes * _VOTE_BYTES if ratio > 1 else _PIXEL_BYTES)
+    band_bytes = budget_bytes // _BAND_SHARE
+    cells = max(1, int((budget_bytes - band_bytes) / cell_bytes))
+    rows = max(1, min(int(cells**0.5), band_bytes // (8 * width)))
+    return rows, max(1, cells // rows)
 
 
-def _nearest(labels: Level, lookup: Int64, window: tuple[int, int, int, int], cell_um: float) -> Int64:
-    y, x, height, width = window
-    ratio = cell_um / labels.pixel_size_um
-    rows, columns = (
-        np.minimum(((np.arange(first, first + n) + 0.5) * ratio).astype(np.int64), size - 1)
-        for first, n, size in zip((y, x), (height, width), labels.size, strict=True)
-    )
-    block = np.asarray(labels.array[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
-    return np.asarray(lookup[block[np.ix_(rows - rows[0], columns - columns[0])]])
+def _majority(labels: Level, lookup: NDArray[np.int32], count: int, cells: Grid) -> Int64:
+    height, width = cells.shape
+    at = labels.grid.places_in(cells)
+    rows, columns = (slice(*np.searchsorted(one, [0, n]).tolist()) for one, n in zip(at, cells.shape, strict=True))
+    # one number says in which cell a pixel lies and what it votes for; 0 is a vote for nothing
+    kinds = count + 1
+    votes_for = (at[0][rows] * (width * kinds))[:, None] + at[1][columns] * kinds
+    votes_for += lookup[labels.pixels(rows, columns)]
+    votes_for += 1
+    votes = np.bincount(votes_for.ravel(), minlength=height * width * kinds).reshape(height, width, kinds)
+    votes[..., 0] = 0
+    winners = (votes == votes.max(axis=-1, keepdims=True)).sum(axis=-1)  # all of them, where nobody voted
+    return np.asarray(np.where(winners == 1, votes.argmax(axis=-1) - 1, UNLABELLED))
+
+
+def _nearest(labels: Level, lookup: NDArray[np.int32], _count: int, cells: Grid) -> Int64:
+    rows, columns = cells.nearest_in(labels.grid)
+    block = labels.pixels(slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    return np.asarray(lookup[block[np.ix_(rows - rows[0], columns - columns[0])]], dtype=np.int64)

@@ -25,7 +25,6 @@ from cytoarch.tiling import partition
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-TRAINING_VERSION = 2
 CELL_PX = 4
 """Edge of a decoder's output cell in working pixels (Zhang, Xu and Zhou upsample to this grid)."""
 CROP_PX = 512
@@ -75,11 +74,10 @@ class LabelledSection:
 
     def targets(self, classes: Sequence[LabelClass], cells_per_token: int) -> Int64:
         """Class per output cell (y, x); those without tissue or embedding are unlabelled."""
-        grid = (self.embeddings.grid[0] * cells_per_token, self.embeddings.grid[1] * cells_per_token)
-        cell_um = self.embeddings.token_um / cells_per_token
-        targets = targets_on_grid(self.labels, classes, grid, cell_um)
+        grid = self.embeddings.layers[0].grid.split(cells_per_token)
+        targets = targets_on_grid(self.labels, classes, grid)
         computed = np.repeat(np.repeat(self.embeddings.computed(), cells_per_token, 0), cells_per_token, 1)
-        return np.where(self.tissue.on_grid(*grid, cell_um) & computed, targets, UNLABELLED)
+        return np.where(self.tissue.on_grid(grid) & computed, targets, UNLABELLED)
 
 
 @dataclass(frozen=True)

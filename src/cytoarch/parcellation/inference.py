@@ -21,7 +21,6 @@ from cytoarch.tiling import TilePlan, WindowKind, blending_window, map_tiles
 
 Float32 = NDArray[np.float32]
 
-PROBABILITIES_VERSION = 1
 DEFAULT_TILE_PX = 512
 
 
@@ -76,7 +75,8 @@ def probability_bands(
 ) -> Iterator[tuple[int, Float32]]:
     """Class probabilities of a section, the encoder seeing every tile, blended: bands (first cell row, (k, rows, gx)).
 
-    Cells of tiles without tissue get equal probabilities; they are outside tissue and never shown.
+    Tiles that no tissue lies in are not computed: their cells get equal probabilities and are never shown, being
+    outside tissue. A cell in tissue is blended from computed tiles only.
     """
     layout = ParcellationPlan.of(
         head, encoder, reader.view.height, reader.view.width, settings.overlap, settings.window
@@ -118,14 +118,12 @@ def write_probabilities(
     reader = SectionReader.open(image, encoder, head.card.embedding, head.card.pixel_size_um)
     cells = head.card.cells_per_token
     if embeddings is not None:
-        grid = (embeddings.grid[0] * cells, embeddings.grid[1] * cells)
+        grid = embeddings.layers[0].grid.split(cells)
         bands = predict_bands(head, embeddings, on_progress)
     else:
         bands = probability_bands(head, encoder, reader, tissue, settings, batch_size, on_progress)
-        cell = encoder.tiles.token_px // cells
-        grid = (-(-reader.view.height // cell), -(-reader.view.width // cell))
-    cell_um = head.card.cell_um
-    mask = tissue.on_grid(*grid, cell_um)
+        grid = reader.view.grid.grouped(encoder.tiles.token_px // cells)
+    mask = tissue.on_grid(grid)
     if embeddings is not None:
         mask &= np.repeat(np.repeat(embeddings.computed(), cells, 0), cells, 1)
 
@@ -134,14 +132,8 @@ def write_probabilities(
             inside = mask[row : row + band.shape[1]]
             yield row, np.concatenate([(~inside)[None].astype(np.float32), band * inside])
 
-    pyramid = Pyramid(
-        (len(head.card.classes) + 1, *grid),
-        np.dtype(np.float32),
-        cell_um,
-        "mean",
-        origin_um=(cell_um - image.pixel_size_um) / 2,
-    )
+    pyramid = Pyramid.on(grid, np.dtype(np.float32), "mean", (len(head.card.classes) + 1,))
     names = ["outside tissue", *(one.name for one in head.card.classes)]
     target = BandTarget("probabilities", "probabilities", pyramid, slice(None), {"channels": names})
     write_bands(journal, [target], masked())
-    return {"grid": list(grid), "cell_um": cell_um}
+    return {"grid": list(grid.shape), "cell_um": grid.cell_um}

@@ -13,14 +13,16 @@ from cytoarch.images.layout import Journal, Pyramid, level_count
 from cytoarch.images.ngff import image_label, label_dtype
 from cytoarch.images.pyramids import write_group, write_pyramid
 from cytoarch.images.views import Level, StoredImage
-from cytoarch.learning.targets import UNLABELLED, class_of_id, targets_on_grid
+from cytoarch.learning.targets import UNLABELLED, class_of_id, target_bands
 from cytoarch.measures.overlap import confusion_matrix
 from cytoarch.palette import class_colours
+from cytoarch.tiling import partition
 
 Float32 = NDArray[np.float32]
 
-SMOOTHING_VERSION = 2
 ITERATIONS = 100
+SCORED_CELLS = 1 << 19
+"""Cells that are compared at once: about 40 MB."""
 HALO_CELLS = ITERATIONS
 """Cells read beyond a window: an iteration reaches one cell further, so smoothing in windows leaves no seams."""
 
@@ -67,7 +69,7 @@ def write_parcellation(
     """Write smoothed probabilities (k + 1, y, x) as an image, and under it the label map on a level of the section.
 
     A label's value is the first id of its class in the label table; 0 is outside tissue. Both have the same number of
-    levels.
+    levels. Raises SectionError if the probabilities are damaged.
     """
     source = probabilities.levels[0]
     height, width = source.size
@@ -76,20 +78,13 @@ def write_parcellation(
     def smoothed(y: int, x: int, h: int, w: int) -> Float32:
         y0, x0 = max(0, y - HALO_CELLS), max(0, x - HALO_CELLS)
         y1, x1 = min(height, y + h + HALO_CELLS), min(width, x + w + HALO_CELLS)
-        block = np.asarray(source.array[:, y0:y1, x0:x1])
+        block = source.pixels(slice(y0, y1), slice(x0, x1))
         return smooth_probabilities(block, settings.weight)[:, y - y0 : y - y0 + h, x - x0 : x - x0 + w]
 
-    pyramid = Pyramid(
-        tuple(source.array.shape),
-        np.dtype(np.float32),
-        source.pixel_size_um,
-        "mean",
-        levels=levels,
-        origin_um=source.origin_um,
-    )
+    pyramid = Pyramid.on(source.grid, np.dtype(np.float32), "mean", (probabilities.channels,), levels=levels)
     write_pyramid(journal, pyramid, smoothed, name=name, own_attributes=probabilities.attributes)
     target = image.levels[label_level(image, source.pixel_size_um, level)]
-    view = StoredImage.open(journal.path).at(target.pixel_size_um)
+    view = StoredImage.open(journal.path).on(target.grid)
     values = [one.ids[0] for one in classes]
     dtype = label_dtype(max(values))
     value_of_channel = np.array([0, *values], dtype=dtype)
@@ -97,8 +92,7 @@ def write_parcellation(
     def labels(y: int, x: int, h: int, w: int) -> NDArray[Any]:
         return np.asarray(value_of_channel[view.read(y, x, h, w).argmax(axis=0)])
 
-    grid = target.size
-    label_pyramid = Pyramid(grid, dtype, target.pixel_size_um, "mode", levels=levels, origin_um=target.origin_um)
+    label_pyramid = Pyramid.on(target.grid, dtype, "mode", levels=levels)
     colours = dict(zip(values, class_colours(classes), strict=True))
     names = {value: one.name for value, one in zip(values, classes, strict=True)}
     write_group(journal, "labels", {"ome": {"version": "0.5", "labels": [name]}})
@@ -110,13 +104,20 @@ def write_parcellation(
         folder=f"labels/{name}",
         attributes={"image-label": image_label(names, colours)},
     )
-    return {"pixel_size_um": target.pixel_size_um, "grid": list(grid)}
+    return {"pixel_size_um": target.pixel_size_um, "grid": list(target.size)}
 
 
 def score_label_map(label_map: StoredImage, labels: Level, classes: Sequence[LabelClass]) -> NDArray[np.int64]:
-    """Confusion (k + 1, k + 1) of a label map against a label image: outside tissue first, then the classes."""
-    drawn = label_map.levels[0]
-    truth = targets_on_grid(labels, classes, drawn.size, drawn.pixel_size_um)
-    predicted = class_of_id(classes)[np.asarray(drawn.array)]
-    labelled = truth != UNLABELLED
-    return confusion_matrix(truth[labelled] + 1, predicted[labelled] + 1, len(classes) + 1)
+    """Confusion (k + 1, k + 1) of a label map against a label image: outside tissue first, then the classes.
+
+    Takes `targets.TARGET_BYTES` at once. Raises SectionError if either is damaged.
+    """
+    drawn, lookup, count = label_map.levels[0], class_of_id(classes), len(classes) + 1
+    confusion = np.zeros((count, count), dtype=np.int64)
+    for row, band in target_bands(labels, classes, drawn.grid):
+        values = drawn.pixels(slice(row, row + len(band)))
+        for _, x, _, width in partition(1, band.shape[1], max(1, SCORED_CELLS // len(band))):
+            truth, predicted = (one[:, x : x + width] for one in (band, values))
+            labelled = truth != UNLABELLED
+            confusion += confusion_matrix(truth[labelled] + 1, lookup[predicted[labelled]] + 1, count)
+    return confusion

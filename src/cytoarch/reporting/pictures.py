@@ -10,6 +10,7 @@ from skimage.segmentation import find_boundaries
 from skimage.transform import rotate
 
 from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.geometry import Grid
 from cytoarch.images.views import StoredImage, intensity_range
 from cytoarch.palette import Rgb
 
@@ -21,17 +22,18 @@ PICTURE_PX = 560
 """Longer edge of a picture."""
 
 
-def picture_grid(image: StoredImage, longest_px: int = PICTURE_PX) -> tuple[int, int, float]:
-    """(height, width, pixel edge in um) of a section's pictures."""
+def picture_grid(image: StoredImage, longest_px: int = PICTURE_PX) -> Grid:
+    """Where the pixels of a section's pictures lie."""
     height_um, width_um = image.extent_um
     size_um = max(height_um, width_um) / longest_px
-    return max(1, round(height_um / size_um)), max(1, round(width_um / size_um)), size_um
+    shape = max(1, round(height_um / size_um)), max(1, round(width_um / size_um))
+    return Grid.at_corner(shape, size_um, image.grid.corner_um)
 
 
 def stain_picture(image: StoredImage, longest_px: int = PICTURE_PX) -> Picture:
     """The section as it looks: RGB as scanned, other scans as the grey of their first channel, contrast stretched."""
-    height, width, size_um = picture_grid(image, longest_px)
-    pixels = image.at(size_um).read(0, 0, height, width)
+    grid = picture_grid(image, longest_px)
+    pixels = image.on(grid).read(0, 0, *grid.shape)
     if image.attributes.get("kind") == "rgb":
         return np.moveaxis(np.clip(pixels / _white(image) * 255, 0, 255).astype(np.uint8), 0, -1)
     low, high = intensity_range(image)[0]
@@ -44,27 +46,22 @@ def _white(image: StoredImage) -> float:
     return 255.0 if dtype.itemsize == 1 else 65535.0
 
 
-def outlined(picture: Picture, tissue: TissueMask, size_um: float) -> Picture:
-    """The picture with the border of the tissue drawn on it."""
-    mask = tissue.on_grid(picture.shape[0], picture.shape[1], size_um)
+def outlined(picture: Picture, tissue: TissueMask, grid: Grid) -> Picture:
+    """The picture, which lies on `grid`, with the border of the tissue drawn on it."""
     result = picture.copy()
-    result[find_boundaries(mask, mode="thick")] = OUTLINE
+    result[find_boundaries(tissue.on_grid(grid), mode="thick")] = OUTLINE
     return result
 
 
-def colour_picture(colours: StoredImage, height: int, width: int, size_um: float) -> Picture:
+def colour_picture(colours: StoredImage, grid: Grid) -> Picture:
     """An RGB map of the store on a picture's grid."""
-    return np.moveaxis(colours.at(size_um).read(0, 0, height, width).astype(np.uint8), 0, -1)
+    return np.moveaxis(colours.on(grid).read(0, 0, *grid.shape).astype(np.uint8), 0, -1)
 
 
-def label_values(labels: StoredImage, height: int, width: int, size_um: float) -> NDArray[np.int64]:
-    """The label values at the centres of a picture's pixels."""
-    level = labels.level_for(size_um)
-    rows, columns = (
-        np.minimum(((np.arange(n) + 0.5) * size_um / level.pixel_size_um).astype(int), size - 1)
-        for n, size in zip((height, width), level.size, strict=True)
-    )
-    return np.asarray(level.array)[np.ix_(rows, columns)].astype(np.int64)
+def label_values(labels: StoredImage, grid: Grid) -> NDArray[np.int64]:
+    """The label values at the centres of a picture's pixels. Raises SectionError if the labels are damaged."""
+    level = labels.level_for(grid.cell_um)
+    return level.pixels()[np.ix_(*grid.nearest_in(level.grid))].astype(np.int64)
 
 
 def painted(values: NDArray[np.int64], colours: Mapping[int, Rgb], ground: Rgb = (255, 255, 255)) -> Picture:

@@ -101,7 +101,7 @@ class ClustersStep(Step[StoredImage]):
         labels, table = inputs[self.labels], inputs[self.table]
         if labels is not None and table is not None:
             classes = table.classes(by_group=False)
-            truth = targets_on_grid(labels.levels[0], classes, drawn.size, drawn.pixel_size_um)
+            truth = targets_on_grid(labels.levels[0], classes, drawn.grid)
             both = (clusters > 0) & (truth != UNLABELLED)
             pairs = (clusters[both] - 1) * len(classes) + truth[both]
             counts = np.bincount(pairs, minlength=count * len(classes))

@@ -13,7 +13,7 @@ from cytoarch.digests import hash_file
 from cytoarch.embeddings import EmbedSettings, SectionEmbeddings, embedding_name, working_pixel_size_um
 from cytoarch.embeddings.dense import DensePlan, dense_job, estimated_bytes, tile_plan, wanted_tiles
 from cytoarch.embeddings.jobs import Float32, Job
-from cytoarch.embeddings.places import RegionTable, read_regions
+from cytoarch.embeddings.places import RegionTable, check_inside, read_regions
 from cytoarch.embeddings.reading import SectionReader
 from cytoarch.encoders.inference import device_name
 from cytoarch.errors import ManifestError, ModelError, SectionError, StoreError
@@ -21,7 +21,7 @@ from cytoarch.images.views import StoredImage
 from cytoarch.steps.engine_step import EngineStep
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.sections import SECTION
-from cytoarch.steps.sources import EncoderSource
+from cytoarch.steps.sources import EncoderSource, Row, stated_section
 from cytoarch.steps.step import Facts, Inputs, Place, Source, Stored, values_digest
 from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.brain_store import BrainStore
@@ -70,7 +70,7 @@ class EmbeddingsStep(EngineStep[SectionEmbeddings]):
     """The embeddings of a section: a grid of tokens per layer."""
 
     step: ClassVar[str] = "embeddings"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     verb: ClassVar[str] = "embed"
 
     encoder: EncoderSource
@@ -81,6 +81,7 @@ class EmbeddingsStep(EngineStep[SectionEmbeddings]):
     regions: Regions | None = None
     section: Stored[StoredImage] = SECTION
     tissue: Stored[TissueMask] = TISSUE
+    stated: Row = Row(("region_px",))
 
     @classmethod
     def of(cls, settings: EmbedSettings, brain: OpenBrain, regions: Regions | None = None) -> "EmbeddingsStep":
@@ -135,7 +136,7 @@ class EmbeddingsStep(EngineStep[SectionEmbeddings]):
         view = image.at(self.pixel_size_um)
         plan = tile_plan(encoder, view.height, view.width, self.embed)
         windows = self._windows(inputs, image)
-        tiles = int(wanted_tiles(plan, self.pixel_size_um, inputs[self.tissue], windows).sum())
+        tiles = int(wanted_tiles(plan, view.grid, inputs[self.tissue], windows).sum())
         return tiles, estimated_bytes(tiles, plan, encoder.dims(len(self.channels) or image.channels))
 
     def job(self, inputs: Inputs, staging: Staging | None, finish: Callable[[Facts], Any]) -> Job:
@@ -157,8 +158,9 @@ class EmbeddingsStep(EngineStep[SectionEmbeddings]):
     def _windows(self, inputs: Inputs, image: StoredImage) -> tuple[tuple[float, float, float, float], ...] | None:
         if self.regions is None:
             return None
-        windows = inputs[self.regions].windows(inputs.name, image.pixel_size_um)
-        check_inside(windows, image.extent_um)
+        section = stated_section(inputs.name, inputs[self.stated])
+        windows = inputs[self.regions].windows(section, image.pixel_size_um)
+        check_inside(windows, section, image)
         return windows
 
 
@@ -192,16 +194,6 @@ def check_same_depth(step: EmbeddingsStep, brain: OpenBrain, images: Mapping[str
             f"{brain.name}: {len(depths[fewest])} section(s) would be seen in {fewest} channel(s), the others in "
             f"{others}: {shown}. Embeddings of both cannot be compared: name the channels to read in embed.channels, "
             "or exclude these sections in the manifest"
-        )
-
-
-def check_inside(windows: Sequence[tuple[float, float, float, float]], extent_um: tuple[float, float]) -> None:
-    """Raise SectionError if a region (y, x, height, width) um lies outside its section."""
-    outside = [one for one in windows if one[0] >= extent_um[0] or one[1] >= extent_um[1]]
-    if outside:
-        raise SectionError(
-            f"{len(outside)} of its {len(windows)} regions lie outside the section of {extent_um[0]:.0f} x "
-            f"{extent_um[1]:.0f} um; they must be in pixels of the scan, y before x"
         )
 
 

@@ -27,7 +27,7 @@ class ProbabilitiesStep(Step[StoredImage]):
     """The class probabilities of a section by a head."""
 
     step: ClassVar[str] = "probabilities"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     verb: ClassVar[str] = "parcellate"
 
     map_name: str
@@ -86,7 +86,7 @@ class ParcellationStep(Step[Parcellation]):
     """The smoothed probabilities and label map of a section, counted against its labels where it has any."""
 
     step: ClassVar[str] = "parcellations"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     verb: ClassVar[str] = "parcellate"
 
     probabilities: Stored[StoredImage]

@@ -95,22 +95,22 @@ class PicturesStep(Step[Path]):
         return {"pictures": files, "details": details, "remarks": remarks, "area_mm2": tissue["area_mm2"]}
 
     def _drawn(self, inputs: Inputs, image: StoredImage) -> dict[str, Picture]:
-        height, width, size_um = pictures.picture_grid(image)
+        grid = pictures.picture_grid(image)
         base = pictures.stain_picture(image)
-        shown = {"scan, tissue outlined": pictures.outlined(base, inputs[self.tissue], size_um)}
+        shown = {"scan, tissue outlined": pictures.outlined(base, inputs[self.tissue], grid)}
         labels, table = inputs[self.labels], inputs[self.table]
         if labels is not None and table is not None:
-            values = pictures.label_values(labels, height, width, size_um)
+            values = pictures.label_values(labels, grid)
             origin = inputs[self.stated]["labels_origin"]
             shown[f"labels ({origin})"] = pictures.overlaid(base, values, _by_value(table.classes(by_group=False)))
-        colours = pictures.colour_picture(inputs[self.colours], height, width, size_um)
+        colours = pictures.colour_picture(inputs[self.colours], grid)
         shown["embeddings, first three principal components"] = colours
         if self.parcellation is not None and self.head is not None:
             card = inputs[self.head].card
-            values = pictures.label_values(inputs[self.parcellation].labels, height, width, size_um)
+            values = pictures.label_values(inputs[self.parcellation].labels, grid)
             shown[f"parcellation: {card.target}"] = pictures.overlaid(base, values, _by_value(card.classes))
         if self.clusters is not None and self.clustering is not None:
-            values = pictures.label_values(inputs[self.clusters], height, width, size_um)
+            values = pictures.label_values(inputs[self.clusters], grid)
             by_value = dict(enumerate(distinct_colours(len(inputs[self.clustering].centres)), start=1))
             shown["clusters"] = pictures.painted(values, by_value)
         return shown

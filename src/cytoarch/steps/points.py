@@ -71,7 +71,7 @@ class PointsStep(EngineStep[Path]):
     """The embeddings of patches around a section's points."""
 
     step: ClassVar[str] = "points"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     verb: ClassVar[str] = "sample"
 
     encoder: EncoderSource
@@ -131,7 +131,7 @@ class PointsStep(EngineStep[Path]):
         image, encoder, own = inputs[self.section], inputs[self.encoder], inputs[self.points]
         section = stated_section(inputs.name, inputs[self.placed])
         reader = SectionReader.open(image, encoder, self.embed, self.pixel_size_um)
-        plan = SamplePlan.of(inputs.name, image, reader, self.patch_px, own, self.sample)
+        plan = SamplePlan.of(section, image, reader, self.patch_px, own, self.sample)
 
         def table(folder: Path) -> None:
             write_table(folder, section, image, own, plan, encoder)

@@ -35,7 +35,7 @@ class TissueStep(Step[TissueMask]):
     """The tissue of a section, on an overview grid."""
 
     step: ClassVar[str] = "tissue"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     verb: ClassVar[str] = "find tissue"
 
     found: TissueSettings = field(default_factory=TissueSettings)
@@ -48,11 +48,11 @@ class TissueStep(Step[TissueMask]):
 
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
         """Find the tissue and write it over the overview."""
-        grey, size_um = overview(inputs[self.section], self.found.pixel_size_um)
-        tissue = find_tissue(grey, size_um, self.found)
-        write_tissue(staging, grey, tissue)
+        grey, grid = overview(inputs[self.section], self.found.pixel_size_um)
+        tissue = find_tissue(grey, grid.cell_um, self.found)
+        write_tissue(staging, grey, tissue, grid)
         facts = {"area_mm2": tissue.area_mm2, "fraction": tissue.fraction, "polarity": tissue.polarity}
-        return {**facts, "pixel_size_um": size_um, "threshold": float(np.round(tissue.threshold, 3))}
+        return {**facts, "pixel_size_um": grid.cell_um, "threshold": float(np.round(tissue.threshold, 3))}
 
     @classmethod
     def opened(cls, folder: Path) -> TissueMask:
@@ -69,7 +69,7 @@ class QualityStep(Step[Path]):
     """Figures and picture of how good the scan of a section is."""
 
     step: ClassVar[str] = "quality"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     view: ClassVar[bool] = True
     verb: ClassVar[str] = "judge"
 
@@ -108,7 +108,7 @@ class QualityPageStep(Step[Path]):
     """The page that shows how good the scans of a brain are."""
 
     step: ClassVar[str] = "quality"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     scope: ClassVar = "brain"
     view: ClassVar[bool] = True
     verb: ClassVar[str] = "judge"

@@ -1,3 +1,5 @@
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,9 @@ from ome_zarr_models.v05.image_label import ImageLabel
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from cytoarch.anatomy.tissue import TissueMask, TissueSettings, find_tissue, overview, write_tissue
+from cytoarch.anatomy.tissue import Tissue, TissueMask, TissueSettings, find_tissue, overview, write_tissue
 from cytoarch.errors import SectionError
+from cytoarch.geometry import Grid
 from cytoarch.images.layout import Pyramid
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import StoredImage
@@ -22,6 +25,8 @@ from cytoarch.store.staging import Staging
 Array = NDArray[Any]
 H, W = 200, 260
 SETTINGS = TissueSettings(smallest_mm2=0.0)
+GRID = Grid((H, W), 64.0, (31.5, 31.5))
+"""The overview of a section with pixels of 1 um."""
 
 
 def disc(radius: float, y: float = H / 2, x: float = W / 2) -> Array:
@@ -150,16 +155,16 @@ def image_of(staging: Staging, pixels: Array, pixel_size_um: float, levels: int)
 
 def test_an_overview_averages_the_channels_at_the_size_asked_for(staging: Staging) -> None:
     rgb = np.stack([np.full((64, 96), value, np.uint8) for value in (30, 60, 120)])
-    grey, size_um = overview(image_of(staging, rgb, 16.0, 3), 64.0)
-    assert size_um == 64.0
+    grey, grid = overview(image_of(staging, rgb, 16.0, 3), 64.0)
+    assert grid == Grid.at_corner((16, 24), 64.0, (-8.0, -8.0))
     assert grey.shape == (16, 24)
     np.testing.assert_allclose(grey, 70.0)
 
 
 def test_the_overview_of_a_coarse_scan_is_the_scan_itself(staging: Staging) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (1, 40, 50), dtype=np.uint8)
-    grey, size_um = overview(image_of(staging, pixels, 100.0, 1), 64.0)
-    assert size_um == 100.0
+    grey, grid = overview(image_of(staging, pixels, 100.0, 1), 64.0)
+    assert grid == Grid((40, 50), 100.0, (0.0, 0.0))
     np.testing.assert_array_equal(grey, pixels[0])
 
 
@@ -181,7 +186,7 @@ def test_an_overview_from_a_much_finer_level_keeps_mean_and_place(staging: Stagi
 def stored(staging: Staging) -> tuple[Staging, Array]:
     grey = picture(disc(70), 110, 235)
     tissue = find_tissue(grey, 64.0, SETTINGS)
-    write_tissue(staging, grey, tissue)
+    write_tissue(staging, grey, tissue, GRID)
     return staging, tissue.mask
 
 
@@ -192,26 +197,115 @@ def test_the_mask_is_stored_as_a_label_of_its_overview(stored: tuple[Staging, Ar
     label = ImageLabel.from_zarr(group["labels/tissue"])
     assert len(image.ome_attributes.multiscales[0].datasets) == len(label.ome_attributes.multiscales[0].datasets)
     np.testing.assert_array_equal(TissueMask.open(staging.path).mask, mask)
+    assert TissueMask.open(staging.path).grid == GRID
     assert TissueMask.open(staging.path).pixel_size_um == 64.0
 
 
-def test_the_shares_of_windows_that_partition_the_section_add_up_to_its_tissue(stored: tuple[Staging, Array]) -> None:
+def test_windows_that_partition_the_section_touch_tissue_where_the_mask_has_any(stored: tuple[Staging, Array]) -> None:
     mask = TissueMask.open(stored[0].path)
-    edge = 20 * 64.0
-    shares = [mask.fraction(y * edge, x * edge, edge, edge) for y in range(H // 20) for x in range(W // 20)]
-    assert np.mean(shares) == pytest.approx(mask.mask.mean())
-    assert mask.fraction(0, 0, H * 64.0, W * 64.0) == pytest.approx(mask.mask.mean())
+    touched = [[mask.touches(GRID.window(y, x, 20, 20)) for x in range(0, W, 20)] for y in range(0, H, 20)]
+    held = mask.mask.reshape(H // 20, 20, W // 20, 20).any(axis=(1, 3))
+    assert 0 < held.sum() < held.size
+    np.testing.assert_array_equal(touched, held)
 
 
-def test_the_share_of_a_window_beyond_the_section_counts_only_what_is_inside() -> None:
-    mask = TissueMask(np.ones((10, 10), dtype=np.bool_), 64.0)
-    assert mask.fraction(-320, -320, 640, 640) == 1.0
-    assert mask.fraction(320, 320, 6400, 6400) == 1.0
-    assert mask.fraction(6400, 0, 64, 64) == 0.0
+def test_a_part_of_one_pixel_of_the_mask_is_touched_and_what_lies_beside_it_is_not() -> None:
+    pixels = np.zeros((4, 5), dtype=np.bool_)
+    pixels[2, 3] = True
+    mask = TissueMask(pixels, Grid.at_corner((4, 5), 64.0, (-0.85, -0.85)))  # its tissue: y 127.15 to 191.15, x + 64
+    for y, x, expected in [
+        (127.15 - 1.7, 200.0, False),  # ends where the tissue begins
+        (127.15 - 1.6, 200.0, True),
+        (191.15 - 0.1, 200.0, True),
+        (191.15, 200.0, False),
+        (150.0, 191.15 - 1.7, False),
+        (150.0, 191.15 - 1.6, True),
+        (150.0, 255.15 - 0.1, True),
+        (150.0, 255.15, False),
+        (-900.0, 200.0, False),
+        (150.0, 900.0, False),
+    ]:
+        assert mask.touches(Grid.at_corner((1, 1), 1.7, (y, x))) is expected, (y, x)
+    assert mask.touches(Grid.at_corner((1, 1), 5000.0, (-2000.0, -2000.0)))
 
 
 def test_the_mask_on_its_own_grid_is_itself_and_on_finer_grids_each_cell_is_repeated() -> None:
-    mask = TissueMask(np.random.default_rng(1).random((10, 12)) > 0.5, 64.0)
-    np.testing.assert_array_equal(mask.on_grid(10, 12, 64.0), mask.mask)
-    np.testing.assert_array_equal(mask.on_grid(40, 48, 16.0), np.kron(mask.mask, np.ones((4, 4), np.bool_)))
-    assert mask.on_grid(11, 13, 64.0).shape == (11, 13)
+    pixels = np.random.default_rng(1).random((10, 12)) > 0.5
+    grid = Grid((10, 12), 64.0, (31.5, 31.5))
+    mask = TissueMask(pixels, grid)
+    np.testing.assert_array_equal(mask.on_grid(grid), pixels)
+    np.testing.assert_array_equal(mask.on_grid(grid.split(4)), np.kron(pixels, np.ones((4, 4), np.bool_)))
+    np.testing.assert_array_equal(mask.on_grid(grid.window(-1, -2, 13, 16)), np.pad(pixels, ((1, 2), (2, 2)), "edge"))
+
+
+def test_the_mask_on_cells_of_another_size_is_that_of_the_pixel_each_centre_lies_in() -> None:
+    pixels = np.random.default_rng(2).random((9, 11)) > 0.5
+    mask = TissueMask(pixels, Grid.at_corner((9, 11), 64.0, (-0.85, -0.85)))
+    cells = Grid.at_corner((23, 28), 25.0, (-0.85, -0.85))
+    rows, columns = ([int(Fraction(2 * i + 1, 2) * 25 / 64) for i in range(n)] for n in cells.shape)
+    np.testing.assert_array_equal(mask.on_grid(cells), pixels[np.ix_(rows, columns)])
+
+
+def test_a_damaged_section_or_mask_costs_the_section(stored: tuple[Staging, Array], tmp_path: Path) -> None:
+    section = image_of(Staging(tmp_path / "s").open(), np.full((1, 90, 90), 7, np.uint8), 4.0, 1)
+    for folder in (section.levels[0].array.store.root, stored[0].path / "labels" / "tissue" / "0"):
+        for path in Path(folder, "c").rglob("*"):
+            if path.is_file():
+                path.write_bytes(b"\xff" * path.stat().st_size)
+    for size_um in (4.0, 64.0):
+        with pytest.raises(SectionError, match="damaged"):
+            overview(section, size_um)
+    with pytest.raises(SectionError, match="damaged"):
+        TissueMask.open(stored[0].path)
+
+
+@pytest.mark.parametrize("size_um", [8.1, 13.3, 30.0, 61.0])
+def test_an_overview_from_a_much_finer_level_is_the_mean_of_the_pixels_whose_centres_lie_in_a_cell(
+    staging: Staging, size_um: float
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 41, 57), dtype=np.uint8)
+    grey, grid = overview(image_of(staging, pixels, 3.7, 1), size_um)
+    assert grid == Grid.at_corner(grey.shape, size_um, (-1.85, -1.85))
+    rows, columns = (
+        np.array([int(Fraction(2 * i + 1, 2) * Fraction("3.7") / Fraction(str(size_um))) for i in range(n)])
+        for n in (41, 57)
+    )
+    plane = pixels.mean(axis=0)
+    for y, x in np.ndindex(rows.max() + 1, columns.max() + 1):
+        expected = plane[np.ix_(rows == y, columns == x)].mean()
+        assert grey[y, x] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_sliver_of_a_cell_at_the_far_edge_looks_like_the_cell_beside_it(staging: Staging) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 31, 31), dtype=np.uint8)
+    grey, _ = overview(image_of(staging, pixels, 1.0, 1), 5.1)  # 31 um are six cells and 0.4 um
+    assert grey.shape == (7, 7)
+    np.testing.assert_array_equal(grey[6], grey[5])
+    np.testing.assert_array_equal(grey[:, 6], grey[:, 5])
+    assert grey[5, 5] == pytest.approx(pixels[0, 25:, 25:].mean())
+
+
+def test_what_is_stored_of_an_overview_spans_its_percentiles(staging: Staging) -> None:
+    grey = np.linspace(100, 300, H * W, dtype=np.float32).reshape(H, W)
+    grey[0, 0], grey[0, 1] = -1e6, 1e6
+    write_tissue(staging, grey, Tissue(np.ones((H, W), bool), 64.0, "dark", 0.0), GRID)
+    shown = np.asarray(StoredImage.open(staging.path).levels[0].array)
+    low, high = np.percentile(grey, (0.5, 99.5))
+    expected = np.clip((grey - low) / (high - low), 0, 1) * 255
+    assert np.abs(shown - expected).max() <= 0.51
+    label = zarr.open_group(staging.path, mode="r")["labels/tissue"].attrs["ome"]["image-label"]
+    assert [one["label-value"] for one in label["colors"]] == [1]
+
+
+def test_small_pieces_are_those_below_the_area_asked_for() -> None:
+    """Discs of known areas on cells of 0.01 mm2."""
+    truth = disc(40) | disc(5, y=20, x=20) | disc(8, y=170, x=230)
+    areas = {name: mask.sum() * 0.01 for name, mask in (("small", disc(5, y=20, x=20)), ("large", disc(8, 170, 230)))}
+    for smallest_mm2, kept in (
+        (0.5 * areas["small"], (True, True)),
+        (1.3 * areas["small"], (False, True)),
+        (1.3 * areas["large"], (False, False)),
+    ):
+        found = find_tissue(picture(truth, 110, 235), 100.0, TissueSettings(smallest_mm2=smallest_mm2)).mask
+        assert (bool(found[20, 20]), bool(found[170, 230])) == kept
+        assert found[H // 2, W // 2]

@@ -102,7 +102,7 @@ def test_the_map_numbers_clusters_from_one_and_is_zero_outside_tissue(tmp_path: 
     mask = np.zeros((40, 50), dtype=bool)
     mask[4:33, 7:] = True
     journal = Staging(tmp_path).open()
-    facts = write_clusters(journal, embeddings, TissueMask(mask, 16.0), clustering)
+    facts = write_clusters(journal, embeddings, TissueMask(mask, embeddings.layers[0].grid), clustering)
     labels = StoredImage.open(journal.path / "labels" / "clusters")
     drawn = np.asarray(labels.levels[0].array)
     assert facts == {"tokens": int(mask.sum())}

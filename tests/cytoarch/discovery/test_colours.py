@@ -138,7 +138,7 @@ def test_a_written_map_is_black_outside_tissue_and_only_there(tmp_path: Path):
     mask = np.zeros((20, 30), dtype=bool)
     mask[3:15, 4:26] = True
     journal = Staging(tmp_path).open()
-    write_colours(journal, embeddings, TissueMask(mask, 16.0), colours)
+    write_colours(journal, embeddings, TissueMask(mask, embeddings.layers[0].grid), colours)
     image = StoredImage.open(journal.path)
     drawn = np.asarray(image.levels[0].array)
     np.testing.assert_array_equal((drawn > 0).all(axis=0), mask)

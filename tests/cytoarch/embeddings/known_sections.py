@@ -9,6 +9,7 @@ from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.embeddings import EmbedSettings, SectionEmbeddings
 from cytoarch.embeddings.dense import write_embeddings
 from cytoarch.encoders.protocol import TileShape
+from cytoarch.geometry import Grid
 from cytoarch.images.layout import Pyramid, level_count
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import StoredImage
@@ -77,8 +78,13 @@ def stored_section(folder: Path, pixels: np.ndarray, size_um: float, kind: str =
     return StoredImage.open(journal.path)
 
 
+def tissue_on(image: StoredImage, mask: np.ndarray, size_um: float) -> TissueMask:
+    """A mask of pixels of some size at the corner of a section."""
+    return TissueMask(mask, Grid.at_corner(mask.shape, size_um, image.grid.corner_um))
+
+
 def all_tissue(image: StoredImage) -> TissueMask:
-    return TissueMask(np.ones((1, 1), dtype=bool), 2 * max(image.extent_um))
+    return tissue_on(image, np.ones((1, 1), dtype=bool), 2 * max(image.extent_um))
 
 
 def embedded(folder: Path, image: StoredImage, encoder, size_um: float, tissue=None, **settings):

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from known_sections import MeanEncoder, embedded, noise, stored_section
+from known_sections import MeanEncoder, embedded, noise, stored_section, tissue_on
 from skimage.color import rgb2gray
 
-from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.embeddings import (
     EmbedSettings,
     SectionReader,
@@ -124,7 +123,7 @@ def test_tiles_without_tissue_are_zero_and_those_with_tissue_are_not(tmp_path: P
     image = stored_section(tmp_path / "section", noise(64, 256) | 1, 4.0)
     mask = np.zeros((16, 64), dtype=bool)
     mask[:, :10] = True
-    found, _ = embedded(tmp_path / "embeddings", image, MeanEncoder(), 4.0, tissue=TissueMask(mask, 16.0))
+    found, _ = embedded(tmp_path / "embeddings", image, MeanEncoder(), 4.0, tissue=tissue_on(image, mask, 16.0))
     values = found.read(0, 0, *found.grid)
     assert (values[:, :, :10] > 0).all()
     assert (values[:, :, 32:] == 0).all()
@@ -222,6 +221,61 @@ def test_an_encoder_of_one_channel_sees_the_luminance_of_colours(tmp_path: Path)
     assert (colours.depth, grey.depth) == (3, 1)
     expected = rgb2gray(np.moveaxis(colours.read(3, 4, 20, 9), 0, -1))
     np.testing.assert_allclose(grey.read(3, 4, 20, 9)[0], expected, atol=1e-6)
+
+
+def test_channels_are_read_in_the_order_asked_for_each_with_its_own_percentiles(tmp_path: Path):
+    rng = np.random.default_rng(3)
+    pixels = np.stack([rng.integers(low, high, (60, 70)) for low, high in ((0, 40), (100, 250), (10, 200))])
+    image = stored_section(tmp_path / "stack", pixels.astype(np.uint8), 4.0, "channels")
+    reader = SectionReader.open(image, MeanEncoder(), EmbedSettings(channels=(2, 0)), 4.0)
+    assert (reader.channels, reader.depth) == ((2, 0), 2)
+    found = reader.read(0, 0, 60, 70)
+    for plane, channel in zip(found, (2, 0), strict=True):
+        low, high = np.percentile(pixels[channel], (0.5, 99.5))
+        np.testing.assert_allclose(plane, np.clip((pixels[channel] - low) / (high - low), 0, 1), atol=1e-5)
+    assert np.abs(found[0] - found[1]).max() > 0.5
+
+
+@pytest.mark.parametrize(("asked", "takes"), [((0, 1), 3), ((0, 1), 1), ((0, 1, 2), 2)])
+def test_as_many_channels_are_asked_for_as_the_encoder_takes(tmp_path: Path, asked: tuple[int, ...], takes: int):
+    image = stored_section(tmp_path / "stack", noise(32, 32, 4), 4.0, "channels")
+    with pytest.raises(SectionError, match=f"the encoder takes 1 or {takes}"):
+        SectionReader.open(image, MeanEncoder(channels=takes), EmbedSettings(channels=asked), 4.0)
+
+
+def test_three_channels_asked_for_of_a_stack_are_no_colours_to_an_encoder_of_one(tmp_path: Path):
+    image = stored_section(tmp_path / "stack", noise(32, 32, 4), 4.0, "channels")
+    with pytest.raises(SectionError, match="the encoder takes 1 or 1"):
+        SectionReader.open(image, MeanEncoder(channels=1), EmbedSettings(channels=(0, 1, 2)), 4.0)
+    rgb = stored_section(tmp_path / "rgb", noise(32, 32, 3), 4.0, "rgb")
+    picked = SectionReader.open(rgb, MeanEncoder(channels=1), EmbedSettings(channels=(2, 1, 0)), 4.0)
+    assert (picked.channels, picked.grey, picked.depth) == ((2, 1, 0), True, 1)
+    one = SectionReader.open(rgb, MeanEncoder(channels=3), EmbedSettings(channels=(1,)), 4.0)
+    assert (one.channels, one.grey, one.depth) == ((1,), False, 1)
+
+
+def test_a_tile_is_left_out_only_where_no_tissue_touches_what_it_shows_of_the_section(tmp_path: Path):
+    image = stored_section(tmp_path / "section", noise(100, 130), 4.0)
+    mask = np.zeros((13, 17), dtype=bool)
+    mask[6, 9] = True  # pixels 48 to 55, 72 to 79
+    skip = SectionReader.open(image, MeanEncoder(), EmbedSettings(), 4.0).tissue_skip(tissue_on(image, mask, 32.0))
+    expected = {
+        (0, 0, 48, 130): True,
+        (0, 0, 49, 130): False,
+        (56, 0, 44, 130): True,
+        (55, 0, 44, 130): False,
+        (0, 0, 100, 72): True,
+        (0, 0, 100, 73): False,
+        (0, 80, 100, 60): True,
+        (0, 79, 100, 60): False,
+        (-64, -64, 64, 64): True,
+        (-60, 20, 64, 64): True,
+        (-10, -10, 200, 200): False,
+        (100, 0, 10, 10): True,
+        (0, 130, 10, 10): True,
+        (60, 100, 80, 80): True,
+    }
+    assert {window: skip(*window) for window in expected} == expected
 
 
 @pytest.mark.parametrize("channels", [(-1,), (0, -3)])

@@ -9,9 +9,10 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from known_sections import MeanEncoder, PlaceEncoder, all_tissue, contents, embedded, noise, stored_section
+from known_sections import MeanEncoder, PlaceEncoder, all_tissue, contents, embedded, noise, stored_section, tissue_on
 
 from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.brains import Section
 from cytoarch.embeddings import EmbedSettings, SectionEmbeddings, dense
 from cytoarch.embeddings.dense import (
     CHUNK_BYTES,
@@ -22,6 +23,7 @@ from cytoarch.embeddings.dense import (
     dense_job,
     shard_tiles,
     tile_plan,
+    wanted_tiles,
 )
 from cytoarch.embeddings.engine import run_engine
 from cytoarch.embeddings.places import Region, RegionTable
@@ -155,7 +157,7 @@ def test_shards_and_chunks_stay_within_their_limits(name: str, size: tuple[int, 
 def test_every_shard_is_there_even_where_nothing_is_computed(tmp_path: Path, monkeypatch, missing: bool):
     monkeypatch.setattr(dense, "SHARD_PX", 128)
     image = stored_section(tmp_path / "section", noise(300, 400), 4.0)
-    tissue = TissueMask(np.full((1, 1), not missing), 2 * max(image.extent_um))
+    tissue = tissue_on(image, np.full((1, 1), not missing), 2 * max(image.extent_um))
     found, facts = embedded(tmp_path / "embeddings", image, MeanEncoder(halo_px=None), 4.0, tissue=tissue)
     assert facts["tiles"] == (0 if missing else 35)
     for name in ("plain", "scaled"):
@@ -256,16 +258,56 @@ def test_a_region_without_tissue_is_not_computed(tmp_path: Path):
     mask = np.zeros((2, 2), dtype=bool)
     mask[0, 0] = True
     windows = ((0.0, 0.0, 8.0, 8.0), (300.0, 300.0, 8.0, 8.0))
-    found = regional(tmp_path / "some", image, MeanEncoder(tile_px=32, halo_px=None), windows, TissueMask(mask, 256.0))
+    found = regional(
+        tmp_path / "some", image, MeanEncoder(tile_px=32, halo_px=None), windows, tissue_on(image, mask, 256.0)
+    )
     expected = np.zeros((32, 32), dtype=bool)
     expected[:8, :8] = True
     np.testing.assert_array_equal(found.computed(), expected)
 
 
+@pytest.mark.parametrize("place", [(0, 0), (3, 7), (12, 5), (18, 23), (9, 12)])
+def test_an_island_of_tissue_however_small_is_computed(tmp_path: Path, place: tuple[int, int]):
+    """One pixel of the mask: 0.6 % of a tile of 64 px."""
+    image = stored_section(tmp_path / "section", noise(95, 119), 4.0)
+    mask = np.zeros((19, 24), dtype=bool)
+    mask[place] = True
+    tissue = tissue_on(image, mask, 20.0)
+    found, _ = embedded(tmp_path / "some", image, MeanEncoder(halo_px=None), 4.0, tissue=tissue)
+    inside = tissue.on_grid(found.layers[0].grid)
+    assert found.computed()[inside].all()
+    assert inside.any()
+    assert not found.computed().all()
+    np.testing.assert_array_equal(found.inside(tissue), inside)
+
+
+@pytest.mark.parametrize(
+    ("window", "rows", "columns"),
+    [
+        ((0.0, 0.0, 1.0, 1.0), (0, 1), (0, 1)),
+        ((0.0, 128.0, 128.0, 257.0), (0, 1), (1, 4)),
+        ((127.0, 0.0, 2.0, 128.0), (0, 2), (0, 1)),
+        ((-300.0, 100.0, 310.0, 20.0), (0, 1), (0, 1)),
+        ((-300.0, 0.0, 100.0, 100.0), (0, 0), (0, 0)),
+        ((0.0, -300.0, 100.0, 300.0), (0, 0), (0, 0)),
+        ((255.0, 383.0, 900.0, 900.0), (1, 3), (2, 4)),
+    ],
+)
+def test_a_region_wants_the_tiles_it_touches(tmp_path: Path, window, rows, columns):
+    """Tiles of 128 um on a section of 3 x 4 of them."""
+    image = stored_section(tmp_path / "section", noise(96, 128), 4.0)
+    plan = TilePlan(96, 128, 32, 32, 0, 4)
+    expected = np.zeros((3, 4), dtype=bool)
+    expected[slice(*rows), slice(*columns)] = True
+    found = wanted_tiles(plan, image.at(4.0).grid, all_tissue(image), [window])
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_regions_are_in_pixels_of_the_scan_whatever_the_pixel_size_they_are_read_at(tmp_path: Path):
     image = stored_section(tmp_path / "section", noise(400, 400), 1.0)
     region = Region(section_id="s", y_px=130, x_px=260, height_px=10, width_px=10)
-    windows = RegionTable(regions=(region,)).windows("s", image.pixel_size_um)
+    section = Section(brain_id="B", section_id="s", section_number=1, path="s.tif")
+    windows = RegionTable(regions=(region,)).windows(section, image.pixel_size_um)
     found = regional(tmp_path / "some", image, MeanEncoder(tile_px=8, halo_px=None), windows)  # tiles of 32 um
     rows, columns = np.nonzero(found.computed())
     assert {(16.0 * rows.min(), 16.0 * (rows.max() + 1))} == {(128.0, 160.0)}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from known_sections import MeanEncoder, all_tissue, contents, embedded, noise, stored_section
+from known_sections import MeanEncoder, all_tissue, contents, embedded, noise, stored_section, tissue_on
 
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.digests import Checksum
@@ -67,7 +67,7 @@ def test_a_run_that_dies_at_any_file_is_resumed_to_the_same_bytes(tmp_path: Path
     image = stored_section(tmp_path / "section", noise(150, 170) | 1, 4.0)
     mask = np.ones((5, 6), dtype=bool)
     mask[:2, 4:] = mask[4:, 2:4] = False  # shards without tissue, at the end of a row and in the last
-    tissue = TissueMask(mask, 128.0)
+    tissue = tissue_on(image, mask, 128.0)
     failed, whole = embed(Staging(tmp_path / "whole").open(), image, tissue)
     assert failed == {}
     try:

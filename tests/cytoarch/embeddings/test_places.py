@@ -4,10 +4,11 @@ import math
 from pathlib import Path
 
 import pytest
+from known_sections import noise, stored_section
 
 from cytoarch.brains import Section
-from cytoarch.embeddings.places import Points, read_regions
-from cytoarch.errors import ManifestError
+from cytoarch.embeddings.places import Points, check_inside, read_regions
+from cytoarch.errors import ManifestError, SectionError
 
 IDS = ["s1", "s2"]
 
@@ -16,6 +17,10 @@ def table(folder: Path, *lines: str) -> Path:
     path = folder / "table.csv"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def section(section_id: str, **stated) -> Section:
+    return Section(brain_id="B", section_id=section_id, section_number=1, path="a.tif", **stated)
 
 
 def faults_of(path: Path, kind: str) -> tuple[str, ...]:
@@ -50,8 +55,44 @@ def test_regions_are_read_in_pixels_and_given_in_micrometres(tmp_path: Path):
     path = table(tmp_path, HEADERS["regions"], "s2,1,2,3,4", "s1,0,0,0.5,1", "s2,10,20,30,40")
     regions = read_regions(path, IDS)
     assert regions.section_ids == {"s1", "s2"}
-    assert regions.windows("s2", 2.0) == ((2.0, 4.0, 6.0, 8.0), (20.0, 40.0, 60.0, 80.0))
-    assert regions.windows("s3", 2.0) == ()
+    assert regions.windows(section("s2"), 2.0) == ((2.0, 4.0, 6.0, 8.0), (20.0, 40.0, 60.0, 80.0))
+    assert regions.windows(section("s3"), 2.0) == ()
+
+
+def test_regions_of_a_section_that_is_a_part_of_its_scan_are_counted_from_that_part(tmp_path: Path):
+    path = table(tmp_path, HEADERS["regions"], "s1,110,325,3,4", "s1,95,300,30,40")
+    part = section("s1", region_px=(100, 140, 300, 350))
+    assert read_regions(path, IDS).windows(part, 2.0) == ((20.0, 50.0, 6.0, 8.0), (-10.0, 0.0, 60.0, 80.0))
+
+
+@pytest.mark.parametrize(
+    ("window", "inside"),
+    [
+        ((0.0, 0.0, 1.0, 1.0), True),
+        ((-5.0, -5.0, 6.0, 6.0), True),
+        ((79.0, 0.0, 9.0, 9.0), True),
+        ((0.0, 99.0, 9.0, 9.0), True),
+        ((80.0, 0.0, 9.0, 9.0), False),
+        ((0.0, 100.0, 9.0, 9.0), False),
+        ((90.0, 0.0, 9.0, 9.0), False),
+        ((-5.0, 0.0, 5.0, 9.0), False),
+        ((0.0, -9.0, 9.0, 8.0), False),
+    ],
+)
+def test_regions_beside_their_section_are_refused(tmp_path: Path, window: tuple[float, ...], inside: bool):
+    image = stored_section(tmp_path, noise(40, 50), 2.0)
+    part = section("s1", region_px=(100, 140, 300, 350))
+    if inside:
+        check_inside([window], part, image)
+        return
+    message = (
+        r"1 of its 2 regions lie outside the section of 40 x 50 px that begins at row 100, column 300 of its scan; "
+        "they must be in pixels of the scan, y before x"
+    )
+    with pytest.raises(SectionError, match=message):
+        check_inside([(0.0, 0.0, 1.0, 1.0), window], part, image)
+    with pytest.raises(SectionError, match="1 of its 1 regions lie outside the section of 40 x 50 px; they"):
+        check_inside([window], section("s1"), image)
 
 
 @both

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,12 @@ def plan_of(
     patch_px: int = 16,
     size_um: float = 4.0,
     encoder: MeanEncoder | None = None,
-    section_id: str = "s1",
-    **sample: int,
+    stated: Section | None = None,
+    **sample: Any,
 ) -> SamplePlan:
     encoder = encoder or MeanEncoder(tile_px=patch_px)
     reader = SectionReader.open(image, encoder, EmbedSettings(), size_um)
-    return SamplePlan.of(section_id, image, reader, patch_px, points, SampleSettings(**sample))
+    return SamplePlan.of(stated or section(), image, reader, patch_px, points, SampleSettings(**sample))
 
 
 def patches_of(plan: SamplePlan, point: int) -> list[np.ndarray]:
@@ -88,7 +88,7 @@ def sample(
 ) -> Sampled:
     """The table of a section's points, a patch's pixels being its embedding."""
     encoder, stated = encoder or MeanEncoder(tile_px=16), stated or section()
-    plan = plan_of(image, points, encoder.tile_px, encoder=encoder, section_id=stated.section_id, **options)
+    plan = plan_of(image, points, encoder.tile_px, encoder=encoder, stated=stated, **options)
     journal = journal or Staging(folder).open()
     dims = encoder.patch_dims(plan.reader.depth)
     rows = Rows.create(journal, len(plan.rows) * plan.draws, dims, points_per_lot(plan) * plan.draws)
@@ -150,6 +150,38 @@ def test_a_patch_larger_than_the_section_is_mirrored_again_and_again(tmp_path: P
         assert all(patch.shape == (1, 64, 64) and np.isfinite(patch).all() for patch in patches)
 
 
+def test_points_on_a_part_of_a_scan_are_counted_from_that_part(tmp_path: Path):
+    """The same place, stated on the whole scan and on a section cut from it."""
+    pixels = noise(200, 300)
+    whole = stored_section(tmp_path / "whole", pixels, 4.0)
+    part = stored_section(tmp_path / "part", pixels[:, 40:160, 110:290], 4.0)
+    cut = section(region_px=(40, 160, 110, 290), flip="horizontal", rotation=30.0, position_um=500.0)
+    places = points_at([(80.0, 200.0), (119.0, 150.25)])
+    one, other = plan_of(whole, places), plan_of(part, places, stated=cut)
+    ranges = ((0.0, 255.0),)
+    one, other = (replace(plan, reader=replace(plan.reader, ranges=ranges)) for plan in (one, other))
+    for point in range(2):
+        np.testing.assert_array_equal(patches_of(other, point), patches_of(one, point))
+    table = sample(tmp_path / "table", part, places, stated=cut).table
+    np.testing.assert_array_equal(table.obs["y_px"], [80.0, 119.0])
+    np.testing.assert_allclose(table.obsm["section_mm"], (np.array([[40.5, 90.5], [79.5, 40.75]]) * 0.004))
+    centre = points_at([(99.5, 199.5)])  # the middle of the part
+    table = sample(tmp_path / "centre", part, centre, stated=cut).table
+    np.testing.assert_allclose(table.obsm["brain_mm"], [[0.0, 0.0, 0.5]], atol=1e-9)
+
+
+def test_points_beside_the_part_of_a_scan_are_refused_with_their_rows(tmp_path: Path):
+    part = stored_section(tmp_path / "part", noise(120, 180), 4.0)
+    cut = section(region_px=(40, 160, 110, 290))
+    message = (
+        r"3 points lie outside the section of 120 x 180 px that begins at row 40, column 110 of its scan "
+        r"\(row 3, 4, 6 of the table\)"
+    )
+    places = [(40.0, 110.0), (39.0, 110.0), (40.0, 109.0), (159.0, 289.0), (160.0, 289.0)]
+    with pytest.raises(SectionError, match=message):
+        plan_of(part, points_at(places), stated=cut)
+
+
 @pytest.mark.parametrize("place", [(-0.6, 5.0), (5.0, -0.6), (59.6, 5.0), (5.0, 69.6), (69.0, 59.0 + 20)])
 def test_points_outside_are_refused_with_their_rows(tmp_path: Path, place: tuple[float, float]):
     image = stored_section(tmp_path / "section", noise(60, 70), 4.0)
@@ -172,7 +204,7 @@ def test_draws_are_decided_by_seed_section_place_in_the_section_and_number_alone
     for point, patches in enumerate(expected):
         np.testing.assert_array_equal(moved.patches(point, range(3)), patches)
         np.testing.assert_array_equal(moved.patches(point, range(1, 3)), patches[1:])
-    for change in ({"seed": 1}, {"section_id": "s2"}):
+    for change in ({"seed": 1}, {"stated": section("s2")}):
         other = plan_of(image, points_at(PLACES), draws=3, **change)
         assert not any(np.array_equal(a, b) for a, b in zip(patches_of(other, 1), expected[1], strict=True))
     assert len({patch.tobytes() for patches in expected for patch in patches}) == 3 * len(PLACES)
@@ -333,7 +365,7 @@ def test_the_same_points_give_the_same_bytes(tmp_path: Path):
 
 def brain_mm(tmp_path: Path, place: tuple[float, float], columns: dict[str, tuple[float, ...]] | None = None, **stated):
     image = stored_section(tmp_path / "section", noise(100, 200), 10.0)
-    found, source = brain_places_mm(section(**stated), image, np.array([place]), columns or {})
+    found, source = brain_places_mm(section(**stated), image, image.grid.um(np.array([place])), columns or {})
     return found[0], source
 
 

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cytoarch.errors import StoreError
+from cytoarch.geometry import Grid
 from cytoarch.images.layout import Pyramid
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import StoredImage, intensity_range, mirrored
@@ -167,6 +169,53 @@ def test_the_intensity_range_of_a_large_image_is_taken_from_a_level_that_is_smal
 
 def test_a_constant_channel_has_a_range_of_one_grey_value(store: Store) -> None:
     assert intensity_range(store(np.full((1, 20, 20), 9, np.uint8))) == [[9.0, 10.0]]
+
+
+# -- grids -------------------------------------------------------------------------------------------------------------
+
+
+def test_every_level_lies_at_the_corner_of_the_finest(store: Store) -> None:
+    image = store(noise(1, 81, 61), pixel_size_um=1.7, origin_um=5.0)
+    assert image.grid == image.levels[0].grid
+    assert image.grid.shape == (81, 61)
+    assert image.grid.corner_um == pytest.approx((4.15, 4.15))
+    for number, level in enumerate(image.levels):
+        assert level.grid.corner_um == pytest.approx((4.15, 4.15))
+        assert level.grid.cell_um == pytest.approx(1.7 * 2**number)
+        assert level.grid.shape == level.size
+
+
+def test_a_view_may_lie_anywhere_on_the_image(store: Store) -> None:
+    image = store(ramp(96, 64, 2.0))  # its values are um from the corner, which lies at -1, -1
+    grid = Grid((11, 7), 2.6, (31.3, 44.9))
+    y, x = image.on(grid).read(0, 0, 11, 7)
+    np.testing.assert_allclose(y, np.broadcast_to((32.3 + 2.6 * np.arange(11))[:, None], (11, 7)), rtol=1e-5)
+    np.testing.assert_allclose(x, np.broadcast_to(45.9 + 2.6 * np.arange(7), (11, 7)), rtol=1e-5)
+
+
+def test_a_layout_on_a_grid_lies_there() -> None:
+    grid = Grid((81, 61), 1.7, (5.0, 5.0))
+    layout = Pyramid.on(grid, np.dtype(np.uint8), "mode", (3,), levels=2, chunk=16)
+    assert layout.shape == (3, 81, 61)
+    assert (layout.levels, layout.chunk, layout.reduction) == (2, 16, "mode")
+    assert layout.grid() == grid
+    assert layout.grid(1) == grid.grouped(2)
+    assert (layout.level_shape(1), layout.scale_um(1), layout.offset_um(1)) == ((41, 31), 3.4, pytest.approx(5.85))
+    with pytest.raises(ValueError, match="same distance"):
+        Pyramid.on(grid.window(1, 0, 3, 3), np.dtype(np.uint8), "mean")
+
+
+@pytest.mark.parametrize("kind", ["scale", "translation"])
+def test_an_image_that_is_measured_differently_along_y_and_x_is_refused(store: Store, kind: str) -> None:
+    image = store(noise(1, 8, 9))
+    path = Path(image.levels[0].array.store.root).parent / "zarr.json"
+    content = json.loads(path.read_text())
+    for one in content["attributes"]["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"]:
+        if one["type"] == kind:
+            one[kind][-2] += 1.0
+    path.write_text(json.dumps(content))
+    with pytest.raises(StoreError, match="square pixels"):
+        StoredImage.open(path.parent)
 
 
 # -- what is no image --------------------------------------------------------------------------------------------------

@@ -59,12 +59,9 @@ def striped_section(section_id: str, seed: int, grid: tuple[int, int] = (24, 18)
     stripe = np.arange(grid[0])[:, None] * 3 // grid[0] + np.zeros(grid, dtype=np.int64)
     layers = [np.moveaxis(np.eye(d)[stripe % d], -1, 0) + rng.normal(0, 0.3, (d, *grid)) for d in (3, 4)]
     labels = np.array([3, 7, 20])[np.repeat(np.repeat(stripe, 4, axis=0), 4, axis=1)].astype(np.uint16)
-    return LabelledSection(
-        section_id,
-        stored_embeddings(layers),
-        Level(labels, 4.0, 0.0),
-        TissueMask(np.ones((1, 1), dtype=bool), 16.0 * max(grid)),
-    )
+    embeddings = stored_embeddings(layers)
+    everywhere = TissueMask(np.ones((1, 1), dtype=bool), embeddings.layers[0].grid.grouped(max(grid)))
+    return LabelledSection(section_id, embeddings, Level(labels, 4.0, 2.0), everywhere)
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def trained(card, kind: str, sections, settings=None):
 
 def relabelled(section, value: int):
     labels = np.full_like(section.labels.array, value)
-    return replace(section, labels=Level(labels, section.labels.pixel_size_um, 0.0))
+    return replace(section, labels=Level(labels, section.labels.pixel_size_um, section.labels.origin_um))
 
 
 @pytest.mark.parametrize("kind", ["probe", "decoder"])
@@ -105,7 +105,7 @@ def test_cells_outside_tissue_are_neither_learnt_from_nor_scored(card, section, 
     whole = section("s", seed=0)
     mask = np.ones((24, 18), dtype=bool)
     mask[:, 9:] = False
-    half = replace(whole, tissue=TissueMask(mask, 16.0))
+    half = replace(whole, tissue=TissueMask(mask, whole.embeddings.layers[0].grid))
     assert (half.targets(classes, 4)[:, 36:] == UNLABELLED).all()
     assert (half.targets(classes, 4)[:, :36] == whole.targets(classes, 4)[:, :36]).all()
     assert len(sample_tokens([half], classes, 100_000, 0)[1]) == 24 * 9

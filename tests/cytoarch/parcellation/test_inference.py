@@ -15,6 +15,7 @@ from cytoarch.embeddings.dense import write_embeddings
 from cytoarch.encoders.dino import DinoEncoder, load_dino
 from cytoarch.encoders.protocol import TileShape
 from cytoarch.encoders.texture import TextureEncoder
+from cytoarch.geometry import Grid
 from cytoarch.images.layout import Pyramid, level_count
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import StoredImage
@@ -118,6 +119,11 @@ def stored(folder: Path, pixels: np.ndarray, size_um: float = SIZE_UM) -> Stored
     return StoredImage.open(journal.path)
 
 
+def tissue_on(mask: np.ndarray, size_um: float) -> TissueMask:
+    """A mask at the corner of the section."""
+    return TissueMask(mask, Grid.at_corner(mask.shape, size_um, (-SIZE_UM / 2, -SIZE_UM / 2)))
+
+
 @pytest.fixture
 def image(tmp_path: Path) -> StoredImage:
     """Blobs of several sizes."""
@@ -128,7 +134,7 @@ def image(tmp_path: Path) -> StoredImage:
 
 @pytest.fixture
 def everywhere() -> TissueMask:
-    return TissueMask(np.ones((1, 1), dtype=bool), 10_000.0)
+    return tissue_on(np.ones((1, 1), dtype=bool), 10_000.0)
 
 
 def map_of(head, encoder, image: StoredImage, tissue: TissueMask, batch_size: int = 4, **settings) -> np.ndarray:
@@ -227,7 +233,7 @@ def written(folder: Path, image: StoredImage, tissue: TissueMask, head, encoder,
 def test_outside_tissue_channel_zero_is_one_and_inside_it_is_zero(tmp_path, decoder, transformer, image):
     mask = np.zeros((38, 51), dtype=bool)
     mask[5:30, 8:40] = True
-    result, facts = written(tmp_path / "p", image, TissueMask(mask, 16.0), decoder, transformer)
+    result, facts = written(tmp_path / "p", image, tissue_on(mask, 16.0), decoder, transformer)
     p = np.asarray(result.levels[0].array)
     assert p.shape == (4, 38, 51)
     assert facts == {"grid": [38, 51], "cell_um": 16.0}
@@ -281,5 +287,64 @@ def test_stored_texture_and_texture_seen_anew_agree(tmp_path, image, everywhere)
 
 
 def test_skipped_tiles_leave_equal_chances(decoder, transformer, image):
-    nowhere = TissueMask(np.zeros((1, 1), dtype=bool), 10_000.0)
+    nowhere = tissue_on(np.zeros((1, 1), dtype=bool), 10_000.0)
     np.testing.assert_allclose(map_of(decoder, transformer, image, nowhere), 1 / 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size_um", [8.0, 16.0, 23.0])
+def test_an_island_of_tissue_however_small_is_computed_as_if_all_were_tissue(image, everywhere, size_um: float):
+    """A pixel of the mask is 0.1 % to 0.8 % of a tile; no cell of it is blended with tiles that were not computed."""
+    encoder = PixelEncoder()
+    head = random_probe(encoder)
+    whole = map_of(head, encoder, image, everywhere)
+    shape = -int(-HEIGHT * SIZE_UM // size_um), -int(-WIDTH * SIZE_UM // size_um)
+    for place in [(0, 0), (shape[0] - 1, shape[1] - 1), (0, 7), (5, 5), (7, 8), (9, shape[1] - 1), (13, 21)]:
+        mask = np.zeros(shape, dtype=bool)
+        mask[place] = True
+        tissue = tissue_on(mask, size_um)
+        found = map_of(head, encoder, image, tissue)
+        inside = tissue.on_grid(image.grid.grouped(4))
+        assert inside.any() or size_um < 16
+        np.testing.assert_array_equal(found[:, inside], whole[:, inside])
+        assert (found == np.float32(1 / 3)).all(axis=0).any()
+
+
+def test_cached_cells_that_were_not_computed_are_outside_tissue(tmp_path, image, everywhere):
+    encoder = PixelEncoder(halo_px=0)
+    head = random_probe(encoder)
+    half = np.zeros((2, 2), dtype=bool)
+    half[0, 0] = True
+    journal = Staging(tmp_path / "embeddings").open()
+    write_embeddings(journal, image, tissue_on(half, 404.0), encoder, EmbedSettings(tile_px=64), SIZE_UM)
+    kept = SectionEmbeddings.open(journal.path)
+    result, _ = written(tmp_path / "p", image, everywhere, head, encoder, kept)
+    p = np.asarray(result.levels[0].array)
+    computed = kept.computed()
+    assert 0 < computed.sum() < computed.size
+    np.testing.assert_array_equal(p[0] == 0, computed)
+    np.testing.assert_allclose(p.sum(axis=0), 1, atol=1e-5)
+
+
+def test_cached_tokens_of_several_cells_keep_their_marks(tmp_path, decoder, transformer, image, everywhere):
+    half = np.zeros((2, 2), dtype=bool)
+    half[0, 0] = True
+    journal = Staging(tmp_path / "embeddings").open()
+    write_embeddings(journal, image, tissue_on(half, 404.0), transformer, EmbedSettings(), SIZE_UM)
+    kept = SectionEmbeddings.open(journal.path)
+    result, facts = written(tmp_path / "p", image, everywhere, decoder, transformer, kept)
+    p = np.asarray(result.levels[0].array)
+    assert facts == {"grid": list(p.shape[1:]), "cell_um": 16.0}
+    np.testing.assert_array_equal(p[0] == 0, np.kron(kept.computed(), np.ones((4, 4), dtype=bool)))
+    assert result.levels[0].grid.corner_um == image.grid.corner_um
+
+
+def test_progress_is_told_tile_by_tile(image, everywhere, tmp_path):
+    encoder, told = PixelEncoder(), []
+    journal = Staging(tmp_path).open()
+    head = random_probe(encoder)
+    write_probabilities(
+        journal, image, everywhere, head, encoder, None, ParcellateSettings(), 4, lambda *done: told.append(done)
+    )
+    total = told[-1][1]
+    assert told == [(number + 1, total) for number in range(total)]
+    assert total > 20

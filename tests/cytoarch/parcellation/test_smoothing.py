@@ -1,19 +1,25 @@
 """Smoothed probabilities and the label maps made from them."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn import metrics
 
 from cytoarch.brains import LabelClass
+from cytoarch.errors import SectionError
 from cytoarch.images import layout
 from cytoarch.images.layout import Pyramid, level_count
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import Level, StoredImage
+from cytoarch.learning import targets
+from cytoarch.learning.targets import targets_on_grid
+from cytoarch.parcellation import smoothing
 from cytoarch.parcellation.smoothing import (
     SmoothSettings,
     label_level,
@@ -232,3 +238,99 @@ def test_a_map_scored_against_itself_is_perfect():
     confusion = score_label_map(StoredImage((Level(drawn, 8.0, 0.0),), {}), Level(drawn, 8.0, 0.0), CLASSES)
     np.testing.assert_array_equal(confusion, np.diag(np.diag(confusion)))
     assert confusion.sum() == (drawn > 0).sum()
+
+
+def test_what_is_written_is_smoothed_as_strongly_as_asked(tmp_path: Path):
+    p = probabilities_of(4, 40, 60)
+    image, source = section_of(tmp_path / "section", 160, 240, 4.0), stored_probabilities(tmp_path / "p", p)
+    values = np.array([0, 4, 300, 7])
+    drawn = []
+    for weight in (0.0, 0.15, 2.0):
+        smooth, labels, _ = parcellated(tmp_path / f"{weight}", image, source, weight=weight, level=None)
+        found = np.asarray(smooth.levels[0].array)
+        np.testing.assert_allclose(found, smooth_probabilities(p, weight), atol=1e-5)
+        fine = smooth.on(image.grid).read(0, 0, *image.grid.shape)
+        np.testing.assert_array_equal(labels.levels[0].array, values[fine.argmax(axis=0)])
+        drawn.append(np.asarray(labels.levels[0].array))
+    assert (drawn[0] != drawn[1]).any()
+    assert (drawn[1] != drawn[2]).any()
+
+
+def test_coarser_levels_of_a_label_map_hold_the_most_frequent_of_four_and_those_of_probabilities_their_mean(
+    tmp_path: Path,
+):
+    p = probabilities_of(4, 30, 301, size=0.7)
+    image = section_of(tmp_path / "section", 120, 1204, 4.0, levels=3)
+    smooth, labels, _ = parcellated(tmp_path / "out", image, stored_probabilities(tmp_path / "p", p), weight=0)
+    assert len(labels.levels) == len(smooth.levels) == 2
+    fine, coarse = (np.asarray(level.array) for level in labels.levels)
+    unanimous = 0
+    for (y, x), value in np.ndenumerate(coarse):
+        counts = Counter(fine[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].ravel().tolist()).most_common()
+        assert counts[0][1] == dict(counts)[int(value)]
+        unanimous += len(counts) == 1
+    assert unanimous < coarse.size / 2
+    fine, coarse = (np.asarray(level.array) for level in smooth.levels)
+    np.testing.assert_allclose(
+        coarse[..., :150], fine[..., :300].reshape(4, 15, 2, 150, 2).mean(axis=(2, 4)), atol=1e-6
+    )
+
+
+def test_the_map_says_what_its_values_and_channels_mean(tmp_path: Path):
+    p = stored_probabilities(tmp_path / "p", probabilities_of(4, 20, 20))
+    coloured = (CLASSES[0].model_copy(update={"colour": "#102030"}), *CLASSES[1:])
+    smooth, _, _ = parcellated(tmp_path / "out", section_of(tmp_path / "s", 80, 80, 4.0), p, coloured)
+    assert smooth.attributes["channels"] == ["outside tissue", "a", "b", "c"]
+    group = zarr.open_group(tmp_path / "out" / "content", mode="r")
+    assert group["labels"].attrs["ome"]["labels"] == ["areas"]
+    assert group.attrs["ome"]["multiscales"][0]["name"] == "areas"
+    stated = group["labels/areas"].attrs["ome"]
+    assert stated["multiscales"][0]["name"] == "areas"
+    colours = {one["label-value"]: one["rgba"] for one in stated["image-label"]["colors"]}
+    assert set(colours) >= {4, 300, 7}
+    assert colours[4][:3] == [16, 32, 48]
+    assert len({tuple(one) for one in colours.values()}) == len(colours)
+    names = {one["label-value"]: one for one in stated["image-label"]["properties"]}
+    assert ["a" in str(names[4]), "b" in str(names[300]), "c" in str(names[7])] == [True] * 3
+
+
+def damaged(image: StoredImage) -> StoredImage:
+    """The image, with every file of its finest level spoilt."""
+    for path in Path(image.levels[0].array.store.root, "c").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"\xff" * path.stat().st_size)
+    return image
+
+
+def test_damaged_probabilities_cost_the_section(tmp_path: Path):
+    p = damaged(stored_probabilities(tmp_path / "p", probabilities_of(4, 20, 20)))
+    with pytest.raises(SectionError, match="damaged"):
+        parcellated(tmp_path / "out", section_of(tmp_path / "s", 80, 80, 4.0), p)
+
+
+def test_damaged_maps_and_labels_cost_the_section(tmp_path: Path):
+    values = np.ones((30, 40), dtype=np.uint8)
+    whole, spoilt = (stored(tmp_path / name, values, 8.0) for name in ("whole", "spoilt"))
+    damaged(spoilt)
+    for label_map, labels in ((whole, spoilt), (spoilt, whole)):
+        with pytest.raises(SectionError, match="damaged"):
+            score_label_map(label_map, labels.levels[0], (LabelClass(name="a", ids=(1,)),))
+
+
+@pytest.mark.parametrize("cell_um", [8.0, 3.3, 21.0])
+def test_a_map_is_scored_where_it_lies_whatever_its_cells_and_however_little_is_held(monkeypatch, cell_um: float):
+    rng = np.random.default_rng(4)
+    truth = Level(np.kron(rng.choice([0, 4, 300, 7], (30, 40)), np.ones((4, 4), int)).astype(np.uint16), 2.0, 0.0)
+    grid = truth.grid.covered_by(cell_um)
+    drawn = Level(rng.choice([0, 4, 300, 7], grid.shape).astype(np.uint16), cell_um, grid.origin_um[0])
+    confusion = score_label_map(StoredImage((drawn,), {}), truth, CLASSES)
+    monkeypatch.setattr(smoothing, "SCORED_CELLS", 50)
+    monkeypatch.setattr(targets.target_bands, "__defaults__", (4096,))
+    np.testing.assert_array_equal(score_label_map(StoredImage((drawn,), {}), truth, CLASSES), confusion)
+    known = targets_on_grid(truth, CLASSES, grid)
+    index = {0: 0, 4: 1, 300: 2, 7: 3}
+    given_ = np.vectorize(index.get)(drawn.array)
+    labelled = known >= 0
+    np.testing.assert_array_equal(
+        confusion, metrics.confusion_matrix(known[labelled] + 1, given_[labelled], labels=[0, 1, 2, 3])
+    )

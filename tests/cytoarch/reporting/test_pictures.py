@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.errors import SectionError
+from cytoarch.geometry import Grid
 from cytoarch.images.layout import Pyramid, level_count
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import Level, StoredImage
@@ -24,6 +26,8 @@ from cytoarch.reporting.pictures import (
     stain_picture,
 )
 from cytoarch.store.staging import Staging
+
+GRID = Grid((40, 60), 10.0, (3.0, 3.0))
 
 
 def random_picture(height: int = 20, width: int = 30, seed: int = 0) -> np.ndarray:
@@ -96,9 +100,9 @@ def test_the_flip_comes_before_the_turn():
 
 def test_the_outline_runs_along_the_border_of_the_tissue_only():
     picture = np.zeros((40, 60, 3), dtype=np.uint8)
-    mask = np.zeros((40, 60), dtype=bool)
+    mask = np.zeros(GRID.shape, dtype=bool)
     mask[10:30, 15:45] = True
-    result = outlined(picture, TissueMask(mask, 10.0), 10.0)
+    result = outlined(picture, TissueMask(mask, GRID), GRID)
     drawn = (result == OUTLINE).all(axis=-1)
     frame = np.zeros_like(mask)
     frame[9:31, 14:46] = True
@@ -111,7 +115,9 @@ def test_the_outline_runs_along_the_border_of_the_tissue_only():
 
 def test_where_all_or_nothing_is_tissue_there_is_no_outline():
     for value in (True, False):
-        result = outlined(random_picture(), TissueMask(np.full((3, 4), value), 100.0), 10.0)
+        result = outlined(
+            random_picture(), TissueMask(np.full((3, 4), value), GRID.grouped(15)), GRID.window(0, 0, 20, 30)
+        )
         np.testing.assert_array_equal(result, random_picture())
 
 
@@ -147,7 +153,7 @@ def test_renumbering_labels_and_colours_together_changes_no_picture():
 def test_label_values_are_never_mixed(tmp_path: Path):
     pixels = np.repeat(np.repeat(np.array([[1, 200], [90, 0]], dtype=np.uint8), 300, axis=0), 300, axis=1)
     labels = stored(tmp_path, pixels, 2.0, "mode")
-    values = label_values(labels, 100, 100, 12.0)
+    values = label_values(labels, labels.grid.covered_by(12.0))
     np.testing.assert_array_equal(values, pixels[3::6, 3::6])
 
 
@@ -157,7 +163,9 @@ def test_label_values_are_never_mixed(tmp_path: Path):
 @pytest.mark.parametrize(("size", "longest"), [((300, 500), 100), ((500, 300), 560), ((20, 7), 40)])
 def test_the_longer_edge_of_a_picture_is_as_asked_and_its_pixels_are_square(tmp_path: Path, size, longest: int):
     image = stored(tmp_path, np.zeros((1, *size), dtype=np.uint8), 3.0)
-    height, width, size_um = picture_grid(image, longest)
+    grid = picture_grid(image, longest)
+    (height, width), size_um = grid.shape, grid.cell_um
+    assert grid.corner_um == pytest.approx(image.grid.corner_um)
     assert max(height, width) == longest
     assert height * size_um == pytest.approx(size[0] * 3.0, abs=size_um)
     assert width * size_um == pytest.approx(size[1] * 3.0, abs=size_um)
@@ -183,7 +191,8 @@ def test_a_grey_section_is_stretched_to_the_whole_range(tmp_path: Path):
 
 def test_a_colour_map_of_the_store_is_shown_as_it_is():
     array = np.random.default_rng(0).integers(0, 256, (3, 8, 9), dtype=np.uint8)
-    shown = colour_picture(StoredImage((Level(array, 16.0, 8.0),), {}), 8, 9, 16.0)
+    colours = StoredImage((Level(array, 16.0, 8.0),), {})
+    shown = colour_picture(colours, colours.grid)
     np.testing.assert_array_equal(shown, np.moveaxis(array, 0, -1))
 
 
@@ -191,3 +200,38 @@ def test_a_png_file_holds_the_picture_exactly_and_is_the_same_every_time():
     content = png(random_picture())
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), random_picture())
     assert content == png(random_picture())
+
+
+def damaged(image: StoredImage) -> StoredImage:
+    """The image, with every file of its pixels spoilt."""
+    for level in image.levels:
+        for path in Path(level.array.store.root, "c").rglob("*"):
+            if path.is_file():
+                path.write_bytes(b"\xff" * path.stat().st_size)
+    return image
+
+
+def test_what_is_damaged_costs_the_section(tmp_path: Path):
+    colours = damaged(stored(tmp_path, noise_of(3), 4.0, kind="rgb"))
+    grid = picture_grid(colours, 50)
+    for draw in (lambda: stain_picture(colours, 50), lambda: colour_picture(colours, grid)):
+        with pytest.raises(SectionError, match="damaged"):
+            draw()
+    labels = damaged(stored(tmp_path / "labels", noise_of(1)[0], 4.0, "mode"))
+    with pytest.raises(SectionError, match="damaged"):
+        label_values(labels, grid)
+
+
+def noise_of(channels: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (channels, 70, 90), dtype=np.uint8)
+
+
+def test_label_values_are_those_of_the_pixel_each_centre_lies_in_on_coarser_levels_too(tmp_path: Path):
+    labels = stored(tmp_path, np.random.default_rng(0).integers(0, 9, (301, 290), dtype=np.uint8), 1.7, "mode")
+    level = np.asarray(labels.levels[1].array)  # pixels of 3.4 um
+    found = label_values(labels, labels.grid.covered_by(5.0))
+    rows, columns = (
+        [min(int((i + 0.5) * 5.0 / 3.4), n - 1) for i in range(count)]
+        for count, n in zip(found.shape, level.shape, strict=True)
+    )
+    np.testing.assert_array_equal(found, level[np.ix_(rows, columns)])

@@ -11,6 +11,7 @@ from PIL import Image
 from scipy import ndimage
 
 from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.geometry import Grid
 from cytoarch.images.layout import Pyramid, level_count
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import StoredImage
@@ -60,8 +61,13 @@ def ellipse(size: tuple[int, int] = SIZE) -> np.ndarray:
     return ((y + 0.5) / size[0] - 0.5) ** 2 + ((x + 0.5) / size[1] - 0.5) ** 2 < 0.16
 
 
+def tissue_on(mask: np.ndarray, size_um: float) -> TissueMask:
+    """A mask at the corner of the section."""
+    return TissueMask(mask, Grid.at_corner(mask.shape, size_um, (-PIXEL_UM / 2, -PIXEL_UM / 2)))
+
+
 def tissue_of(size: tuple[int, int] = SIZE) -> TissueMask:
-    return TissueMask(ellipse((size[0] // 10, size[1] // 10)), MASK_UM)
+    return tissue_on(ellipse((size[0] // 10, size[1] // 10)), MASK_UM)
 
 
 def section(seed: int = 0, blur_px: float = 1.5, channels: int = 1, level: float = 110.0) -> Pixels:
@@ -120,7 +126,7 @@ def test_figures_are_finite_and_json_whatever_the_section(write: Write, kind: st
     if kind == "all tissue":
         pixels = section()
     mask = np.full((max(1, size[0] // 10), max(1, size[1] // 10)), kind != "no tissue")
-    image, tissue = write(pixels), TissueMask(mask, MASK_UM)
+    image, tissue = write(pixels), tissue_on(mask, MASK_UM)
     figures = section_quality(image, tissue)
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     assert shown_figures(figures)
@@ -131,7 +137,7 @@ def test_figures_are_finite_and_json_whatever_the_section(write: Write, kind: st
 def test_windows_are_few_whatever_the_size(write: Write):
     pixels = np.zeros((1, 3000, 9000), dtype=np.uint8)
     mask = np.ones((150, 450), dtype=bool)
-    samples = sample_section(write(pixels), TissueMask(mask, 40.0))
+    samples = sample_section(write(pixels), tissue_on(mask, 40.0))
     assert samples.sharpness.shape == (4, GRID)
     assert samples.tissue_counts.sum() + samples.slide_counts.sum() == samples.window_px**2 * 4 * GRID
 
@@ -139,7 +145,7 @@ def test_windows_are_few_whatever_the_size(write: Write):
 def test_windows_lie_on_the_tissue(write: Write):
     mask = np.zeros((50, 70), dtype=bool)
     mask[10:20, 40:60] = True
-    samples = sample_section(write(section()), TissueMask(mask, MASK_UM))
+    samples = sample_section(write(section()), tissue_on(mask, MASK_UM))
     y0, x0, y1, x1 = samples.box_um
     assert 190 <= y0 <= 200 <= 400 <= y1 <= 411
     assert 780 <= x0 <= 800 <= 1200 <= x1 <= 1221
@@ -184,7 +190,7 @@ def test_the_one_bad_section_among_ten_is_flagged_and_no_other(brain, write: Wri
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 def test_a_wrong_pixel_size_is_flagged(brain: dict[str, dict[str, float]], write: Write, factor: float):
-    mask = TissueMask(tissue_of().mask, MASK_UM * factor)
+    mask = tissue_on(tissue_of().mask, MASK_UM * factor)
     brain["s3"] = section_quality(write(section(3), PIXEL_UM * factor), mask)
     found = flags(brain)
     assert "pixel size" in found["s3"][0]
@@ -193,7 +199,7 @@ def test_a_wrong_pixel_size_is_flagged(brain: dict[str, dict[str, float]], write
 
 
 def test_a_section_without_tissue_is_flagged_and_disturbs_no_other(brain: dict[str, dict[str, float]], write: Write):
-    empty = TissueMask(np.zeros((50, 70), dtype=bool), MASK_UM)
+    empty = tissue_on(np.zeros((50, 70), dtype=bool), MASK_UM)
     brain["s6"] = section_quality(write(np.full((1, *SIZE), 225, dtype=np.uint8)), empty)
     found = flags(brain)
     assert [name for name, texts in found.items() if texts] == ["s6"]
@@ -223,7 +229,7 @@ def test_a_batch_out_of_focus_is_flagged_though_its_neighbours_are_too(brain: di
 def test_noise_cut_in_two_is_no_section(write: Write):
     noise = np.random.default_rng(0).normal(120, 10, SIZE)
     mask = ndimage.gaussian_filter(noise, 10)[5::10, 5::10]
-    figures = section_quality(write(noise.astype(np.uint8)[None]), TissueMask(mask > np.median(mask), MASK_UM))
+    figures = section_quality(write(noise.astype(np.uint8)[None]), tissue_on(mask > np.median(mask), MASK_UM))
     assert "same grey" in flags({"one": figures})["one"][0]
 
 

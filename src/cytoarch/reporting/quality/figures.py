@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.geometry import centres, first_around
 from cytoarch.images.views import StoredImage
 from cytoarch.measures import quality
 from cytoarch.reporting.pictures import picture_grid
-
-QUALITY_VERSION = 1
 
 GRID = 12
 """Most windows along an edge of the tissue."""
@@ -24,6 +23,8 @@ CELL_PX, SMALL_CELL_PX = 64, 32
 """Edges of the cells within which sharpness is judged: in windows of the usual size, and in smaller ones."""
 OVERVIEW_PX = 480
 """Longer edge of the section in its picture, and where its grey values are taken."""
+RIM = 0.05
+"""Width of the slide around the tissue that is looked at, as a share of the tissue's."""
 BLURRED = 0.5
 """A window is blurred if its sharpness is below this share of the section's median."""
 
@@ -35,7 +36,7 @@ class Samples:
     sharpness: NDArray[np.float32]
     """(gy, gx), NaN in windows without tissue."""
     box_um: tuple[float, float, float, float]
-    """(y0, x0, y1, x1) of the grid of windows."""
+    """(y0, x0, y1, x1) of the grid of windows, from the corner of the section."""
     window_px: int
     tissue_counts: NDArray[np.int64]
     """(c, values): pixels of the tissue by value."""
@@ -54,11 +55,12 @@ def sample_section(image: StoredImage, tissue: TissueMask) -> Samples:
     values = int(np.iinfo(level.array.dtype).max) + 1
     counts = np.zeros((2, image.channels, values), dtype=np.int64)
     sharp = np.full((rows, columns), np.nan, dtype=np.float32)
+    middles = centres(y0, y1, rows), centres(x0, x1, columns)
     for row, column in np.ndindex(rows, columns):
-        y = _start(y0 + (row + 0.5) * (y1 - y0) / rows, window, level.array.chunks[-2], level.size[0])
-        x = _start(x0 + (column + 0.5) * (x1 - x0) / columns, window, level.array.chunks[-1], level.size[1])
+        y = _start(float(middles[0][row]), window, level.array.chunks[-2], level.size[0])
+        x = _start(float(middles[1][column]), window, level.array.chunks[-1], level.size[1])
         pixels = level.pixels(slice(y, y + window), slice(x, x + window)).reshape(image.channels, window, window)
-        inside = _inside(tissue, y, x, window, image.pixel_size_um)
+        inside = tissue.on_grid(level.grid.window(y, x, window, window))
         for channel, plane in enumerate(pixels):
             counts[0, channel] += np.bincount(plane[inside], minlength=values)
             counts[1, channel] += np.bincount(plane[~inside], minlength=values)
@@ -73,35 +75,26 @@ def sample_section(image: StoredImage, tissue: TissueMask) -> Samples:
 
 def _box_px(image: StoredImage, tissue: TissueMask) -> tuple[float, float, float, float]:
     """(y0, x0, y1, x1) of the tissue and a rim of slide, in pixels of full resolution; the whole image if empty."""
-    height, width = image.level_for(image.pixel_size_um).size
+    whole = np.array(image.grid.shape, dtype=np.float64)
     if not tissue.mask.any():
-        return 0.0, 0.0, float(height), float(width)
-    ratio = tissue.pixel_size_um / image.pixel_size_um
-    found = []
-    for axis, edge in ((1, height), (0, width)):
-        at = np.flatnonzero(tissue.mask.any(axis=axis))
-        rim = 0.05 * (at[-1] + 1 - at[0]) * ratio
-        found.append((max(0.0, at[0] * ratio - rim), min(float(edge), (at[-1] + 1) * ratio + rim)))
-    (y0, y1), (x0, x1) = found
+        return 0.0, 0.0, float(whole[0]), float(whole[1])
+    held = [np.flatnonzero(tissue.mask.any(axis=axis)) for axis in (1, 0)]
+    first, count = np.array([at[0] for at in held]), np.array([at[-1] + 1 - at[0] for at in held])
+    held_grid = tissue.grid.window(int(first[0]), int(first[1]), int(count[0]), int(count[1]))
+    corner = image.grid.from_corner(np.array(held_grid.corner_um))
+    size = count * tissue.pixel_size_um / image.pixel_size_um
+    y0, x0 = np.maximum(corner - RIM * size, 0).tolist()
+    y1, x1 = np.minimum(corner + size + RIM * size, whole).tolist()
     return y0, x0, y1, x1
 
 
 def _start(centre: float, window: int, chunk: int, size: int) -> int:
     """First pixel of the window nearest to a centre that lies within one chunk, so that one is decoded, not four."""
-    start = round(centre - window / 2)
+    start = first_around(centre, window)
     if chunk >= window:
         first = int(centre) // chunk * chunk
         start = min(max(start, first), first + chunk - window)
     return min(max(start, 0), size - window)
-
-
-def _inside(tissue: TissueMask, y: int, x: int, window: int, pixel_size_um: float) -> NDArray[np.bool_]:
-    """The tissue (window, window) at full resolution."""
-    rows, columns = (
-        np.minimum(((at + np.arange(window) + 0.5) * pixel_size_um / tissue.pixel_size_um).astype(int), size - 1)
-        for at, size in zip((y, x), tissue.mask.shape, strict=True)
-    )
-    return np.asarray(tissue.mask[np.ix_(rows, columns)])
 
 
 def section_quality(image: StoredImage, tissue: TissueMask, samples: Samples | None = None) -> dict[str, float]:
@@ -114,9 +107,9 @@ def section_quality(image: StoredImage, tissue: TissueMask, samples: Samples | N
     full_scale, pixel_size_um, height_px, width_px.
     """
     samples = sample_section(image, tissue) if samples is None else samples
-    height, width, size_um = picture_grid(image, OVERVIEW_PX)
-    grey = image.at(size_um).read(0, 0, height, width).mean(axis=0)
-    inside = tissue.on_grid(height, width, size_um)
+    grid = picture_grid(image, OVERVIEW_PX)
+    grey = image.on(grid).read(0, 0, *grid.shape).mean(axis=0)
+    inside = tissue.on_grid(grid)
     levels = [float(np.median(grey[where])) if where.any() else 0.0 for where in (inside, ~inside)]
     seen = samples.sharpness[np.isfinite(samples.sharpness)]
     sharp = float(np.median(seen)) if len(seen) else 0.0

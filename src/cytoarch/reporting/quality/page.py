@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
+from cytoarch.geometry import centres
 from cytoarch.reporting.quality.figures import number, shown_figures
 from cytoarch.reporting.quality.flags import flags
 
@@ -69,7 +70,7 @@ def _curve(
         [max(one["clipped_dark"], one["clipped_bright"]) if key == "clipped" else one[key] for one in measured.values()]
     )
     top = max(min(float(values.max()), 4 * float(np.median(values))), 0.01 if key == "clipped" else 1e-6)
-    x = (np.arange(len(values)) + 0.5) / len(values) * CURVE_WIDTH
+    x = centres(0, CURVE_WIDTH, len(values))
     y = CURVE_HEIGHT - 4 - np.minimum(values / top, 1) * (CURVE_HEIGHT - 8)
     dots = [
         {"id": name, "x": f"{x[i]:.1f}", "y": f"{y[i]:.1f}", "text": f"{name}: {'; '.join(found[name])}"}

@@ -13,6 +13,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.geometry import Grid
 from cytoarch.images.views import StoredImage
 from cytoarch.measures import quality
 from cytoarch.reporting.pictures import outlined, picture_grid, stain_picture
@@ -35,11 +36,11 @@ def quality_picture(
     figure = Figure(figsize=(13.2, 3.3), dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
     stain = stain_picture(image, OVERVIEW_PX)
-    size_um = picture_grid(image, OVERVIEW_PX)[2]
+    grid = picture_grid(image, OVERVIEW_PX)
     shown = figure.add_axes((0.004, 0.02, 0.29, 0.96))
-    shown.imshow(outlined(stain, tissue, size_um), interpolation="antialiased")
-    _scale_bar(shown, stain, size_um)
-    _draw_sharpness(figure, stain, samples, size_um)
+    shown.imshow(outlined(stain, tissue, grid), interpolation="antialiased")
+    _scale_bar(shown, stain, grid.cell_um)
+    _draw_sharpness(figure, stain, samples, grid)
     _draw_histograms(figure, image, samples)
     lines = [line for what, value in facts.items() for line in textwrap.wrap(plain(f"{what}: {value}"), 33)[:4]]
     for row, line in enumerate(lines[:20]):
@@ -70,6 +71,7 @@ def scale_bar_um(width_um: float) -> float:
 
 
 def _scale_bar(axes: Axes, stain: NDArray[np.uint8], size_um: float) -> None:
+    axes.autoscale(enable=False)  # what is drawn on the section does not change how much of it is shown
     height, width = stain.shape[:2]
     length_um = scale_bar_um(width * size_um)
     words = f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} um"
@@ -80,16 +82,15 @@ def _scale_bar(axes: Axes, stain: NDArray[np.uint8], size_um: float) -> None:
     right = left + length_um / size_um
     axes.plot([left, right], [low, low], color=ink, linewidth=3, solid_capstyle="butt", path_effects=around)
     axes.text(left, low - 0.02 * height, words, fontsize=9, va="bottom", color=ink, path_effects=around)
-    axes.set_xlim(-0.5, width - 0.5)
-    axes.set_ylim(height - 0.5, -0.5)
     axes.set_axis_off()
 
 
-def _draw_sharpness(figure: Figure, stain: NDArray[np.uint8], samples: Samples, size_um: float) -> None:
+def _draw_sharpness(figure: Figure, stain: NDArray[np.uint8], samples: Samples, grid: Grid) -> None:
     """The map of sharpness over the pale grey section, where the windows are."""
     axes = figure.add_axes((0.30, 0.02, 0.29, 0.96))
     axes.imshow(stain.mean(axis=-1), cmap="gray", vmin=-400, vmax=255, interpolation="antialiased")
-    y0, x0, y1, x1 = (edge / size_um - 0.5 for edge in samples.box_um)
+    corners_um = np.reshape(samples.box_um, (2, 2)) + np.array(grid.corner_um)
+    (y0, x0), (y1, x1) = grid.cells(corners_um).tolist()
     norm = LogNorm(*SHARPNESS_RANGE, clip=True)
     drawn = axes.imshow(
         np.ma.masked_invalid(samples.sharpness), extent=(x0, x1, y1, y0), norm=norm, alpha=0.8, interpolation="nearest"
