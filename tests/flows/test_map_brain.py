@@ -31,7 +31,7 @@ from cytoarch.store.products import Product
 from flows.cluster_brain import cluster_brain
 from flows.ingest_brain import ingest_brain
 from flows.map_brain import map_brain
-from flows.parameters import BrainSource, RunSettings, StoredBrain
+from flows.parameters import BrainSource, MapSettings, RunSettings, StoredBrain
 from flows.parcellate_brain import parcellate_brain
 from flows.stages import Summary
 from tasks.tracking import fetch_head, tracking_uri
@@ -39,6 +39,8 @@ from tests.flows.conftest import MappedBrain
 from tests.verified import damaged
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flows")]
+
+CACHED = MapSettings(parcellate=ParcellateSettings(source="cache"))
 
 
 def files_in(folder: Path) -> dict[str, tuple[int, int, str]]:
@@ -50,7 +52,7 @@ def files_in(folder: Path) -> dict[str, tuple[int, int, str]]:
             hashlib.sha256(path.read_bytes()).hexdigest(),
         )
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("lock", "mlflow.db")
+        if path.is_file() and path.name not in ("lock", "lock-helpers", "mlflow.db")
     }
 
 
@@ -78,7 +80,7 @@ def test_every_section_is_mapped_and_every_product_has_its_record(mapped: Mapped
     steps = {record.step for record in mapped.store.catalogue("P01").records()}
     assert steps == {
         "sections", "labels", "tissue", "embeddings", "colours", "training", "probabilities", "parcellations",
-        "clusters", "quality", "report",
+        "clusters", "quality", "pictures", "report",
     }  # fmt: skip
     assert isinstance(mapped.summary, Summary)
     assert mapped.summary.failed == {}
@@ -91,7 +93,9 @@ def test_no_file_belongs_to_two_records_and_none_to_no_record(mapped: MappedBrai
     assert len(keys) == len(set(keys))
     on_disk = {path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()}
     loose = {
-        key for key in on_disk - set(keys) if key.split("/")[0] not in ("records", "scan-digests", "brain.json", "lock")
+        key
+        for key in on_disk - set(keys)
+        if key.split("/")[0] not in ("records", "scan-digests", "brain.json", "lock", "lock-helpers")
     }
     assert loose == {"sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json"}
 
@@ -249,7 +253,7 @@ def test_an_encoder_that_cannot_be_had_is_found_before_any_section_is_read(
 ) -> None:
     source = BrainSource(manifest_path=phantom, store_path=tmp_path / "store")
     with pytest.raises(ModelError, match="encoders are texture"):
-        map_brain(source=source, embed=EmbedSettings(encoder="dinov9"))
+        map_brain(source=source, settings=MapSettings(embed=EmbedSettings(encoder="dinov9")))
     assert not (tmp_path / "store").exists()
 
 
@@ -285,9 +289,7 @@ def test_two_brains_of_a_manifest_get_a_run_and_a_row_each(
     second = [line.replace("P01,", "P02,", 1) for line in lines[1:]]
     manifest.write_text("\n".join([*lines, *second]) + "\n")
     store = BrainStore(tmp_path / "store")
-    summary = map_brain(
-        source=BrainSource(manifest_path=manifest, store_path=store.root), parcellate=ParcellateSettings(source="cache")
-    )
+    summary = map_brain(source=BrainSource(manifest_path=manifest, store_path=store.root), settings=CACHED)
     assert summary.brain_id == "P01, P02"
     monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", tracking_uri(store))
     runs = mlflow.search_runs(experiment_names=["cytoarch"], filter_string="tags.kind = 'brain'")
@@ -307,9 +309,11 @@ def test_scribbles_train_a_decoder(phantom: Path, tmp_path: Path, prefect_server
     store = BrainStore(tmp_path / "store")
     map_brain(
         source=BrainSource(manifest_path=manifest, store_path=store.root),
-        head="decoder",
-        decoder=DecoderSettings(epochs=8, width=16, learning_rate=5e-3),
-        parcellate=ParcellateSettings(source="cache"),
+        settings=MapSettings(
+            head="decoder",
+            decoder=DecoderSettings(epochs=8, width=16, learning_rate=5e-3),
+            parcellate=ParcellateSettings(source="cache"),
+        ),
     )
     record = next(one for one in store.catalogue("P01").records() if one.step == "training")
     losses = record.facts["fit"]["loss"]
@@ -346,7 +350,7 @@ def test_one_bad_brain_does_not_cost_the_others(phantom: Path, tmp_path: Path, p
     with pytest.raises(CytoarchError, match=r"(?s)A00: no section could be ingested.*brains that were done: P01"):
         map_brain(
             source=BrainSource(manifest_path=manifest, store_path=store.root),
-            parcellate=ParcellateSettings(source="cache"),
+            settings=CACHED,
         )
     assert (store.brain_path("P01") / "report" / "index.html").is_file()
 
