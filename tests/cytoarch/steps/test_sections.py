@@ -40,6 +40,8 @@ SECTIONS = (
     ),
     Section(brain_id="B1", section_id=PLAIN, section_number=2, path="b.tif", pixel_size_um=8.0),
 )
+BRAIN = Brain(brain_id="B1", sections=SECTIONS, label_table=TABLE)
+ONE_THREAD, OTSU = IngestSettings(threads=1), TissueSettings()
 
 
 def tissue(seed: int) -> NDArray[Any]:
@@ -62,9 +64,9 @@ class Workplace:
     """A folder of scans, a store into which they were ingested, and how."""
 
     folder: Path
-    brain: Brain = Brain(brain_id="B1", sections=SECTIONS, label_table=TABLE)
-    settings: IngestSettings = IngestSettings(threads=1)
-    tissue_settings: TissueSettings = TissueSettings()
+    brain: Brain = BRAIN
+    settings: IngestSettings = ONE_THREAD
+    tissue_settings: TissueSettings = OTSU
     threads: int = 1
 
     @property
