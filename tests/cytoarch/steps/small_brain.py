@@ -159,8 +159,8 @@ class Steps:
 
     @cached_property
     def model(self) -> str:
-        """The digest of the head."""
-        return keep_head(self.opened, self.training.name)
+        """The digest of the head, whether or not its training is current."""
+        return str(self.opened.catalogue.require(self.training.product(), "train first").facts["model"])
 
     @cached_property
     def parcellation(self) -> tuple[ProbabilitiesStep, ParcellationStep]:
@@ -185,6 +185,7 @@ class Steps:
         self.ingest()
         self.embed()
         make(self.training, self.opened)
+        assert keep_head(self.opened, self.training.name) == self.model
         self.each(*self.parcellation)
         make(self.cluster_fit, self.opened)
         self.each(self.clusters)
