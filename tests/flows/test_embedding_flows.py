@@ -15,7 +15,7 @@ from cytoarch.embeddings import EmbedSettings, SectionEmbeddings
 from cytoarch.embeddings.sampled import SampleSettings, open_points
 from cytoarch.encoders import load_encoder
 from cytoarch.encoders.cytonet import CytoNetConfig, build_cytonet
-from cytoarch.errors import ManifestError
+from cytoarch.errors import ManifestError, StoreError
 from cytoarch.steps.sections import SECTION
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.products import Product
@@ -244,6 +244,12 @@ def test_what_decides_the_values_makes_new_embeddings_and_what_does_not_makes_no
         one.section: one.fingerprint for one in store.catalogue("P01").records() if one.step == "sections"
     } == ingestion
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_sections_to_skip_that_are_not_in_the_brain_are_named(store: BrainStore) -> None:
+    with pytest.raises(StoreError, match=r"P01 has no sections s0099, s10 to skip; there are s0000, s0010"):
+        dense(store, "texture", skip=("s0000", "s10", "s0099"))
+    assert not [one for one in store.catalogue("P01").records() if one.step == "embeddings"]
 
 
 @pytest.mark.parametrize("flow", ["embed-brain", "embed-points"])

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def mapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallBrain]:
+def mapped(tmp_path_factory: pytest.TempPathFactory) -> SmallBrain:
     """The brain with everything made of it. Not to be changed."""
     small = SmallBrain(tmp_path_factory.mktemp("small"))
     write_files(small.scans)
@@ -28,7 +27,7 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallBrain]:
         patch.setattr(os, "fsync", lambda _: None)
         with small.opened() as opened:
             Steps(small, opened).make_all()
-    yield small
+    return small
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import BaseModel, ConfigDict
 
 from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.brains import Brain, Label, LabelTable, Section
@@ -88,9 +89,10 @@ class InProcess:
         return getattr(importlib.import_module(module), name)(arguments, on_progress)
 
 
-@dataclass(frozen=True)
-class Chain:
+class Chain(BaseModel):
     """The settings by which the brain is mapped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tissue: TissueSettings = TissueSettings()
     embed: EmbedSettings = EmbedSettings(pixel_size_um=SIZE_UM, tile_px=128)
@@ -100,12 +102,15 @@ class Chain:
     cluster: ClusterSettings = ClusterSettings(clusters=3)
 
 
+DEFAULTS = Chain()
+
+
 @dataclass(frozen=True)
 class SmallBrain:
     """The brain's files and store below a folder."""
 
     folder: Path
-    chain: Chain = Chain()
+    chain: Chain = DEFAULTS
     sections: tuple[Section, ...] = tuple(
         Section(
             brain_id="B1",

@@ -79,14 +79,14 @@ def test_labels_that_changed_outdate_the_training_and_what_is_counted_against_th
 def test_a_setting_outdates_the_step_that_it_belongs_to(
     mapped: SmallBrain, change: dict[str, Any], outdated: list[str]
 ) -> None:
-    assert_outdated(still_current(replace(mapped, chain=replace(Chain(), **change))), *outdated)
+    assert_outdated(still_current(replace(mapped, chain=Chain(**change))), *outdated)
 
 
 def test_another_tissue_outdates_all_that_is_drawn_in_it_even_where_embeddings_come_out_the_same(
     small: SmallBrain,
 ) -> None:
     """Tiles that touch tissue are computed whole: the mask inside a tile decides no embedding, but what is shown."""
-    finer = replace(small, chain=replace(Chain(), tissue=TissueSettings(pixel_size_um=32.0)))
+    finer = replace(small, chain=Chain(tissue=TissueSettings(pixel_size_um=32.0)))
     with finer.opened() as opened:
         steps = Steps(finer, opened)
         product = steps.embeddings.product("s1")
@@ -97,10 +97,9 @@ def test_another_tissue_outdates_all_that_is_drawn_in_it_even_where_embeddings_c
         assert before is not None
         assert after is not None
         assert (before.digest, before.fingerprint != after.fingerprint) == (after.digest, True)
-    drawn = ["colour fit", "colours", "training", "probabilities", "parcellations", "cluster fit", "clusters"]
-    drawn.remove("parcellations")  # of probabilities that are older than their tissue: refused, see below
+    drawn = ["colour fit", "colours", "training", "probabilities", "cluster fit", "clusters"]
     found = still_current(finer)
-    assert found.pop("parcellations") == []
+    assert found.pop("parcellations") == [], "the probabilities are older than their tissue"
     assert_outdated(found, *drawn)
 
 
