@@ -12,8 +12,10 @@ from PIL import Image
 
 from cytoarch.palette import distinct_colours
 from cytoarch.steps.report import ReportStep
+from cytoarch.steps.running import make
 from cytoarch.steps.step import Place, Stored
 from cytoarch.steps.tissue import QualityPageStep
+from cytoarch.store.drafts import remove
 from tests.cytoarch.reporting.html_elements import Elements, parsed
 from tests.cytoarch.steps.small_brain import (
     CORTEX,
@@ -111,6 +113,31 @@ def test_every_picture_of_a_section_is_one_of_its_own(report: Path) -> None:
         one: {one} for one in IDS
     }
     assert {len(set(files.values())) for files in shown.values()} == {5}
+
+
+def test_of_many_sections_the_first_page_shows_each_by_its_own_thumbnail_and_leads_to_its_own_pictures(
+    small: SmallBrain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cytoarch.reporting.page.SECTIONS_A_PAGE", 4)
+    with small.opened() as opened:
+        steps = Steps(small, opened)
+        step = ReportStep.of(steps.embeddings.name, steps.shown, steps.training.name)
+        assert remove(opened.catalogue, step.product())
+        assert make(step, opened)[1]
+    page = page_of(small, ReportStep)
+    thumbnails: Shown = {}
+    leads_to = {}
+    for tag, attributes in parsed(page.read_bytes()).found:
+        if tag == "a" and "#" in str(attributes["href"]):
+            file, _, section = str(attributes["href"]).partition("#")
+            leads_to[section] = file
+        elif tag == "img" and leads_to and section not in thumbnails:
+            thumbnails[section] = {"": page.parent / str(attributes["src"])}
+    assert list(thumbnails) == list(IDS)
+    for one in IDS:
+        assert sections_with_mark_of(one, thumbnails, "", on_whole_picture) == [one]
+        files = shown_on(page.parent / leads_to[one])[one].values()
+        assert {file.parent.name for file in files} == {one}
 
 
 # -- colours -----------------------------------------------------------------------------------------------------------
