@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from tasks.embeddings import embed_sections
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from benchmarks.cases import write_block
-from benchmarks.embedding import Subject, stored_brain, vit_b
+from benchmarks.embedding import Subject, embed, stored_brain, vit_b
 from cytoarch.embeddings import EmbedSettings
-from cytoarch.store.products import Product
-from tasks.encoders import encoder_for
+from cytoarch.steps.encoders import encoder_for
 
 DOCS = Path(__file__).parent.parent / "docs" / "embeddings.md"
 BLOCK = "costs: written by python -m benchmarks.costs"
@@ -73,12 +71,12 @@ def measured(folder: Path, edge_px: int) -> Run:
     """Embed a section of this size in bf16 and count what came of it."""
     settings = EmbedSettings(encoder=f"dinov3:{folder / 'vitb'}", batch_size=1, precision="bf16")
     subject = Subject("costs", settings, 4.0, edge_px, 1)
-    store, sections = stored_brain(folder / str(edge_px), subject)
+    brain = stored_brain(folder / str(edge_px), subject)
     encoder_for(settings)
     start = time.perf_counter()
-    embed_sections.fn(store.root, sections, "costs", settings, 4.0)
+    step = embed(brain.store.root, subject)
     seconds = time.perf_counter() - start
-    record = store.require(Product("B", "embeddings", "costs", "s0"), "it was made just now")
+    record = brain.catalogue.require(step.product("s0"), "it was made just now")
     tokens = math.prod(record.facts["grid"])
     return Run(edge_px, tokens, sum(seal.size_bytes for seal in record.files.values()), seconds)
 

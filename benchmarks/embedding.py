@@ -20,14 +20,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from cytoarch.contents import open_section, open_tissue, section_product, tissue_product
 from numpy.typing import NDArray
-from tasks.embeddings import embed_sections
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from benchmarks.cases import REPEATS, Case, medians_s, write_block
 from cytoarch.anatomy.tissue import Tissue, TissueMask, write_tissue
-from cytoarch.brains import Section
+from cytoarch.brains import Brain, Section
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.embeddings.dense import DensePlan, dense_job, write_embeddings
 from cytoarch.embeddings.engine import run_engine
@@ -38,10 +36,16 @@ from cytoarch.geometry import Grid
 from cytoarch.images.layout import Pyramid, level_count
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import StoredImage
-from cytoarch.store.brain_store import BrainStore
+from cytoarch.steps.embeddings import EmbeddingsStep
+from cytoarch.steps.encoders import encoder_for
+from cytoarch.steps.opened import OpenBrain, open_brain, read_only
+from cytoarch.steps.running import make_together
+from cytoarch.steps.sections import SECTION
+from cytoarch.steps.step import Place
+from cytoarch.steps.tissue import TISSUE
+from cytoarch.store.drafts import ensure
 from cytoarch.store.products import Work
 from cytoarch.store.staging import Staging
-from tasks.encoders import encoder_for
 
 Float32 = NDArray[np.float32]
 
@@ -137,22 +141,19 @@ def cases() -> Iterator[Case]:
 
 
 def case(subject: Subject, folder: Path) -> Case:
-    """One model: the task that flows run, and the bare loop over the same tiles in the same batches."""
+    """One model: what the task of the flows runs, and the bare loop over the same tiles in the same batches."""
     root = folder / f"store-{subject.edge_px}"
-    store, sections = stored_brain(root, subject)
+    brain = stored_brain(root, subject)
     encoder = encoder_for(subject.settings)
-    plans = [plan_of(store, section, encoder, subject) for section in sections]
+    plans = [plan_of(brain, section, encoder, subject) for section in brain.sections]
     tiles = [tile for plan in plans for _, _, places in plan.shards() for tile in plan.read(places)]
     size = subject.settings.batch_size
     batches = [np.stack(tiles[first : first + size]) for first in range(0, len(tiles), size)]
 
     def ours(_folder: Path) -> None:
-        home = store.brain_path(BRAIN)
         for part in ("derived/embeddings", "records/embeddings"):
-            shutil.rmtree(home / part, ignore_errors=True)
-        state = embed_sections.fn(root, sections, "bench", subject.settings, subject.pixel_size_um)
-        if state.name != "Made":
-            raise RuntimeError(f"{subject.name}: {state.name}: {state.message}")
+            shutil.rmtree(brain.catalogue.folder / part, ignore_errors=True)
+        embed(root, subject)
 
     def bare(_folder: Path) -> None:
         for batch in batches:
@@ -162,30 +163,42 @@ def case(subject: Subject, folder: Path) -> Case:
     return Case(work, ours, {"the model alone on tiles in memory": bare})
 
 
-def stored_brain(root: Path, subject: Subject) -> tuple[BrainStore, tuple[Section, ...]]:
-    """A brain of noisy sections, all of them tissue, in the store as ingestion leaves it."""
-    store = BrainStore(root)
+def embed(root: Path, subject: Subject) -> EmbeddingsStep:
+    """Embed all sections of a stored brain, of which none is embedded; the step that did it."""
+    with open_brain(root, BRAIN) as brain:
+        settings = subject.settings.model_copy(update={"pixel_size_um": subject.pixel_size_um})
+        step = EmbeddingsStep.of(settings, brain)
+        outcomes, _ = make_together(step, brain, [one.section_id for one in brain.sections])
+    if any(one.status != "made" for one in outcomes):
+        raise RuntimeError(f"{subject.name}: {outcomes}")
+    return step
+
+
+def stored_brain(root: Path, subject: Subject) -> OpenBrain:
+    """A brain of noisy sections, all of them tissue, in the store as ingestion leaves it; read only."""
     rng = np.random.default_rng(0)
-    sections = []
-    for number in range(subject.sections):
-        section = Section(brain_id=BRAIN, section_id=f"s{number}", section_number=number, path="scan.tif")
-        edge = subject.edge_px
-        pixels = rng.integers(0, 255, (1, edge, edge), dtype=np.uint8)
-        store.ensure(
-            section_product(BRAIN, section.section_id),
-            Work(1, {}, {"edge": edge}),
-            lambda staging, pixels=pixels: _write_pixels(staging, pixels, subject.pixel_size_um),  # type: ignore[misc]  # a default binds the loop's value
-        )
-        store.ensure(tissue_product(BRAIN, section.section_id), Work(1, {}, {}), _write_tissue)
-        sections.append(section)
-    return store, tuple(sections)
+    sections = tuple(
+        Section(brain_id=BRAIN, section_id=f"s{number}", section_number=number, path="scan.tif")
+        for number in range(subject.sections)
+    )
+    with open_brain(root, Brain(brain_id=BRAIN, sections=sections)) as brain:
+        for section in sections:
+            pixels = rng.integers(0, 255, (1, subject.edge_px, subject.edge_px), dtype=np.uint8)
+            ensure(
+                brain.catalogue,
+                SECTION.product(section.section_id),
+                Work(1, {}, {"edge": subject.edge_px}),
+                lambda staging, pixels=pixels: _write_pixels(staging, pixels, subject.pixel_size_um),  # type: ignore[misc]  # a default binds the loop's value
+            )
+            ensure(brain.catalogue, TISSUE.product(section.section_id), Work(1, {}, {}), _write_tissue)
+    return read_only(root, BRAIN)
 
 
 def _write_pixels(staging: Staging, pixels: NDArray[np.uint8], size_um: float) -> dict[str, Any]:
     edge = pixels.shape[1]
     pyramid = Pyramid(pixels.shape, pixels.dtype, size_um, "mean", levels=level_count(edge, edge))
     write_pyramid(staging, pyramid, lambda y, x, h, w: pixels[:, y : y + h, x : x + w], name="section")
-    return {}
+    return {"kind": "grey", "shape": list(pixels.shape), "pixel_size_um": size_um}
 
 
 def _write_tissue(staging: Staging) -> dict[str, Any]:
@@ -196,10 +209,10 @@ def _write_tissue(staging: Staging) -> dict[str, Any]:
     return {}
 
 
-def plan_of(store: BrainStore, section: Section, encoder: Encoder, subject: Subject) -> DensePlan:
+def plan_of(brain: OpenBrain, section: Section, encoder: Encoder, subject: Subject) -> DensePlan:
     """What is computed of a section."""
-    image, tissue = open_section(store, BRAIN, section.section_id), open_tissue(store, BRAIN, section.section_id)
-    return DensePlan.of(image, tissue, encoder, subject.settings, subject.pixel_size_um)
+    place = Place(brain, section)
+    return DensePlan.of(SECTION.open(place), TISSUE.open(place), encoder, subject.settings, subject.pixel_size_um)
 
 
 def stages() -> list[str]:
@@ -217,9 +230,9 @@ def stages() -> list[str]:
 
 
 def _stage_row(subject: Subject, folder: Path) -> str:
-    store, sections = stored_brain(folder / f"store-{subject.edge_px}", subject)
+    brain = stored_brain(folder / f"store-{subject.edge_px}", subject)
     encoder = encoder_for(subject.settings)
-    plan = plan_of(store, sections[0], encoder, subject)
+    plan = plan_of(brain, brain.sections[0], encoder, subject)
     spent: dict[str, list[float]] = {name: [] for name in ("model", "read", "cast", "write", "verify")}
     for repeat in range(4):  # the first warms up
         staging = Staging(folder / f"{subject.name.replace('/', '-')}-{repeat}").open()

@@ -75,8 +75,8 @@ class MapSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ingest: IngestSettings = Field(default=IngestSettings(), description="How scans are read.")
-    tissue: TissueSettings = Field(default=TissueSettings(), description="How tissue is told from the slide.")
+    ingest: IngestSettings = Field(default=IngestSettings(), description="How scans are brought into the store.")
+    tissue: TissueSettings = Field(default=TissueSettings(), description="How tissue is found.")
     embed: EmbedSettings = Field(default=EmbedSettings(), description="The encoder and how it sees the sections.")
     head: Literal["probe", "decoder"] = Field(
         default="probe", description="probe (linear, token by token) or decoder (layers fused, cells of 4 px)."

@@ -89,19 +89,22 @@ def for_each_brain(
 ) -> Summary:
     """Run a flow once for every brain of a manifest, one after the other, and sum up; a bad brain costs only itself."""
     summaries: list[Summary] = []
-    errors: list[Exception] = []
+    errors: dict[str, Exception] = {}
     for brain in brains:
         chosen = source.model_copy(update={"brain_id": brain.brain_id})
         try:
             summaries.append(one_brain(source=chosen, **parameters))
         except Exception as error:  # noqa: BLE001 - it is raised when the others are done
             get_run_logger().error("brain %s: %s", brain.brain_id, error)
-            errors.append(error)
+            errors[brain.brain_id] = error
     if errors:
         done = ", ".join(summary.brain_id for summary in summaries) or "none"
-        told = [str(error) if isinstance(error, CytoarchError) else repr(error) for error in errors]
+        told = [
+            str(error) if isinstance(error, CytoarchError) else f"brain {one}: {error!r}"
+            for one, error in errors.items()
+        ]
         text = "\n".join([*told, f"brains that were done: {done}"])
-        broken = [error for error in errors if not isinstance(error, CytoarchError)]
+        broken = [error for error in errors.values() if not isinstance(error, CytoarchError)]
         if broken:  # not the user's to mend: told with its traceback
             raise RuntimeError(text) from broken[0]
         raise CytoarchError(text)

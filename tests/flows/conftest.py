@@ -1,12 +1,15 @@
 """A tiny phantom brain, written once and mapped once per worker process."""
 
+from contextvars import Context
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from cytoarch.brains import Brain
+from cytoarch.errors import BrainBusyError
 from cytoarch.phantoms.writing import PhantomRequest, write_phantom
+from cytoarch.steps.opened import open_brain
 from cytoarch.store.brain_store import BrainStore
 
 
@@ -16,6 +19,8 @@ class MappedBrain(NamedTuple):
     manifest_path: Path
     store_path: Path
     summary: object
+    second_run: dict[str, str]
+    """What another run was told that wanted the brain too, by the stage that was under way."""
 
     @property
     def store(self) -> BrainStore:
@@ -37,7 +42,24 @@ def mapped(phantom: Path, tmp_path_factory: pytest.TempPathFactory, prefect_serv
     """The phantom, mapped with the default settings. Not to be changed by tests."""
     from flows.map_brain import map_brain
     from flows.parameters import BrainSource
+    from tasks.progress import listening
 
     store_path = tmp_path_factory.mktemp("mapped") / "store"
-    summary = map_brain(source=BrainSource(manifest_path=phantom, store_path=store_path))
-    return MappedBrain(phantom, store_path, summary)
+    told: dict[str, str] = {}
+
+    def try_too(stage: str, *_: object) -> None:
+        if stage not in told:
+            told[stage] = Context().run(second_run, store_path)
+
+    with listening(try_too):
+        summary = map_brain(source=BrainSource(manifest_path=phantom, store_path=store_path))
+    return MappedBrain(phantom, store_path, summary, told)
+
+
+def second_run(store_path: Path) -> str:
+    """What a run is told that shares nothing with this one."""
+    try:
+        with open_brain(store_path, "P01"):
+            return "it was let in"
+    except BrainBusyError as error:
+        return str(error)

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tasks.embeddings import embed_sections
 
-from cytoarch.embeddings import EmbedSettings, dense, embedding_name
-from cytoarch.store.brain_store import BrainStore
+from cytoarch.embeddings import EmbedSettings, dense
+from cytoarch.steps.embeddings import EmbeddingsStep
+from cytoarch.steps.encoders import encoder_for
+from cytoarch.steps.opened import open_brain
+from cytoarch.steps.running import make_together
 from cytoarch.store.staging import Staging
-from tasks.encoders import encoder_for
-
-SIZE_UM = 4.0
 
 
 def die() -> None:
@@ -76,12 +75,10 @@ def arm(moment: str) -> None:
 
 def embed(root: Path, encoder: str, part: slice) -> None:
     """Embed some sections in one group, as the task does."""
-    store = BrainStore(root)
-    settings = EmbedSettings(encoder=encoder, tile_px=64, batch_size=3)
-    name = embedding_name(settings, encoder_for(settings), SIZE_UM)
-    with store.lock("B1"):
-        state = embed_sections.fn(root, store.read_brain("B1").sections[part], name, settings, SIZE_UM)
-    assert state.name in ("Made", "Current"), state
+    with open_brain(root, "B1") as brain:
+        step = EmbeddingsStep.of(EmbedSettings(encoder=encoder, tile_px=64, batch_size=3), brain)
+        outcomes, _ = make_together(step, brain, [one.section_id for one in brain.sections[part]])
+    assert all(one.status in ("made", "current") for one in outcomes), outcomes
 
 
 def forked(root: Path, encoder: str, outcomes: Path, moment: str = "", part: slice = slice(None)) -> int:
@@ -108,7 +105,7 @@ def main(root: Path, encoder: str, outcomes: Path, moments: list[str]) -> None:
     dense.SHARD_PX = 128  # several shards a section
     encoder_for(EmbedSettings(encoder=encoder, tile_px=64))  # loaded once, for all of them
     if moments == ["together"]:
-        with BrainStore(root).lock("B1"):  # held by the run, whose workers own disjoint sections
+        with open_brain(root, "B1"):  # held by the run, whose workers own disjoint sections
             children = [forked(root, encoder, outcomes, part=slice(first, None, 2)) for first in (0, 1)]
             codes = [ended(child) for child in children]
     else:

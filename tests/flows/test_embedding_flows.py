@@ -8,7 +8,6 @@ import anndata
 import numpy as np
 import pytest
 import torch
-from cytoarch.contents import section_product
 from prefect.client.orchestration import get_client
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
@@ -16,7 +15,8 @@ from cytoarch.embeddings import EmbedSettings, SectionEmbeddings
 from cytoarch.embeddings.sampled import SampleSettings, open_points
 from cytoarch.encoders import load_encoder
 from cytoarch.encoders.cytonet import CytoNetConfig, build_cytonet
-from cytoarch.errors import ManifestError
+from cytoarch.errors import ManifestError, StoreError
+from cytoarch.steps.sections import SECTION
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.products import Product
 from flows.embed_brain import embed_brain
@@ -246,9 +246,15 @@ def test_what_decides_the_values_makes_new_embeddings_and_what_does_not_makes_no
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_sections_to_skip_that_are_not_in_the_brain_are_named(store: BrainStore) -> None:
+    with pytest.raises(StoreError, match=r"P01 has no sections s0099, s10 to skip; there are s0000, s0010"):
+        dense(store, "texture", skip=("s0000", "s10", "s0099"))
+    assert not [one for one in store.catalogue("P01").records() if one.step == "embeddings"]
+
+
 @pytest.mark.parametrize("flow", ["embed-brain", "embed-points"])
 def test_a_section_whose_pixels_cannot_be_read_fails_alone(store: BrainStore, few, tmp_path: Path, flow: str) -> None:
-    (file,) = (store.catalogue("P01").path(section_product("P01", "s0020")) / "0" / "c").rglob("0/0/0")
+    (file,) = (store.catalogue("P01").path(SECTION.product("s0020")) / "0" / "c").rglob("0/0/0")
     content = bytearray(file.read_bytes())
     content[len(content) // 3] ^= 255
     file.write_bytes(content)

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cytoarch.contents import section_product, tissue_product
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from cytoarch.anatomy.tissue import Tissue, write_tissue
@@ -19,6 +18,8 @@ from cytoarch.brains import Brain, Section
 from cytoarch.geometry import Grid
 from cytoarch.images.layout import Pyramid
 from cytoarch.images.pyramids import write_pyramid
+from cytoarch.steps.sections import SECTION
+from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.drafts import ensure
 from cytoarch.store.products import Work
@@ -39,7 +40,7 @@ def stored_brain(root: Path) -> BrainStore:
         for place in range(len(SIZES))
     )
     store.write_brain(Brain(brain_id="B1", sections=sections, label_table=None))
-    rng = np.random.default_rng(0)
+    rng, catalogue = np.random.default_rng(0), store.catalogue("B1")
     for section, size in zip(sections, SIZES, strict=True):
         pixels = rng.integers(0, 256, (1, *size), dtype=np.uint8)
         mask = np.ones((-(-size[0] // 16), -(-size[1] // 16)), dtype=bool)
@@ -52,15 +53,15 @@ def stored_brain(root: Path) -> BrainStore:
                 staging, layout, lambda y, x, h, w: pixels[..., y : y + h, x : x + w], name="scan",
                 own_attributes={"kind": "grey"},
             )  # fmt: skip
-            return {}
+            return {"kind": "grey", "shape": pixels.shape, "pixel_size_um": 4.0}
 
         def tissue(staging, mask=mask, overview=overview):
             write_tissue(staging, overview, Tissue(mask, 64.0, "dark", 0.5), Grid(mask.shape, 64.0, (0.0, 0.0)))
             return {}
 
         work = Work(1, {}, {})
-        ensure(store.catalogue("P01"), section_product("B1", section.section_id), work, image)
-        ensure(store.catalogue("P01"), tissue_product("B1", section.section_id), work, tissue)
+        ensure(catalogue, SECTION.product(section.section_id), work, image)
+        ensure(catalogue, TISSUE.product(section.section_id), work, tissue)
     return store
 
 
@@ -106,7 +107,7 @@ def test_a_brain_whose_embedding_is_killed_twenty_times_is_the_undisturbed_one(t
     assert codes[-1] == 0
     assert set(codes) == {0, -signal.SIGKILL}
     assert (killed, len(codes)) == (KILLS, KILLS + 1), "every one of them died before all was done"
-    assert store.catalogue("B1").content_digest() == undisturbed.content_digest("B1")
+    assert store.catalogue("B1").content_digest() == undisturbed.catalogue("B1").content_digest()
     assert damaged(store, "B1") == []
     assert len([one for one in store.catalogue("B1").records() if one.step == "embeddings"]) == len(SIZES)
     assert not list((store.brain_path("B1") / "staging").iterdir())

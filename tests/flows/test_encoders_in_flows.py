@@ -12,7 +12,7 @@ from cytoarch.learning.training import DecoderSettings
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.products import Product
 from flows.map_brain import map_brain
-from flows.parameters import BrainSource
+from flows.parameters import BrainSource, MapSettings
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("more flows")]
 
@@ -34,9 +34,11 @@ def test_a_brain_is_mapped_with_a_vision_transformer_and_a_decoder(
     store = BrainStore(tmp_path / "store")
     summary = map_brain(
         source=BrainSource(manifest_path=phantom, store_path=store.root),
-        embed=EmbedSettings(encoder=f"dinov3:{tiny_vit}", tile_px=256, pixel_size_um=20.0),
-        head="decoder",
-        decoder=DecoderSettings(epochs=3, width=8),
+        settings=MapSettings(
+            embed=EmbedSettings(encoder=f"dinov3:{tiny_vit}", tile_px=256, pixel_size_um=20.0),
+            head="decoder",
+            decoder=DecoderSettings(epochs=3, width=8),
+        ),
     )
     assert summary.failed == {}
     records = {record.step: record for record in store.catalogue("P01").records()}

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import mlflow
 import numpy as np
 import ome_zarr_models
 import pytest
+import tifffile
 import zarr
 from mlflow import MlflowClient
 from ome_zarr_models.v05.bioformats2raw import BioFormats2Raw
@@ -20,6 +22,7 @@ from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.states import State
 
+from cytoarch.brains import Brain
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import CytoarchError, ManifestError, ModelError, StoreError
 from cytoarch.images.conformance import conformance_faults
@@ -29,9 +32,10 @@ from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.products import Product
 from flows.cluster_brain import cluster_brain
+from flows.embed_brain import embed_brain
 from flows.ingest_brain import ingest_brain
 from flows.map_brain import map_brain
-from flows.parameters import BrainSource, RunSettings, StoredBrain
+from flows.parameters import BrainSource, MapSettings, RunSettings, StoredBrain
 from flows.parcellate_brain import parcellate_brain
 from flows.stages import Summary
 from tasks.tracking import fetch_head, tracking_uri
@@ -39,6 +43,8 @@ from tests.flows.conftest import MappedBrain
 from tests.verified import damaged
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flows")]
+
+CACHED = MapSettings(parcellate=ParcellateSettings(source="cache"))
 
 
 def files_in(folder: Path) -> dict[str, tuple[int, int, str]]:
@@ -50,7 +56,7 @@ def files_in(folder: Path) -> dict[str, tuple[int, int, str]]:
             hashlib.sha256(path.read_bytes()).hexdigest(),
         )
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("lock", "mlflow.db")
+        if path.is_file() and path.name not in ("lock", "lock-helpers", "mlflow.db")
     }
 
 
@@ -78,11 +84,20 @@ def test_every_section_is_mapped_and_every_product_has_its_record(mapped: Mapped
     steps = {record.step for record in mapped.store.catalogue("P01").records()}
     assert steps == {
         "sections", "labels", "tissue", "embeddings", "colours", "training", "probabilities", "parcellations",
-        "clusters", "quality", "report",
+        "clusters", "quality", "pictures", "report",
     }  # fmt: skip
     assert isinstance(mapped.summary, Summary)
     assert mapped.summary.failed == {}
     assert damaged(mapped.store, "P01") == []
+
+
+def test_no_other_run_is_let_in_during_any_stage(mapped: MappedBrain) -> None:
+    assert set(mapped.second_run) == {
+        "ingest", "quality", "embed", "fit colours", "colours", "train", "parcellate", "fit clusters", "cluster",
+        "draw", "report",
+    }  # fmt: skip
+    for stage, told in mapped.second_run.items():
+        assert f"brain P01 is being written by process {os.getpid()}" in told, stage
 
 
 def test_no_file_belongs_to_two_records_and_none_to_no_record(mapped: MappedBrain) -> None:
@@ -90,9 +105,8 @@ def test_no_file_belongs_to_two_records_and_none_to_no_record(mapped: MappedBrai
     keys = [key for record in mapped.store.catalogue("P01").records() for key in record.files]
     assert len(keys) == len(set(keys))
     on_disk = {path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()}
-    loose = {
-        key for key in on_disk - set(keys) if key.split("/")[0] not in ("records", "scan-digests", "brain.json", "lock")
-    }
+    own = ("records", "scan-digests", "brain.json", "lock", "lock-helpers")
+    loose = {key for key in on_disk - set(keys) if key.split("/")[0] not in own}
     assert loose == {"sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json"}
 
 
@@ -123,8 +137,6 @@ def test_every_image_is_accepted_by_ome_zarr_models(mapped: MappedBrain) -> None
 
 
 def test_pixels_and_physical_sizes_are_those_of_the_scans(mapped: MappedBrain) -> None:
-    import tifffile
-
     for section in mapped.brain.sections:
         scan = tifffile.imread(mapped.manifest_path.parent / section.path)
         image = StoredImage.open(mapped.store.catalogue("P01").path(Product("sections", "scan", section.section_id)))
@@ -249,8 +261,29 @@ def test_an_encoder_that_cannot_be_had_is_found_before_any_section_is_read(
 ) -> None:
     source = BrainSource(manifest_path=phantom, store_path=tmp_path / "store")
     with pytest.raises(ModelError, match="encoders are texture"):
-        map_brain(source=source, embed=EmbedSettings(encoder="dinov9"))
+        map_brain(source=source, settings=MapSettings(embed=EmbedSettings(encoder="dinov9")))
     assert not (tmp_path / "store").exists()
+
+
+def test_one_section_in_colour_among_grey_ones_is_found_before_anything_is_computed(
+    phantom: Path, tmp_path: Path, prefect_server: None
+) -> None:
+    manifest = copied(phantom, tmp_path)
+    scan = manifest.parent / "scans" / "s0020.tif"
+    grey = tifffile.imread(scan)
+    tifffile.imwrite(scan, np.stack([grey] * 3, axis=-1), photometric="rgb")
+    store = BrainStore(tmp_path / "store")
+    brain = StoredBrain(brain_id="P01", store_path=store.root)
+    source = BrainSource(manifest_path=manifest, store_path=store.root)
+    for run in (lambda: map_brain(source=source), lambda: embed_brain(brain=brain)):
+        with pytest.raises(ModelError, match=r"P01: 1 section\(s\) would be seen in 3 channel.*in 1: s0020"):
+            run()
+        assert {one.step for one in store.catalogue("P01").records()} == {"sections", "labels", "tissue", "quality"}
+        assert not (store.brain_path("P01") / "derived" / "embeddings").exists()
+        assert not list((store.brain_path("P01") / "staging").glob("embeddings*"))
+    rewrite(manifest, {"s0020": {"exclude": "yes", "reason": "in colour"}})
+    ingest_brain(source=source)
+    assert embed_brain(brain=brain).failed == {}, "the way out that the error names"
 
 
 def test_excluded_sections_are_left_out_with_their_reason(phantom: Path, tmp_path: Path, prefect_server: None) -> None:
@@ -285,9 +318,7 @@ def test_two_brains_of_a_manifest_get_a_run_and_a_row_each(
     second = [line.replace("P01,", "P02,", 1) for line in lines[1:]]
     manifest.write_text("\n".join([*lines, *second]) + "\n")
     store = BrainStore(tmp_path / "store")
-    summary = map_brain(
-        source=BrainSource(manifest_path=manifest, store_path=store.root), parcellate=ParcellateSettings(source="cache")
-    )
+    summary = map_brain(source=BrainSource(manifest_path=manifest, store_path=store.root), settings=CACHED)
     assert summary.brain_id == "P01, P02"
     monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", tracking_uri(store))
     runs = mlflow.search_runs(experiment_names=["cytoarch"], filter_string="tags.kind = 'brain'")
@@ -307,9 +338,11 @@ def test_scribbles_train_a_decoder(phantom: Path, tmp_path: Path, prefect_server
     store = BrainStore(tmp_path / "store")
     map_brain(
         source=BrainSource(manifest_path=manifest, store_path=store.root),
-        head="decoder",
-        decoder=DecoderSettings(epochs=8, width=16, learning_rate=5e-3),
-        parcellate=ParcellateSettings(source="cache"),
+        settings=MapSettings(
+            head="decoder",
+            decoder=DecoderSettings(epochs=8, width=16, learning_rate=5e-3),
+            parcellate=ParcellateSettings(source="cache"),
+        ),
     )
     record = next(one for one in store.catalogue("P01").records() if one.step == "training")
     losses = record.facts["fit"]["loss"]
@@ -346,9 +379,29 @@ def test_one_bad_brain_does_not_cost_the_others(phantom: Path, tmp_path: Path, p
     with pytest.raises(CytoarchError, match=r"(?s)A00: no section could be ingested.*brains that were done: P01"):
         map_brain(
             source=BrainSource(manifest_path=manifest, store_path=store.root),
-            parcellate=ParcellateSettings(source="cache"),
+            settings=CACHED,
         )
     assert (store.brain_path("P01") / "report" / "index.html").is_file()
+
+
+def test_a_disk_fault_in_one_brain_does_not_cost_the_others(
+    phantom: Path, tmp_path: Path, prefect_server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = copied(phantom, tmp_path)
+    lines = manifest.read_text().splitlines()
+    first = [line.replace("P01,", "A00,", 1) for line in lines[1:]]
+    manifest.write_text("\n".join([lines[0], *first, *lines[1:]]) + "\n")
+    store, write_brain = BrainStore(tmp_path / "store"), BrainStore.write_brain
+
+    def faulty(self: BrainStore, brain: Brain) -> None:
+        if brain.brain_id == "A00":
+            raise OSError(5, "Input/output error")
+        write_brain(self, brain)
+
+    monkeypatch.setattr(BrainStore, "write_brain", faulty)
+    with pytest.raises(RuntimeError, match=r"(?s)A00: OSError.*Input/output error.*brains that were done: P01"):
+        ingest_brain(source=BrainSource(manifest_path=manifest, store_path=store.root))
+    assert len(store.catalogue("P01").section_ids("tissue", "otsu")) == 5
 
 
 def test_embeddings_of_an_older_scan_are_not_clustered(phantom: Path, tmp_path: Path, prefect_server: None) -> None:

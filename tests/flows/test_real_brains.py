@@ -12,7 +12,7 @@ from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.store.brain_store import BrainStore
 from flows.ingest_brain import ingest_brain
 from flows.map_brain import map_brain
-from flows.parameters import BrainSource
+from flows.parameters import BrainSource, MapSettings
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.xdist_group("more flows")]
 
@@ -47,8 +47,7 @@ def test_stained_human_sections_become_a_layer_map(real_data: Path, tmp_path: Pa
             label_table_path=table(tmp_path / "labels.csv", np.arange(1, 8)),
             store_path=store.root,
         ),
-        probe=ProbeSettings(target="layers"),
-        parcellate=ParcellateSettings(source="cache"),
+        settings=MapSettings(probe=ProbeSettings(target="layers"), parcellate=ParcellateSettings(source="cache")),
     )
     assert summary.failed == {}
     tissue = [record.facts for record in store.catalogue("H01").records() if record.step == "tissue"]

@@ -24,9 +24,10 @@ def test_every_picture_is_shown_and_nothing_runs_off_the_page(mapped: MappedBrai
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("chromium is not installed")
-    folder = tmp_path / "report"
-    shutil.copytree(mapped.store.brain_path("P01") / "report", folder)
-    page = folder / "index.html"
+    home = tmp_path / "brain"
+    for folder in ("report", "derived/pictures"):
+        shutil.copytree(mapped.store.brain_path("P01") / folder, home / folder)
+    page = home / "report" / "index.html"
     page.write_text(page.read_text().replace("</body>", f"{COUNT}</body>"))
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]

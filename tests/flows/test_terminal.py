@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from cytoarch.contents import section_product
 from PIL import Image
 
 from cytoarch.brains import Brain, Section
-from cytoarch.images.sections import write_collection, write_section
+from cytoarch.images.sections import write_section
+from cytoarch.steps.sections import SECTION
 from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.collection import write_collection
 from cytoarch.store.drafts import ensure
 from cytoarch.store.products import Work
 
@@ -69,7 +70,7 @@ def test_a_phantom_is_drafted_completed_and_mapped_with_a_failed_section(tmp_pat
     assert "section_number '?20' was read from a file name" in refused.stderr
     (brain / "manifest.csv").write_text((brain / "manifest.csv").read_text().replace("?", ""))
     (brain / "scans" / "s0020.tif").write_bytes(b"II*\0")
-    mapped = flows(tmp_path / "home", *arguments, "--parcellate.source", "cache")
+    mapped = flows(tmp_path / "home", *arguments, "--settings.parcellate.source", "cache")
     assert mapped.returncode == 3, mapped.stderr
     assert "failed s0020" in mapped.stderr
     for line in ("map ", "report ", "store ", "MLflow run ", "model "):
@@ -92,17 +93,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in (1, 2)
     ]
     store, brain = BrainStore(folder / "store"), Brain(brain_id="B1", sections=tuple(rows))
+    catalogue = store.catalogue("B1")
     with store.lock("B1"):
         store.write_brain(brain)
         for row in rows:
-            product = section_product("B1", row.section_id)
-            ensure(
-                store.catalogue("P01"),
-                product,
-                Work(1, {}, {}),
-                partial(write_section, scan_path=folder / "a.tif", section=row),
-            )
-        write_collection(store, brain)
+            write = partial(write_section, scan_path=folder / "a.tif", section=row)
+            ensure(catalogue, SECTION.product(row.section_id), Work(1, {}, {}), write)
+        write_collection(catalogue, brain)
     return store.root
 
 

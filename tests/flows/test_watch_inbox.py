@@ -10,6 +10,7 @@ import pytest
 from cytoarch.brains import Brain
 from cytoarch.errors import StoreError
 from cytoarch.parcellation.inference import ParcellateSettings
+from flows.parameters import MapSettings
 from flows.stages import Summary
 from flows.watch_inbox import InboxSettings, watch_inbox
 from tasks import looks
@@ -153,7 +154,7 @@ def test_a_brain_is_started_once_and_again_only_when_its_manifest_changes(
     settings = InboxSettings(inbox_path=inbox, store_path=tmp_path / "store", map_on="here")
 
     def look() -> Summary:
-        return watch_inbox(inbox=settings, parcellate=ParcellateSettings(source="cache"))
+        return watch_inbox(inbox=settings, settings=MapSettings(parcellate=ParcellateSettings(source="cache")))
 
     assert look().made == 1
     second = look()

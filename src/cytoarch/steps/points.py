@@ -126,6 +126,10 @@ class PointsStep(EngineStep[Path]):
         count = len(inputs[self.points].rows) * max(1, self.sample.draws)
         return count, count * inputs[self.encoder].patch_dims(3) * 4
 
+    def tiles_of(self, facts: Facts) -> int:
+        """Its patches."""
+        return int(facts["points"]) * max(1, int(facts["draws"]))
+
     def job(self, inputs: Inputs, staging: Staging | None, finish: Callable[[Facts], Any]) -> Job:
         """The section's patches, some hundred rows at once."""
         image, encoder, own = inputs[self.section], inputs[self.encoder], inputs[self.points]

@@ -119,7 +119,7 @@ def plan_engine(step: EngineStep[Any], brain: OpenBrain, sections: Iterable[Sect
         record = brain.catalogue.record(step.product(section.section_id))
         if record is not None and is_current(step, place):
             current.add(section.section_id)
-            counts.append(int(record.facts["tiles"]))
+            counts.append(step.tiles_of(record.facts))
         else:
             try:
                 step.work(place)

@@ -10,20 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from cytoarch.contents import labels_product, quality_product, section_product, tissue_product
 from numpy.typing import NDArray
 from PIL import Image
-from tasks.ingest import IngestStage, ingest_section, is_ingested, scan_sizes
-from tasks.sections import SECTION_FAILED
 
 from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.brains import Brain, Label, LabelTable, Section
 from cytoarch.containment import Contained
 from cytoarch.images.sections import IngestSettings
+from cytoarch.steps import sections
+from cytoarch.steps.opened import OpenBrain, open_brain
+from cytoarch.steps.running import Outcome, due, make_section
+from cytoarch.steps.sections import LABELS, SECTION, LabelsStep, ManifestFile, SectionStep, scan_sizes
+from cytoarch.steps.step import Step, Stored
+from cytoarch.steps.tissue import QUALITY, TISSUE, QualityStep, TissueStep
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.products import Product
+from cytoarch.store.records import Record
 from cytoarch.store.verification import verify_brain
-from tasks import ingest, progress
 from tests.verified import damaged
 
 pytestmark = pytest.mark.xdist_group("ingest")
@@ -37,6 +40,8 @@ SECTIONS = (
     ),
     Section(brain_id="B1", section_id=PLAIN, section_number=2, path="b.tif", pixel_size_um=8.0),
 )
+BRAIN = Brain(brain_id="B1", sections=SECTIONS, label_table=TABLE)
+ONE_THREAD, OTSU = IngestSettings(threads=1), TissueSettings()
 
 
 def tissue(seed: int) -> NDArray[Any]:
@@ -56,40 +61,58 @@ def write_scan(path: Path, seed: int) -> None:
 
 @dataclass(frozen=True)
 class Workplace:
-    """A folder of scans and a store into which they were ingested."""
+    """A folder of scans, a store into which they were ingested, and how."""
 
     folder: Path
-    stage: IngestStage
+    brain: Brain = BRAIN
+    settings: IngestSettings = ONE_THREAD
+    tissue_settings: TissueSettings = OTSU
+    threads: int = 1
 
     @property
     def store(self) -> BrainStore:
-        return BrainStore(self.stage.store_path)
+        return BrainStore(self.folder / "store")
+
+    @property
+    def scans_path(self) -> Path:
+        return self.folder / "scans"
+
+    @property
+    def steps(self) -> tuple[Step[Any], ...]:
+        scan, labels = (ManifestFile(self.scans_path, column, self.settings.rehash) for column in ("path", "labels"))
+        return (
+            SectionStep(scan, ingest=self.settings),
+            LabelsStep(labels, ingest=self.settings),
+            TissueStep(self.tissue_settings),
+            QualityStep(),
+        )
 
     def section(self, section_id: str) -> Section:
-        return next(one for one in self.stage.brain.sections if one.section_id == section_id)
+        return next(one for one in self.brain.sections if one.section_id == section_id)
 
     def file(self, name: str) -> Path:
-        return self.stage.scans_path / name
-
-    def changed(self, **changes: Any) -> "Workplace":
-        """With other settings of the stage."""
-        return replace(self, stage=replace(self.stage, **changes))
+        return self.scans_path / name
 
     def stated(self, section_id: str, **changes: Any) -> "Workplace":
         """With another row of the manifest."""
         row = Section.model_validate({**self.section(section_id).model_dump(), **changes})
-        rows = tuple(row if one.section_id == section_id else one for one in self.stage.brain.sections)
-        return self.changed(brain=self.stage.brain.model_copy(update={"sections": rows}))
+        rows = tuple(row if one.section_id == section_id else one for one in self.brain.sections)
+        return replace(self, brain=self.brain.model_copy(update={"sections": rows}))
 
     def current(self) -> list[str]:
         """The sections for which there is nothing to do."""
-        return [one.section_id for one in self.stage.brain.kept if is_ingested(self.stage, one)]
+        opened = OpenBrain(self.store, self.store.catalogue("B1"), "brain B1", self.brain)
+        wanted = due(self.steps, opened, opened.sections)
+        return [one.section_id for one in opened.sections if one not in wanted]
 
-    def ingest(self, section_id: str) -> tuple[str, str]:
-        """The name of the state a section ends in, and its text."""
-        with self.store.lock("B1"):
-            state = ingest_section.fn(self.stage, self.section(section_id))
-        return state.name or "", state.message or ""
+    def ingest(self, section_id: str) -> Outcome:
+        """What becomes of a section."""
+        with open_brain(self.store.root, self.brain) as opened:
+            return make_section(self.steps, opened, opened.rows[section_id], threads=self.threads)
+
+    def record(self, stored: Stored[Any], section_id: str) -> Record | None:
+        """What the store says of a section's product now."""
+        return self.store.catalogue("B1").record(stored.product(section_id))
 
     def inodes(self, product: Product) -> dict[str, tuple[int, int]]:
         """What tells a file from one written later, which may get the same inode."""
@@ -99,21 +122,13 @@ class Workplace:
         return {key: (stat.st_ino, stat.st_mtime_ns) for key, stat in stats.items()}
 
 
-def workplace_in(folder: Path) -> Workplace:
-    brain = Brain(brain_id="B1", sections=SECTIONS, label_table=TABLE)
-    stage = IngestStage(folder / "store", brain, folder / "scans", IngestSettings(threads=1), TissueSettings(), 1)
-    return Workplace(folder, stage)
-
-
 @pytest.fixture(scope="module")
 def contained() -> Iterator[Contained]:
     """Child processes of these tests. Only they wait for the disk."""
     children = Contained()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ingest, "containment", lambda: children)
+        patch.setattr(sections, "containment", lambda: children)
         patch.setattr(os, "fsync", lambda _: None)
-        patch.setattr(progress, "create_progress_artifact", lambda **_: "artifact")
-        patch.setattr(progress, "update_progress_artifact", lambda **_: None)
         yield children
     children.close()
 
@@ -121,13 +136,13 @@ def contained() -> Iterator[Contained]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, contained: Contained) -> Workplace:
     """Both sections ingested once. Not to be changed."""
-    work = workplace_in(tmp_path_factory.mktemp("made"))
-    work.stage.scans_path.mkdir()
+    work = Workplace(tmp_path_factory.mktemp("made"))
+    work.scans_path.mkdir()
     write_scan(work.file("a.tif"), 1)
     write_scan(work.file("b.tif"), 2)
     Image.fromarray(areas()).save(work.file("a-labels.png"))
     assert work.current() == []
-    assert [work.ingest(one)[0] for one in (LABELLED, PLAIN)] == ["Made", "Made"]
+    assert [work.ingest(one).status for one in (LABELLED, PLAIN)] == ["made", "made"]
     return work
 
 
@@ -136,9 +151,9 @@ def work(made: Workplace, tmp_path: Path) -> Workplace:
     """A copy of it, ingested again: the scans are other files, so that they are read once more, and nothing is made."""
     for name in ("scans", "store"):
         shutil.copytree(made.folder / name, tmp_path / name)
-    copy = workplace_in(tmp_path)
+    copy = Workplace(tmp_path)
     assert copy.current() == []
-    assert [copy.ingest(one)[0] for one in (LABELLED, PLAIN)] == ["Current", "Current"]
+    assert [copy.ingest(one).status for one in (LABELLED, PLAIN)] == ["current", "current"]
     assert copy.current() == [LABELLED, PLAIN]
     return copy
 
@@ -153,12 +168,12 @@ def touched(path: Path) -> None:
 
 def test_asking_again_writes_nothing_and_neither_does_ingesting_again(work: Workplace) -> None:
     def state() -> dict[str, tuple[int, int]]:
-        kept = (path for path in sorted(work.stage.store_path.rglob("*")) if path.name != "lock")
+        kept = (path for path in sorted(work.store.root.rglob("*")) if path.name != "lock")
         return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in kept if path.is_file()}
 
     before = state()
     assert work.current() == [LABELLED, PLAIN]
-    assert [work.ingest(one)[0] for one in (LABELLED, PLAIN)] == ["Current", "Current"]
+    assert [work.ingest(one).status for one in (LABELLED, PLAIN)] == ["current", "current"]
     assert state() == before
 
 
@@ -181,7 +196,7 @@ def test_what_the_pixels_are_not_made_from_may_change(made: Workplace, changes: 
 
 def test_how_the_work_is_spread_changes_nothing(made: Workplace) -> None:
     settings = IngestSettings(threads=7, memory_gb=1.0, stall_s=5.0)
-    assert made.changed(settings=settings, workers=4).current() == [LABELLED, PLAIN]
+    assert replace(made, settings=settings, threads=4).current() == [LABELLED, PLAIN]
 
 
 # -- what makes a section again ----------------------------------------------------------------------------------------
@@ -214,16 +229,16 @@ def test_labels_that_are_named_for_the_first_time_make_the_section_not_current(m
 
 def test_another_table_makes_the_sections_with_labels_not_current(made: Workplace) -> None:
     table = LabelTable(labels=(*TABLE.labels, Label(id=3, name="another")))
-    brain = made.stage.brain.model_copy(update={"label_table": table})
-    assert made.changed(brain=brain).current() == [PLAIN]
+    brain = made.brain.model_copy(update={"label_table": table})
+    assert replace(made, brain=brain).current() == [PLAIN]
 
 
 def test_another_way_to_find_tissue_makes_all_not_current(made: Workplace) -> None:
-    assert made.changed(tissue_settings=TissueSettings(smallest_mm2=0.1)).current() == []
+    assert replace(made, tissue_settings=TissueSettings(smallest_mm2=0.1)).current() == []
 
 
 def test_scans_that_are_to_be_read_again_are_not_current(made: Workplace) -> None:
-    assert made.changed(settings=IngestSettings(threads=1, rehash=True)).current() == []
+    assert replace(made, settings=IngestSettings(threads=1, rehash=True)).current() == []
 
 
 def test_a_checksum_that_is_stated_later_and_is_not_that_of_the_scan_is_noticed(made: Workplace) -> None:
@@ -234,31 +249,31 @@ def test_a_checksum_that_is_stated_later_and_is_not_that_of_the_scan_is_noticed(
 def test_a_file_that_was_only_touched_is_read_again_and_nothing_is_made(work: Workplace, name: str) -> None:
     touched(work.file(name))
     assert work.current() == [PLAIN]
-    assert work.ingest(LABELLED)[0] == "Current"
+    assert work.ingest(LABELLED).status == "current"
     assert work.current() == [LABELLED, PLAIN]
 
 
 def test_a_scan_that_changed_makes_its_section_again_and_no_other(work: Workplace) -> None:
-    before = work.store.catalogue("B1").record(section_product("B1", PLAIN))
+    before = work.record(SECTION, PLAIN)
     write_scan(work.file("b.tif"), 3)
     assert work.current() == [LABELLED]
-    assert work.ingest(PLAIN)[0] == "Made"
-    after = work.store.catalogue("B1").record(section_product("B1", PLAIN))
+    assert work.ingest(PLAIN).status == "made"
+    after = work.record(SECTION, PLAIN)
     assert before is not None
     assert after is not None
     assert after.digest != before.digest
     assert work.current() == [LABELLED, PLAIN]
 
 
-@pytest.mark.parametrize("of", [section_product, labels_product, tissue_product, quality_product])
+@pytest.mark.parametrize("stored", [SECTION, LABELS, TISSUE, QUALITY], ids=lambda one: one.kind.step)
 def test_a_file_that_is_gone_makes_the_section_not_current_and_is_made_again(
-    work: Workplace, of: Callable[[str, str], Product]
+    work: Workplace, stored: Stored[Any]
 ) -> None:
-    product, digest = of("B1", LABELLED), work.store.catalogue("B1").content_digest()
+    product, digest = stored.product(LABELLED), work.store.catalogue("B1").content_digest()
     lost = max(work.inodes(product))
     (work.store.brain_path("B1") / lost).unlink()
     assert work.current() == [PLAIN]
-    assert work.ingest(LABELLED)[0] == "Made"
+    assert work.ingest(LABELLED).status == "made"
     assert work.current() == [LABELLED, PLAIN]
     assert work.store.catalogue("B1").content_digest() == digest
     assert verify_brain(work.store, "B1").strays == ()
@@ -267,7 +282,7 @@ def test_a_file_that_is_gone_makes_the_section_not_current_and_is_made_again(
 def test_a_shard_that_was_found_damaged_makes_the_section_not_current_and_only_it_is_made_again(
     work: Workplace,
 ) -> None:
-    product, digest = section_product("B1", PLAIN), work.store.catalogue("B1").content_digest()
+    product, digest = SECTION.product(PLAIN), work.store.catalogue("B1").content_digest()
     before = work.inodes(product)
     shard = next(key for key in before if key.endswith("/0/c/0/0/0"))
     path = work.store.brain_path("B1") / shard
@@ -275,7 +290,7 @@ def test_a_shard_that_was_found_damaged_makes_the_section_not_current_and_only_i
     assert work.current() == [LABELLED, PLAIN], "nobody has looked yet"
     assert shard in {fault.key for fault in verify_brain(work.store, "B1").faults}
     assert work.current() == [LABELLED]
-    assert work.ingest(PLAIN)[0] == "Made"
+    assert work.ingest(PLAIN).status == "made"
     after = work.inodes(product)
     group = f"{product.key}/zarr.json"  # written last of an image, and therefore written again
     assert {key for key in before if after[key] != before[key]} - {group} == {shard}
@@ -286,12 +301,12 @@ def test_a_shard_that_was_found_damaged_makes_the_section_not_current_and_only_i
 
 
 def test_a_label_image_that_changed_is_made_again_and_its_section_is_not(work: Workplace) -> None:
-    pixels, labels = section_product("B1", LABELLED), labels_product("B1", LABELLED)
-    before, was = work.inodes(pixels), work.store.catalogue("B1").record(labels)
+    pixels = SECTION.product(LABELLED)
+    before, was = work.inodes(pixels), work.record(LABELS, LABELLED)
     Image.fromarray(areas()[::-1]).save(work.file("a-labels.png"))
     assert work.current() == [PLAIN]
-    assert work.ingest(LABELLED)[0] == "Made"
-    now = work.store.catalogue("B1").record(labels)
+    assert work.ingest(LABELLED).status == "made"
+    now = work.record(LABELS, LABELLED)
     assert was is not None
     assert now is not None
     assert now.digest != was.digest
@@ -300,25 +315,25 @@ def test_a_label_image_that_changed_is_made_again_and_its_section_is_not(work: W
 
 
 def test_labels_that_are_no_longer_named_are_removed_and_nothing_else(work: Workplace) -> None:
-    pixels = section_product("B1", LABELLED)
+    pixels = SECTION.product(LABELLED)
     before = work.inodes(pixels)
     without = work.stated(LABELLED, labels=None)
-    assert without.ingest(LABELLED)[0] == "Made"
-    assert work.store.catalogue("B1").record(labels_product("B1", LABELLED)) is None
-    assert not work.store.catalogue("B1").path(labels_product("B1", LABELLED)).exists()
+    assert without.ingest(LABELLED).status == "made"
+    assert work.record(LABELS, LABELLED) is None
+    assert not work.store.catalogue("B1").path(LABELS.product(LABELLED)).exists()
     assert work.inodes(pixels) == before
     assert without.current() == [LABELLED, PLAIN]
-    assert without.ingest(LABELLED)[0] == "Current"
+    assert without.ingest(LABELLED).status == "current"
     assert verify_brain(work.store, "B1").strays == ()
 
 
 def lose_a_byte(work: Workplace) -> None:
-    path = work.store.catalogue("B1").record_path(labels_product("B1", LABELLED))
+    path = work.store.catalogue("B1").record_path(LABELS.product(LABELLED))
     path.write_bytes(path.read_bytes()[:-1])
 
 
 def find_damaged(work: Workplace) -> None:
-    work.store.catalogue("B1").note_damage(labels_product("B1", LABELLED), ["labels/0/c/0/0"])
+    work.store.catalogue("B1").note_damage(LABELS.product(LABELLED), ["labels/0/c/0/0"])
 
 
 @pytest.mark.parametrize("damage", [lose_a_byte, find_damaged])
@@ -328,7 +343,7 @@ def test_damaged_labels_that_are_no_longer_named_are_removed_too(
     damage(work)
     without = work.stated(LABELLED, labels=None)
     assert without.current() == [PLAIN]
-    assert without.ingest(LABELLED)[0] == "Made"
+    assert without.ingest(LABELLED).status == "made"
     assert without.current() == [LABELLED, PLAIN]
     assert damaged(work.store, "B1") == []
 
@@ -346,23 +361,23 @@ BAD_LABELS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("bad", BAD_LABELS)
 def test_a_bad_label_image_costs_its_section_and_is_what_is_named(work: Workplace, bad: str) -> None:
     BAD_LABELS[bad](work.file("a-labels.png"))
-    state, text = work.ingest(LABELLED)
-    assert state == SECTION_FAILED
+    _, status, text = work.ingest(LABELLED)
+    assert status == "failed"
     assert "a-labels.png" in text
     assert "a.tif" not in text
     assert work.current() == [PLAIN]
-    assert work.store.catalogue("B1").record(section_product("B1", LABELLED)) is not None
+    assert work.record(SECTION, LABELLED) is not None
     Image.fromarray(areas()).save(work.file("a-labels.png"))
-    assert work.ingest(LABELLED)[0] in ("Current", "Made")
+    assert work.ingest(LABELLED).status in ("current", "made")
     assert work.current() == [LABELLED, PLAIN]
 
 
 def test_a_bad_scan_costs_its_section_and_what_was_made_of_it_before_stays(work: Workplace) -> None:
-    product = section_product("B1", PLAIN)
+    product = SECTION.product(PLAIN)
     before = work.inodes(product)
     work.file("b.tif").write_bytes(work.file("b.tif").read_bytes()[:5000])
-    state, text = work.ingest(PLAIN)
-    assert state == SECTION_FAILED
+    _, status, text = work.ingest(PLAIN)
+    assert status == "failed"
     assert "b.tif" in text
     assert work.current() == [LABELLED]
     assert work.inodes(product) == before
