@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from tasks.embeddings import embed_sections
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
@@ -18,7 +19,6 @@ from benchmarks.cases import write_block
 from benchmarks.embedding import Subject, stored_brain, vit_b
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.store.products import Product
-from tasks.embeddings import embed_sections
 from tasks.encoders import encoder_for
 
 DOCS = Path(__file__).parent.parent / "docs" / "embeddings.md"

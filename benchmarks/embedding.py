@@ -20,13 +20,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from cytoarch.contents import open_section, open_tissue, section_product, tissue_product
 from numpy.typing import NDArray
+from tasks.embeddings import embed_sections
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from benchmarks.cases import REPEATS, Case, medians_s, write_block
 from cytoarch.anatomy.tissue import Tissue, TissueMask, write_tissue
 from cytoarch.brains import Section
-from cytoarch.contents import open_section, open_tissue, section_product, tissue_product
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.embeddings.dense import DensePlan, dense_job, write_embeddings
 from cytoarch.embeddings.engine import run_engine
@@ -39,7 +40,6 @@ from cytoarch.images.views import StoredImage
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.products import Work
 from cytoarch.store.staging import Staging
-from tasks.embeddings import embed_sections
 from tasks.encoders import encoder_for
 
 Float32 = NDArray[np.float32]
