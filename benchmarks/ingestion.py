@@ -35,8 +35,9 @@ from cytoarch.brains import Section
 from cytoarch.containment import Contained, Limits
 from cytoarch.images.halving import halve_mean
 from cytoarch.images.layout import CHUNK_PX, SHARD_CHUNKS, level_count
-from cytoarch.images.sections import ingest_work, write_section
+from cytoarch.images.sections import write_section
 from cytoarch.images.shards import CLEVELS
+from cytoarch.steps.sections import section_work
 from cytoarch.store.records import Record
 from cytoarch.store.staging import Staging
 from cytoarch.tiling import partition
@@ -95,7 +96,7 @@ def ours(scan: Scan) -> Callable[[Path], Staging]:
     """What a section's child process does: read, halve, compress, checksum, write, journal; without fsync."""
 
     def run(folder: Path) -> Staging:
-        staging = Staging(folder / "room").open()
+        staging = Staging(folder / "staging").open()
         with no_fsync():
             write_section(staging, scan.path, scan.section, threads=THREADS)
         return staging
@@ -107,7 +108,7 @@ def durable(scan: Scan) -> Callable[[Path], Staging]:
     """The same with every shard flushed to disk."""
 
     def run(folder: Path) -> Staging:
-        staging = Staging(folder / "room").open()
+        staging = Staging(folder / "staging").open()
         write_section(staging, scan.path, scan.section, threads=THREADS)
         return staging
 
@@ -128,16 +129,17 @@ def contained(scan: Scan, children: Contained) -> Callable[[Path], None]:
     """The same as `durable`, in a child process that is there already."""
 
     def run(folder: Path) -> None:
-        staging = Staging(folder / "room").open()
-        arguments = {
-            "section": scan.section.model_dump(mode="json"),
-            "room": str(staging.folder),
-            "scan": str(scan.path),
-            "threads": THREADS,
-        }
-        children.run("cytoarch.images.sections:ingest_work", arguments, Limits(4 << 30, 60.0))
+        staging = Staging(folder / "staging").open()
+        arguments = work_arguments(staging, scan.path)
+        children.run("cytoarch.steps.sections:section_work", arguments, Limits(4 << 30, 60.0))
 
     return run
+
+
+def work_arguments(staging: Staging, scan: Path) -> dict[str, Any]:
+    """What a child process is told of a section."""
+    stated = {"path": scan.name, "pixel_size_um": 1.0}
+    return {"name": "s", "file": str(scan), "staging": str(staging.folder), "threads": THREADS, "section": stated}
 
 
 @contextmanager
@@ -325,13 +327,7 @@ def peak(kind: str, height: int, width: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=os.environ.get("CYTOARCH_SCRATCH")) as name:
         scan = Path(name) / ("scan.png" if kind == "png" else "scan.tif")
         large_scan(kind, scan, height, width)
-        section = Section(brain_id="B", section_id="s", section_number=1, path=scan.name, pixel_size_um=1.0)
-        arguments = {
-            "section": section.model_dump(mode="json"),
-            "room": str(Staging(Path(name) / "room").open().folder),
-            "scan": str(scan),
-            "threads": THREADS,
-        }
+        arguments = work_arguments(Staging(Path(name) / "staging").open(), scan)
         start = time.perf_counter()
         found = Contained().run("benchmarks.ingestion:measured", arguments, Limits(3_000_000_000, 60.0))
         return {"seconds": time.perf_counter() - start, "peak_mb": found["peak_mb"]}
@@ -339,7 +335,7 @@ def peak(kind: str, height: int, width: int) -> dict[str, float]:
 
 def measured(arguments: Mapping[str, Any], on_progress: Callable[[int, int], None]) -> dict[str, Any]:
     """Contained work: ingest, and tell the peak resident memory (MB) of this process, which has imported more."""
-    ingest_work(arguments, on_progress)
+    section_work(arguments, on_progress)
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {"peak_mb": int(status["VmHWM"].split()[0]) / 1024}
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cytoarch.store.catalogue import Catalogue
 from cytoarch.store.products import Product, Work
 from cytoarch.store.staging import Staging
 
@@ -34,6 +35,11 @@ def writes(content: Mapping[str, bytes], **facts: Any) -> Callable[[Staging], Ma
 def never(_: Staging) -> Mapping[str, Any]:
     """Writes nothing, and must not be asked to."""
     raise AssertionError("a current product was made again")
+
+
+def fresh(catalogue: Catalogue) -> Catalogue:
+    """A catalogue that has read nothing yet: what another run would see."""
+    return Catalogue(catalogue.folder)
 
 
 def state(folder: Path) -> dict[str, tuple[int, int, int]]:

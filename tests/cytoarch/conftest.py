@@ -1,4 +1,4 @@
-"""What the tests of the library share: a manifest in a folder, and a staging folder to write into."""
+"""What the tests of the library share: a store, a staging folder to write into, a manifest in a folder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,9 +6,23 @@ from pathlib import Path
 import pytest
 
 from cytoarch.brains import Brain, read_manifest
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.catalogue import Catalogue
 from cytoarch.store.staging import Staging
 
 HEADER = "brain_id,section_id,section_number,path"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BrainStore:
+    """A store in which nothing is yet."""
+    return BrainStore(tmp_path / "store")
+
+
+@pytest.fixture
+def catalogue(store: BrainStore) -> Catalogue:
+    """Of its brain B1. It remembers what it read: whoever changes files by hand asks a `fresh` one."""
+    return store.catalogue("B1")
 
 
 @pytest.fixture

@@ -20,17 +20,17 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
-from tasks.ingest import IngestStage, containment, ingest_section, is_ingested
-from tasks.quality import write_quality_page
-
-from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.brains import Brain
 from cytoarch.errors import CytoarchError
-from cytoarch.images.sections import IngestSettings, write_collection
+from cytoarch.images.sections import IngestSettings
+from cytoarch.steps.opened import open_brain
+from cytoarch.steps.running import due, make, make_section
+from cytoarch.steps.sections import LabelsStep, ManifestFile, SectionStep, containment
+from cytoarch.steps.tissue import QualityPageStep, QualityStep, TissueStep
 from cytoarch.store import scan_digests, staging
 from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.collection import write_collection
 from cytoarch.store.verification import verify_brain
-from tasks import progress
 from tests.endurance.mounts import mount_small_disk, private_mounts, remount
 
 DONE, BROKEN, SECTIONS_FAILED, FAULT = 0, 2, 3, 70
@@ -104,28 +104,27 @@ def watch(chosen: str) -> Moments:
 
 
 def ingest(request: dict[str, Any]) -> dict[str, Any]:
-    """What the flow does, without Prefect's engine; returns what became of it."""
-    brain = Brain.model_validate_json(Path(request["brain"]).read_text())
-    store = BrainStore(Path(request["store"]))
-    settings = IngestSettings(threads=request.get("threads", 2), rehash=request.get("rehash", False))
-    workers = request.get("workers", 1)
-    stage = IngestStage(store.root, brain, Path(request["scans"]), settings, TissueSettings(), workers)
-    with store.lock(brain.brain_id):
-        store.write_brain(brain)
+    """What the flow does, without Prefect; returns what became of it."""
+    stated = Brain.model_validate_json(Path(request["brain"]).read_text())
+    scans, rehash = Path(request["scans"]), request.get("rehash", False)
+    settings = IngestSettings(threads=request.get("threads", 2))
+    steps = (
+        SectionStep(ManifestFile(scans, "path", rehash), ingest=settings),
+        LabelsStep(ManifestFile(scans, "labels", rehash), ingest=settings),
+        TissueStep(),
+        QualityStep(),
+    )
+    with open_brain(Path(request["store"]), stated) as brain:
         asked_at = time.monotonic()
-        due = [section for section in brain.kept if not is_ingested(stage, section)]
+        wanted = due(steps, brain, brain.sections)
         asking_s = time.monotonic() - asked_at
-        with ThreadPoolExecutor(workers) as pool:
-            running = [pool.submit(copy_context().run, ingest_section.fn, stage, section) for section in due]
-            states = [each.result() for each in running]
-        failed = {
-            section.section_id: state.message
-            for section, state in zip(due, states, strict=True)
-            if state.name == "SectionFailed"
-        }
-        write_collection(store, brain)
-        write_quality_page.fn(store.root, brain, failed)
-    return {"due": [section.section_id for section in due], "failed": failed, "asking_s": asking_s}
+        with ThreadPoolExecutor(request.get("workers", 1)) as pool:
+            running = [pool.submit(copy_context().run, make_section, steps, brain, section) for section in wanted]
+            outcomes = [each.result() for each in running]
+        brain.failed |= {one.section_id: one.reason for one in outcomes if one.status == "failed"}
+        write_collection(brain.catalogue, brain.brain)
+        make(QualityPageStep(), brain)
+    return {"due": [one.section_id for one in wanted], "failed": brain.failed, "asking_s": asking_s}
 
 
 def attempt(request: dict[str, Any], work: Callable[[dict[str, Any]], dict[str, Any]]) -> tuple[int, dict[str, Any]]:
@@ -220,7 +219,6 @@ WORKS = {
 
 
 def work(request: dict[str, Any]) -> int:
-    progress.ARTIFACT_PERIOD_S = 1e12  # nobody listens
     moments = watch(request.get("moment", ""))
     if request.get("file_bytes"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_bytes"], request["file_bytes"]))

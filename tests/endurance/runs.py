@@ -46,7 +46,7 @@ class Runs:
         self.temporary = folder / "tmp"
         self.temporary.mkdir(parents=True)
         self._numbers = itertools.count()
-        environment = {**os.environ, "TMPDIR": str(self.temporary), "PREFECT_HOME": str(folder / "prefect")}
+        environment = {**os.environ, "TMPDIR": str(self.temporary)}
         with (folder / "server.log").open("wb") as log:
             self._server = subprocess.Popen(
                 [sys.executable, "-m", "tests.endurance.ingest_and_die"],

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("endurance 2")]
 
 MOST_AT_ONCE = 12
 COLLECTION = ("sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json")
-ANNOTATION = Product("E1", "annotations", "ada", "s1")
+ANNOTATION = Product("annotations", "ada", "s1")
 
 
 def copied(ingested: Ingested, root: Path) -> BrainStore:
@@ -65,7 +65,7 @@ def unnamed(store: BrainStore, damaged: dict[str, str]) -> list[str]:
 
 def product_of(record_key: str) -> Product:
     _, step, name, file = record_key.split("/")
-    return Product("E1", step, name, file.removesuffix(".json"))  # type: ignore[arg-type]
+    return Product(step, name, file.removesuffix(".json"))
 
 
 def remade(store: BrainStore, damaged: dict[str, str]) -> set[str]:
@@ -145,7 +145,7 @@ def test_any_damage_of_the_collection_is_named(small: Ingested, tmp_path: Path, 
 @pytest.mark.parametrize("kind", ["flip", "truncate"])
 def test_a_damaged_record_of_a_section_is_named(runs: Runs, small: Ingested, tmp_path: Path, kind: str) -> None:
     store = copied(small, tmp_path / "store")
-    path = store.catalogue("B1").record_path(Product("E1", "sections", "scan", "s2"))
+    path = store.catalogue("E1").record_path(Product("sections", "scan", "s2"))
     KINDS[kind](random.Random(8), path)  # noqa: S311 - which bit it is does not matter
     named = {fault.key for fault in verify_brain(store, "E1").faults}
     assert "records/sections/scan/s2.json" in named
@@ -164,7 +164,7 @@ def annotated(small: Ingested, tmp_path: Path) -> BrainStore:
         return {"author": "ada"}
 
     with store.lock("E1"):
-        ensure(store.catalogue("B1"), ANNOTATION, Work(1, {}, {}), write)
+        ensure(store.catalogue("E1"), ANNOTATION, Work(1, {}, {}), write)
     return store
 
 
@@ -173,7 +173,8 @@ def annotated(small: Ingested, tmp_path: Path) -> BrainStore:
 def test_damaged_annotations_are_named_and_left_as_they_are(
     runs: Runs, small: Ingested, annotated: BrainStore, kind: str, key: str
 ) -> None:
-    folder, record = annotated.path(ANNOTATION), annotated.record_path(ANNOTATION)
+    catalogue = annotated.catalogue("E1")
+    folder, record = catalogue.path(ANNOTATION), catalogue.record_path(ANNOTATION)
     KINDS[kind](random.Random(5), folder / key)  # noqa: S311 - which bit it is does not matter
     before = identities(folder), identities(record.parent)
     named = [fault for fault in verify_brain(annotated, "E1").faults if fault.key.startswith("annotations/")]
@@ -188,7 +189,8 @@ def test_damaged_annotations_are_named_and_left_as_they_are(
 def test_a_damaged_record_of_annotations_is_named_and_nothing_is_marked(
     runs: Runs, small: Ingested, annotated: BrainStore, kind: str
 ) -> None:
-    folder, record = annotated.path(ANNOTATION), annotated.record_path(ANNOTATION)
+    catalogue = annotated.catalogue("E1")
+    folder, record = catalogue.path(ANNOTATION), catalogue.record_path(ANNOTATION)
     KINDS[kind](random.Random(6), record)  # noqa: S311 - which bit it is does not matter
     before = identities(folder), identities(record.parent)
     named = [fault for fault in verify_brain(annotated, "E1").faults if fault.key.startswith("records/annotations/")]
@@ -205,7 +207,7 @@ def test_a_product_whose_record_is_damaged_unseen_is_made_again_by_the_next_run(
 ) -> None:
     """Nobody has verified the brain before."""
     store = copied(small, tmp_path / "store")
-    path = store.catalogue("B1").record_path(Product("E1", "sections", "scan", "s2"))
+    path = store.catalogue("E1").record_path(Product("sections", "scan", "s2"))
     KINDS[kind](random.Random(7), path)  # noqa: S311 - which bit it is does not matter
     assert runs.finish(small.source, store)["code"] == 0
     assert store.catalogue("E1").content_digest() == small.digest

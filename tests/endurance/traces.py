@@ -36,7 +36,7 @@ class Room:
     @property
     def product(self) -> Product:
         step, name, section, _ = self.path.name.split("+")
-        return Product(self.home.name, step, name, section)  # type: ignore[arg-type]
+        return Product(step, name, section)
 
     @property
     def content(self) -> Path:

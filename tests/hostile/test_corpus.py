@@ -15,24 +15,24 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pytest
-from cytoarch.contents import labels_product, open_section, section_product
-from tasks.ingest import IngestStage, ingest_section
-from tasks.sections import SECTION_FAILED
 
-from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.brains import Section, read_manifest
 from cytoarch.containment import Contained
 from cytoarch.errors import ManifestError, ScanError
-from cytoarch.images.sections import LABEL_NAME, IngestSettings
-from cytoarch.images.views import StoredImage
+from cytoarch.images.sections import IngestSettings
 from cytoarch.paths import confined
-from cytoarch.store.brain_store import BrainStore
+from cytoarch.steps import sections
+from cytoarch.steps.opened import OpenBrain, open_brain
+from cytoarch.steps.running import make_section
+from cytoarch.steps.sections import LABELS, SECTION, LabelsStep, ManifestFile, SectionStep
+from cytoarch.steps.step import Step
+from cytoarch.steps.tissue import QualityStep, TissueStep
+from cytoarch.store.catalogue import Catalogue
 from cytoarch.store.records import Record
-from tasks import ingest, progress
 from tests.hostile.corpus import SAMPLE, Case, make_corpus, plans
 from tests.hostile.impostors import refused_paths
 from tests.hostile.plans import Fate
@@ -74,27 +74,28 @@ class Found:
 
 @dataclass
 class Workplace:
-    """A folder with scans and a store, the brain locked, where every case is ingested once."""
+    """A folder with scans and a store, the brain open for writing, where every case is ingested once."""
 
     root: Path
-    stage: IngestStage
+    brain: OpenBrain
+    steps: tuple[Step[Any], ...]
     by_name: Mapping[str, Case]
     found: dict[str, Found]
 
     @property
-    def store(self) -> BrainStore:
-        return BrainStore(self.stage.store_path)
+    def catalogue(self) -> Catalogue:
+        """What another run would see."""
+        return self.brain.store.catalogue("H01")
 
     def section(self, name: str) -> Section:
-        return next(section for section in self.stage.brain.sections if section.section_id == name)
+        return self.brain.rows[name]
 
     def record(self, name: str) -> Record | None:
-        return self.store.catalogue("B1").record(section_product("H01", name))
+        return self.catalogue.record(SECTION.product(name))
 
     def labels(self, name: str) -> Array:
         """The ids (y, x) that are stored for a section."""
-        image = StoredImage.open(self.store.path(labels_product("H01", name)) / LABEL_NAME)
-        return np.asarray(image.levels[0].array[...])
+        return LabelsStep.opened(self.catalogue.path(LABELS.product(name))).levels[0].pixels()
 
     def of(self, name: str) -> Found:
         """What comes of a case."""
@@ -117,15 +118,15 @@ class Workplace:
 
     def ingest(self, section: Section) -> tuple[bool, str]:
         """Whether a section failed, and why."""
-        state = ingest_section.fn(self.stage, section)
-        assert state.name in (SECTION_FAILED, "Made", "Current")
-        return state.name == SECTION_FAILED, state.message or ""
+        outcome = make_section(self.steps, self.brain, section)
+        return outcome.status == "failed", outcome.reason
 
     def _is_right(self, name: str) -> bool:
         plan = self.by_name[name].plan
         if plan.pixels is None:
             return False
-        expected, stored = plan.pixels(), open_section(self.store, "H01", name).levels[0].array
+        folder = self.catalogue.path(SECTION.product(name))
+        expected, stored = plan.pixels(), SectionStep.opened(folder).levels[0].array
         if stored.shape != expected.shape or stored.dtype != expected.dtype:
             return False
         rows = range(0, expected.shape[1], 1024)
@@ -220,21 +221,24 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     manifest = write_manifest(root / "manifest.csv", [case.row for case in made])
     table = root / "labels.csv"
     table.write_text("id,name\n1,A\n", encoding="utf-8")
-    brain = read_manifest(manifest, root / "scans", table)[0]
+    stated = read_manifest(manifest, root / "scans", table)[0]
     for folder in ("here", "tmp", "store"):
         (root / folder).mkdir()
-    store = BrainStore(root / "store")
     settings = IngestSettings(memory_gb=MEMORY_GB, stall_s=STALL_S, threads=1)
-    stage = IngestStage(store.root, brain, root / "scans", settings, TissueSettings(), 1)
+    steps = (
+        SectionStep(ManifestFile(root / "scans", "path"), ingest=settings),
+        LabelsStep(ManifestFile(root / "scans", "labels"), ingest=settings),
+        TissueStep(),
+        QualityStep(),
+    )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(progress, "ARTIFACT_PERIOD_S", 1e9)  # no Prefect server is asked
         patch.setattr(tempfile, "tempdir", str(root / "tmp"))
         patch.setenv("TMPDIR", str(root / "tmp"))
         patch.chdir(root / "here")
         children = Contained()
-        patch.setattr(ingest, "containment", lambda: children)
-        with store.lock("H01"):
-            yield Workplace(root, stage, {case.name: case for case in made}, {})
+        patch.setattr(sections, "containment", lambda: children)
+        with open_brain(root / "store", stated) as brain:
+            yield Workplace(root, brain, steps, {case.name: case for case in made}, {})
         children.close()
     subprocess.run(["rm", "-rf", root / "scans"], check=True)  # which pytest could not: a folder in it is too deep
 
@@ -262,13 +266,13 @@ def assert_refused(workplace: Workplace, name: str, text: str) -> None:
     assert "Traceback" not in text
     assert len(text) < 500 + 2 * len(str(workplace.root / "scans" / file))
     if plan.kind == "label":  # the section itself is sound, and kept
-        assert workplace.store.catalogue("B1").record(labels_product("H01", name)) is None
+        assert workplace.catalogue.record(LABELS.product(name)) is None
         return
     if name in PIXELS_STAY:
         return
     assert workplace.record(name) is None
-    assert not workplace.store.catalogue("B1").path(section_product("H01", name)).exists()
-    assert not [record for record in workplace.store.catalogue("H01").records() if record.section == name]
+    assert not workplace.catalogue.path(SECTION.product(name)).exists()
+    assert not [record for record in workplace.catalogue.records() if record.section == name]
 
 
 @pytest.mark.parametrize("name", DAMAGED)

@@ -18,6 +18,8 @@ from cytoarch.store.locks import Held, LockedError
 from cytoarch.store.models import Models
 from cytoarch.store.scan_digests import known_digest, scan_digest
 
+_BUSY = "{} is being written by {{}}; wait for it or stop it, then run again"
+
 
 class BrainStore:
     """The folder that holds brains, studies and models. Reading it needs no lock; writing into a brain does."""
@@ -127,12 +129,13 @@ class BrainStore:
 
         Raises BrainBusyError if that run no longer has the brain.
         """
-        with _busy_if_locked(f"brain {brain_id}"), locks.joined(_lock_path(self.brain_path(brain_id)), ticket):
+        told = f"brain {brain_id} is held by {{}}, no longer by the run that this is done for; start that run again"
+        with _busy_if_locked(told), locks.joined(_lock_path(self.brain_path(brain_id)), ticket):
             yield
 
     def check_free(self, brain_id: str) -> None:
         """Raise BrainBusyError if another live run holds the brain: a first look, which holds nothing itself."""
-        with _busy_if_locked(f"brain {brain_id}"):
+        with _busy_if_locked(_BUSY.format(f"brain {brain_id}")):
             locks.check_free(_lock_path(self.brain_path(brain_id)))
 
     def held(self, folder: Path) -> Held | None:
@@ -143,7 +146,7 @@ class BrainStore:
     def _locked(self, folder: Path, name: str) -> Iterator[None]:
         is_first = self.held(folder) is None
         with ExitStack() as stack:
-            with _busy_if_locked(name):
+            with _busy_if_locked(_BUSY.format(name)):
                 stack.enter_context(locks.locked(_lock_path(folder)))
             if is_first:
                 _clear_leftovers(folder)
@@ -179,10 +182,9 @@ def _clear_leftovers(home: Path) -> None:
 
 
 @contextmanager
-def _busy_if_locked(name: str) -> Iterator[None]:
+def _busy_if_locked(told: str) -> Iterator[None]:
+    """Raise BrainBusyError, which tells who holds the lock, where it cannot be had."""
     try:
         yield
     except LockedError as error:
-        raise BrainBusyError(
-            f"{name} is being written by process {error}; wait for it or stop it, then run again"
-        ) from None
+        raise BrainBusyError(told.format(error)) from None

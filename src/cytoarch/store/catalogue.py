@@ -27,7 +27,7 @@ class Catalogue:
         """The folder of the brain or study."""
         self.records_read = 0
         """How many record files have been read."""
-        self._known: dict[str, Record | None] = {}
+        self._known: dict[str, dict[str, Record | None]] = {}  # by section, then address
         self._listed: dict[str, set[str]] = {}
         self._fresh: dict[str, str] = {}
         self._lock = threading.RLock()
@@ -56,9 +56,10 @@ class Catalogue:
         """
         address = product.address
         with self._lock:
-            if address not in self._known:
-                self._known[address] = self._read(product)
-            return self._known[address]
+            known = self._known.setdefault(product.section_id, {})
+            if address not in known:
+                known[address] = self._read(product)
+            return known[address]
 
     def is_committed(self, product: Product) -> bool:
         """Whether the product has a record, whatever has happened to its files since."""
@@ -99,9 +100,12 @@ class Catalogue:
         self.refresh(product)
 
     def refresh(self, product: Product) -> None:
-        """Look at a product anew: something was committed or taken away."""
+        """Look at a product, and at those inside it, anew: something was committed or taken away."""
         with self._lock:
-            self._known.pop(product.address, None)
+            known = self._known.get(product.section_id, {})
+            inside = tuple(f"{guest}/" for guest in product.guests)  # their files may have gone with it
+            for address in [one for one in known if one == product.address or one.startswith(inside)]:
+                del known[address]
             self._fresh.clear()
             listing = self._listed.get(f"{product.step}/{product.name}")
             if listing is None:

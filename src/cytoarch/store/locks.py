@@ -38,7 +38,7 @@ _held: ContextVar[Mapping[Path, Held]] = ContextVar("held", default=MappingProxy
 
 
 class LockedError(Exception):
-    """Another live process holds the lock; the text names it."""
+    """The lock cannot be had; the text says who holds it."""
 
 
 def held(path: Path) -> Held | None:
@@ -79,9 +79,7 @@ def joined(path: Path, ticket: str) -> Iterator[None]:
         handle = os.open(helpers, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _take(handle, fcntl.LOCK_SH)
-        named = path.read_text(errors="replace").split()
-        if named[1:] != [ticket]:
-            raise LockedError(named[0] if named else "unknown")
+        _check_run(path, ticket)
         with _entered(path, Held(handle, ticket)):
             yield
     finally:
@@ -114,6 +112,18 @@ def _helpers_path(path: Path) -> Path:
     return path.with_name(f"{path.name}-helpers")
 
 
+def _check_run(path: Path, ticket: str) -> None:
+    """Raise LockedError if the run that a ticket names no longer has the lock."""
+    try:
+        check_free(path)
+    except LockedError:  # by that run, or by another
+        named = path.read_text(errors="replace").split()
+        if named[1:] != [ticket]:
+            raise
+    else:
+        raise LockedError("nobody")
+
+
 def _wait_for_helpers(path: Path) -> None:
     """Raise LockedError if a process that worked for an earlier run is still at it."""
     helpers = _helpers_path(path)
@@ -121,7 +131,7 @@ def _wait_for_helpers(path: Path) -> None:
         return
     handle = os.open(helpers, os.O_RDWR)
     try:
-        _take(handle, fcntl.LOCK_EX, "of a worker of an earlier run")
+        _take(handle, fcntl.LOCK_EX, "a worker of an earlier run")
     finally:
         os.close(handle)
 
@@ -139,4 +149,5 @@ def _take(handle: int, kind: int, holder: str = "") -> None:
 
 
 def _holder(handle: int) -> str:
-    return (os.pread(handle, 64, 0).decode(errors="replace").split() or ["unknown"])[0]
+    named = os.pread(handle, 64, 0).decode(errors="replace").split() or ["unknown"]
+    return f"process {named[0]}"

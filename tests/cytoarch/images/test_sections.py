@@ -1,6 +1,4 @@
-import hashlib
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +9,17 @@ import zarr
 from numpy.typing import NDArray
 from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
-from ome_zarr_models.v05.bioformats2raw import BioFormats2Raw
 from ome_zarr_models.v05.image import Image as NgffImage
 from ome_zarr_models.v05.image_label import ImageLabel
 from PIL import Image
 
-from cytoarch.brains import Brain, Label, LabelTable, Section, read_manifest
+from cytoarch.brains import Label, LabelTable, Section, read_manifest
 from cytoarch.errors import ScanError
 from cytoarch.images import spooling
-from cytoarch.images.sections import check_sha256, write_collection, write_labels, write_section
+from cytoarch.images.sections import write_labels, write_section
 from cytoarch.images.views import StoredImage
 from cytoarch.phantoms.writing import PhantomRequest, write_phantom
-from cytoarch.store.brain_store import BrainStore
-from cytoarch.store.drafts import ensure
-from cytoarch.store.products import Product, Work
 from cytoarch.store.staging import Staging
-from tests.verified import damaged
 
 Array = NDArray[Any]
 TABLE = LabelTable(labels=(Label(id=1, name="A", colour="#ff0000"), Label(id=7, name="B", colour="#0000ff")))
@@ -114,14 +107,6 @@ def test_the_record_says_where_the_pixel_size_comes_from(staging: Staging, tmp_p
     facts = write_section(staging, tmp_path / "a.tif", section(pixel_size_um=None))
     assert (facts["pixel_size_um"], facts["pixel_size_source"]) == (0.5, "tiff-tag")
     assert StoredImage.open(staging.path).pixel_size_um == 0.5
-
-
-def test_a_statement_of_another_checksum_is_refused_and_the_true_one_accepted() -> None:
-    digest = hashlib.sha256(b"scan").hexdigest()
-    check_sha256(section(), digest)
-    check_sha256(section(sha256=digest), digest)
-    with pytest.raises(ScanError, match=r"a\.tif.*sha256"):
-        check_sha256(section(sha256="0" * 64), digest)
 
 
 @pytest.mark.parametrize(("shape", "filling"), [((60, 80), 0), ((60, 80, 3), 255)])
@@ -355,41 +340,3 @@ def test_a_colour_picture_is_no_label_image(staging: Staging, tmp_path: Path, sh
 
 def test_an_image_of_nothing_but_unlabelled_pixels_is_stored(staging: Staging, tmp_path: Path) -> None:
     assert stored(staging, tmp_path, np.zeros((300, 270), np.uint8))["labelled_px"] == 0
-
-
-# -- collections -------------------------------------------------------------------------------------------------------
-
-
-def ingest(store: BrainStore, brain: Brain, scan_path: Path) -> None:
-    for one in brain.kept:
-        product = Product(brain.brain_id, "sections", "scan", one.section_id)
-        ensure(
-            store.catalogue("B1"), product, Work(1, {}, {}), partial(write_section, scan_path=scan_path, section=one)
-        )
-
-
-def test_a_collection_lists_the_committed_sections_in_cutting_order(tmp_path: Path) -> None:
-    scan(tmp_path / "a.tif", 60, 80)
-    store = BrainStore(tmp_path / "store")
-    sections = tuple(section(section_id=name, section_number=n) for n, name in enumerate("zab"))
-    left_out = section(section_id="x", section_number=9, exclude=True, reason="torn")
-    brain = Brain(brain_id="B1", sections=(*sections, left_out))
-    ingest(store, Brain(brain_id="B1", sections=sections[:2]), tmp_path / "a.tif")
-    write_collection(store, brain)
-    folder = store.brain_path("B1") / "sections.ome.zarr"
-    assert metadata(folder / "OME")["ome"]["series"] == ["z", "a"]
-    BioFormats2Raw.from_zarr(zarr.open_group(folder, mode="r"))
-    before = {p: p.stat().st_mtime_ns for p in folder.rglob("zarr.json")}
-    write_collection(store, brain)
-    assert {p: p.stat().st_mtime_ns for p in folder.rglob("zarr.json")} == before
-
-
-def test_writing_the_collection_changes_no_file_of_a_section(tmp_path: Path) -> None:
-    scan(tmp_path / "a.tif", 60, 80)
-    store = BrainStore(tmp_path / "store")
-    brain = Brain(brain_id="B1", sections=(section(),))
-    ingest(store, brain, tmp_path / "a.tif")
-    digest = store.catalogue("B1").content_digest()
-    write_collection(store, brain)
-    assert store.catalogue("B1").content_digest() == digest
-    assert damaged(store, "B1") == []

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cytoarch.contents import open_head
 from safetensors.numpy import load, save
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -21,6 +20,7 @@ from cytoarch.learning.decoder import Crops, Decoder, FusionNetwork, fit_decoder
 from cytoarch.learning.heads import CARD_FILE, WEIGHTS_FILE, check_fits, head_files, load_head, predict_bands
 from cytoarch.learning.probes import Probe, fit_probe
 from cytoarch.learning.targets import UNLABELLED
+from cytoarch.steps.sources import open_head
 from cytoarch.store.brain_store import BrainStore
 
 

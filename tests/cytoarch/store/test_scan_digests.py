@@ -9,11 +9,6 @@ from cytoarch.store.brain_store import BrainStore
 from tests.products import state
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> BrainStore:
-    return BrainStore(tmp_path / "store")
-
-
 def scan_digest(store: BrainStore, scan: Path, rehash: bool = False) -> str:
     return store.scan_digest("B1", scan, [scan], rehash)
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cytoarch.digests import FileSeal, hash_file
+from cytoarch.digests import hash_file
 from cytoarch.errors import StoreError
 from cytoarch.store.disk import write_atomically
-from cytoarch.store.records import Record, fingerprint, read_record
+from cytoarch.store.records import Record, read_record
 from cytoarch.store.staging import Staging
 
 CONTENT = {"a.bin": b"alpha", "deep/b.bin": b"beta", "deep/er/empty": b""}
@@ -35,36 +35,6 @@ def tree(folder: Path) -> dict[str, bytes]:
 def crash(staging: Staging) -> Staging:
     """What the next process sees of a staging folder whose writer died."""
     return Staging(staging.path.parent)
-
-
-# -- fingerprints ------------------------------------------------------------------------------------------------------
-
-
-def test_a_fingerprint_changes_with_everything_a_product_depends_on() -> None:
-    base = ("tissue", 1, {"scan": "00"}, {"size_um": 4.0, "kind": None})
-    others = [
-        ("labels", 1, {"scan": "00"}, {"size_um": 4.0, "kind": None}),
-        ("tissue", 2, {"scan": "00"}, {"size_um": 4.0, "kind": None}),
-        ("tissue", 1, {"scan": "01"}, {"size_um": 4.0, "kind": None}),
-        ("tissue", 1, {"scans": "00"}, {"size_um": 4.0, "kind": None}),
-        ("tissue", 1, {"scan": "00", "more": ""}, {"size_um": 4.0, "kind": None}),
-        ("tissue", 1, {"scan": "00"}, {"size_um": 4.5, "kind": None}),
-        ("tissue", 1, {"scan": "00"}, {"size_um": 4.0, "kind": "None"}),
-        ("tissue", 1, {"scan": "00"}, {"size_um": 4.0}),
-    ]
-    marks = {fingerprint(*parts) for parts in [base, *others]}
-    assert len(marks) == 1 + len(others)
-
-
-def test_a_fingerprint_does_not_depend_on_the_order_in_which_things_are_named() -> None:
-    assert fingerprint("x", 1, {"a": "1", "b": "2"}, {"c": 1, "d": [1, 2]}) == fingerprint(
-        "x", 1, {"b": "2", "a": "1"}, {"d": [1, 2], "c": 1}
-    )
-
-
-def test_a_setting_that_is_no_number_has_no_fingerprint() -> None:
-    with pytest.raises(ValueError, match="JSON"):
-        fingerprint("x", 1, {}, {"size_um": float("nan")})
 
 
 # -- writing atomically ------------------------------------------------------------------------------------------------
@@ -130,16 +100,16 @@ def test_a_journal_torn_at_any_byte_loses_at_most_the_line_it_is_torn_in(staging
     journal = (staging.path.parent / "journal.jsonl").read_bytes()
     whole = [json.loads(line)["key"] for line in journal.splitlines()]
     for cut in range(len(journal) + 1):
-        room = tmp_path / "torn"
-        shutil.copytree(staging.path.parent, room)
-        (room / "journal.jsonl").write_bytes(journal[:cut])
-        again = Staging(room).open()
+        folder = tmp_path / "torn"
+        shutil.copytree(staging.path.parent, folder)
+        (folder / "journal.jsonl").write_bytes(journal[:cut])
+        again = Staging(folder).open()
         complete = journal[:cut].count(b"\n")
         assert [again.has(key) for key in whole[:complete]] == [True] * complete
         assert set(tree(again.path)) == {key for key in whole if again.has(key)}
         again.write("later.bin", b"later")
         assert crash(again).open().has("later.bin")
-        shutil.rmtree(room)
+        shutil.rmtree(folder)
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
@@ -147,7 +117,7 @@ def test_a_journal_torn_at_any_byte_loses_at_most_the_line_it_is_torn_in(staging
     line=st.text(max_size=40) | st.sampled_from(["null", "[]", '{"key": 1}', '{"key":"a","sha256":1,"size_bytes":"x"}'])
 )
 def test_a_journal_line_that_says_nothing_is_passed_over(tmp_path_factory: pytest.TempPathFactory, line: str) -> None:
-    staging = Staging(tmp_path_factory.mktemp("room")).open()
+    staging = Staging(tmp_path_factory.mktemp("staging")).open()
     staging.write("a.bin", b"alpha")
     with (staging.path.parent / "journal.jsonl").open("ab") as journal:
         journal.write(line.encode("utf-8", errors="replace") + b"\xff\n")
@@ -251,21 +221,10 @@ def test_publishing_can_be_repeated_after_a_crash_between_any_two_of_its_renames
     assert read_record(record_path) == sealed
 
 
-# -- digests of content ------------------------------------------------------------------------------------------------
-
-
-def test_the_digest_of_a_record_is_that_of_its_files_and_of_nothing_else() -> None:
-    seal, other = FileSeal(sha256="0" * 64, size_bytes=1), FileSeal(sha256="1" * 64, size_bytes=1)
-    base = record(files={"a": seal, "b": other})
-    assert base.digest == record(files={"b": other, "a": seal}, fingerprint="g", facts={"when": "now"}).digest
-    assert base.digest != record(files={"a": other, "b": seal}).digest
-    assert base.digest != record(files={"a": seal}).digest
-
-
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(content=st.dictionaries(st.from_regex(r"[a-z]{1,3}(/[a-z]{1,3})?\.bin", fullmatch=True), st.binary(max_size=64)))
 def test_what_is_sealed_is_what_is_adopted(tmp_path_factory: pytest.TempPathFactory, content: dict[str, bytes]) -> None:
-    staging = fill(Staging(tmp_path_factory.mktemp("room")).open(), content)
+    staging = fill(Staging(tmp_path_factory.mktemp("staging")).open(), content)
     again = crash(staging).open()
     assert tree(again.path) == content
     assert again.finish(record(), "p").digest == staging.finish(record(), "p").digest

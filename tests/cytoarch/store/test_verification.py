@@ -9,13 +9,14 @@ import pytest
 
 from cytoarch.brains import Brain, Section
 from cytoarch.errors import StoreError
-from cytoarch.images.sections import write_collection
 from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.catalogue import Catalogue
+from cytoarch.store.collection import write_collection
 from cytoarch.store.drafts import Draft, begin, ensure
 from cytoarch.store.products import WHOLE_BRAIN, Product, Work
 from cytoarch.store.records import Record
 from cytoarch.store.verification import HEALS, REPLACES, RESTORE, RESTORE_RECORD, Fault, Verification, verify_brain
-from tests.products import TISSUE, WORK, state, writes
+from tests.products import TISSUE, WORK, fresh, state, writes
 
 COLLECTION = ("sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json")
 SCANS = {one: Product("sections", "scan", one) for one in ("s1", "s2")}
@@ -39,12 +40,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A brain of two sections with tissue, annotations and a model that was trained on it."""
     store = BrainStore(tmp_path_factory.mktemp("made") / "store")
     store.write_brain(BRAIN)
+    catalogue = store.catalogue("B1")
     for product in SCANS.values():
-        ensure(store.catalogue("B1"), product, WORK, writes(IMAGE))
-    ensure(store.catalogue("B1"), TISSUE, WORK, writes(MASK))
-    ensure(store.catalogue("B1"), NOTES, WORK, writes(DRAWN))
-    ensure(store.catalogue("B1"), TRAINING, WORK, writes({"curve.csv": b"1,2"}, model=store.models.add(MODEL)))
-    write_collection(store, BRAIN)
+        ensure(catalogue, product, WORK, writes(IMAGE))
+    ensure(catalogue, TISSUE, WORK, writes(MASK))
+    ensure(catalogue, NOTES, WORK, writes(DRAWN))
+    ensure(catalogue, TRAINING, WORK, writes({"curve.csv": b"1,2"}, model=store.models.add(MODEL)))
+    write_collection(catalogue, BRAIN)
     return store.root
 
 
@@ -52,6 +54,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(made: Path, tmp_path: Path) -> BrainStore:
     """A copy of that brain, to be damaged."""
     return BrainStore(shutil.copytree(made, tmp_path / "store"))
+
+
+@pytest.fixture
+def catalogue(store: BrainStore) -> Catalogue:
+    """Of that copy. It remembers what it read: verification notes damage through one of its own."""
+    return store.catalogue("B1")
 
 
 def home(store: BrainStore) -> Path:
@@ -119,7 +127,7 @@ def test_progress_counts_the_bytes_of_every_file_up_to_all_of_them(store: BrainS
 def test_a_brain_of_which_nothing_is_ingested_yet_has_no_faults(tmp_path: Path) -> None:
     store = BrainStore(tmp_path / "store")
     store.write_brain(BRAIN)
-    write_collection(store, BRAIN)
+    write_collection(store.catalogue("B1"), BRAIN)
     assert verify_brain(store, "B1") == Verification(0, 0, (), ())
 
 
@@ -139,60 +147,60 @@ def without_collection(faults: Iterable[Fault]) -> list[Fault]:
 
 
 @pytest.mark.parametrize("damage", ["shortened", "deleted"])
-def test_an_intact_collection_is_not_named_beside_a_damaged_section(store: BrainStore, damage: str) -> None:
-    DAMAGES[damage](store.catalogue("B1").path(SCANS["s1"]) / "0/c/0/0/0")
+def test_an_intact_collection_is_not_named_beside_a_damaged_section(
+    store: BrainStore, catalogue: Catalogue, damage: str
+) -> None:
+    DAMAGES[damage](catalogue.path(SCANS["s1"]) / "0/c/0/0/0")
     assert not {fault.key for fault in verify_brain(store, "B1").faults} & set(COLLECTION)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "shortened", "deleted"])
-def test_a_damaged_product_is_not_used_and_is_made_whole_with_its_intact_files(store: BrainStore, damage: str) -> None:
-    digest = store.catalogue("B1").content_digest()
+def test_a_damaged_product_is_not_used_and_is_made_whole_with_its_intact_files(
+    store: BrainStore, catalogue: Catalogue, damage: str
+) -> None:
+    digest = catalogue.content_digest()
     product, key = SCANS["s1"], "0/c/0/0/0"
-    folder = store.catalogue("B1").path(product)
+    folder = catalogue.path(product)
     DAMAGES[damage](folder / key)
     verify_brain(store, "B1")
-    assert store.catalogue("B1").record(product) is None
-    assert store.catalogue("B1").current(product, WORK) is None
-    assert all(store.catalogue("B1").record(one) is not None for one in (SCANS["s2"], TISSUE, NOTES, TRAINING))
+    assert catalogue.record(product) is None
+    assert catalogue.current(product, WORK) is None
+    assert all(catalogue.record(one) is not None for one in (SCANS["s2"], TISSUE, NOTES, TRAINING))
     inodes = {one: (folder / one).stat().st_ino for one in IMAGE if one != key}
-    begun = begin(store.catalogue("B1"), product, WORK)
+    begun = begin(catalogue, product, WORK)
     assert isinstance(begun, Draft)
     assert begun.sealed is None
     assert {one for one in IMAGE if begun.staging.has(one)} == set(inodes)
     writes(IMAGE)(begun.staging)
     record = begun.commit({})
-    assert begin(store.catalogue("B1"), product, WORK) == record == store.catalogue("B1").record(product)
+    assert begin(catalogue, product, WORK) == record == catalogue.record(product)
     assert {one: (folder / one).stat().st_ino for one in inodes} == inodes
-    assert store.catalogue("B1").content_digest() == digest
+    assert catalogue.content_digest() == digest
     assert verify_brain(store, "B1").faults == ()
 
 
-def test_a_damage_that_is_healed_by_other_work_is_no_longer_marked(store: BrainStore) -> None:
-    flip(store.catalogue("B1").path(TISSUE) / "mask.png")
+def test_a_damage_that_is_healed_by_other_work_is_no_longer_marked(store: BrainStore, catalogue: Catalogue) -> None:
+    flip(catalogue.path(TISSUE) / "mask.png")
     verify_brain(store, "B1")
     other = Work(2, {}, {})
-    record, made = ensure(store.catalogue("B1"), TISSUE, other, writes(MASK))
+    record, made = ensure(catalogue, TISSUE, other, writes(MASK))
     assert made
-    assert store.catalogue("B1").record(TISSUE) == record
+    assert catalogue.record(TISSUE) == record
     assert verify_brain(store, "B1").faults == ()
 
 
-def test_every_fault_of_a_brain_is_named_at_once(store: BrainStore) -> None:
+def test_every_fault_of_a_brain_is_named_at_once(store: BrainStore, catalogue: Catalogue) -> None:
     keys = [f"{SCANS['s1'].key}/0/c/0/0/0", f"{SCANS['s1'].key}/0/c/0/0/1", f"{SCANS['s2'].key}/zarr.json"]
     keys.append(f"{TISSUE.key}/mask.png")
     for key in keys:
         flip(home(store) / key)
     assert {fault.key for fault in verify_brain(store, "B1").faults} == set(keys)
-    assert [store.catalogue("B1").record(one) is None for one in (*SCANS.values(), TISSUE, TRAINING)] == [
-        True,
-        True,
-        True,
-        False,
-    ]
+    unusable = [one for one in (*SCANS.values(), TISSUE, TRAINING) if catalogue.record(one) is None]
+    assert unusable == [*SCANS.values(), TISSUE]
 
 
-def test_a_damage_that_was_named_is_named_again_until_it_is_healed(store: BrainStore) -> None:
-    flip(store.catalogue("B1").path(TISSUE) / "mask.png")
+def test_a_damage_that_was_named_is_named_again_until_it_is_healed(store: BrainStore, catalogue: Catalogue) -> None:
+    flip(catalogue.path(TISSUE) / "mask.png")
     first = verify_brain(store, "B1").faults
     assert len(first) == 1
     assert verify_brain(store, "B1").faults == first
@@ -202,12 +210,14 @@ def test_a_damage_that_was_named_is_named_again_until_it_is_healed(store: BrainS
 
 
 @pytest.mark.parametrize("key", DRAWN)
-def test_damaged_annotations_are_named_but_stay_usable_and_unmarked(store: BrainStore, key: str) -> None:
-    flip(store.catalogue("B1").path(NOTES) / key)
-    record, before = store.catalogue("B1").record(NOTES), state(store.root)
+def test_damaged_annotations_are_named_but_stay_usable_and_unmarked(
+    store: BrainStore, catalogue: Catalogue, key: str
+) -> None:
+    flip(catalogue.path(NOTES) / key)
+    record, before = catalogue.record(NOTES), state(store.root)
     (fault,) = verify_brain(store, "B1").faults
     assert (fault.key, fault.remedy) == (f"{NOTES.key}/{key}", RESTORE)
-    assert store.catalogue("B1").record(NOTES) == record
+    assert fresh(catalogue).record(NOTES) == record
     assert record is not None
     assert state(store.root) == before
 
@@ -215,7 +225,9 @@ def test_damaged_annotations_are_named_but_stay_usable_and_unmarked(store: Brain
 # -- what belongs to nothing -------------------------------------------------------------------------------------------
 
 
-def test_files_of_no_record_beside_those_of_a_product_are_listed_and_left(store: BrainStore) -> None:
+def test_files_of_no_record_beside_those_of_a_product_are_listed_and_left(
+    store: BrainStore, catalogue: Catalogue
+) -> None:
     strays = ["annotations/ada/s1/notes.txt", "derived/tissue/otsu/s1/.tmp", "sections.ome.zarr/s1/0/c/9", "derived/x"]
     strays.append("sections.ome.zarr/OME/METADATA.ome.xml")
     put(store, strays)
@@ -223,7 +235,7 @@ def test_files_of_no_record_beside_those_of_a_product_are_listed_and_left(store:
     found = verify_brain(store, "B1")
     assert (sorted(found.strays), found.faults) == (sorted(strays), ())
     assert state(store.root) == before
-    assert store.catalogue("B1").record(TISSUE) is not None
+    assert catalogue.record(TISSUE) is not None
 
 
 def put(store: BrainStore, keys: Iterable[str]) -> None:
@@ -252,19 +264,16 @@ def test_files_of_a_product_without_a_record_are_a_fault(store: BrainStore) -> N
 
 @pytest.mark.parametrize("product", [TISSUE, TRAINING, SCANS["s1"]], ids=lambda one: one.step)
 def test_a_deleted_record_is_found_and_the_next_run_makes_the_product_again(
-    store: BrainStore, product: Product
+    store: BrainStore, catalogue: Catalogue, product: Product
 ) -> None:
-    digest, content = (
-        store.catalogue("B1").content_digest(),
-        {TISSUE: MASK, TRAINING: {"curve.csv": b"1,2"}}.get(product, IMAGE),
-    )
-    store.catalogue("B1").record_path(product).unlink()
+    digest, content = catalogue.content_digest(), {TISSUE: MASK, TRAINING: {"curve.csv": b"1,2"}}.get(product, IMAGE)
+    catalogue.record_path(product).unlink()
     faults = without_collection(verify_brain(store, "B1").faults)
     assert faults == [Fault(product.key, "has no record", REPLACES)]
-    assert store.catalogue("B1").record(product) is None
+    assert catalogue.record(product) is None
     facts = {"model": model_name(store)} if product == TRAINING else {}
-    assert ensure(store.catalogue("B1"), product, WORK, writes(content, **facts))[1]
-    assert store.catalogue("B1").content_digest() == digest
+    assert ensure(catalogue, product, WORK, writes(content, **facts))[1]
+    assert catalogue.content_digest() == digest
     assert verify_brain(store, "B1").faults == ()
 
 
@@ -286,21 +295,21 @@ def no_text(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [flip, shorten, emptied, no_text])
 def test_a_damaged_record_is_named_its_files_belong_to_none_and_the_product_is_made_again(
-    store: BrainStore, damage: Callable[[Path], None]
+    store: BrainStore, catalogue: Catalogue, damage: Callable[[Path], None]
 ) -> None:
-    digest = store.catalogue("B1").content_digest()
-    path = store.catalogue("B1").record_path(TISSUE)
+    digest = catalogue.content_digest()
+    path = catalogue.record_path(TISSUE)
     damage(path)
     found = verify_brain(store, "B1")
     assert found.faults == (Fault("records/tissue/otsu/s1.json", "the record itself has changed", HEALS),)
     assert sorted(found.strays) == sorted(f"{TISSUE.key}/{key}" for key in MASK)
-    assert store.catalogue("B1").record(TISSUE) is None
-    begun = begin(store.catalogue("B1"), TISSUE, WORK)
+    assert catalogue.record(TISSUE) is None
+    begun = begin(catalogue, TISSUE, WORK)
     assert isinstance(begun, Draft)
     assert not any(begun.staging.has(key) for key in MASK), "nothing vouches for them"
     writes(MASK)(begun.staging)
     begun.commit({})
-    assert store.catalogue("B1").content_digest() == digest
+    assert catalogue.content_digest() == digest
     assert verify_brain(store, "B1").faults == ()
 
 
@@ -327,12 +336,12 @@ def changed(path: Path) -> None:
 @pytest.mark.parametrize("key", COLLECTION)
 @pytest.mark.parametrize("damage", [changed, shorten, emptied, no_text, Path.unlink])
 def test_a_damaged_collection_is_named_and_written_again(
-    store: BrainStore, key: str, damage: Callable[[Path], None]
+    store: BrainStore, catalogue: Catalogue, key: str, damage: Callable[[Path], None]
 ) -> None:
     damage(home(store) / key)
     (fault,) = verify_brain(store, "B1").faults
     assert (fault.key, fault.remedy) == (key, HEALS)
-    write_collection(store, BRAIN)
+    write_collection(catalogue, BRAIN)
     assert verify_brain(store, "B1").faults == ()
 
 
