@@ -17,13 +17,13 @@ from cytoarch.contents import (
     open_labels,
     open_tissue,
     require_embedding,
-    tissue_on_tokens,
 )
-from cytoarch.discovery.clusters import CLUSTERS_VERSION, Clustering, ClusterSettings, write_clusters
+from cytoarch.discovery.clusters import CLUSTERS_VERSION, Clustering, ClusterSettings, cluster_sample, write_clusters
 from cytoarch.embeddings import check_same_dims
 from cytoarch.images.views import StoredImage
 from cytoarch.learning.targets import UNLABELLED, targets_on_grid
 from cytoarch.measures.overlap import purity
+from cytoarch.sampling import tissue_source
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.products import Product, Work
 from cytoarch.store.staging import Staging
@@ -50,16 +50,10 @@ def fit_clusters(
             (s.section_id, open_embeddings(store, brain.brain_id, embedding_name, s.section_id)) for s in sections
         ]
         check_same_dims(opened)
-        samples = (
-            embeddings.sample(
-                tissue_on_tokens(store, brain.brain_id, one, embeddings),
-                settings.tokens_per_section,
-                seed=settings.seed * 1_000_003 + index,
-            )
-            for index, (one, embeddings) in enumerate(opened)
-        )
-        staging.write(FIT_FILE, Clustering.fit(samples, settings).to_bytes())
-        return {}
+        sources = [tissue_source(one, found, open_tissue(store, brain.brain_id, one)) for one, found in opened]
+        sample = cluster_sample(sources, settings)
+        staging.write(FIT_FILE, Clustering.fit([sample.tokens], settings).to_bytes())
+        return dict(sample.facts())
 
     inputs = {one: record.digest for one, record in records.items()}
     product = Product(brain.brain_id, "clusters", clusters_name(embedding_name, settings))

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from prefect import task
 from prefect.client.schemas.objects import State
 
@@ -18,10 +17,9 @@ from cytoarch.contents import (
     open_section,
     open_tissue,
     section_product,
-    tissue_on_tokens,
     tissue_product,
 )
-from cytoarch.discovery.colours import COLOURS_VERSION, ColourMap, tokens_per_section, write_colours
+from cytoarch.discovery.colours import COLOURS_VERSION, ColourMap, colour_sample, write_colours
 from cytoarch.embeddings import (
     EMBEDDINGS_VERSION,
     EmbedSettings,
@@ -43,6 +41,7 @@ from cytoarch.embeddings.places import RegionTable
 from cytoarch.encoders import Encoder
 from cytoarch.encoders.inference import device_name
 from cytoarch.errors import SectionError, StoreError
+from cytoarch.sampling import tissue_source
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.products import Product, Work
 from cytoarch.store.staging import Staging
@@ -180,15 +179,11 @@ def fit_colours(store_path: Path, brain: Brain, sections: tuple[Section, ...], n
 
     def write(staging: Staging) -> dict[str, Any]:
         opened = [(s.section_id, open_embeddings(store, brain.brain_id, name, s.section_id)) for s in sections]
-        count = tokens_per_section(len(opened), sum(check_same_dims(opened)))
-        samples = [
-            embeddings.sample(tissue_on_tokens(store, brain.brain_id, one, embeddings), count, seed=index).astype(
-                np.float16
-            )
-            for index, (one, embeddings) in enumerate(opened)
-        ]
-        staging.write(FIT_FILE, ColourMap.fit(samples).to_bytes())
-        return {}
+        check_same_dims(opened)
+        sources = [tissue_source(one, found, open_tissue(store, brain.brain_id, one)) for one, found in opened]
+        sample = colour_sample(sources)
+        staging.write(FIT_FILE, ColourMap.fit([sample.tokens]).to_bytes())
+        return dict(sample.facts())
 
     work = Work(COLOURS_VERSION, {one: record.digest for one, record in records.items()}, {})
     _, made = store.ensure(Product(brain.brain_id, "colours", name), work, write)

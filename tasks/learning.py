@@ -20,16 +20,16 @@ from cytoarch.contents import (
 from cytoarch.digests import canonical_json
 from cytoarch.embeddings import EmbedSettings, check_same_dims
 from cytoarch.errors import ModelError, TrainingError
-from cytoarch.learning.heads import HeadCard, head_files
+from cytoarch.learning.cards import HeadCard
+from cytoarch.learning.datasets import LabelledSection
+from cytoarch.learning.evaluation import Score, score_split
+from cytoarch.learning.heads import head_files
 from cytoarch.learning.splits import split_sections
 from cytoarch.learning.training import (
     TRAINING_VERSION,
     DecoderSettings,
-    LabelledSection,
     ProbeSettings,
-    Score,
     cells_per_token,
-    score_split,
     train_head,
 )
 from cytoarch.store.brain_store import BrainStore

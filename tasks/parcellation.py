@@ -19,7 +19,7 @@ from cytoarch.contents import (
     tissue_product,
 )
 from cytoarch.images.views import StoredImage
-from cytoarch.learning.heads import check_fits
+from cytoarch.learning.cards import check_fits
 from cytoarch.parcellation.inference import PROBABILITIES_VERSION, ParcellateSettings, write_probabilities
 from cytoarch.parcellation.smoothing import SMOOTHING_VERSION, SmoothSettings, score_label_map, write_parcellation
 from cytoarch.store.brain_store import BrainStore

@@ -21,7 +21,8 @@ import cytoarch
 from cytoarch.brains import Brain
 from cytoarch.digests import canonical_json
 from cytoarch.errors import ModelError
-from cytoarch.learning.heads import CARD_FILE, WEIGHTS_FILE, head_files, load_head
+from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE
+from cytoarch.learning.heads import head_files, load_head
 from cytoarch.store.brain_store import BrainStore
 
 EXPERIMENT = "cytoarch"

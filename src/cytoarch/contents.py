@@ -14,7 +14,8 @@ from cytoarch.embeddings import SectionEmbeddings
 from cytoarch.errors import ModelError, StoreError
 from cytoarch.images.sections import LABEL_NAME
 from cytoarch.images.views import Level, StoredImage
-from cytoarch.learning.heads import CARD_FILE, WEIGHTS_FILE, Head, load_head
+from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE
+from cytoarch.learning.heads import Head, load_head
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.products import WHOLE_BRAIN, Product
 from cytoarch.store.records import Record

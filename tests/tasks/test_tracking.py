@@ -10,7 +10,8 @@ from mlflow import MlflowClient
 from cytoarch.brains import Brain, LabelClass
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import ModelError
-from cytoarch.learning.heads import HeadCard, head_files
+from cytoarch.learning.cards import HeadCard
+from cytoarch.learning.heads import head_files
 from cytoarch.learning.probes import Probe
 from cytoarch.store.brain_store import BrainStore
 from tasks.tracking import BrainLedger, ModelVersion, fetch_head, register_head, tracking_uri

@@ -175,10 +175,10 @@ class TissueMask:
         window = self.mask[y0:y1, x0:x1]
         return float(window.mean()) if window.size else 0.0
 
-    def on_grid(self, height: int, width: int, pixel_size_um: float) -> Mask:
-        """The mask at the centres of a grid (y, x) of cells of `pixel_size_um`."""
+    def on_grid(self, height: int, width: int, pixel_size_um: float, first: tuple[int, int] = (0, 0)) -> Mask:
+        """The mask at the centres of a grid (y, x) of cells of `pixel_size_um`, from the cell `first` (y, x) on."""
         rows, columns = (
-            np.minimum(((np.arange(n) + 0.5) * pixel_size_um / self.pixel_size_um).astype(int), size - 1)
-            for n, size in zip((height, width), self.mask.shape, strict=True)
+            np.minimum(((np.arange(start, start + n) + 0.5) * pixel_size_um / self.pixel_size_um).astype(int), size - 1)
+            for start, n, size in zip(first, (height, width), self.mask.shape, strict=True)
         )
         return np.asarray(self.mask[np.ix_(rows, columns)])

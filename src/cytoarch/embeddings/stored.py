@@ -15,6 +15,9 @@ from cytoarch.tiling import partition
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Window = tuple[int, int, int, int]
+"""(y, x, height, width) in tokens."""
 
 BLOCK_BYTES = 64 << 20
 """Embeddings that are read at once take at most so many bytes as float32, unless a chunk takes more."""
@@ -60,13 +63,20 @@ class SectionEmbeddings:
         """Edge of a chunk in tokens: what one read decodes."""
         return int(min(layer.levels[0].array.chunks[-1] for layer in self.layers))
 
-    def computed(self) -> NDArray[np.bool_]:
-        """The tokens (y, x) that were computed; the others, outside tissue and regions asked for, are zero."""
-        return np.ones(self.grid, dtype=bool) if self.marks is None else np.asarray(self.marks.array) > 0
+    def computed(self, window: Window | None = None) -> Mask:
+        """The tokens (y, x) of a window (or of the whole grid) that were computed; the others are zero.
 
-    def inside(self, tissue: TissueMask) -> NDArray[np.bool_]:
-        """The tokens (y, x) that lie in tissue and were computed."""
-        return tissue.on_grid(*self.grid, self.token_um) & self.computed()
+        Not computed is what lies outside tissue and regions asked for. Raises SectionError if that is damaged.
+        """
+        y, x, height, width = window or (0, 0, *self.grid)
+        if self.marks is None:
+            return np.ones((height, width), dtype=bool)
+        return self.marks.pixels(slice(y, y + height), slice(x, x + width)) > 0
+
+    def inside(self, tissue: TissueMask, window: Window | None = None) -> Mask:
+        """The tokens (y, x) of a window (or of the whole grid) that lie in tissue and were computed."""
+        y, x, height, width = window or (0, 0, *self.grid)
+        return tissue.on_grid(height, width, self.token_um, (y, x)) & self.computed((y, x, height, width))
 
     def read(self, y: int, x: int, height: int, width: int) -> Float32:
         """A window (c, height, width) float32 of all layers, in tokens, inside the grid."""
@@ -83,25 +93,6 @@ class SectionEmbeddings:
                 parts.append([])
             parts[-1].append(compute(self.read(y + top, x + left, h, w)))
         return np.block(parts)
-
-    def sample(self, mask: NDArray[np.bool_], count: int, seed: int, max_windows: int = 64) -> Float32:
-        """Up to `count` embeddings (n, c) drawn at random where `mask` (y, x) holds, from at most so many windows."""
-        rng = np.random.default_rng(seed)
-        edge = self.chunk
-        padded = np.pad(mask, [(0, -size % edge) for size in mask.shape])
-        held = padded.reshape(padded.shape[0] // edge, edge, padded.shape[1] // edge, edge).any(axis=(1, 3))
-        windows = np.argwhere(held)
-        if not len(windows):
-            return np.zeros((0, sum(self.dims)), dtype=np.float32)
-        windows = windows[np.sort(rng.permutation(len(windows))[:max_windows])]
-        found: list[Float32] = []
-        for row, column in windows:
-            y, x = int(row) * edge, int(column) * edge
-            inside = mask[y : y + edge, x : x + edge]
-            found.append(self.read(y, x, *inside.shape)[:, inside].T)
-        pool = np.concatenate(found)
-        picked = np.sort(rng.permutation(len(pool))[:count])
-        return np.ascontiguousarray(pool[picked])
 
 
 def check_same_dims(sections: Sequence[tuple[str, SectionEmbeddings]]) -> tuple[int, ...]:

@@ -14,6 +14,12 @@ Int64 = NDArray[np.int64]
 UNLABELLED = -1
 """Class index of cells that no label, or an equal number of two, falls into."""
 _WINDOW_CELLS = 512
+TARGET_BYTES = 256 << 20
+"""What is counted at once takes at most so much beside the result."""
+_PIXEL_BYTES = 48
+"""A label pixel as it is read, looked up, placed in a cell and counted."""
+_VOTE_BYTES = 18
+"""A class of a cell: its votes, twice, and whether it wins."""
 
 
 def class_of_id(classes: Sequence[LabelClass]) -> Int64:
@@ -30,18 +36,35 @@ def targets_on_grid(labels: Level, classes: Sequence[LabelClass], grid: tuple[in
     Cells larger than a label pixel take the majority of the labelled pixels in them, however few these are, so that a
     stroke of one pixel is never lost; ties are unlabelled. Smaller cells take the pixel they lie in.
     """
+    return targets_in_window(labels, classes, (0, 0, *grid), cell_um)
+
+
+def targets_in_window(
+    labels: Level, classes: Sequence[LabelClass], window: tuple[int, int, int, int], cell_um: float
+) -> Int64:
+    """The part of `targets_on_grid` in a window (y, x, height, width) of its cells; `TARGET_BYTES` are held beside it.
+
+    Raises SectionError if the labels there are damaged.
+    """
     lookup = class_of_id(classes)
-    targets = np.full(grid, UNLABELLED, dtype=np.int64)
+    top, left, *size = window
+    targets = np.full(size, UNLABELLED, dtype=np.int64)
     if not classes:
         return targets
-    for y, x, height, width in partition(*grid, _WINDOW_CELLS):
-        window = (y, x, height, width)
+    for y, x, height, width in partition(*size, _window_cells(cell_um / labels.pixel_size_um, len(classes))):
+        part = (top + y, left + x, height, width)
         if cell_um > labels.pixel_size_um:
-            cells = _majority(labels, lookup, len(classes), window, cell_um)
+            cells = _majority(labels, lookup, len(classes), part, cell_um)
         else:
-            cells = _nearest(labels, lookup, window, cell_um)
+            cells = _nearest(labels, lookup, part, cell_um)
         targets[y : y + height, x : x + width] = cells
     return targets
+
+
+def _window_cells(ratio: float, classes: int) -> int:
+    """Edge of a window whose label pixels, votes and winners stay within `TARGET_BYTES`; one cell at least."""
+    cell_bytes = _PIXEL_BYTES * max(1.0, ratio) ** 2 + _VOTE_BYTES * classes
+    return max(1, min(_WINDOW_CELLS, int((TARGET_BYTES / cell_bytes) ** 0.5)))
 
 
 def _majority(labels: Level, lookup: Int64, count: int, window: tuple[int, int, int, int], cell_um: float) -> Int64:
@@ -52,7 +75,7 @@ def _majority(labels: Level, lookup: Int64, count: int, window: tuple[int, int, 
     )
     if rows.stop <= rows.start or columns.stop <= columns.start:
         return np.full((height, width), UNLABELLED, dtype=np.int64)
-    block = lookup[np.asarray(labels.array[rows.start : rows.stop, columns.start : columns.stop])]
+    block = lookup[labels.pixels(slice(rows.start, rows.stop), slice(columns.start, columns.stop))]
     cell_y = np.minimum(((np.arange(rows.start, rows.stop) + 0.5) / ratio).astype(np.int64) - y, height - 1)
     cell_x = np.minimum(((np.arange(columns.start, columns.stop) + 0.5) / ratio).astype(np.int64) - x, width - 1)
     cell = cell_y[:, None] * width + cell_x[None]
@@ -78,5 +101,5 @@ def _nearest(labels: Level, lookup: Int64, window: tuple[int, int, int, int], ce
         np.minimum(((np.arange(first, first + n) + 0.5) * ratio).astype(np.int64), size - 1)
         for first, n, size in zip((y, x), (height, width), labels.size, strict=True)
     )
-    block = np.asarray(labels.array[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    block = labels.pixels(slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
     return np.asarray(lookup[block[np.ix_(rows - rows[0], columns - columns[0])]])

@@ -8,9 +8,9 @@ import zarr
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from cytoarch import colours as colours_module
 from cytoarch.anatomy.tissue import TissueMask
-from cytoarch.discovery.colours import SAMPLE_BYTES, SAMPLE_TOKENS, ColourMap, tokens_per_section, write_colours
+from cytoarch.discovery import colours as colours_module
+from cytoarch.discovery.colours import ColourMap, write_colours
 from cytoarch.embeddings import SectionEmbeddings
 from cytoarch.errors import SectionError
 from cytoarch.images.views import Level, StoredImage
@@ -63,16 +63,6 @@ def test_components_found_part_by_part_are_those_of_all_at_once(monkeypatch, wid
 def test_sections_without_tokens_change_nothing():
     tokens, none = tokens_of(), np.zeros((0, 6), dtype=np.float32)
     assert ColourMap.fit([none, tokens, none]).to_bytes() == ColourMap.fit([tokens]).to_bytes()
-
-
-@pytest.mark.parametrize("width", [1, 26, 3072, 16384])
-def test_samples_of_a_brain_fit_into_their_memory_whatever_its_size(width: int):
-    counts = [tokens_per_section(sections, width) for sections in (1, 20, 300, 5000, 100_000)]
-    assert counts == sorted(counts, reverse=True)
-    for sections, count in zip((1, 20, 300, 5000, 100_000), counts, strict=True):
-        assert 4 <= count <= SAMPLE_TOKENS
-        assert count == 4 or sections * count * width * 2 <= SAMPLE_BYTES
-        assert count == SAMPLE_TOKENS or sections * (count + 1) * width * 2 > SAMPLE_BYTES
 
 
 def test_all_but_the_extreme_tokens_lie_between_black_and_white():

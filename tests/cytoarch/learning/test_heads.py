@@ -17,8 +17,11 @@ from cytoarch.brains import LabelClass
 from cytoarch.contents import open_head
 from cytoarch.errors import ModelError
 from cytoarch.images.views import mirrored
-from cytoarch.learning.decoder import Crops, Decoder, FusionNetwork, fit_decoder
-from cytoarch.learning.heads import CARD_FILE, WEIGHTS_FILE, check_fits, head_files, load_head, predict_bands
+from cytoarch.learning.application import predict_bands
+from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE, check_fits
+from cytoarch.learning.datasets import Crops
+from cytoarch.learning.decoder import Decoder, FusionNetwork, fit_decoder
+from cytoarch.learning.heads import head_files, load_head
 from cytoarch.learning.probes import Probe, fit_probe
 from cytoarch.learning.targets import UNLABELLED
 from cytoarch.store.brain_store import BrainStore

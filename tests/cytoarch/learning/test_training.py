@@ -9,18 +9,17 @@ from sklearn import metrics
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.errors import TrainingError
 from cytoarch.images.views import Level
-from cytoarch.learning.heads import head_files, predict_bands
+from cytoarch.learning.application import predict_bands
+from cytoarch.learning.datasets import MAX_CROPS, cut_crops
+from cytoarch.learning.evaluation import score_head, score_split
+from cytoarch.learning.heads import head_files
 from cytoarch.learning.splits import split_sections
 from cytoarch.learning.targets import UNLABELLED
 from cytoarch.learning.training import (
-    MAX_CROPS,
     DecoderSettings,
     ProbeSettings,
     cells_per_token,
-    cut_crops,
     sample_tokens,
-    score_head,
-    score_split,
     train_head,
 )
 
@@ -36,6 +35,12 @@ def sections(section):
 def trained(card, kind: str, sections, settings=None):
     chosen = settings or (PROBE if kind == "probe" else DECODER)
     return train_head(card(kind, (3, 4), 1 if kind == "probe" else 4), chosen, sections)
+
+
+def drawn(sections, classes, per_class: int, seed: int):
+    """Tokens and their classes."""
+    sample = sample_tokens(sections, classes, per_class, seed)
+    return sample.tokens, sample.strata
 
 
 def relabelled(section, value: int):
@@ -77,18 +82,18 @@ def test_a_probe_on_telling_embeddings_scores_well_on_sections_it_has_not_seen(c
 
 
 def test_tokens_are_capped_per_class_and_section(sections, classes):
-    tokens, targets = sample_tokens(sections, classes, 10, seed=0)
+    tokens, targets = drawn(sections, classes, 10, seed=0)
     assert np.bincount(targets).tolist() == [60, 60, 60]
     assert tokens.shape == (180, 7)
-    everything, all_targets = sample_tokens(sections, classes, 100_000, seed=0)
+    everything, all_targets = drawn(sections, classes, 100_000, seed=0)
     assert len(everything) == len(all_targets) == 6 * 24 * 18
 
 
 def test_every_sampled_token_keeps_its_own_class(sections, classes):
-    tokens, targets = sample_tokens(sections, classes, 10, seed=1)
+    tokens, targets = drawn(sections, classes, 10, seed=1)
     # the first three features name the stripe, up to noise
     assert (tokens[:, :3].argmax(axis=1) == targets).mean() > 0.85
-    whole, all_targets = sample_tokens(sections[:1], classes, 100_000, seed=1)
+    whole, all_targets = drawn(sections[:1], classes, 100_000, seed=1)
     stored = sections[0].embeddings.read(0, 0, 24, 18)
     truth = sections[0].targets(classes, 1)
     pairs = {(tuple(token), int(target)) for token, target in zip(whole, all_targets, strict=True)}
@@ -96,7 +101,7 @@ def test_every_sampled_token_keeps_its_own_class(sections, classes):
 
 
 def test_sampling_is_reproducible_and_depends_on_the_seed(sections, classes):
-    one, again, other = (sample_tokens(sections, classes, 10, seed)[0] for seed in (0, 0, 1))
+    one, again, other = (drawn(sections, classes, 10, seed)[0] for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, again)
     assert not np.array_equal(one, other)
 
@@ -108,7 +113,7 @@ def test_cells_outside_tissue_are_neither_learnt_from_nor_scored(card, section, 
     half = replace(whole, tissue=TissueMask(mask, 16.0))
     assert (half.targets(classes, 4)[:, 36:] == UNLABELLED).all()
     assert (half.targets(classes, 4)[:, :36] == whole.targets(classes, 4)[:, :36]).all()
-    assert len(sample_tokens([half], classes, 100_000, 0)[1]) == 24 * 9
+    assert len(drawn([half], classes, 100_000, 0)[1]) == 24 * 9
     head, _ = trained(card, "probe", [whole])
     assert score_head(head, [half]).confusion.sum() == 24 * 9
 
