@@ -22,7 +22,7 @@ from cytoarch.embeddings import EmbedSettings, check_same_dims
 from cytoarch.errors import ModelError, TrainingError
 from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.datasets import LabelledSection
-from cytoarch.learning.evaluation import Score, score_split
+from cytoarch.learning.evaluation import Score
 from cytoarch.learning.heads import head_files
 from cytoarch.learning.splits import split_sections
 from cytoarch.learning.training import (
@@ -30,7 +30,7 @@ from cytoarch.learning.training import (
     DecoderSettings,
     ProbeSettings,
     cells_per_token,
-    train_head,
+    train_and_score,
 )
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.products import Product, Work
@@ -96,9 +96,7 @@ def train(
             pixel_size_um=float(embedded.facts["pixel_size_um"]),
         )
         split = split_sections([section.section_id for section in labelled])
-        to_learn = [one for one in opened if one.section_id in split.train]
-        head, fit = train_head(card, settings, to_learn, reporter(STAGE, "head"))
-        scores = score_split(head, opened, split)
+        head, fit, scores = train_and_score(card, settings, opened, split, reporter(STAGE, "head"))
         digest = store.add_model(head_files(head))
         metrics = {name: score.as_facts(card.classes) for name, score in scores.items()}
         staging.write(METRICS_FILE, canonical_json(metrics).encode())

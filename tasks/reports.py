@@ -19,7 +19,7 @@ from cytoarch.contents import (
 )
 from cytoarch.images.sections import LABEL_NAME
 from cytoarch.images.views import StoredImage
-from cytoarch.measures.overlap import accuracy, class_scores
+from cytoarch.measures.overlap import accuracy, map_macro_f1
 from cytoarch.palette import Rgb, class_colours, distinct_colours
 from cytoarch.reporting import pictures
 from cytoarch.reporting.charts import confusion_chart
@@ -268,11 +268,6 @@ def _map_confusion(
     found = [records[f"parcellations/{one}"].facts for one in held_out if f"parcellations/{one}" in records]
     counts = [np.array(facts["confusion"], dtype=np.int64) for facts in found if "confusion" in facts]
     return np.sum(counts, axis=0) if counts else None
-
-
-def map_macro_f1(confusion: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> float:
-    """Macro-F1 of a label map; labelled cells drawn as outside tissue count as missed, but are no class."""
-    return float(np.nanmean(class_scores(confusion).f1[1:]))
 
 
 def _map_row(confusion: np.ndarray[tuple[int, ...], np.dtype[np.int64]], sections: int) -> dict[str, Any]:

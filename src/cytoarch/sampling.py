@@ -31,8 +31,10 @@ CANDIDATE_BYTES = 80
 """A token that may be drawn: where it lies, its stratum, its rank and its turn, and once more while they are sorted."""
 PENDING = 1 << 18
 """Candidates of a section that are collected before they are sorted."""
+PART_BYTES = 32 << 20
+"""Tokens that are computed on at once take at most so much as float64."""
 PART_TOKENS = 4096
-"""Tokens that are looked at at once where moments are taken."""
+"""They are no more than this, however short."""
 NOT_DRAWN = -1
 """Stratum of tokens that are not drawn."""
 
@@ -157,8 +159,9 @@ def draw_tokens(
         width = found
         dtype = np.result_type(dtype, *(layer.levels[0].array.dtype for layer in source.embeddings.layers))
         capacity = max(1, budget // (dtype.itemsize * width + extra_bytes + CANDIDATE_BYTES))
+        limit = min(per_section, capacity + 1)  # one more than can be kept shows that there is more
         with reading(source.section_id):
-            offered = _candidates(source, strata, min(per_section, capacity), seed, max_windows)
+            offered = _candidates(source, strata, limit, seed, max_windows)
         pool = pool.joined(index, offered, capacity)
     held = pool.held[np.argsort(pool.held["section"], kind="stable")]
     tokens, classes = np.empty((len(held), width), dtype=dtype), np.empty(len(held), dtype=np.int64)
@@ -290,24 +293,33 @@ def _read(embeddings: SectionEmbeddings, held: Candidates, tokens: NDArray[Any])
     return held["stratum"].astype(np.int64)
 
 
+def parts_of(count: int, width: int, least: int = 1) -> Iterator[slice]:
+    """Slices of so many tokens of so many values whose parts stay within `PART_BYTES`, or hold `least` tokens.
+
+    A part that would hold fewer than that joins the one before.
+    """
+    size = max(least, min(PART_TOKENS, PART_BYTES // (8 * max(1, width))))
+    starts = range(0, max(1, count - least + 1), size) if count else range(0)
+    return (slice(start, stop) for start, stop in pairwise([*starts, count]))
+
+
 def moments(parts: Iterable[NDArray[Any]], smallest_spread: float = 1e-6) -> tuple[Float64, Float64]:
-    """Mean and standard deviation (c,) float64 over tokens (n, c), `PART_TOKENS` at a time.
+    """Mean and standard deviation (c,) float64 over tokens (n, c), part by part.
 
     A spread is at least `smallest_spread`, so that dividing by it is safe.
     """
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler()
-    for part in parts:
-        for start in range(0, len(part), PART_TOKENS):
-            scaler.partial_fit(part[start : start + PART_TOKENS].astype(np.float64))
+    for whole in parts:
+        for part in parts_of(len(whole), whole.shape[1]):
+            scaler.partial_fit(whole[part].astype(np.float64))
     return scaler.mean_, np.maximum(np.sqrt(scaler.var_), smallest_spread)
 
 
 def standardised(tokens: NDArray[Any], mean: Float64, spread: Float64) -> NDArray[np.float32]:
-    """Tokens (n, c) less their mean, in units of their spread, as a new float32 array; `PART_TOKENS` at a time."""
+    """Tokens (n, c) less their mean, in units of their spread, as a new float32 array; part by part."""
     scaled = np.empty(tokens.shape, dtype=np.float32)
-    for start in range(0, len(tokens), PART_TOKENS):
-        part = slice(start, start + PART_TOKENS)
+    for part in parts_of(*tokens.shape):
         scaled[part] = (tokens[part] - mean) / spread
     return scaled

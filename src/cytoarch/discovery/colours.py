@@ -16,7 +16,7 @@ from cytoarch.images.layout import Journal, Pyramid, level_count
 from cytoarch.images.ngff import omero
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.reproducible import single_threaded
-from cytoarch.sampling import TokenSample, TokenSource, draw_tokens, moments
+from cytoarch.sampling import TokenSample, TokenSource, draw_tokens, moments, parts_of
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -25,8 +25,8 @@ COLOURS_VERSION = 5
 COMPONENTS = 16
 """Components that are followed, so that the first three are well known."""
 SMALLEST_SPREAD = 1e-6
-PART_TOKENS = 4096
-"""Embeddings that are taken in at once."""
+SAMPLE_BYTES = 256 << 20
+"""A sample and what is computed from it take at most so much, beside a few `sampling.PART_BYTES`."""
 TOKENS_PER_SECTION = 2000
 """Embeddings that are drawn from a section, at most."""
 MAX_WINDOWS = 64
@@ -34,9 +34,17 @@ MAX_WINDOWS = 64
 
 
 def colour_sample(sources: Sequence[TokenSource]) -> TokenSample:
-    """The tokens of a brain that colours are fitted to; they and the fit stay within `sampling.SAMPLE_BYTES`."""
+    """The tokens of a brain that colours are fitted to; they and the fit stay within `SAMPLE_BYTES`."""
     extra = 8 * 3 * 3  # its three projections, and once more where their percentiles are taken
-    return draw_tokens(sources, 1, TOKENS_PER_SECTION, 0, extra_bytes=extra, max_windows=MAX_WINDOWS)
+    return draw_tokens(
+        sources,
+        1,
+        TOKENS_PER_SECTION,
+        0,
+        extra_bytes=extra,
+        max_windows=MAX_WINDOWS,
+        budget_bytes=SAMPLE_BYTES,
+    )
 
 
 @dataclass(frozen=True)
@@ -65,8 +73,8 @@ class ColourMap:
             components[: len(found)] = found
             signs = np.where(components.sum(axis=1) < 0, -1.0, 1.0)  # a component's sign is arbitrary: fix it
             projection = (components * signs[:, None]).T / spread[:, None]
-            parts = (pool[at : at + PART_TOKENS] for at in range(0, count, PART_TOKENS))
-            shown = np.concatenate([(part.astype(np.float64) - mean) @ projection for part in parts])
+            parts = (pool[part].astype(np.float64) for part in parts_of(count, width))
+            shown = np.concatenate([(part - mean) @ projection for part in parts])
         low, high = np.percentile(shown, (1, 99), axis=0, overwrite_input=True)
         return cls(
             *(
@@ -98,9 +106,8 @@ def _components(pool: NDArray[Any], mean: Float64, spread: Float64) -> Float64:
         return np.zeros((0, len(mean)))  # all embeddings are equal: there is no direction
     count = min(COMPONENTS, *pool.shape)
     pca = IncrementalPCA(count)
-    starts = range(0, max(1, len(pool) - count + 1), PART_TOKENS)  # a part of fewer than `count` joins the one before
-    for start, stop in zip(starts, [*starts[1:], len(pool)], strict=True):
-        pca.partial_fit((pool[start:stop] - mean) / spread)
+    for part in parts_of(*pool.shape, least=count):
+        pca.partial_fit((pool[part] - mean) / spread)
     return np.asarray(pca.components_[:3])
 
 

@@ -12,11 +12,13 @@ from cytoarch.errors import TrainingError
 from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.datasets import LabelledSection, cut_crops, token_sources
 from cytoarch.learning.decoder import fit_decoder
+from cytoarch.learning.evaluation import Score, score_split
 from cytoarch.learning.heads import Head
 from cytoarch.learning.probes import fit_bytes_per_token, fit_probe
+from cytoarch.learning.splits import Split
 from cytoarch.learning.targets import UNLABELLED
 from cytoarch.progress import Progress
-from cytoarch.sampling import TokenSample, draw_tokens
+from cytoarch.sampling import OnDemand, TokenSample, draw_tokens
 
 TRAINING_VERSION = 3
 CELL_PX = 4
@@ -95,6 +97,22 @@ def train_head(
         on_progress=on_progress,
     )
     return decoder, {**crops.facts(), **history}
+
+
+def train_and_score(
+    card: HeadCard,
+    settings: ProbeSettings | DecoderSettings,
+    sections: Sequence[LabelledSection],
+    split: Split,
+    on_progress: Progress | None = None,
+) -> tuple[Head, dict[str, Any], dict[str, Score]]:
+    """Train a head on the sections the split trains on, and score it on those it holds out.
+
+    Returns the head, facts about its training, and its scores by part of the split. Raises as `train_head`.
+    """
+    places = [index for index, section in enumerate(sections) if section.section_id in split.train]
+    head, facts = train_head(card, settings, OnDemand(len(places), lambda at: sections[places[at]]), on_progress)
+    return head, facts, score_split(head, sections, split)
 
 
 def sample_tokens(
