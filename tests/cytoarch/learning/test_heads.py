@@ -25,6 +25,7 @@ from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE, check_fits
 from cytoarch.learning.datasets import Crops
 from cytoarch.learning.decoder import Decoder, FusionNetwork, fit_decoder
 from cytoarch.learning.heads import head_files, load_head
+from cytoarch.learning.losses import dice_loss, focal_loss
 from cytoarch.learning.probes import Probe, fit_probe
 from cytoarch.learning.targets import UNLABELLED
 from cytoarch.store.brain_store import BrainStore
@@ -471,3 +472,49 @@ def test_a_stored_head_whose_weights_were_changed_is_refused(head, tmp_path: Pat
 def test_a_head_that_is_not_in_the_store_is_refused(tmp_path: Path):
     with pytest.raises(ModelError):
         open_head(BrainStore(tmp_path), "ab" * 32)
+
+
+# -- how a decoder is trained ------------------------------------------------------------------------------------------
+
+
+def test_the_loss_is_focal_and_a_third_of_dice(card):
+    crops = toy_crops()
+    settings = {"width": 8, "epochs": 1, "batch_size": 12, "learning_rate": 1e-12, "weight_decay": 0, "seed": 0}
+    decoder, history = fit_decoder(card("decoder", (3, 4), 2), crops, **settings)
+    logits, targets = (
+        decoder.network(torch.from_numpy(crops.embeddings.astype(np.float32))),
+        torch.from_numpy(crops.targets),
+    )
+    expected = float(focal_loss(logits, targets) + 0.33 * dice_loss(logits, targets))
+    assert history["loss"][0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_weight_decay_shrinks_the_weights(card):
+    settings = {"width": 8, "epochs": 5, "batch_size": 4, "learning_rate": 0.01, "seed": 0}
+    sizes = []
+    for decay in (0, 1):
+        decoder, _ = fit_decoder(card("decoder", (3, 4), 2), toy_crops(), weight_decay=decay, **settings)
+        sizes.append(np.abs(decoder.tensors()["branches.0.0.weight"]).sum())
+    assert sizes[1] < 0.9 * sizes[0]
+
+
+def test_every_epoch_sees_every_crop_once_and_in_another_order(card, monkeypatch: pytest.MonkeyPatch):
+    seen: list[list[int]] = []
+
+    def noted(network, optimiser, crops, batch) -> float:
+        seen.append(batch.tolist())
+        return 0.0
+
+    monkeypatch.setattr(decoder_module, "_step", noted)
+    fitted(card, toy_crops(count=10), epochs=2)
+    assert [len(batch) for batch in seen] == [4, 3, 3] * 2
+    epochs = [[one for batch in seen[at : at + 3] for one in batch] for at in (0, 3)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10))
+    assert epochs[0] != epochs[1] != list(range(10))
+
+
+def test_what_a_head_takes_per_token_is_no_less_than_its_input_and_result(head):
+    cells = head.card.cells_per_token
+    assert head.bytes_per_token >= 4 * (sum(head.card.dims) + 3 * cells**2)
+    wider = a_decoder(lambda *given: head.card.model_copy(update={"kind": "decoder"}), head.card.dims, cells, width=80)
+    assert wider.bytes_per_token > 4 * (sum(head.card.dims) + 80 * cells**2)

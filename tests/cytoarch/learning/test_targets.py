@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from cytoarch.brains import Label, LabelClass, LabelTable
 from cytoarch.images.views import Level
-from cytoarch.learning.targets import UNLABELLED, class_of_id, targets_on_grid
+from cytoarch.learning import targets
+from cytoarch.learning.targets import UNLABELLED, class_of_id, targets_in_window, targets_on_grid
 
 THREE = (LabelClass(name="a", ids=(1,)), LabelClass(name="b", ids=(2, 5)), LabelClass(name="c", ids=(300,)))
 VALUES = np.array([0, 1, 2, 5, 300, 9], dtype=np.uint16)
@@ -129,3 +130,28 @@ def test_groups_gather_their_labels_in_order_of_first_appearance():
 
 def test_without_classes_nothing_is_labelled():
     assert (targets_on_grid(Level(np.ones((4, 4), np.uint8), 1.0, 0.0), (), (2, 2), 2.0) == UNLABELLED).all()
+
+
+@pytest.mark.parametrize("ratio", [0.7, 1.0, 2.5, 8.0])
+def test_targets_are_the_same_whatever_their_bytes(monkeypatch: pytest.MonkeyPatch, ratio: float):
+    labels = Level(np.random.default_rng(0).choice(VALUES, (61, 47)), 2.0, 1.0)
+    grid = tuple(-int(-n // ratio) for n in (61, 47))
+    whole = targets_on_grid(labels, THREE, grid, 2.0 * ratio)
+    for held in (1, 5000, 200_000):
+        monkeypatch.setattr(targets, "TARGET_BYTES", held)
+        np.testing.assert_array_equal(targets_on_grid(labels, THREE, grid, 2.0 * ratio), whole)
+
+
+def test_windows_are_small_enough_for_their_pixels_and_votes():
+    edges = {(1.0, 1): 512, (64.0, 113): 36, (0.1, 113): 359, (16.0, 113): 136, (1e6, 5): 1}
+    assert {case: targets._window_cells(*case) for case in edges} == edges
+    for (ratio, classes), edge in edges.items():
+        taken = edge**2 * (48 * max(1, ratio) ** 2 + 18 * classes)
+        assert taken <= targets.TARGET_BYTES or edge == 1
+
+
+def test_a_window_of_targets_is_part_of_the_whole():
+    labels = Level(np.random.default_rng(0).choice(VALUES, (61, 47)), 2.0, 1.0)
+    for cell_um in (1.5, 7.0):
+        whole = targets_on_grid(labels, THREE, (20, 13), cell_um)
+        np.testing.assert_array_equal(targets_in_window(labels, THREE, (3, 5, 11, 7), cell_um), whole[3:14, 5:12])

@@ -14,7 +14,7 @@ from cytoarch.images.views import Level
 from cytoarch.learning import datasets, evaluation
 from cytoarch.learning.application import predict_bands
 from cytoarch.learning.datasets import MAX_CROPS, LabelledSection, cut_crops
-from cytoarch.learning.evaluation import score_head, score_split
+from cytoarch.learning.evaluation import Score, score_head, score_split
 from cytoarch.learning.heads import head_files
 from cytoarch.learning.splits import split_sections
 from cytoarch.learning.targets import UNLABELLED
@@ -369,3 +369,29 @@ def test_sections_without_labels_have_no_score_and_spoil_no_other(card, sections
 )
 def test_a_probe_draws_tokens_and_a_decoder_cells_of_four_pixels(kind: str, token_px: int, cells: int):
     assert cells_per_token(kind, token_px) == cells
+
+
+def test_the_facts_of_a_score_have_every_class_with_its_own_figures(classes):
+    confusion = np.array([[5, 3, 0], [1, 4, 2], [0, 0, 0]])
+    score = Score(("s1", "s2"), confusion, 0.75)
+    truth, predicted = (np.repeat(axis.ravel(), confusion.ravel()) for axis in np.indices((3, 3)))
+    figures = metrics.precision_recall_fscore_support(truth, predicted, labels=[0, 1, 2], zero_division=np.nan)
+    facts = score.as_facts(classes)
+    for index, row in enumerate(facts["classes"]):
+        assert row["name"] == classes[index].name
+        for name, values in zip(("precision", "recall", "f1", "support"), figures, strict=True):
+            expected = values[index]
+            assert row[name] is None if np.isnan(expected) else row[name] == pytest.approx(expected, abs=1e-6)
+    assert facts["confusion"] == confusion.tolist()
+    assert facts["sections"] == ["s1", "s2"]
+    assert facts["top3"] == 0.75
+    assert facts["top1"] == pytest.approx(9 / 15)
+
+
+def test_a_part_without_labels_has_no_say_in_the_score_of_both(card, sections):
+    split = split_sections([one.section_id for one in sections])
+    given = [relabelled(one, 0) if one.section_id in split.fifth else one for one in sections]
+    head, _ = trained(card, "probe", sections[:1])
+    scores = score_split(head, given, split)
+    assert np.isnan(scores["fifth"].top3)
+    assert scores["held_out"].top3 == scores["block"].top3
