@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cytoarch import sampling
 from cytoarch.anatomy.tissue import TissueMask
-from cytoarch.embeddings import SectionEmbeddings
+from cytoarch.embeddings import SectionEmbeddings, check_same_dims
 from cytoarch.errors import ModelError, SectionError
 from cytoarch.images.views import Level, StoredImage
 from cytoarch.sampling import (
@@ -308,6 +308,24 @@ def test_marks_that_are_damaged_cost_their_section(tmp_path: Path):
     source = tissue_source("s3", embeddings, TissueMask(np.ones((8, 8), dtype=bool), 16.0))
     with pytest.raises(UnreadableSectionError, match="section s3"):
         draw_tokens([source], 1, 5, 0)
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}", '{"zarr_format": 3, "node_type": "group", "attributes": {}}'])
+def test_embeddings_whose_description_is_damaged_cost_their_section(tmp_path: Path, content: str | None):
+    if content is not None:
+        (tmp_path / "zarr.json").write_text(content)
+    with pytest.raises(SectionError, match=r"holds no readable embeddings .*: run embed-brain again"):
+        SectionEmbeddings.open(tmp_path)
+
+
+def test_sections_that_differ_in_layers_are_named():
+    def one(index: int, *dims: int) -> tuple[str, SectionEmbeddings]:
+        layers = [Level(Watched(np.zeros((d, 4, 4), dtype=np.float16), 4), 16.0, 8.0) for d in dims]
+        return f"s{index}", SectionEmbeddings(tuple(StoredImage((layer,), {}) for layer in layers))
+
+    assert check_same_dims(one(index, 2, 3) for index in range(3)) == (2, 3)
+    with pytest.raises(ModelError, match=r"section s2 has embeddings of \(3, 2\) where s0 has \(2, 3\)"):
+        check_same_dims([one(0, 2, 3), one(1, 2, 3), one(2, 3, 2)])
 
 
 def test_members_of_a_sequence_on_demand_are_made_when_asked_for_and_not_kept():

@@ -1,6 +1,6 @@
 """Committed embeddings of a section, opened for reading."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.anatomy.tissue import TissueMask
-from cytoarch.errors import ModelError
+from cytoarch.errors import ModelError, SectionError
 from cytoarch.images.views import Level, StoredImage
 from cytoarch.tiling import partition
 
@@ -36,10 +36,13 @@ class SectionEmbeddings:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open the folder of a committed product."""
+        """Open the folder of a committed product. Raises SectionError if what describes it cannot be read."""
         import zarr
 
-        own: Any = zarr.open_group(path, mode="r", zarr_format=3).attrs["cytoarch"]
+        try:
+            own: Any = zarr.open_group(path, mode="r", zarr_format=3).attrs["cytoarch"]
+        except (FileNotFoundError, KeyError, ValueError) as error:
+            raise SectionError(f"{path} holds no readable embeddings ({error}): run embed-brain again") from None
         marks = StoredImage.open(path / COMPUTED).levels[0]
         return cls(tuple(StoredImage.open(path / layer) for layer in own["layers"]), marks)
 
@@ -95,13 +98,18 @@ class SectionEmbeddings:
         return np.block(parts)
 
 
-def check_same_dims(sections: Sequence[tuple[str, SectionEmbeddings]]) -> tuple[int, ...]:
-    """The dims all sections share. Raises ModelError naming a section that differs."""
-    first_id, first = sections[0]
-    for section_id, embeddings in sections[1:]:
-        if embeddings.dims != first.dims:
+def check_same_dims(sections: Iterable[tuple[str, SectionEmbeddings]]) -> tuple[int, ...]:
+    """The dims all sections share, of which there is one at least. Raises ModelError naming a section that differs.
+
+    They are looked at one after the other: those that are opened on demand are never all open.
+    """
+    first_id = ""
+    first: tuple[int, ...] = ()
+    for section_id, embeddings in sections:
+        first_id, first = (first_id, first) if first else (section_id, embeddings.dims)
+        if embeddings.dims != first:
             raise ModelError(
-                f"section {section_id} has embeddings of {embeddings.dims} where {first_id} has {first.dims}: the "
+                f"section {section_id} has embeddings of {embeddings.dims} where {first_id} has {first}: the "
                 "sections differ in channels; name the channels to read in the embed settings"
             )
-    return first.dims
+    return first

@@ -104,7 +104,7 @@ class Decoder:
     @property
     def bytes_per_token(self) -> int:
         """Memory that `probabilities` takes per token at its peak (bytes)."""
-        width = len(self.network.fuse.bias) if self.network.fuse.bias is not None else 0
+        width = self.network.fuse.out_channels
         on_tokens = 4 * sum(self.card.dims) + 4 * len(self.card.dims) * width
         on_cells = self.card.cells_per_token**2 * (3 * width + 3 * len(self.card.classes))
         return 4 * (on_tokens + on_cells)
