@@ -64,7 +64,7 @@ class MadeUp:
         plane = (y[:, None] // 64 * 31 + x // 64 * 17) % self._largest
         if self.ndim == 2:
             return (plane + 1).astype(self.dtype)
-        return _VALUES[: self.shape[0], plane].astype(self.dtype)
+        return np.asarray(_VALUES[: self.shape[0], plane], dtype=self.dtype)
 
 
 def section(index: int, height: int, width: int, dims: tuple[int, ...] = DIMS) -> LabelledSection:

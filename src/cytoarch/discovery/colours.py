@@ -106,7 +106,7 @@ def _components(pool: NDArray[Any], mean: Float64, spread: Float64) -> Float64:
         return np.zeros((0, len(mean)))  # all embeddings are equal: there is no direction
     count = min(COMPONENTS, *pool.shape)
     pca = IncrementalPCA(count)
-    for part in parts_of(*pool.shape, least=count):
+    for part in parts_of(len(pool), pool.shape[1], least=count):
         pca.partial_fit((pool[part] - mean) / spread)
     return np.asarray(pca.components_[:3])
 

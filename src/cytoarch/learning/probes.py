@@ -51,7 +51,7 @@ class Probe:
     @property
     def bytes_per_token(self) -> int:
         """Memory that `probabilities` takes per token at its peak (bytes)."""
-        return 4 * (2 * self.weight.shape[1] + 4 * self.weight.shape[0])
+        return 4 * (2 * sum(self.card.dims) + 4 * len(self.card.classes))
 
     def tensors(self) -> Mapping[str, Float32]:
         """Its weights by name."""

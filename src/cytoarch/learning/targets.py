@@ -47,11 +47,11 @@ def targets_in_window(
     Raises SectionError if the labels there are damaged.
     """
     lookup = class_of_id(classes)
-    top, left, *size = window
-    targets = np.full(size, UNLABELLED, dtype=np.int64)
+    top, left, rows, columns = window
+    targets = np.full((rows, columns), UNLABELLED, dtype=np.int64)
     if not classes:
         return targets
-    for y, x, height, width in partition(*size, _window_cells(cell_um / labels.pixel_size_um, len(classes))):
+    for y, x, height, width in partition(rows, columns, _window_cells(cell_um / labels.pixel_size_um, len(classes))):
         part = (top + y, left + x, height, width)
         if cell_um > labels.pixel_size_um:
             cells = _majority(labels, lookup, len(classes), part, cell_um)
