@@ -274,6 +274,9 @@ def test_classes_take_turns_so_that_a_rare_one_is_not_lost(card, section, classe
             assert len(held) == 6
             assert sum(2 in one for one in held) == 1
             assert sum(0 in one for one in held) in (2, 3)
+            patched.setattr(datasets, "MAX_CROPS", 1)  # fewer than classes: the rarest comes first
+            assert 2 in cut_crops([wide], card("decoder", (3, 4), 4), seed).targets
+            patched.setattr(datasets, "MAX_CROPS", 6)
 
 
 def test_a_large_number_of_tokens_is_cut_to_what_fits(card, sections, monkeypatch: pytest.MonkeyPatch):
