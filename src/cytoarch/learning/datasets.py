@@ -110,8 +110,9 @@ def cut_crops(sections: Sequence[LabelledSection], card: HeadCard, seed: int) ->
 def _places(
     sections: Sequence[LabelledSection], card: HeadCard, edge: int, limit: int, seed: int
 ) -> tuple[list[list[_Place]], int]:
-    """For every class the first `limit` squares that hold it, in the order of their keys, and how many hold any."""
+    """For every class, the rarest first, the first `limit` squares that hold it by their keys; how many hold any."""
     by_class: list[list[_Place]] = [[] for _ in card.classes]
+    counts = [0] * len(card.classes)
     found = 0
     for index, section in enumerate(sections):
         with reading(section.section_id):
@@ -119,8 +120,9 @@ def _places(
                 found += 1
                 for one in present:
                     by_class[one].append(_Place(key, index, window))
+                    counts[one] += 1
         by_class = [sorted(places)[:limit] for places in by_class]
-    return by_class, found
+    return [by_class[one] for one in np.argsort(counts, kind="stable")], found
 
 
 def _squares(
@@ -136,8 +138,8 @@ def _squares(
 
 
 def _in_turns(by_class: list[list[_Place]], limit: int) -> set[_Place]:
-    """Up to `limit` places: every class in turn gives its next one that is not taken, those with few places first."""
-    waiting = [list(reversed(places)) for places in sorted(by_class, key=len)]
+    """Up to `limit` places: every class in turn gives its next one that is not taken."""
+    waiting = [list(reversed(places)) for places in by_class]
     taken: set[_Place] = set()
     while any(waiting) and len(taken) < limit:
         for places in waiting:

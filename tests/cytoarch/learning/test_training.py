@@ -11,7 +11,7 @@ from cytoarch import sampling
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.errors import TrainingError
 from cytoarch.images.views import Level
-from cytoarch.learning import datasets, evaluation
+from cytoarch.learning import application, datasets, evaluation
 from cytoarch.learning.application import predict_bands
 from cytoarch.learning.datasets import MAX_CROPS, LabelledSection, cut_crops
 from cytoarch.learning.evaluation import Score, score_head, score_split
@@ -224,6 +224,13 @@ def test_crops_are_squares_of_a_tile_that_hold_labels(card, section, classes):
     np.testing.assert_array_equal(crops.embeddings[0], wide.embeddings.read(0, 0, 32, 32))
 
 
+@pytest.mark.parametrize(("token_px", "edge"), [(4, 128), (16, 32), (64, 32)])
+def test_a_crop_is_a_tile_or_32_tokens_where_that_is_more(card, section, token_px: int, edge: int):
+    the_card = card("decoder", (3, 4), 4).model_copy(update={"token_px": token_px})
+    crops = cut_crops([section("s", seed=0)], the_card, seed=0)
+    assert crops.embeddings.shape == (1, 7, edge, edge)
+
+
 def test_no_more_than_a_fixed_number_of_crops_is_held(card, section):
     one = section("s", seed=0, grid=(8, 8))
     crops = cut_crops([one] * (MAX_CROPS + 9), card("decoder", (3, 4), 4), seed=0)
@@ -323,7 +330,10 @@ def test_scores_part_by_part_are_those_of_all_at_once(card, sections, monkeypatc
 
     parts = score_head(head, [Noted(one.section_id, one.embeddings, one.labels, one.tissue) for one in sections[2:4]])
     np.testing.assert_array_equal(parts.confusion, whole.confusion)
-    assert parts.top3 == whole.top3
+    assert parts.top3 == whole.top3 == 1  # of three classes
+    monkeypatch.setattr(application, "BAND_BYTES", 1)
+    bands = score_head(head, sections[2:4])
+    np.testing.assert_array_equal(bands.confusion, whole.confusion)
     assert max(height for _, _, height, _ in windows) == max(width for *_, width in windows) == 5
 
 
@@ -338,6 +348,7 @@ def test_a_score_is_that_of_scikit_learn_on_the_same_cells(card, sections, class
     truth, p = np.concatenate(truth), np.concatenate(p)
     np.testing.assert_array_equal(score.confusion, metrics.confusion_matrix(truth, p.argmax(axis=1)))
     figures = score.metrics()
+    assert figures["top3"] == 1  # of three classes
     assert figures["macro_f1"] == pytest.approx(metrics.f1_score(truth, p.argmax(axis=1), average="macro"))
     assert figures["top1"] == pytest.approx(metrics.accuracy_score(truth, p.argmax(axis=1)))
     facts = score.as_facts(classes)
