@@ -11,7 +11,7 @@ from cytoarch import sampling
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.errors import TrainingError
 from cytoarch.images.views import Level
-from cytoarch.learning import application, datasets, evaluation
+from cytoarch.learning import application, datasets, evaluation, training
 from cytoarch.learning.application import predict_bands
 from cytoarch.learning.datasets import MAX_CROPS, LabelledSection, cut_crops
 from cytoarch.learning.evaluation import Score, score_head, score_split
@@ -409,3 +409,25 @@ def test_a_part_without_labels_has_no_say_in_the_score_of_both(card, sections):
     scores = score_split(head, given, split)
     assert np.isnan(scores["fifth"].top3)
     assert scores["held_out"].top3 == scores["block"].top3
+
+
+def test_what_is_set_is_what_is_trained_with(card, sections, monkeypatch: pytest.MonkeyPatch):
+    given = {}
+
+    def noted(name: str, real):
+        def call(*args):
+            given[name] = args
+            return real(*args)
+
+        monkeypatch.setattr(training, name, call)
+
+    noted("cut_crops", training.cut_crops)
+    noted("sample_tokens", training.sample_tokens)
+    monkeypatch.setattr(training, "fit_decoder", lambda *_, **settings: (given.update(settings), {}))
+    chosen = DecoderSettings(width=9, epochs=3, batch_size=5, learning_rate=0.25, weight_decay=0.125, seed=7)
+    train_head(card("decoder", (3, 4), 4), chosen, sections[:2])
+    names = ("width", "epochs", "batch_size", "learning_rate", "weight_decay", "seed")
+    assert [given[name] for name in names] == [9, 3, 5, 0.25, 0.125, 7]
+    assert given["cut_crops"][-1] == 7
+    train_head(card("probe", (3, 4)), ProbeSettings(tokens_per_class=11, seed=8), sections[:2])
+    assert given["sample_tokens"][-2:] == (11, 8)
