@@ -6,7 +6,8 @@ import numpy as np
 
 from cytoarch.brains import LabelClass
 from cytoarch.embeddings import EmbedSettings
-from cytoarch.learning.heads import HeadCard, head_files
+from cytoarch.learning.cards import HeadCard
+from cytoarch.learning.heads import head_files
 from cytoarch.learning.probes import Probe
 from cytoarch.store.brain_store import BrainStore
 from tasks.tracking import ModelVersion, register_head

@@ -9,7 +9,8 @@ from typing import Any
 from cytoarch.digests import content_digest, hash_file
 from cytoarch.encoders.registry import EncoderSettings
 from cytoarch.errors import ModelError, StoreError
-from cytoarch.learning.heads import CARD_FILE, WEIGHTS_FILE, HeadCard, head_files, load_head
+from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE, HeadCard
+from cytoarch.learning.heads import head_files, load_head
 from cytoarch.store.brain_store import BrainStore
 from tasks.tracking.database import EXPERIMENT, HEAD_FOLDER, artifacts, client, experiment_id, tracking_uri
 

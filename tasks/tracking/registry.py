@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from cytoarch.digests import canonical_json
-from cytoarch.learning.heads import HeadCard, load_head
+from cytoarch.learning.cards import HeadCard
+from cytoarch.learning.heads import load_head
 from cytoarch.store.brain_store import BrainStore
 from tasks.tracking.database import CHAMPION, HEAD_FOLDER, artifacts, client, experiment_id
 from tasks.tracking.runs import flat, log_metrics, log_params, run_tags

@@ -29,6 +29,7 @@ ROOMS = (
     ("images",),
     ("drafting", "anatomy", "encoders", "phantoms"),
     ("embeddings",),
+    ("sampling",),
     ("learning",),
     ("parcellation", "discovery"),
     ("reporting",),

@@ -17,7 +17,7 @@ from cytoarch.brains import LabelClass
 from cytoarch.discovery.colours import ColourMap
 from cytoarch.discovery.clusters import Clustering, ClusterSettings
 from cytoarch.embeddings import EmbedSettings
-from cytoarch.learning.heads import HeadCard
+from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.probes import fit_probe
 
 rng = np.random.default_rng(0)

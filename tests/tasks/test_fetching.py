@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.encoders.registry import EncoderSettings
 from cytoarch.errors import ModelError, StoreError
-from cytoarch.learning.heads import CARD_FILE, WEIGHTS_FILE
+from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE
 from cytoarch.store.brain_store import BrainStore
 from tasks.tracking import ModelVersion, fetch_head, fetching, tracking_uri
 from tasks.tracking.database import artifacts

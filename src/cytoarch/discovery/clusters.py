@@ -1,6 +1,6 @@
 """Clusters of embeddings over a whole brain: k-means on a sample from every section, then every token assigned."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,9 +18,15 @@ from cytoarch.images.ngff import image_label, label_dtype
 from cytoarch.images.pyramids import write_group, write_pyramid
 from cytoarch.palette import distinct_colours
 from cytoarch.reproducible import single_threaded
+from cytoarch.sampling import TokenSample, TokenSource, draw_tokens, moments, standardised
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
+
+MAX_WINDOWS = 64
+"""Chunks of embeddings that a section's tokens are drawn from, at most."""
+ASSIGN_TOKENS = 16_384
+"""Tokens that are compared with all clusters at once."""
 
 
 class ClusterSettings(BaseModel):
@@ -32,6 +38,15 @@ class ClusterSettings(BaseModel):
     tokens_per_section: int = Field(default=3000, ge=10, le=1_000_000, description="Tokens drawn from each section.")
     restarts: int = Field(default=3, ge=1, le=100, description="k-means starts; the tightest result is kept.")
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of sampling and starts.")
+
+
+def cluster_sample(sources: Sequence[TokenSource], settings: ClusterSettings) -> TokenSample:
+    """The tokens of a brain that clusters are fitted to; they and the fit stay within `sampling.SAMPLE_BYTES`."""
+    width = sum(sources[0].embeddings.dims) if sources else 0
+    extra = 4 * width + 8 * settings.clusters  # the standardised token, and its distances in k-means
+    return draw_tokens(
+        sources, 1, settings.tokens_per_section, settings.seed, extra_bytes=extra, max_windows=MAX_WINDOWS
+    )
 
 
 @dataclass(frozen=True)
@@ -46,28 +61,33 @@ class Clustering:
     """(k, c), standardised; ordered by their first principal component, so that numbers follow the main gradient."""
 
     @classmethod
-    def fit(cls, samples: Iterable[Float32], settings: ClusterSettings) -> Self:
+    def fit(cls, samples: Iterable[NDArray[Any]], settings: ClusterSettings) -> Self:
         """Fit to embeddings (n, c) drawn from all sections. Raises SectionError if there are fewer than clusters."""
-        pool = np.concatenate(list(samples))
+        parts = list(samples)
+        pool = parts[0] if len(parts) == 1 else np.concatenate(parts)
         if len(pool) < settings.clusters:
             raise SectionError(f"only {len(pool)} embeddings lie in tissue; {settings.clusters} clusters need as many")
-        mean = pool.mean(axis=0, dtype=np.float64).astype(np.float32)
-        spread = np.maximum(pool.std(axis=0, dtype=np.float64), 1e-6).astype(np.float32)
-        model = KMeans(settings.clusters, n_init=settings.restarts, random_state=settings.seed)
+        model = KMeans(settings.clusters, n_init=settings.restarts, random_state=settings.seed, copy_x=False)
         with single_threaded():
-            centres = model.fit((pool - mean) / spread).cluster_centers_
+            mean, spread = moments([pool])
+            centres = model.fit(standardised(pool, mean, spread)).cluster_centers_
             _, _, axes = np.linalg.svd(centres - centres.mean(axis=0), full_matrices=False)
         axis = axes[0] * np.sign(axes[0].sum() or 1.0)
-        return cls(mean, spread, centres[np.argsort((centres * axis).sum(axis=1))].astype(np.float32))
+        ordered = centres[np.argsort((centres * axis).sum(axis=1))]
+        return cls(*(np.ascontiguousarray(part, dtype=np.float32) for part in (mean, spread, ordered)))
 
     def assign(self, embeddings: Float32) -> Int64:
         """(n, c) -> nearest cluster (n,), from 0."""
         import torch
 
-        # torch, because numpy's product of the same matrices depends on how many threads compute it
-        scaled = torch.from_numpy(np.ascontiguousarray(((embeddings - self.mean) / self.spread).T))
-        distances = (self.centres**2).sum(axis=1)[:, None] - 2 * (torch.from_numpy(self.centres) @ scaled).numpy()
-        return np.asarray(distances.argmin(axis=0), dtype=np.int64)
+        centres, lengths = torch.from_numpy(self.centres), (self.centres**2).sum(axis=1)[:, None]
+        assigned = np.empty(len(embeddings), dtype=np.int64)
+        for start in range(0, len(embeddings), ASSIGN_TOKENS):
+            part = slice(start, start + ASSIGN_TOKENS)
+            # torch, because numpy's product of the same matrices depends on how many threads compute it
+            scaled = torch.from_numpy(np.ascontiguousarray(((embeddings[part] - self.mean) / self.spread).T))
+            assigned[part] = (lengths - 2 * (centres @ scaled).numpy()).argmin(axis=0)
+        return assigned
 
     def to_bytes(self) -> bytes:
         """The clustering as safetensors."""

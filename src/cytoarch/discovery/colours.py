@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 from sklearn.decomposition import IncrementalPCA
-from sklearn.preprocessing import StandardScaler
 
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.embeddings import SectionEmbeddings
@@ -17,29 +16,34 @@ from cytoarch.images.layout import Journal, Pyramid, level_count
 from cytoarch.images.ngff import omero
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.reproducible import single_threaded
+from cytoarch.sampling import TokenSample, TokenSource, draw_tokens, moments, parts_of
 
-Float16 = NDArray[np.float16]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
 COMPONENTS = 16
 """Components that are followed, so that the first three are well known."""
 SMALLEST_SPREAD = 1e-6
-PART_TOKENS = 4096
-"""Embeddings that are taken in at once."""
 SAMPLE_BYTES = 256 << 20
-"""All samples of a brain together take at most so much memory."""
-SAMPLE_TOKENS = 2000
+"""A sample and what is computed from it take at most so much, beside a few `sampling.PART_BYTES`."""
+TOKENS_PER_SECTION = 2000
 """Embeddings that are drawn from a section, at most."""
+MAX_WINDOWS = 64
+"""Chunks of embeddings that they are drawn from, at most."""
 
 
-def tokens_per_section(sections: int, width: int) -> int:
-    """How many embeddings of so many values are drawn from each of so many sections.
-
-    >>> tokens_per_section(20, 3072), tokens_per_section(4654, 3072)
-    (2000, 9)
-    """
-    return max(4, min(SAMPLE_TOKENS, SAMPLE_BYTES // (sections * width * 2)))
+def colour_sample(sources: Sequence[TokenSource]) -> TokenSample:
+    """The tokens of a brain that colours are fitted to; they and the fit stay within `SAMPLE_BYTES`."""
+    extra = 8 * 3 * 3  # its three projections, and once more where their percentiles are taken
+    return draw_tokens(
+        sources,
+        1,
+        TOKENS_PER_SECTION,
+        0,
+        extra_bytes=extra,
+        max_windows=MAX_WINDOWS,
+        budget_bytes=SAMPLE_BYTES,
+    )
 
 
 @dataclass(frozen=True)
@@ -55,23 +59,22 @@ class ColourMap:
     """(3,) the 1st and 99th percentiles of the projections, shown as 0 and 255."""
 
     @classmethod
-    def fit(cls, samples: Sequence[Float16]) -> Self:
-        """Fit to embeddings (n, c) drawn from all sections, one array each, seen one after the other.
-
-        Raises SectionError if there are fewer than four.
-        """
+    def fit(cls, samples: Sequence[NDArray[Any]]) -> Self:
+        """Fit to embeddings (n, c) drawn from all sections. Raises SectionError if there are fewer than four."""
         count, width = sum(map(len, samples)), samples[0].shape[1] if len(samples) else 0
         if count < 4:
             raise SectionError(f"only {count} embeddings lie in tissue; there is nothing to fit colours to")
+        pool = samples[0] if len(samples) == 1 else np.concatenate(samples)
         with single_threaded():
-            mean, spread = _moments(samples)
+            mean, spread = moments([pool], SMALLEST_SPREAD)
             components = np.zeros((3, width))
-            found = _components(samples, mean, spread)
+            found = _components(pool, mean, spread)
             components[: len(found)] = found
             signs = np.where(components.sum(axis=1) < 0, -1.0, 1.0)  # a component's sign is arbitrary: fix it
             projection = (components * signs[:, None]).T / spread[:, None]
-            shown = np.concatenate([(part.astype(np.float64) - mean) @ projection for part in samples])
-        low, high = np.percentile(shown, (1, 99), axis=0)
+            parts = (pool[part].astype(np.float64) for part in parts_of(count, width))
+            shown = np.concatenate([(part - mean) @ projection for part in parts])
+        low, high = np.percentile(shown, (1, 99), axis=0, overwrite_input=True)
         return cls(
             *(
                 np.ascontiguousarray(part, dtype=np.float32)
@@ -96,25 +99,14 @@ class ColourMap:
         return np.asarray(np.clip(unit * 254 + 1.5, 1, 255), dtype=np.uint8)
 
 
-def _moments(samples: Sequence[Float16]) -> tuple[Float64, Float64]:
-    """Mean and standard deviation (c,) over all samples, one array at a time."""
-    scaler = StandardScaler()
-    for part in samples:
-        if len(part):
-            scaler.partial_fit(part.astype(np.float64))
-    return scaler.mean_, np.maximum(np.sqrt(scaler.var_), SMALLEST_SPREAD)
-
-
-def _components(samples: Sequence[Float16], mean: Float64, spread: Float64) -> Float64:
-    """The first three principal components (up to 3, c) of standardised samples; fewer where they span less."""
-    pool = np.concatenate(samples)
+def _components(pool: NDArray[Any], mean: Float64, spread: Float64) -> Float64:
+    """The first three principal components (up to 3, c) of standardised tokens; fewer where they span less."""
     if (spread <= SMALLEST_SPREAD).all():
         return np.zeros((0, len(mean)))  # all embeddings are equal: there is no direction
     count = min(COMPONENTS, *pool.shape)
     pca = IncrementalPCA(count)
-    starts = range(0, max(1, len(pool) - count + 1), PART_TOKENS)  # a part of fewer than `count` joins the one before
-    for start, stop in zip(starts, [*starts[1:], len(pool)], strict=True):
-        pca.partial_fit((pool[start:stop] - mean) / spread)
+    for part in parts_of(len(pool), pool.shape[1], least=count):
+        pca.partial_fit((pool[part] - mean) / spread)
     return np.asarray(pca.components_[:3])
 
 

@@ -1,6 +1,6 @@
 """Committed embeddings of a section, opened for reading."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.anatomy.tissue import TissueMask
-from cytoarch.errors import ModelError
+from cytoarch.errors import ModelError, SectionError
 from cytoarch.images.views import Level, StoredImage
 from cytoarch.tiling import partition
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Window = tuple[int, int, int, int]
+"""(y, x, height, width) in tokens."""
 
 BLOCK_BYTES = 64 << 20
 """Embeddings that are read at once take at most so many bytes as float32, unless a chunk takes more."""
@@ -33,10 +36,13 @@ class SectionEmbeddings:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open the folder of a committed product."""
+        """Open the folder of a committed product. Raises SectionError if what describes it cannot be read."""
         import zarr
 
-        own: Any = zarr.open_group(path, mode="r", zarr_format=3).attrs["cytoarch"]
+        try:
+            own: Any = zarr.open_group(path, mode="r", zarr_format=3).attrs["cytoarch"]
+        except (FileNotFoundError, KeyError, ValueError) as error:
+            raise SectionError(f"{path} holds no readable embeddings ({error}): run embed-brain again") from None
         marks = StoredImage.open(path / COMPUTED).levels[0]
         return cls(tuple(StoredImage.open(path / layer) for layer in own["layers"]), marks)
 
@@ -60,13 +66,21 @@ class SectionEmbeddings:
         """Edge of a chunk in tokens: what one read decodes."""
         return int(min(layer.levels[0].array.chunks[-1] for layer in self.layers))
 
-    def computed(self) -> NDArray[np.bool_]:
-        """The tokens (y, x) that were computed; the others, outside tissue and regions asked for, are zero."""
-        return np.ones(self.grid, dtype=bool) if self.marks is None else np.asarray(self.marks.array) > 0
+    def computed(self, window: Window | None = None) -> Mask:
+        """The tokens (y, x) of a window (or of the whole grid) that were computed; the others are zero.
 
-    def inside(self, tissue: TissueMask) -> NDArray[np.bool_]:
-        """The tokens (y, x) that lie in tissue and were computed."""
-        return tissue.on_grid(self.layers[0].grid) & self.computed()
+        Not computed is what lies outside tissue and regions asked for. Raises SectionError if that is damaged.
+        """
+        y, x, height, width = window or (0, 0, *self.grid)
+        if self.marks is None:
+            return np.ones((height, width), dtype=bool)
+        return self.marks.pixels(slice(y, y + height), slice(x, x + width)) > 0
+
+    def inside(self, tissue: TissueMask, window: Window | None = None) -> Mask:
+        """The tokens (y, x) of a window (or of the whole grid) that lie in tissue and were computed."""
+        y, x, height, width = window or (0, 0, *self.grid)
+        cells = self.layers[0].grid.window(y, x, height, width)
+        return tissue.on_grid(cells) & self.computed((y, x, height, width))
 
     def read(self, y: int, x: int, height: int, width: int) -> Float32:
         """A window (c, height, width) float32 of all layers, in tokens, inside the grid."""
@@ -84,33 +98,19 @@ class SectionEmbeddings:
             parts[-1].append(compute(self.read(y + top, x + left, h, w)))
         return np.block(parts)
 
-    def sample(self, mask: NDArray[np.bool_], count: int, seed: int, max_windows: int = 64) -> Float32:
-        """Up to `count` embeddings (n, c) drawn at random where `mask` (y, x) holds, from at most so many windows."""
-        rng = np.random.default_rng(seed)
-        edge = self.chunk
-        padded = np.pad(mask, [(0, -size % edge) for size in mask.shape])
-        held = padded.reshape(padded.shape[0] // edge, edge, padded.shape[1] // edge, edge).any(axis=(1, 3))
-        windows = np.argwhere(held)
-        if not len(windows):
-            return np.zeros((0, sum(self.dims)), dtype=np.float32)
-        windows = windows[np.sort(rng.permutation(len(windows))[:max_windows])]
-        found: list[Float32] = []
-        for row, column in windows:
-            y, x = int(row) * edge, int(column) * edge
-            inside = mask[y : y + edge, x : x + edge]
-            found.append(self.read(y, x, *inside.shape)[:, inside].T)
-        pool = np.concatenate(found)
-        picked = np.sort(rng.permutation(len(pool))[:count])
-        return np.ascontiguousarray(pool[picked])
 
+def check_same_dims(sections: Iterable[tuple[str, SectionEmbeddings]]) -> tuple[int, ...]:
+    """The dims all sections share, of which there is one at least. Raises ModelError naming a section that differs.
 
-def check_same_dims(sections: Sequence[tuple[str, SectionEmbeddings]]) -> tuple[int, ...]:
-    """The dims all sections share. Raises ModelError naming a section that differs."""
-    first_id, first = sections[0]
-    for section_id, embeddings in sections[1:]:
-        if embeddings.dims != first.dims:
+    They are looked at one after the other: those that are opened on demand are never all open.
+    """
+    first_id = ""
+    first: tuple[int, ...] = ()
+    for section_id, embeddings in sections:
+        first_id, first = (first_id, first) if first else (section_id, embeddings.dims)
+        if embeddings.dims != first:
             raise ModelError(
-                f"section {section_id} has embeddings of {embeddings.dims} where {first_id} has {first.dims}: the "
+                f"section {section_id} has embeddings of {embeddings.dims} where {first_id} has {first}: the "
                 "sections differ in channels; name the channels to read in the embed settings"
             )
-    return first.dims
+    return first

@@ -11,14 +11,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cytoarch.errors import ModelError
-from cytoarch.learning.heads import HeadCard
+from cytoarch.learning.cards import HeadCard
+from cytoarch.learning.datasets import Crops, whole_crops
 from cytoarch.learning.losses import dice_loss, focal_loss
 from cytoarch.learning.targets import UNLABELLED
 from cytoarch.progress import Progress
+from cytoarch.sampling import moments
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
+MAX_WIDTH = 4096
+"""Most channels of a branch that a kept decoder may have."""
+STEP_BYTES = 3 << 30
+"""A step of training takes at most so much, or what one crop takes: smaller batches where larger ones do not fit."""
 DICE_WEIGHT = 0.33
 """lambda of the combined loss (Zhang, Xu and Zhou)"""
 
@@ -51,12 +57,13 @@ class FusionNetwork(nn.Module):
             branch(part)
             for branch, part in zip(self.branches, torch.split(scaled, list(self.dims), dim=1), strict=True)
         ]
-        fused = torch.cat(maps, dim=1)
+        # the paper fuses after upsampling; a 1 x 1 convolution commutes with it, and is cheaper on the coarse grid
+        fused = self.fuse(torch.cat(maps, dim=1))
         if self.cells_per_token > 1:
             fused = functional.interpolate(
                 fused, scale_factor=self.cells_per_token, mode="bilinear", align_corners=False
             )
-        logits: Tensor = self.classify(functional.gelu(self.fuse(fused)))
+        logits: Tensor = self.classify(functional.gelu(fused))
         return logits
 
 
@@ -68,17 +75,39 @@ class Decoder:
     network: FusionNetwork
 
     @classmethod
+    def check_shapes(cls, card: HeadCard, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise ModelError unless these are the shapes of the decoder that a card describes; nothing is allocated."""
+        width = shapes.get("fuse.bias", ())
+        if len(width) != 1 or not 1 <= width[0] <= MAX_WIDTH:
+            raise ModelError(f"fuse.bias of a decoder has 1 to {MAX_WIDTH} values, found {list(width)}")
+        with torch.device("meta"):
+            network = FusionNetwork(card.dims, len(card.classes), width[0], card.cells_per_token)
+        wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        differing = sorted(name for name in {*wanted, *shapes} if wanted.get(name) != shapes.get(name))
+        if differing:
+            name = differing[0]
+            raise ModelError(
+                f"the weights do not fit the decoder that their card describes: {name} has the shape "
+                f"{shapes.get(name)}, {wanted.get(name)} is needed ({len(differing)} of {len(wanted)} tensors differ)"
+            )
+
+    @classmethod
     def from_tensors(cls, card: HeadCard, tensors: Mapping[str, Float32]) -> Self:
         """Rebuild a decoder. Raises ModelError if its tensors do not fit its card."""
-        width = tensors.get("fuse.bias", np.zeros(())).shape
-        if len(width) != 1 or width[0] < 1 or not all(np.isfinite(tensor).all() for tensor in tensors.values()):
-            raise ModelError(f"a decoder's finite tensors are needed, found {sorted(tensors)}")
-        network = FusionNetwork(card.dims, len(card.classes), width[0], card.cells_per_token)
-        try:
-            network.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()})
-        except RuntimeError as error:
-            raise ModelError(f"the weights do not fit the decoder that their card describes ({error})") from None
+        cls.check_shapes(card, {name: tensor.shape for name, tensor in tensors.items()})
+        if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+            raise ModelError(f"a decoder's finite tensors are needed, found others among {sorted(tensors)}")
+        network = FusionNetwork(card.dims, len(card.classes), len(tensors["fuse.bias"]), card.cells_per_token)
+        network.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()})
         return cls(card, network.eval().requires_grad_(False))
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Memory that `probabilities` takes per token at its peak (bytes)."""
+        width = self.network.fuse.out_channels
+        on_tokens = 4 * sum(self.card.dims) + 4 * len(self.card.dims) * width
+        on_cells = self.card.cells_per_token**2 * (3 * width + 3 * len(self.card.classes))
+        return 4 * (on_tokens + on_cells)
 
     def tensors(self) -> Mapping[str, Float32]:
         """Its weights by name."""
@@ -89,14 +118,6 @@ class Decoder:
         with torch.inference_mode():
             result: Float32 = self.network(torch.from_numpy(embeddings)).softmax(dim=1).numpy()
         return result
-
-
-@dataclass(frozen=True)
-class Crops:
-    """Equal squares cut from sections: embeddings (n, c, e, e) float16, targets (n, e u, e u) int64."""
-
-    embeddings: NDArray[np.float16]
-    targets: Int64
 
 
 def fit_decoder(
@@ -113,14 +134,16 @@ def fit_decoder(
 ) -> tuple[Decoder, dict[str, Any]]:
     """Train a decoder with focal + 0.33 Dice loss and AdamW at a constant rate; returns it and its loss by epoch.
 
+    Batches are smaller than asked for where they would take more than `STEP_BYTES`; the facts say how large they were.
     Weight decay is AdamW's; the penalty of the paper's equation 1 is the same thing and is not applied twice.
     """
-    flat = np.moveaxis(crops.embeddings, 1, -1).reshape(-1, sum(card.dims))
+    batch_size = min(batch_size, _crops_at_once(card, width, crops.targets.shape[-1]))
+    mean, spread = moments(whole_crops(crops))
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         network = FusionNetwork(card.dims, len(card.classes), width, card.cells_per_token)
-        network.mean.copy_(torch.from_numpy(flat.mean(axis=0, dtype=np.float64)))
-        network.spread.copy_(torch.from_numpy(np.maximum(flat.std(axis=0, dtype=np.float64), 1e-6)))
+        network.mean.copy_(torch.from_numpy(mean))
+        network.spread.copy_(torch.from_numpy(spread))
         optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
         network.train()
         losses: list[float] = []
@@ -132,12 +155,20 @@ def fit_decoder(
                 raise ModelError(f"the decoder's loss is {losses[-1]} in epoch {epoch + 1}; lower the learning rate")
             if on_progress is not None:
                 on_progress(epoch + 1, epochs)
-    return Decoder(card, network.eval().requires_grad_(False)), {"loss": losses}
+    return Decoder(card, network.eval().requires_grad_(False)), {"batch_size": batch_size, "loss": losses}
+
+
+def _crops_at_once(card: HeadCard, width: int, edge_cells: int) -> int:
+    """How many crops a step of training takes within `STEP_BYTES`; one at least."""
+    tokens = (edge_cells // card.cells_per_token) ** 2
+    on_tokens = 4 * (3 * sum(card.dims) + 8 * len(card.dims) * width)
+    on_cells = 4 * (6 * width + 12 * len(card.classes))
+    return max(1, STEP_BYTES // (tokens * on_tokens + edge_cells**2 * on_cells))
 
 
 def _step(network: FusionNetwork, optimiser: torch.optim.Optimizer, crops: Crops, batch: Int64) -> float:
     batch = np.sort(batch)
-    targets = torch.from_numpy(crops.targets[batch])
+    targets = torch.from_numpy(crops.targets[batch].astype(np.int64))
     if not bool((targets != UNLABELLED).any()):
         return 0.0
     logits = network(torch.from_numpy(crops.embeddings[batch].astype(np.float32)))

@@ -1,51 +1,28 @@
-"""Heads: embeddings in, class probabilities out. The one protocol that parcellation knows."""
+"""Heads: embeddings in, class probabilities out. The one protocol that parcellation knows, and the kinds there are."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cytoarch.brains import LabelClass
-from cytoarch.embeddings import EmbedSettings, SectionEmbeddings
 from cytoarch.errors import ModelError
-from cytoarch.images.views import mirrored
-from cytoarch.progress import Progress
-from cytoarch.tiling import TilePlan, blending_window, map_tiles
+from cytoarch.learning.cards import CARD_FILE, HEAD_FORMAT, WEIGHTS_FILE, HeadCard, read_card
 
 Float32 = NDArray[np.float32]
+Shapes = Mapping[str, tuple[int, ...]]
 
-HEAD_FORMAT = 1
-CARD_FILE = "head.json"
-WEIGHTS_FILE = "head.safetensors"
-
-_TILE_TOKENS = 64
-_HALO_TOKENS = 4
-"""Reach of a head beyond a token: two 3 x 3 convolutions and an interpolation, rounded up."""
-
-
-class HeadCard(BaseModel):
-    """What a head is and what it must be fed: everything needed to use its weights again."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: int = HEAD_FORMAT
-    kind: Literal["probe", "decoder"]
-    target: str = Field(description="What the classes are: areas, layers, groups.")
-    classes: tuple[LabelClass, ...] = Field(min_length=1)
-    dims: tuple[int, ...] = Field(min_length=1, description="Length of the embedding per layer.")
-    cells_per_token: int = Field(ge=1, description="Output cells along the edge of a token.")
-    embedding: EmbedSettings
-    encoder_digest: str
-    token_px: int
-    pixel_size_um: float
-
-    @property
-    def cell_um(self) -> float:
-        """Edge of an output cell (um)."""
-        return self.token_px * self.pixel_size_um / self.cells_per_token
+ENTRY_POINTS = "cytoarch.heads"
+"""Group under which a package names its kinds of heads: id -> class with `from_tensors(card, tensors)`."""
+OURS = {"decoder": "cytoarch.learning.decoder:Decoder", "probe": "cytoarch.learning.probes:Probe"}
+WEIGHTS_BYTES = 1 << 30
+"""Weights of a head take at most so much: a decoder of eight layers of the widest models is a tenth of it."""
+HEADER_BYTES = 1 << 20
+"""What precedes the weights in their file names the tensors and takes at most so much."""
 
 
 class Head(Protocol):
@@ -55,11 +32,52 @@ class Head(Protocol):
     def card(self) -> HeadCard:
         """What it is."""
 
+    @property
+    def bytes_per_token(self) -> int:
+        """Memory that `probabilities` takes per token of a tile at its peak, input and result included (bytes)."""
+
     def probabilities(self, embeddings: Float32) -> Float32:
         """(b, c, y, x) float32, layers stacked along c -> (b, k, y u, x u) float32, sums to 1 over k."""
 
     def tensors(self) -> Mapping[str, Float32]:
         """Its weights by name."""
+
+
+class HeadKind(Protocol):
+    """A kind of head.
+
+    One that also has `check_shapes(card, shapes)`, which raises ModelError, is asked before any weight is read.
+    """
+
+    def from_tensors(self, card: HeadCard, tensors: Mapping[str, Float32]) -> Head:
+        """The head of a card and its weights. Raises ModelError if they do not fit."""
+
+
+def head_kind(kind: str) -> HeadKind:
+    """The kind of head an id names. Raises ModelError, listing those there are, if there is none."""
+    if kind in OURS:
+        module, _, name = OURS[kind].partition(":")
+        return cast(HeadKind, getattr(import_module(module), name))
+    points = entry_points(group=ENTRY_POINTS)
+    chosen = next((point for point in points if point.name == kind), None)
+    if chosen is None:
+        known = ", ".join([*OURS, *sorted(point.name for point in points)])
+        raise ModelError(f"there is no kind of head {kind!r}; the kinds are {known}. Install the package that adds it")
+    return _imported(chosen)
+
+
+def _imported(point: EntryPoint) -> HeadKind:
+    package = point.dist.name if point.dist else point.module
+    try:
+        found: Any = point.load()
+    except Exception as error:
+        raise ModelError(
+            f"heads of kind {point.name!r} of the package {package} ({point.value}) cannot be imported "
+            f"({type(error).__name__}: {error}); repair or remove the package"
+        ) from error
+    if not callable(getattr(found, "from_tensors", None)):
+        raise ModelError(f"heads of kind {point.name!r} of the package {package} ({point.value}) have no from_tensors")
+    return cast(HeadKind, found)
 
 
 def head_files(head: Head) -> dict[str, bytes]:
@@ -71,66 +89,45 @@ def head_files(head: Head) -> dict[str, bytes]:
 
 
 def load_head(folder: Path) -> Head:
-    """The head kept in a folder. Nothing in it is executed or unpickled.
+    """The head kept in a folder. Nothing in it is executed or unpickled, no weight is read before its shape is known.
 
-    Raises ModelError if the files are missing, damaged, of another format, or do not fit each other.
+    Raises ModelError if the files are missing, damaged, too large, of another format, or do not fit each other.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    from cytoarch.learning.decoder import Decoder
-    from cytoarch.learning.probes import Probe
-
     try:
-        card = HeadCard.model_validate_json((folder / CARD_FILE).read_bytes())
-        tensors = load((folder / WEIGHTS_FILE).read_bytes())
+        card = read_card(folder / CARD_FILE)
+        kind = head_kind(card.kind)
+        check: Callable[[HeadCard, Shapes], None] = getattr(kind, "check_shapes", lambda *_: None)
+        return kind.from_tensors(card, _read_tensors(folder / WEIGHTS_FILE, partial(check, card)))
     except FileNotFoundError as error:
         found = ", ".join(sorted(path.name for path in folder.iterdir())) if folder.is_dir() else "no folder"
         raise ModelError(f"{folder}: {CARD_FILE} and {WEIGHTS_FILE} are needed, found {found}") from error
-    except (ValidationError, SafetensorError) as error:
-        raise ModelError(f"{folder}: is not a head of format {HEAD_FORMAT} ({error})") from None
-    if card.format != HEAD_FORMAT:
-        raise ModelError(f"{folder}: head format {card.format}; this version reads format {HEAD_FORMAT}")
-    return (Probe if card.kind == "probe" else Decoder).from_tensors(card, tensors)
+    except OSError as error:
+        raise ModelError(f"{folder}: cannot be read ({error}); mend the disk or its rights, or train again") from error
 
 
-def predict_bands(
-    head: Head, embeddings: SectionEmbeddings, on_progress: Progress | None = None
-) -> Iterator[tuple[int, Float32]]:
-    """Class probabilities of a whole section from its stored embeddings, as bands (first cell row, (k, rows, gx)).
+def _read_tensors(path: Path, check: Callable[[Shapes], None]) -> dict[str, Float32]:
+    """The float32 tensors in a file, after `check` has seen their shapes."""
+    from safetensors import SafetensorError, safe_open
 
-    Tiled with a halo beyond the head's reach, so that the result equals the untiled one.
-    """
-    height, width = embeddings.grid
-    cells = head.card.cells_per_token
-    # in units of output cells: a token is `cells` of them
-    plan = TilePlan(
-        height * cells,
-        width * cells,
-        tile_px=_TILE_TOKENS * cells,
-        step_px=(_TILE_TOKENS - 2 * _HALO_TOKENS) * cells,
-        margin_px=_HALO_TOKENS * cells,
-        cell_px=1,
-    )
-    window = blending_window("core", plan.tile_px, 1, _HALO_TOKENS * cells)
-
-    def read(y: int, x: int, tile_height: int, tile_width: int) -> Float32:
-        rows = mirrored(np.arange(y // cells, (y + tile_height) // cells), height)
-        columns = mirrored(np.arange(x // cells, (x + tile_width) // cells), width)
-        top, left = int(rows.min()), int(columns.min())
-        block = embeddings.read(top, left, int(rows.max()) - top + 1, int(columns.max()) - left + 1)
-        return block[:, rows - top][:, :, columns - left]
-
-    return map_tiles(
-        head.probabilities, read, plan, window, len(head.card.classes), batch_size=4, on_progress=on_progress
-    )
+    _check_sizes(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            kinds = sorted({str(part.get_dtype()) for part in parts.values()} - {"F32"})
+            if kinds:
+                raise ModelError(f"{path}: weights of float32 are needed, found {', '.join(kinds)}")
+            check({name: tuple(part.get_shape()) for name, part in parts.items()})
+            return {name: file.get_tensor(name) for name in parts}
+    except SafetensorError as error:
+        raise ModelError(f"{path}: is not a head of format {HEAD_FORMAT} ({str(error)[:200]})") from None
 
 
-def check_fits(card: HeadCard, dims: tuple[int, ...], encoder_digest: str, pixel_size_um: float) -> None:
-    """Raise ModelError unless a head was trained on embeddings of exactly this kind."""
-    wanted = (card.dims, card.encoder_digest, card.pixel_size_um)
-    if (dims, encoder_digest, pixel_size_um) != wanted:
-        raise ModelError(
-            f"the head was trained on embeddings {card.dims} of encoder {card.encoder_digest[:12]} at "
-            f"{card.pixel_size_um:g} um per pixel; these are {dims} of {encoder_digest[:12]} at {pixel_size_um:g} um"
-        )
+def _check_sizes(path: Path) -> None:
+    """Raise ModelError if a safetensors file or what it says of its header is too large, before either is read."""
+    size = path.stat().st_size
+    if size > WEIGHTS_BYTES:
+        raise ModelError(f"{path}: the weights of a head take at most {WEIGHTS_BYTES} bytes, found {size}")
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if header > HEADER_BYTES:
+        raise ModelError(f"{path}: is not a head of format {HEAD_FORMAT} (its weights have a header of {header} bytes)")

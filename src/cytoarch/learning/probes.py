@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +11,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from cytoarch.errors import ModelError
-from cytoarch.learning.heads import HeadCard
+from cytoarch.learning.cards import HeadCard
 from cytoarch.reproducible import single_threaded
+from cytoarch.sampling import moments, standardised
 
 Float32 = NDArray[np.float32]
 
+ITERATIONS = 1000
+"""Steps of the solver after which a fit counts as not converged."""
 ABSENT_LOGIT = -1e4
 """Bias of a class that no training token has: its probability is zero."""
 
@@ -31,13 +34,24 @@ class Probe:
     """(k,)."""
 
     @classmethod
+    def check_shapes(cls, card: HeadCard, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise ModelError unless these are the shapes of the probe that a card describes."""
+        wanted = {"weight": (len(card.classes), sum(card.dims)), "bias": (len(card.classes),)}
+        if dict(shapes) != wanted:
+            raise ModelError(f"a probe with tensors {wanted} is needed, found {dict(shapes)}"[:500])
+
+    @classmethod
     def from_tensors(cls, card: HeadCard, tensors: Mapping[str, Float32]) -> Self:
         """Rebuild a probe. Raises ModelError if its tensors do not fit its card."""
-        shapes = {name: tensor.shape for name, tensor in tensors.items()}
-        wanted = {"weight": (len(card.classes), sum(card.dims)), "bias": (len(card.classes),)}
-        if shapes != wanted or not all(np.isfinite(tensor).all() for tensor in tensors.values()):
-            raise ModelError(f"a probe with finite tensors {wanted} is needed, found {shapes}")
+        cls.check_shapes(card, {name: tensor.shape for name, tensor in tensors.items()})
+        if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+            raise ModelError(f"a probe's finite tensors are needed, found others among {sorted(tensors)}")
         return cls(card, tensors["weight"], tensors["bias"])
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Memory that `probabilities` takes per token at its peak (bytes)."""
+        return 4 * (2 * sum(self.card.dims) + 4 * len(self.card.classes))
 
     def tensors(self) -> Mapping[str, Float32]:
         """Its weights by name."""
@@ -56,19 +70,26 @@ class Probe:
         return np.asarray(logits / logits.sum(axis=1, keepdims=True)).reshape(b, -1, y, x)
 
 
+def fit_bytes_per_token(width: int, classes: int) -> int:
+    """Memory that fitting a probe takes per token of so many values, beside the tokens themselves (bytes).
+
+    The standardised token as float32, and in the solver its logits, probabilities and their gradient as float64.
+    """
+    return 4 * width + 8 * 5 * classes
+
+
 def fit_probe(
-    card: HeadCard, embeddings: Float32, targets: NDArray[np.int64], regularisation: float
+    card: HeadCard, embeddings: NDArray[Any], targets: NDArray[np.int64], regularisation: float
 ) -> tuple[Probe, dict[str, int | bool]]:
     """Fit a probe to tokens (n, c) of classes (n,), classes weighted alike; returns it and how the fit went.
 
     `regularisation` is scikit-learn's 1/C. Classes without a token keep probability zero.
     """
-    mean = embeddings.mean(axis=0, dtype=np.float64)
-    spread = np.maximum(embeddings.std(axis=0, dtype=np.float64), 1e-6)
-    model = LogisticRegression(C=1 / regularisation, class_weight="balanced", max_iter=1000, tol=1e-4)
+    model = LogisticRegression(C=1 / regularisation, class_weight="balanced", max_iter=ITERATIONS, tol=1e-4)
     with single_threaded(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        model.fit(((embeddings - mean) / spread).astype(np.float32), targets)
+        mean, spread = moments([embeddings])
+        model.fit(standardised(embeddings, mean, spread), targets)
     converged = not any(issubclass(one.category, ConvergenceWarning) for one in caught)
     coefficients, intercepts = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # scikit-learn gives one row for two classes

@@ -1,37 +1,27 @@
-"""From the labelled sections of a brain to a head with its scores on sections it has not seen."""
+"""From labelled sections of a brain to a head, and how that is asked for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.brains import LabelClass
-from cytoarch.embeddings import SectionEmbeddings
 from cytoarch.errors import TrainingError
-from cytoarch.images.views import Level
-from cytoarch.learning.decoder import Crops, fit_decoder
-from cytoarch.learning.heads import Head, HeadCard, predict_bands
-from cytoarch.learning.probes import fit_probe
+from cytoarch.learning.cards import HeadCard
+from cytoarch.learning.datasets import LabelledSection, cut_crops, token_sources
+from cytoarch.learning.decoder import fit_decoder
+from cytoarch.learning.evaluation import Score, score_split
+from cytoarch.learning.heads import Head
+from cytoarch.learning.probes import fit_bytes_per_token, fit_probe
 from cytoarch.learning.splits import Split
-from cytoarch.learning.targets import UNLABELLED, targets_on_grid
-from cytoarch.measures.overlap import accuracy, class_scores, confusion_matrix, macro_f1, top_k_hits
+from cytoarch.learning.targets import UNLABELLED
 from cytoarch.progress import Progress
-from cytoarch.tiling import partition
-
-Float32 = NDArray[np.float32]
-Int64 = NDArray[np.int64]
+from cytoarch.sampling import OnDemand, TokenSample, draw_tokens
 
 CELL_PX = 4
 """Edge of a decoder's output cell in working pixels (Zhang, Xu and Zhou upsample to this grid)."""
-CROP_PX = 512
-"""Edge of a training crop in working pixels: one tile of a vision transformer."""
-CROP_TOKENS = 32
-"""Least edge of a training crop in tokens."""
-MAX_CROPS = 256
 
 
 class TrainSettings(BaseModel):
@@ -63,57 +53,6 @@ class DecoderSettings(TrainSettings):
     weight_decay: float = Field(default=1e-4, ge=0, le=1, description="Decay of AdamW, on all parameters.")
 
 
-@dataclass(frozen=True)
-class LabelledSection:
-    """One section to learn from or to be scored on."""
-
-    section_id: str
-    embeddings: SectionEmbeddings
-    labels: Level
-    tissue: TissueMask
-
-    def targets(self, classes: Sequence[LabelClass], cells_per_token: int) -> Int64:
-        """Class per output cell (y, x); those without tissue or embedding are unlabelled."""
-        grid = self.embeddings.layers[0].grid.split(cells_per_token)
-        targets = targets_on_grid(self.labels, classes, grid)
-        computed = np.repeat(np.repeat(self.embeddings.computed(), cells_per_token, 0), cells_per_token, 1)
-        return np.where(self.tissue.on_grid(grid) & computed, targets, UNLABELLED)
-
-
-@dataclass(frozen=True)
-class Score:
-    """Scores over some sections; confusion (k, k) counts cells, true class by row."""
-
-    sections: tuple[str, ...]
-    confusion: Int64
-    top3: float
-
-    def metrics(self) -> dict[str, float]:
-        """The figures that stand for the score."""
-        return {"macro_f1": macro_f1(self.confusion), "top1": accuracy(self.confusion), "top3": self.top3}
-
-    def as_facts(self, classes: Sequence[LabelClass]) -> dict[str, Any]:
-        """The score as JSON values, with a row per class."""
-        per_class = class_scores(self.confusion)
-        rows = [
-            {
-                "name": one.name,
-                "support": int(per_class.support[i]),
-                **{
-                    name: None if np.isnan(values[i]) else round(float(values[i]), 6)
-                    for name, values in (
-                        ("precision", per_class.precision),
-                        ("recall", per_class.recall),
-                        ("f1", per_class.f1),
-                    )
-                },
-            }
-            for i, one in enumerate(classes)
-        ]
-        metrics = {name: None if np.isnan(value) else value for name, value in self.metrics().items()}
-        return {"sections": list(self.sections), **metrics, "classes": rows, "confusion": self.confusion.tolist()}
-
-
 Kind = Literal["probe", "decoder"]
 
 
@@ -139,10 +78,10 @@ def train_head(
     Raises TrainingError if fewer than two classes have labels in tissue there.
     """
     if isinstance(settings, ProbeSettings):
-        embeddings, targets = sample_tokens(sections, card.classes, settings.tokens_per_class, settings.seed)
-        _check_classes(targets, card.classes, sections)
-        probe, fit = fit_probe(card, embeddings, targets, settings.regularisation)
-        return probe, {"tokens": len(targets), **fit}
+        sample = sample_tokens(sections, card.classes, settings.tokens_per_class, settings.seed)
+        _check_classes(sample.strata, card.classes, sections)
+        probe, fit = fit_probe(card, sample.tokens, sample.strata, settings.regularisation)
+        return probe, {**sample.facts(), **fit}
     crops = cut_crops(sections, card, settings.seed)
     _check_classes(crops.targets, card.classes, sections)
     decoder, history = fit_decoder(
@@ -156,86 +95,38 @@ def train_head(
         seed=settings.seed,
         on_progress=on_progress,
     )
-    return decoder, {"crops": len(crops.targets), **history}
+    return decoder, {**crops.facts(), **history}
 
 
-def score_head(head: Head, sections: Sequence[LabelledSection]) -> Score:
-    """Score a head on the labelled cells of sections, from their stored embeddings."""
-    classes = head.card.classes
-    confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
-    hits = cells = 0
-    for section in sections:
-        targets = section.targets(classes, head.card.cells_per_token)
-        for row, band in predict_bands(head, section.embeddings):
-            truth = targets[row : row + band.shape[1]]
-            labelled = truth != UNLABELLED
-            p = band[:, labelled].T
-            confusion += confusion_matrix(truth[labelled], p.argmax(axis=1), len(classes))
-            hits += top_k_hits(p, truth[labelled], 3)
-            cells += len(p)
-    return Score(tuple(s.section_id for s in sections), confusion, hits / cells if cells else float("nan"))
+def train_and_score(
+    card: HeadCard,
+    settings: ProbeSettings | DecoderSettings,
+    sections: Sequence[LabelledSection],
+    split: Split,
+    on_progress: Progress | None = None,
+) -> tuple[Head, dict[str, Any], dict[str, Score]]:
+    """Train a head on the sections the split trains on, and score it on those it holds out.
 
-
-def score_split(head: Head, sections: Sequence[LabelledSection], split: Split) -> dict[str, Score]:
-    """Scores on every fifth section, on the block, and on both together, where the split holds any out."""
-    by_id = {section.section_id: section for section in sections}
-    parts = {"fifth": split.fifth, "block": split.block}
-    scores = {name: score_head(head, [by_id[one] for one in ids]) for name, ids in parts.items() if ids}
-    if scores:
-        total = np.sum([score.confusion for score in scores.values()], axis=0)
-        weights = [int(score.confusion.sum()) for score in scores.values()]
-        known = [(score.top3, weight) for score, weight in zip(scores.values(), weights, strict=True) if weight]
-        top3 = sum(value * weight for value, weight in known) / sum(weights) if known else float("nan")
-        scores["held_out"] = Score(split.held_out, total, top3)
-    return scores
+    Returns the head, facts about its training, and its scores by part of the split. Raises as `train_head`.
+    """
+    places = [index for index, section in enumerate(sections) if section.section_id in split.train]
+    head, facts = train_head(card, settings, OnDemand(len(places), lambda at: sections[places[at]]), on_progress)
+    return head, facts, score_split(head, sections, split)
 
 
 def sample_tokens(
     sections: Sequence[LabelledSection], classes: Sequence[LabelClass], per_class: int, seed: int
-) -> tuple[Float32, Int64]:
-    """Labelled tokens (n, c) and their classes (n,): at most `per_class` of each class from each section."""
-    found: list[Float32] = []
-    found_targets: list[Int64] = []
-    for index, section in enumerate(sections):
-        rng = np.random.default_rng([seed, index])
-        targets = section.targets(classes, 1)
-        chosen = np.zeros(targets.shape, dtype=bool)
-        for one in range(len(classes)):
-            at = np.flatnonzero(targets == one)
-            chosen.flat[rng.permutation(at)[:per_class]] = True
-        for y, x, height, width in partition(targets.shape[0], targets.shape[1], section.embeddings.chunk):
-            inside = chosen[y : y + height, x : x + width]
-            if inside.any():
-                found.append(section.embeddings.read(y, x, height, width)[:, inside].T)
-                found_targets.append(targets[y : y + height, x : x + width][inside])
-    if not found:
-        return np.zeros((0, 0), dtype=np.float32), np.zeros(0, dtype=np.int64)
-    return np.concatenate(found), np.concatenate(found_targets)
+) -> TokenSample:
+    """Labelled tokens (n, c) and their classes (n,): at most `per_class` of each class from each section.
+
+    Fewer where they and the fit would take more than `sampling.SAMPLE_BYTES`.
+    """
+    width = sum(sections[0].embeddings.dims) if sections else 0
+    extra = fit_bytes_per_token(width, len(classes))
+    return draw_tokens(token_sources(sections, classes), len(classes), per_class, seed, extra_bytes=extra)
 
 
-def cut_crops(sections: Sequence[LabelledSection], card: HeadCard, seed: int) -> Crops:
-    """Squares of one encoder tile that hold labels, at most 256, each padded with unlabelled cells at the border."""
-    edge = max(CROP_TOKENS, CROP_PX // card.token_px)
-    places = []
-    for index, section in enumerate(sections):
-        targets = section.targets(card.classes, card.cells_per_token)
-        u = card.cells_per_token
-        for y, x, height, width in partition(*section.embeddings.grid, edge):
-            labelled = targets[y * u : (y + height) * u, x * u : (x + width) * u]
-            if (labelled != UNLABELLED).any():
-                places.append((index, y, x, labelled))
-    kept = np.sort(np.random.default_rng(seed).permutation(len(places))[:MAX_CROPS])
-    u = card.cells_per_token
-    crops = np.zeros((len(kept), sum(card.dims), edge, edge), dtype=np.float16)
-    crop_targets = np.full((len(kept), edge * u, edge * u), UNLABELLED, dtype=np.int64)
-    for place, (index, y, x, labelled) in enumerate(places[one] for one in kept):
-        height, width = labelled.shape[0] // u, labelled.shape[1] // u
-        crops[place, :, :height, :width] = sections[index].embeddings.read(y, x, height, width)
-        crop_targets[place, : height * u, : width * u] = labelled
-    return Crops(crops, crop_targets)
-
-
-def _check_classes(targets: Int64, classes: Sequence[LabelClass], sections: Sequence[LabelledSection]) -> None:
+def _check_classes(targets: NDArray[Any], classes: Sequence[LabelClass], sections: Sequence[LabelledSection]) -> None:
     present = sorted({int(one) for one in np.unique(targets)} - {UNLABELLED})
     if len(present) < 2:
         names = ", ".join(classes[one].name for one in present) or "none"

@@ -42,7 +42,21 @@ def macro_f1(confusion: Int64) -> float:
     >>> round(macro_f1(np.array([[2, 0, 0], [0, 1, 1], [0, 0, 0]])), 4)
     0.5556
     """
-    scores = class_scores(confusion).f1
+    return _mean_of_defined(class_scores(confusion).f1)
+
+
+def map_macro_f1(confusion: Int64) -> float:
+    """Macro-F1 of a label map, from its confusion (k + 1, k + 1) with "outside tissue" first; NaN if there is none.
+
+    A labelled cell that is drawn as outside tissue is missed by its class, but "outside" is no class of its own.
+
+    >>> round(map_macro_f1(np.array([[0, 0, 0], [1, 2, 0], [0, 0, 3]])), 4)
+    0.9
+    """
+    return _mean_of_defined(class_scores(confusion).f1[1:])
+
+
+def _mean_of_defined(scores: Float64) -> float:
     return float(np.nanmean(scores)) if np.isfinite(scores).any() else float("nan")
 
 

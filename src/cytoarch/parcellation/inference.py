@@ -15,7 +15,8 @@ from cytoarch.encoders.protocol import Encoder
 from cytoarch.images.bands import BandTarget, write_bands
 from cytoarch.images.layout import Journal, Pyramid
 from cytoarch.images.views import StoredImage
-from cytoarch.learning.heads import Head, predict_bands
+from cytoarch.learning.application import predict_bands
+from cytoarch.learning.heads import Head
 from cytoarch.progress import Progress
 from cytoarch.tiling import TilePlan, WindowKind, blending_window, map_tiles
 

@@ -8,12 +8,12 @@ from typing import ClassVar
 import numpy as np
 
 from cytoarch.anatomy.tissue import TissueMask
-from cytoarch.discovery.clusters import Clustering, ClusterSettings, write_clusters
-from cytoarch.embeddings import SectionEmbeddings, check_same_dims
+from cytoarch.discovery.clusters import Clustering, ClusterSettings, cluster_sample, write_clusters
+from cytoarch.embeddings import SectionEmbeddings
 from cytoarch.images.views import StoredImage
 from cytoarch.learning.targets import UNLABELLED, targets_on_grid
 from cytoarch.measures.overlap import purity
-from cytoarch.steps.colours import FIT_FILE, name_of, stored_of
+from cytoarch.steps.colours import FIT_FILE, name_of, stored_of, tissue_sources
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.sections import LABELS
 from cytoarch.steps.sources import Each, Maybe, Table, sections_with
@@ -47,18 +47,9 @@ class ClusterFitStep(Step[Clustering]):
 
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
         """Fit to tokens drawn from every section."""
-        opened, tissue = inputs[self.embeddings], inputs[self.tissue]
-        check_same_dims([(one, opened[one]) for one in opened])
-        samples = (
-            opened[one].sample(
-                opened[one].inside(tissue[one]),
-                self.cluster.tokens_per_section,
-                seed=self.cluster.seed * 1_000_003 + index,
-            )
-            for index, one in enumerate(opened)
-        )
-        staging.write(FIT_FILE, Clustering.fit(samples, self.cluster).to_bytes())
-        return {"clusters": self.cluster.clusters}
+        sample = cluster_sample(tissue_sources(inputs[self.embeddings], inputs[self.tissue]), self.cluster)
+        staging.write(FIT_FILE, Clustering.fit([sample.tokens], self.cluster).to_bytes())
+        return {"clusters": self.cluster.clusters, **sample.facts()}
 
     @classmethod
     def opened(cls, folder: Path) -> Clustering:

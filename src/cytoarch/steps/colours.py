@@ -1,14 +1,16 @@
 """Embeddings as colours: fitted to a brain, drawn section by section."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from cytoarch.anatomy.tissue import TissueMask
-from cytoarch.discovery.colours import ColourMap, tokens_per_section, write_colours
+from cytoarch.discovery.colours import ColourMap, colour_sample, write_colours
 from cytoarch.embeddings import SectionEmbeddings, check_same_dims
 from cytoarch.images.views import StoredImage
-from cytoarch.steps.sources import Each
+from cytoarch.sampling import OnDemand, TokenSource, tissue_source
+from cytoarch.steps.sources import Each, Sections
 from cytoarch.steps.step import Facts, Inputs, Step, Stored
 from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.staging import Staging
@@ -40,15 +42,9 @@ class ColourFitStep(Step[ColourMap]):
 
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
         """Fit to tokens drawn from every section."""
-        opened, tissue = inputs[self.embeddings], inputs[self.tissue]
-        dims = check_same_dims([(one, opened[one]) for one in opened])
-        count = tokens_per_section(len(opened), sum(dims))
-        samples = [
-            opened[one].sample(opened[one].inside(tissue[one]), count, seed=index).astype("float16")
-            for index, one in enumerate(opened)
-        ]
-        staging.write(FIT_FILE, ColourMap.fit(samples).to_bytes())
-        return {}
+        sample = colour_sample(tissue_sources(inputs[self.embeddings], inputs[self.tissue]))
+        staging.write(FIT_FILE, ColourMap.fit([sample.tokens]).to_bytes())
+        return sample.facts()
 
     @classmethod
     def opened(cls, folder: Path) -> ColourMap:
@@ -86,6 +82,13 @@ class ColoursStep(Step[StoredImage]):
     def opened(cls, folder: Path) -> StoredImage:
         """The image (3, y, x) uint8."""
         return StoredImage.open(folder)
+
+
+def tissue_sources(embeddings: Sections[SectionEmbeddings], tissue: Sections[TissueMask]) -> Sequence[TokenSource]:
+    """The tokens in tissue of every section, opened as they are asked for. Raises ModelError if sections differ."""
+    check_same_dims((one, embeddings[one]) for one in embeddings)
+    ids = tuple(embeddings)
+    return OnDemand(len(ids), lambda at: tissue_source(ids[at], embeddings[ids[at]], tissue[ids[at]]))
 
 
 def stored_of(each: Each[SectionEmbeddings]) -> Stored[SectionEmbeddings]:

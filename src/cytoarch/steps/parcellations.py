@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.embeddings import EmbedSettings, SectionEmbeddings
 from cytoarch.images.views import StoredImage
-from cytoarch.learning.heads import HeadCard, check_fits
+from cytoarch.learning.cards import HeadCard, check_fits
 from cytoarch.parcellation.inference import ParcellateSettings, write_probabilities
 from cytoarch.parcellation.smoothing import SmoothSettings, score_label_map, write_parcellation
 from cytoarch.steps.sections import LABELS, SECTION

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.brains import Brain
-from cytoarch.learning.heads import HeadCard
-from cytoarch.measures.overlap import accuracy, class_scores
+from cytoarch.learning.cards import HeadCard
+from cytoarch.measures.overlap import accuracy, map_macro_f1
 from cytoarch.palette import class_colours, distinct_colours
 from cytoarch.reporting.charts import confusion_chart
 from cytoarch.reporting.page import LegendEntry, Page, SectionEntry, render_pages
@@ -20,7 +20,7 @@ from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.parcellations import ParcellationStep
 from cytoarch.steps.pictures import PICTURES_NAME, THUMBNAIL_FILE, PicturesStep, Shown
-from cytoarch.steps.sections import LABELS, SECTION
+from cytoarch.steps.sections import LABELS, SECTION, content_of
 from cytoarch.steps.sources import Each, FactsOf, Failures, HeadSource, MadeFrom, Sections, Statements, sections_with
 from cytoarch.steps.step import Facts, Inputs, Place, Step, Stored
 from cytoarch.steps.tissue import TISSUE
@@ -126,7 +126,7 @@ class ReportStep(Step[Path]):
             brain_id=brain.brain_id,
             subtitle=_subtitle(brain),
             headline=_headline(brain, entries, drawn, metrics),
-            notices=_notices(brain, inputs[self.embedded], inputs[self.label_files]),
+            notices=_notices(brain, inputs[self.embedded], inputs[self.label_files], inputs[self.scans]),
             sections=entries,
             legends=_legends(card, next((len(one["sizes"]) for one in clusters.values()), 0)),
             scores=scores,
@@ -201,11 +201,6 @@ def map_metrics(training: Training | None, mapped: Mapping[str, Facts]) -> dict[
     if confusion is None or not confusion.sum():
         return {}
     return {"map/macro_f1": map_macro_f1(confusion), "map/top1": accuracy(confusion)}
-
-
-def map_macro_f1(confusion: NDArray[np.int64]) -> float:
-    """Macro-F1 of a label map; labelled cells drawn as outside tissue count as missed, but are no class."""
-    return float(np.nanmean(class_scores(confusion).f1[1:]))
 
 
 def _map_confusion(training: Training | None, mapped: Mapping[str, Facts]) -> NDArray[np.int64] | None:
@@ -288,7 +283,9 @@ def _headline(
     return figures
 
 
-def _notices(brain: Brain, embedded: Mapping[str, Facts], labels: Mapping[str, Any]) -> list[str]:
+def _notices(
+    brain: Brain, embedded: Mapping[str, Facts], labels: Mapping[str, Any], scans: Mapping[str, Mapping[str, str]]
+) -> list[str]:
     origins = sorted({section.labels_origin for section in brain.sections if section.section_id in labels})
     words = {
         "automatic": "made automatically (by registration to an atlas), not drawn by an expert",
@@ -308,6 +305,14 @@ def _notices(brain: Brain, embedded: Mapping[str, Facts], labels: Mapping[str, A
             + ", ".join(upsampled[:8])
             + (", ..." if len(upsampled) > 8 else "")
         )
+    alike: dict[str, list[str]] = {}
+    for one, made in scans.items():
+        alike.setdefault(content_of(made), []).append(one)
+    notices += [
+        f"Sections {', '.join(ids)} show the very same scan: check the manifest. No score compares them."
+        for ids in alike.values()
+        if len(ids) > 1
+    ]
     if not labels:
         notices.append("No section has labels: nothing was trained; embeddings and clusters only.")
     return notices

@@ -225,6 +225,11 @@ def _contained(
     return facts
 
 
+def content_of(made_from: Mapping[str, str]) -> str:
+    """What tells the pixels of a section from those of any other: the scan, and what of it was read."""
+    return f"{made_from['scan']} {made_from['stated']}"
+
+
 def cores_each(workers: int) -> int:
     """The processor's cores, shared out among so many workers."""
     return max(1, (os.cpu_count() or 1) // workers)

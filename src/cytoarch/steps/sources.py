@@ -9,7 +9,8 @@ from cytoarch.digests import canonical_json, content_digest, hash_file
 from cytoarch.embeddings.settings import EmbedSettings
 from cytoarch.encoders import Encoder
 from cytoarch.errors import ModelError
-from cytoarch.learning.heads import CARD_FILE, WEIGHTS_FILE, Head, load_head
+from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE
+from cytoarch.learning.heads import Head, load_head
 from cytoarch.steps.encoders import encoder_for
 from cytoarch.steps.opened import OpenBrain, OpenStudy
 from cytoarch.steps.step import MissingInputError, Place, Source, Step, Stored, values_digest

@@ -14,22 +14,23 @@ from cytoarch.digests import canonical_json, files_digest
 from cytoarch.embeddings import EmbedSettings, SectionEmbeddings, check_same_dims
 from cytoarch.errors import TrainingError
 from cytoarch.images.views import StoredImage
-from cytoarch.learning.heads import CARD_FILE, WEIGHTS_FILE, HeadCard, head_files
+from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE, HeadCard
+from cytoarch.learning.datasets import LabelledSection
+from cytoarch.learning.evaluation import Score
+from cytoarch.learning.heads import head_files
 from cytoarch.learning.splits import split_sections
 from cytoarch.learning.training import (
     DecoderSettings,
     Kind,
-    LabelledSection,
     ProbeSettings,
-    Score,
     cells_per_token,
-    score_split,
-    train_head,
+    train_and_score,
 )
+from cytoarch.sampling import OnDemand
 from cytoarch.steps.colours import name_of
 from cytoarch.steps.opened import OpenBrain
-from cytoarch.steps.sections import LABELS
-from cytoarch.steps.sources import Each, FactsOf, Table, sections_with
+from cytoarch.steps.sections import LABELS, SECTION, content_of
+from cytoarch.steps.sources import Each, FactsOf, MadeFrom, Table, sections_with
 from cytoarch.steps.step import Facts, Inputs, Place, Step, Stored
 from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.records import Record
@@ -62,6 +63,7 @@ class TrainingStep(Step[Training]):
     embedded: Each[Mapping[str, Any]]
     labels: Each[StoredImage]
     tissue: Each[TissueMask]
+    scans: Each[Mapping[str, str]]
     table: Table = Table()
 
     @classmethod
@@ -77,6 +79,7 @@ class TrainingStep(Step[Training]):
             Each(FactsOf(embeddings), labelled),
             Each(LABELS, labelled),
             Each(TISSUE, labelled),
+            Each(MadeFrom(SECTION), labelled),
         )
 
     @property
@@ -90,13 +93,14 @@ class TrainingStep(Step[Training]):
         opened, labels, tissue = inputs[self.embeddings], inputs[self.labels], inputs[self.tissue]
         if table is None or not opened:
             raise TrainingError("no embedded section has labels; name label images in the manifest, with a label table")
-        sections = [LabelledSection(one, opened[one], labels[one].levels[0], tissue[one]) for one in opened]
-        first = inputs[self.embedded][sections[0].section_id]
-        card = self._card(table, first, check_same_dims([(one.section_id, one.embeddings) for one in sections]))
-        split = split_sections([one.section_id for one in sections])
-        to_learn = [one for one in sections if one.section_id in split.train]
-        head, fit = train_head(card, self.train, to_learn, inputs.on_progress)
-        scores = score_split(head, sections, split)
+        ids = tuple(opened)
+        dims = check_same_dims((one, opened[one]) for one in ids)
+        card = self._card(table, inputs[self.embedded][ids[0]], dims)
+        sections = OnDemand(
+            len(ids), lambda at: LabelledSection(ids[at], opened[ids[at]], labels[ids[at]].levels[0], tissue[ids[at]])
+        )
+        split = split_sections(ids, {one: content_of(made) for one, made in inputs[self.scans].items()})
+        head, fit, scores = train_and_score(card, self.train, sections, split, inputs.on_progress)
         files = head_files(head)
         for name, content in files.items():
             staging.write(name, content)

@@ -8,12 +8,15 @@ import zarr
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from cytoarch import colours as colours_module
+from cytoarch import sampling
 from cytoarch.anatomy.tissue import TissueMask
-from cytoarch.discovery.colours import SAMPLE_BYTES, SAMPLE_TOKENS, ColourMap, tokens_per_section, write_colours
+from cytoarch.discovery import colours as colours_module
+from cytoarch.discovery.colours import ColourMap, colour_sample, write_colours
 from cytoarch.embeddings import SectionEmbeddings
 from cytoarch.errors import SectionError
+from cytoarch.geometry import Grid
 from cytoarch.images.views import Level, StoredImage
+from cytoarch.sampling import tissue_source
 from cytoarch.store.staging import Staging
 
 
@@ -41,7 +44,7 @@ def test_the_projection_is_the_principal_components_of_standardised_tokens():
 @pytest.mark.parametrize(("width", "part", "sections"), [(6, 40, 1), (64, 64, 7), (64, 37, 30), (200, 100, 3)])
 def test_components_found_part_by_part_are_those_of_all_at_once(monkeypatch, width: int, part: int, sections: int):
     """Embeddings have a few strong directions: those are found to a thousandth, whatever the parts."""
-    monkeypatch.setattr(colours_module, "PART_TOKENS", part)
+    monkeypatch.setattr(sampling, "PART_TOKENS", part)
     rng = np.random.default_rng(width)
     strength = 10.0 * 0.6 ** np.arange(width) + 0.05
     basis = np.linalg.qr(rng.normal(size=(width, width)))[0]
@@ -63,16 +66,6 @@ def test_components_found_part_by_part_are_those_of_all_at_once(monkeypatch, wid
 def test_sections_without_tokens_change_nothing():
     tokens, none = tokens_of(), np.zeros((0, 6), dtype=np.float32)
     assert ColourMap.fit([none, tokens, none]).to_bytes() == ColourMap.fit([tokens]).to_bytes()
-
-
-@pytest.mark.parametrize("width", [1, 26, 3072, 16384])
-def test_samples_of_a_brain_fit_into_their_memory_whatever_its_size(width: int):
-    counts = [tokens_per_section(sections, width) for sections in (1, 20, 300, 5000, 100_000)]
-    assert counts == sorted(counts, reverse=True)
-    for sections, count in zip((1, 20, 300, 5000, 100_000), counts, strict=True):
-        assert 4 <= count <= SAMPLE_TOKENS
-        assert count == 4 or sections * count * width * 2 <= SAMPLE_BYTES
-        assert count == SAMPLE_TOKENS or sections * (count + 1) * width * 2 > SAMPLE_BYTES
 
 
 def test_all_but_the_extreme_tokens_lie_between_black_and_white():
@@ -146,3 +139,80 @@ def test_a_written_map_is_black_outside_tissue_and_only_there(tmp_path: Path):
     np.testing.assert_array_equal(drawn[:, mask], colours.colours(embeddings.read(0, 0, 20, 30))[:, mask])
     assert image.pixel_size_um == 16.0
     assert image.levels[0].origin_um == 6.0
+
+
+# -- against scikit-learn, to the number -------------------------------------------------------------------------------
+
+
+def test_a_map_is_that_of_scikit_learn_to_the_number():
+    tokens = tokens_of(900)
+    found = ColourMap.fit([tokens[:400], tokens[400:]])
+    scaler = StandardScaler().fit(tokens.astype(np.float64))
+    pca = PCA(3, svd_solver="full").fit(scaler.transform(tokens.astype(np.float64)))
+    axes = pca.components_ * np.sign(pca.components_.sum(axis=1))[:, None]
+    shown = scaler.transform(tokens.astype(np.float64)) @ axes.T
+    low, high = np.percentile(shown, (1, 99), axis=0)
+    np.testing.assert_allclose(found.mean, scaler.mean_, rtol=1e-5)
+    np.testing.assert_allclose(found.projection, axes.T / scaler.scale_[:, None], atol=1e-4)
+    np.testing.assert_allclose(found.low, low, atol=1e-3)
+    np.testing.assert_allclose(found.high, high, atol=1e-3)
+    unit = np.clip((shown - low) / (high - low), -1, 2)
+    expected = np.clip(1 + np.round(254 * unit), 1, 255)
+    assert np.abs(found.colours(as_image(tokens))[:, 0].T - expected).max() <= 1
+    assert {part.dtype for part in (found.mean, found.projection, found.low, found.high)} == {np.dtype(np.float32)}
+
+
+def test_the_first_component_is_red():
+    """One strong direction: red changes along it, and more than green and blue explain."""
+    rng = np.random.default_rng(0)
+    along = rng.normal(size=2000)
+    tokens = (along[:, None] * np.array([1, 1, 1, 1, 1.0]) + 0.2 * rng.normal(size=(2000, 5))).astype(np.float32)
+    red, green, blue = ColourMap.fit([tokens]).colours(as_image(tokens))[:, 0].astype(float)
+    assert np.corrcoef(red, along)[0, 1] > 0.95
+    assert abs(np.corrcoef(green, along)[0, 1]) < 0.2
+    assert abs(np.corrcoef(blue, along)[0, 1]) < 0.2
+
+
+def test_tokens_in_an_image_keep_their_place():
+    tokens = tokens_of(12)
+    colours = ColourMap.fit([tokens_of()])
+    shown = colours.colours(tokens.T.reshape(6, 3, 4))
+    np.testing.assert_array_equal(shown.reshape(3, 12), colours.colours(as_image(tokens))[:, 0])
+
+
+def test_tokens_that_were_not_computed_are_black(tmp_path: Path):
+    layer = tokens_of(20 * 30).T.reshape(6, 20, 30)
+    array = zarr.create_array(store=zarr.storage.MemoryStore(), shape=layer.shape, dtype=np.float16, chunks=(6, 16, 16))
+    array[:] = layer.astype(np.float16)
+    marks = np.zeros((20, 30), dtype=np.uint8)
+    marks[2:9, 5:25] = 255
+    embeddings = SectionEmbeddings((StoredImage((Level(array, 16.0, 8.0),), {}),), Level(marks, 16.0, 8.0))
+    journal = Staging(tmp_path).open()
+    write_colours(
+        journal,
+        embeddings,
+        TissueMask(np.ones((1, 1), dtype=bool), Grid.at_corner((1, 1), 999.0, (0.0, 0.0))),
+        ColourMap.fit([tokens_of()]),
+    )
+    drawn = np.asarray(StoredImage.open(journal.path).levels[0].array)
+    np.testing.assert_array_equal((drawn > 0).all(axis=0), marks > 0)
+    np.testing.assert_array_equal((drawn > 0).any(axis=0), marks > 0)
+
+
+def test_the_sample_and_the_fit_stay_within_their_bytes(monkeypatch: pytest.MonkeyPatch):
+    layer = tokens_of(50 * 60).T.reshape(6, 50, 60)
+    array = zarr.create_array(store=zarr.storage.MemoryStore(), shape=layer.shape, dtype=np.float16, chunks=(6, 8, 8))
+    array[:] = layer.astype(np.float16)
+    embeddings = SectionEmbeddings((StoredImage((Level(array, 16.0, 8.0),), {}),))
+    tissue = TissueMask(np.ones((1, 1), dtype=bool), Grid.at_corner((1, 1), 999.0, (0.0, 0.0)))
+    sources = [tissue_source(f"s{i}", embeddings, tissue) for i in range(3)]
+    assert colour_sample(sources).facts() == {
+        "tokens": 3 * colours_module.TOKENS_PER_SECTION,
+        "asked_per_section": 2000,
+        "drawn_per_section": 2000,
+    }
+    per_token = 2 * 6 + 80 + 8 * 3 * 3
+    monkeypatch.setattr(colours_module, "SAMPLE_BYTES", 300 * per_token)
+    assert colour_sample(sources).facts()["drawn_per_section"] == 100
+    monkeypatch.setattr(colours_module, "SAMPLE_BYTES", 300 * per_token - 1)
+    assert colour_sample(sources).facts()["drawn_per_section"] == 99

@@ -144,21 +144,6 @@ def test_windows_are_parts_of_the_whole(tmp_path: Path):
     np.testing.assert_array_equal(found.read(5, 9, 11, 20), whole[:, 5:16, 9:29])
 
 
-def test_a_sample_lies_inside_the_mask_and_is_the_same_every_time(tmp_path: Path):
-    image = stored_section(tmp_path / "section", noise(200, 200), 4.0)
-    found, _ = embedded(tmp_path / "embeddings", image, MeanEncoder(), 4.0)
-    whole = found.read(0, 0, 50, 50)
-    mask = np.random.default_rng(0).random((50, 50)) < 0.3
-    inside = {tuple(token) for token in whole[:, mask].T}
-    sample = found.sample(mask, 100, seed=3)
-    assert sample.shape == (100, 2)
-    assert {tuple(token) for token in sample} <= inside
-    np.testing.assert_array_equal(sample, found.sample(mask, 100, seed=3))
-    assert not np.array_equal(sample, found.sample(mask, 100, seed=4))
-    assert len(found.sample(mask, 10**6, seed=0)) == mask.sum()
-    assert found.sample(np.zeros((50, 50), dtype=bool), 10, seed=0).shape == (0, 2)
-
-
 @pytest.mark.parametrize(
     ("asked", "encoders_own", "sections", "expected"),
     [

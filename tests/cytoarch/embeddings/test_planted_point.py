@@ -16,7 +16,7 @@ from cytoarch.embeddings import EmbedSettings, SectionEmbeddings
 from cytoarch.images.layout import Pyramid
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import Level, StoredImage
-from cytoarch.learning.heads import HeadCard
+from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.probes import Probe
 from cytoarch.learning.targets import targets_on_grid
 from cytoarch.parcellation.inference import ParcellateSettings, write_probabilities

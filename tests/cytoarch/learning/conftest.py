@@ -11,8 +11,8 @@ from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.brains import LabelClass
 from cytoarch.embeddings import EmbedSettings, SectionEmbeddings
 from cytoarch.images.views import Level, StoredImage
-from cytoarch.learning.heads import HeadCard
-from cytoarch.learning.training import LabelledSection
+from cytoarch.learning.cards import HeadCard
+from cytoarch.learning.datasets import LabelledSection
 
 CLASSES = (
     LabelClass(name="sky", ids=(3,)),

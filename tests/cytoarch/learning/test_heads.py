@@ -12,12 +12,19 @@ from safetensors.numpy import load, save
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch.nn import functional
 
 from cytoarch.brains import LabelClass
 from cytoarch.errors import ModelError
 from cytoarch.images.views import mirrored
-from cytoarch.learning.decoder import Crops, Decoder, FusionNetwork, fit_decoder
-from cytoarch.learning.heads import CARD_FILE, WEIGHTS_FILE, check_fits, head_files, load_head, predict_bands
+from cytoarch.learning import decoder as decoder_module
+from cytoarch.learning import probes
+from cytoarch.learning.application import predict_bands
+from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE, check_fits
+from cytoarch.learning.datasets import Crops
+from cytoarch.learning.decoder import Decoder, FusionNetwork, fit_decoder
+from cytoarch.learning.heads import head_files, load_head
+from cytoarch.learning.losses import dice_loss, focal_loss
 from cytoarch.learning.probes import Probe, fit_probe
 from cytoarch.learning.targets import UNLABELLED
 from cytoarch.steps.sources import open_head
@@ -106,13 +113,34 @@ def test_a_feature_that_never_changes_does_no_harm(card):
     assert np.isfinite(on_tokens(probe, tokens)).all()
 
 
-def test_a_probe_that_does_not_converge_says_so_and_does_not_warn(card):
+def test_a_probe_that_does_not_converge_says_so_and_does_not_warn(card, monkeypatch: pytest.MonkeyPatch):
+    tokens, targets = toy_tokens((0, 1, 2))
+    _, fit = fit_probe(card("probe", (2, 4)), tokens, targets, 1.0)
+    assert fit["converged"] is True
+    assert 2 < fit["iterations"] < probes.ITERATIONS
+    monkeypatch.setattr(probes, "ITERATIONS", 2)
+    _, fit = fit_probe(card("probe", (2, 4)), tokens, targets, 1.0)
+    assert fit == {"iterations": 2, "converged": False}
+
+
+def test_a_rare_class_counts_as_much_as_a_common_one(card):
+    """Two clouds that overlap, one of them forty times as large: half of each is told, as from equal numbers."""
     rng = np.random.default_rng(0)
-    tokens = rng.normal(0, 1, (200, 6)).astype(np.float32)
-    targets = rng.integers(0, 3, 200)
-    _, fit = fit_probe(card("probe", (2, 4)), tokens, targets, 1e-6)
-    assert set(fit) == {"iterations", "converged"}
-    assert isinstance(fit["converged"], bool)
+    tokens = np.concatenate([rng.normal(0, 1, (8000, 6)), rng.normal(1, 1, (200, 6))]).astype(np.float32)
+    targets = np.repeat([0, 1], [8000, 200])
+    two = (LabelClass(name="a", ids=(1,)), LabelClass(name="b", ids=(2,)))
+    probe, _ = fit_probe(card("probe", (2, 4), classes=two), tokens, targets, 1.0)
+    recall = [(on_tokens(probe, tokens[targets == k]).argmax(axis=1) == k).mean() for k in (0, 1)]
+    assert min(recall) > 0.8
+    assert abs(recall[0] - recall[1]) < 0.06
+
+
+def test_a_probe_of_float16_is_that_of_the_same_values(card):
+    tokens, targets = toy_tokens((0, 1, 2))
+    stored = tokens.astype(np.float16)
+    one, _ = fit_probe(card("probe", (2, 4)), stored, targets, 1.0)
+    other, _ = fit_probe(card("probe", (2, 4)), stored.astype(np.float32), targets, 1.0)
+    np.testing.assert_allclose(one.weight, other.weight, rtol=1e-4, atol=1e-5)
 
 
 # -- decoders --------------------------------------------------------------------------------------------------------
@@ -133,6 +161,24 @@ def test_the_decoder_has_the_number_of_parameters_of_the_formula(p, d, layers, c
     formula = layers * (d * p + p + 9 * p**2 + p) + (layers * p * p + p) + (p * classes + classes)
     assert sum(parameter.numel() for parameter in network.parameters()) == formula
     assert count is None or formula == count
+
+
+@pytest.mark.parametrize("cells", [1, 4])
+def test_the_decoder_is_the_network_of_the_paper(card, cells: int):
+    """Branches, upsampling, concatenation, a perceptron per cell: in the paper's order, from the same weights."""
+    decoder = a_decoder(card, cells=cells)
+    embeddings = torch.randn((2, 7, 5, 6), generator=torch.Generator().manual_seed(1))
+    weights, hidden = decoder.network.state_dict(), []
+    scaled = (embeddings - weights["mean"].view(1, 7, 1, 1)) / weights["spread"].view(1, 7, 1, 1)
+    for index, part in enumerate((scaled[:, :3], scaled[:, 3:])):
+        first, second = f"branches.{index}.0", f"branches.{index}.2"
+        one = functional.gelu(functional.conv2d(part, weights[f"{first}.weight"], weights[f"{first}.bias"]))
+        one = functional.gelu(functional.conv2d(one, weights[f"{second}.weight"], weights[f"{second}.bias"], padding=1))
+        hidden.append(functional.interpolate(one, scale_factor=cells, mode="bilinear", align_corners=False))
+    fused = functional.gelu(functional.conv2d(torch.cat(hidden, 1), weights["fuse.weight"], weights["fuse.bias"]))
+    logits = functional.conv2d(fused, weights["classify.weight"], weights["classify.bias"])
+    expected = logits.softmax(dim=1).numpy()
+    np.testing.assert_allclose(decoder.probabilities(embeddings.numpy()), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("cells", [1, 2, 4])
@@ -190,6 +236,41 @@ def test_the_seed_decides_the_decoder_and_the_global_random_state_is_left_alone(
     for name, tensor in one.tensors().items():
         np.testing.assert_array_equal(tensor, again.tensors()[name])
     assert any(not np.array_equal(tensor, other.tensors()[name]) for name, tensor in one.tensors().items())
+
+
+def test_embeddings_are_standardised_over_all_tokens_of_the_crops(card):
+    crops = toy_crops()
+    decoder, _ = fitted(card, crops, epochs=1)
+    flat = np.moveaxis(crops.embeddings, 1, -1).reshape(-1, 7).astype(np.float64)
+    np.testing.assert_allclose(decoder.tensors()["mean"], flat.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(decoder.tensors()["spread"], flat.std(axis=0), rtol=1e-4)
+
+
+def test_steps_are_smaller_where_a_batch_would_take_too_much(card, monkeypatch: pytest.MonkeyPatch):
+    crops = toy_crops()
+    _, history = fitted(card, crops, epochs=1)
+    assert history["batch_size"] == 4
+    # 64 tokens of 7 values in 2 branches of 8 channels; 256 cells of 8 channels and 3 classes
+    one = 64 * 4 * (3 * 7 + 8 * 2 * 8) + 256 * 4 * (6 * 8 + 12 * 3)
+    for held, size in ((4 * one, 4), (4 * one - 1, 3), (one, 1), (1, 1)):
+        monkeypatch.setattr(decoder_module, "STEP_BYTES", held)
+        _, history = fitted(card, crops, epochs=1)
+        assert history["batch_size"] == size
+
+
+def test_a_rate_that_is_too_high_is_said(card):
+    settings = {"width": 8, "epochs": 9, "batch_size": 4, "learning_rate": 1e30, "weight_decay": 0, "seed": 0}
+    with pytest.raises(ModelError, match=r"loss is nan in epoch \d+; lower the learning rate"):
+        fit_decoder(card("decoder", (3, 4), 2), toy_crops(), **settings)
+
+
+def test_crops_without_labels_move_nothing(card):
+    crops = toy_crops()
+    blank = Crops(crops.embeddings, np.full_like(crops.targets, UNLABELLED))
+    decoder, history = fitted(card, blank, epochs=3)
+    start, _ = fitted(card, blank, epochs=1)
+    assert history["loss"] == [0, 0, 0]
+    np.testing.assert_array_equal(decoder.tensors()["fuse.weight"], start.tensors()["fuse.weight"])
 
 
 def test_progress_counts_the_epochs(card):
@@ -391,3 +472,49 @@ def test_a_stored_head_whose_weights_were_changed_is_refused(head, tmp_path: Pat
 def test_a_head_that_is_not_in_the_store_is_refused(tmp_path: Path):
     with pytest.raises(ModelError):
         open_head(BrainStore(tmp_path), "ab" * 32)
+
+
+# -- how a decoder is trained ------------------------------------------------------------------------------------------
+
+
+def test_the_loss_is_focal_and_a_third_of_dice(card):
+    crops = toy_crops()
+    settings = {"width": 8, "epochs": 1, "batch_size": 12, "learning_rate": 1e-12, "weight_decay": 0, "seed": 0}
+    decoder, history = fit_decoder(card("decoder", (3, 4), 2), crops, **settings)
+    logits, targets = (
+        decoder.network(torch.from_numpy(crops.embeddings.astype(np.float32))),
+        torch.from_numpy(crops.targets),
+    )
+    expected = float(focal_loss(logits, targets) + 0.33 * dice_loss(logits, targets))
+    assert history["loss"][0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_weight_decay_shrinks_the_weights(card):
+    settings = {"width": 8, "epochs": 5, "batch_size": 4, "learning_rate": 0.01, "seed": 0}
+    sizes = []
+    for decay in (0, 1):
+        decoder, _ = fit_decoder(card("decoder", (3, 4), 2), toy_crops(), weight_decay=decay, **settings)
+        sizes.append(np.abs(decoder.tensors()["branches.0.0.weight"]).sum())
+    assert sizes[1] < 0.9 * sizes[0]
+
+
+def test_every_epoch_sees_every_crop_once_and_in_another_order(card, monkeypatch: pytest.MonkeyPatch):
+    seen: list[list[int]] = []
+
+    def noted(network, optimiser, crops, batch) -> float:
+        seen.append(batch.tolist())
+        return 0.0
+
+    monkeypatch.setattr(decoder_module, "_step", noted)
+    fitted(card, toy_crops(count=10), epochs=2)
+    assert [len(batch) for batch in seen] == [4, 3, 3] * 2
+    epochs = [[one for batch in seen[at : at + 3] for one in batch] for at in (0, 3)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10))
+    assert epochs[0] != epochs[1] != list(range(10))
+
+
+def test_what_a_head_takes_per_token_is_no_less_than_its_input_and_result(head):
+    cells = head.card.cells_per_token
+    assert head.bytes_per_token >= 4 * (sum(head.card.dims) + 3 * cells**2)
+    wider = a_decoder(lambda *given: head.card.model_copy(update={"kind": "decoder"}), head.card.dims, cells, width=80)
+    assert wider.bytes_per_token > 4 * (sum(head.card.dims) + 80 * cells**2)

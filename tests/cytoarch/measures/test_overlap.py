@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from cytoarch.measures.overlap import accuracy, class_scores, confusion_matrix, macro_f1, purity, top_k_hits
+from cytoarch.measures.overlap import (
+    accuracy,
+    class_scores,
+    confusion_matrix,
+    macro_f1,
+    map_macro_f1,
+    purity,
+    top_k_hits,
+)
 
 
 @st.composite
@@ -113,3 +121,55 @@ def test_purity_lies_between_an_even_share_and_one(clusters: int, labels: int, s
     counts = np.random.default_rng(seed).integers(0, 9, (clusters, labels))
     if counts.sum():
         assert 1 / labels - 1e-12 <= purity(counts) <= 1
+
+
+@given(answers())
+@settings(max_examples=80, deadline=None, derandomize=True)
+def test_outside_tissue_is_no_class_of_a_map(case: tuple[np.ndarray, np.ndarray, int]):
+    """Predicted 0 is outside tissue, true classes count from 1: scikit-learn's macro-F1 over the classes there are."""
+    truth, predicted, classes = case
+    confusion = confusion_matrix(truth + 1, predicted, classes + 1)
+    there = sorted({*(truth + 1), *predicted} - {0})
+    expected = metrics.f1_score(truth + 1, predicted, labels=there, average="macro", zero_division=0)
+    assert map_macro_f1(confusion) == pytest.approx(expected)
+    assert confusion[0].sum() == 0
+
+
+def test_a_map_without_labels_has_no_score():
+    assert np.isnan(map_macro_f1(np.zeros((4, 4), dtype=np.int64)))
+    assert map_macro_f1(np.array([[0, 0, 0], [5, 0, 0], [0, 0, 9]])) == 0.5
+
+
+@given(answers())
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_purity_is_the_mean_precision_of_a_map_of_majorities(case: tuple[np.ndarray, np.ndarray, int]):
+    """Every cluster named after its most frequent label: the share of its members that bear the name."""
+    labels, clusters, count = case
+    contingency = metrics.cluster.contingency_matrix(clusters, labels)
+    named = contingency.argmax(axis=1)[np.unique(clusters, return_inverse=True)[1]]
+    present = np.unique(labels)
+    shares = [metrics.accuracy_score(labels[clusters == k], present[named][clusters == k]) for k in np.unique(clusters)]
+    padded = np.zeros((count, contingency.shape[1]), dtype=np.int64)
+    padded[np.unique(clusters)] = contingency
+    assert purity(padded) == pytest.approx(np.mean(shares))
+
+
+@given(st.integers(1, 60), st.integers(2, 7), st.integers(1, 7), st.integers(0, 1000))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_top_k_hits_are_those_of_scikit_learn_for_any_number_of_classes(count: int, classes: int, k: int, seed: int):
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet(np.ones(classes), count).astype(np.float32)
+    truth = rng.integers(0, classes, count)
+    k = min(k, classes)
+    ranks = np.argsort(-p, axis=1, kind="stable")[:, :k]
+    assert top_k_hits(p, truth, k) == int((ranks == truth[:, None]).any(axis=1).sum())
+    if k < classes > 2:
+        assert top_k_hits(p, truth, k) == metrics.top_k_accuracy_score(
+            truth, p, k=k, labels=range(classes), normalize=False
+        )
+
+
+def test_of_equally_probable_classes_the_first_counts_as_more_probable():
+    p = np.full((4, 4), 0.25, dtype=np.float32)
+    for k in range(1, 5):
+        assert top_k_hits(p, np.arange(4), k) == k

@@ -16,6 +16,7 @@ from cytoarch.measures.quality import (
     full_scale,
     pooled_sharpness,
     robust_z,
+    roughness,
     separation,
     sharpness,
 )
@@ -184,3 +185,49 @@ def test_short_series_expect_what_they_have(count: int):
     values = np.arange(float(count))
     assert expected_from_neighbours(values).shape == values.shape
     assert np.isfinite(expected_from_neighbours(values)).all()
+
+
+def test_the_expected_value_lies_between_scipys_line_and_the_median():
+    """Theil and Sen's line through up to four neighbours on either side, by scipy."""
+    values = np.random.default_rng(3).gamma(2, 10, 23)
+    for index, found in enumerate(expected_from_neighbours(values)):
+        place = np.array([at for at in range(index - 4, index + 5) if at != index and 0 <= at < len(values)])
+        _, line, *_ = stats.theilslopes(values[place], place - index, method="joint")
+        middle = np.median(values[place])
+        assert found == pytest.approx(np.clip(values[index], min(line, middle), max(line, middle)))
+
+
+# -- sharpness and roughness, by hand ----------------------------------------------------------------------------------
+
+
+def test_sharpness_is_gearys_ratio_of_two_by_two_means():
+    grey = np.random.default_rng(0).gamma(2, 10, (17, 26)).astype(np.float32)
+    found_rough, found_spread = roughness(grey, 8)
+    assert found_rough.shape == (2, 3)
+    for row, column in np.ndindex(2, 3):
+        cell = grey[8 * row : 8 * row + 8, 8 * column : 8 * column + 8].astype(np.float64)
+        small = cell.reshape(4, 2, 4, 2).mean(axis=(1, 3))
+        down = np.mean([(small[y + 1, x] - small[y, x]) ** 2 for y in range(3) for x in range(4)])
+        across = np.mean([(small[y, x + 1] - small[y, x]) ** 2 for y in range(4) for x in range(3)])
+        assert found_spread[row, column] == pytest.approx(small.var())
+        assert found_rough[row, column] == pytest.approx((down / 2 + across / 2) / 2)
+        assert sharpness(grey, 8)[row, column] == pytest.approx((down + across) / 4 / small.var(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("relative", "flat"), [(0.9e-9, True), (1.2e-9, False)])
+def test_what_varies_by_less_than_a_rounding_error_is_flat(relative: float, flat: bool):
+    level = 1000.0
+    waves = np.sqrt(relative) * level * np.sign((np.indices((8, 8)) // 2).sum(axis=0) % 2 - 0.5)
+    rough, spread = roughness((level + waves).astype(np.float64), 8)
+    assert (spread == 0).all() == (rough == 0).all() == flat
+
+
+def test_the_width_of_a_blur_is_bounded_at_both_ends():
+    assert detail_px(1.0) == detail_px(0.99) == pytest.approx(2 * np.sqrt(0.25 / -np.log(0.01)))
+    assert detail_px(0.0) == detail_px(1e-6) == pytest.approx(1000, rel=1e-3)
+
+
+def test_the_distance_of_samples_is_in_the_mean_of_their_spreads():
+    tissue, slide = np.array([0.0, 1, 2, 3, 4]), np.array([10.0, 10, 14, 16, 22])
+    # medians 2 and 14, median absolute deviations 1 and 4
+    assert separation(tissue, slide) == pytest.approx(12 / (1.4826 * 2.5))

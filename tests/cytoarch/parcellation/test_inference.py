@@ -19,8 +19,8 @@ from cytoarch.geometry import Grid
 from cytoarch.images.layout import Pyramid, level_count
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import StoredImage
+from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.decoder import Decoder, FusionNetwork
-from cytoarch.learning.heads import HeadCard
 from cytoarch.learning.probes import Probe
 from cytoarch.parcellation.inference import (
     ParcellateSettings,

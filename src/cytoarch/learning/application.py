@@ -1,0 +1,91 @@
+"""Heads applied to stored embeddings: class probabilities of whole sections, tile by tile."""
+
+import math
+from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoarch.embeddings import SectionEmbeddings
+from cytoarch.errors import ModelError
+from cytoarch.images.views import mirrored
+from cytoarch.learning.heads import Head
+from cytoarch.progress import Progress
+from cytoarch.tiling import partition
+
+Float32 = NDArray[np.float32]
+
+BAND_BYTES = 1 << 30
+"""Two bands, the one in use and the next, take at most so much, or what two rows of tokens take."""
+TILE_BYTES = 1 << 30
+"""A head computes on at most so much at once, or on the smallest tile."""
+TILE_TOKENS = 64
+HALO_TOKENS = 4
+"""Reach of a head beyond a token: two 3 x 3 convolutions and an interpolation, rounded up."""
+BATCH_TILES = 4
+
+
+class Layout(NamedTuple):
+    """How a section is cut, in tokens: the part of a tile that is kept, and how many tiles are computed at once."""
+
+    rows: int
+    columns: int
+    batch: int
+
+
+def layout(head: Head, width: int) -> Layout:
+    """How sections of so many tokens along x are cut, so that bands and tiles stay within their bytes.
+
+    The result of a head does not depend on it: what a tile keeps is further from its edge than the head reaches.
+    """
+    cells = head.card.cells_per_token
+    row_bytes = 4 * len(head.card.classes) * width * cells**2
+    kept = TILE_TOKENS - 2 * HALO_TOKENS
+    rows = min(kept, max(1, BAND_BYTES // (2 * row_bytes)))
+    tokens = TILE_BYTES // head.bytes_per_token  # that may be computed at once
+    edge = max(2 * HALO_TOKENS + 1, math.isqrt(tokens))
+    rows, columns = min(rows, edge - 2 * HALO_TOKENS), min(kept, edge - 2 * HALO_TOKENS)
+    tile = (rows + 2 * HALO_TOKENS) * (columns + 2 * HALO_TOKENS)
+    return Layout(rows, columns, min(BATCH_TILES, max(1, tokens // tile)))
+
+
+def predict_bands(
+    head: Head, embeddings: SectionEmbeddings, on_progress: Progress | None = None
+) -> Iterator[tuple[int, Float32]]:
+    """Class probabilities of a whole section from its stored embeddings, as bands (first cell row, (k, rows, gx)).
+
+    Tiled with a halo beyond the head's reach, so that the result equals the untiled one. At most `BAND_BYTES` and
+    `TILE_BYTES` are held at once. Raises ModelError if the embeddings are not those the head was trained on, and
+    SectionError if they are damaged.
+    """
+    if embeddings.dims != head.card.dims:
+        raise ModelError(f"the head needs embeddings {head.card.dims}; these are {embeddings.dims}")
+    cells, classes = head.card.cells_per_token, len(head.card.classes)
+    height, width = embeddings.grid
+    rows, columns, batch = layout(head, width)
+    strips, steps = -(-height // rows), -(-width // columns)
+    for index, (y, _, strip, _) in enumerate(partition(height, 1, rows)):
+        band = np.empty((classes, strip * cells, width * cells), dtype=np.float32)
+        parts = [(x, w) for _, x, _, w in partition(1, width, columns)]
+        for _, group in groupby(enumerate(parts), key=lambda numbered: numbered[0] // batch):
+            at = list(map(itemgetter(1), group))
+            tiles = np.stack([_with_halo(embeddings, y, x, rows, columns) for x, _ in at])
+            found = head.probabilities(tiles)
+            for (x, w), one in zip(at, found, strict=True):
+                halo = HALO_TOKENS * cells
+                band[:, :, x * cells : (x + w) * cells] = one[:, halo:, halo:][:, : strip * cells, : w * cells]
+        yield y * cells, band
+        if on_progress is not None:
+            on_progress((index + 1) * steps, strips * steps)
+
+
+def _with_halo(embeddings: SectionEmbeddings, y: int, x: int, height: int, width: int) -> Float32:
+    """A window (c, y, x) with the halo around it, mirrored beyond the section; every tile has the same size."""
+    rows = mirrored(np.arange(y - HALO_TOKENS, y + height + HALO_TOKENS), embeddings.grid[0])
+    columns = mirrored(np.arange(x - HALO_TOKENS, x + width + HALO_TOKENS), embeddings.grid[1])
+    top, left = int(rows.min()), int(columns.min())
+    block = embeddings.read(top, left, int(rows.max()) - top + 1, int(columns.max()) - left + 1)
+    return block[:, rows - top][:, :, columns - left]

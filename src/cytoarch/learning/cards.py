@@ -1,0 +1,89 @@
+"""Cards: what a head is and what it must be fed, bounded before anything is made of it."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cytoarch.brains import LabelClass
+from cytoarch.embeddings import EmbedSettings
+from cytoarch.errors import ModelError
+
+HEAD_FORMAT = 1
+CARD_FILE = "head.json"
+WEIGHTS_FILE = "head.safetensors"
+
+CARD_BYTES = 4 << 20
+"""A card is not longer than this: ten thousand classes with their names."""
+MAX_CLASSES = 10_000
+MAX_LAYERS = 64
+MAX_DIM = 65_536
+"""Longest embedding of a layer; the widest models of today have some 8,000."""
+MAX_TOKEN_PX = 4096
+_FAULTS_SHOWN = 3
+
+
+class HeadCard(BaseModel):
+    """What a head is and what it must be fed: everything needed to use its weights again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = HEAD_FORMAT
+    kind: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$", description="Id of the kind of head: probe, decoder, ...")
+    target: str = Field(
+        pattern=r"^[a-z][a-z0-9-]{0,31}$", description="What the classes are: areas, layers, groups; names label maps."
+    )
+    classes: tuple[LabelClass, ...] = Field(min_length=1, max_length=MAX_CLASSES)
+    dims: tuple[Annotated[int, Field(ge=1, le=MAX_DIM)], ...] = Field(
+        min_length=1, max_length=MAX_LAYERS, description="Length of the embedding per layer."
+    )
+    cells_per_token: int = Field(
+        ge=1, le=MAX_TOKEN_PX, description="Output cells along the edge of a token; divides its pixels."
+    )
+    embedding: EmbedSettings
+    encoder_digest: str = Field(max_length=128)
+    token_px: int = Field(ge=1, le=MAX_TOKEN_PX)
+    pixel_size_um: float = Field(gt=0, le=100_000, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _cells_are_whole_pixels(self) -> Self:
+        if self.token_px % self.cells_per_token:
+            raise ValueError(f"{self.cells_per_token} cells along a token of {self.token_px} px are no whole pixels")
+        return self
+
+    @property
+    def cell_um(self) -> float:
+        """Edge of an output cell (um)."""
+        return self.token_px * self.pixel_size_um / self.cells_per_token
+
+
+def read_card(path: Path) -> HeadCard:
+    """The card in a file. Raises ModelError if it is too long, no card, or of another format, and OSError."""
+    size = path.stat().st_size
+    if size > CARD_BYTES:
+        raise ModelError(f"{path}: a card has at most {CARD_BYTES} bytes, found {size}; it is not of this program")
+    try:
+        card = HeadCard.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ModelError(f"{path}: is not a head of format {HEAD_FORMAT} ({_faults(error)})") from None
+    if card.format != HEAD_FORMAT:
+        raise ModelError(f"{path}: head format {card.format}; this version reads format {HEAD_FORMAT}")
+    return card
+
+
+def _faults(error: ValidationError) -> str:
+    """The first faults of a card by field, on one line."""
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    shown = [f"{'.'.join(map(str, one['loc'])) or 'card'}: {one['msg']}"[:200] for one in faults[:_FAULTS_SHOWN]]
+    more = len(faults) - len(shown)
+    return "; ".join([*shown, *([f"and {more} more"] if more else [])])
+
+
+def check_fits(card: HeadCard, dims: tuple[int, ...], encoder_digest: str, pixel_size_um: float) -> None:
+    """Raise ModelError unless a head was trained on embeddings of exactly this kind."""
+    wanted = (card.dims, card.encoder_digest, card.pixel_size_um)
+    if (dims, encoder_digest, pixel_size_um) != wanted:
+        raise ModelError(
+            f"the head was trained on embeddings {card.dims} of encoder {card.encoder_digest[:12]} at "
+            f"{card.pixel_size_um:g} um per pixel; these are {dims} of {encoder_digest[:12]} at {pixel_size_um:g} um"
+        )
