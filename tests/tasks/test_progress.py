@@ -214,7 +214,7 @@ def test_longer_work_gets_one_artifact_that_is_kept_up_to_date_and_ends_at_100(s
     assert len(shares) == 9 + 1, "not more often than its period, and once at the end"
     assert shares[0] == 11.0
     assert shares[-1] == 100.0
-    assert sent[-1]["description"] == "ingest s1: 500 of 500 MB"
+    assert sent[-1]["description"] == "ingest s1: 100 %"
 
 
 def test_work_that_is_over_long_after_its_last_word_ends_at_100_too(sent, clock) -> None:
@@ -232,9 +232,7 @@ def test_a_section_tells_its_stage_whether_or_not_it_has_an_artifact(sent, clock
         clock.now = 10.0
         report(2, 2)
     assert len(notes) == 2
-    assert [one["description"] for one in sent if one["description"].startswith("ingest s1")] == [
-        "ingest s1: 0 of 0 MB"
-    ]
+    assert [one["description"] for one in sent if one["description"].startswith("ingest s1")] == ["ingest s1: 100 %"]
 
 
 def test_a_server_that_does_not_answer_costs_a_figure_and_not_the_work(
