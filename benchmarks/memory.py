@@ -64,7 +64,7 @@ class MadeUp:
         y, x = (np.arange(*one.indices(size)) for one, size in zip(key[-2:], self.shape[-2:], strict=True))
         plane = (y[:, None] // 64 * 31 + x // 64 * 17) % self._largest
         if self.ndim == 2:
-            return (plane + 1).astype(self.dtype)
+            return np.asarray(plane + 1, dtype=self.dtype)
         values: NDArray[Any] = np.asarray(_VALUES[: self.shape[0], plane], dtype=self.dtype)
         return values
 

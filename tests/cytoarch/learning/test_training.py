@@ -10,6 +10,7 @@ from sklearn import metrics
 from cytoarch import sampling
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.errors import TrainingError
+from cytoarch.geometry import Grid
 from cytoarch.images.views import Level
 from cytoarch.learning import application, datasets, evaluation, training
 from cytoarch.learning.application import predict_bands
@@ -134,7 +135,11 @@ def test_targets_of_a_window_are_part_of_those_of_the_section(section, classes, 
     rng = np.random.default_rng(0)
     whole = unmarked(section("s", seed=0))
     labels = rng.choice(np.array([0, 3, 1, 20], dtype=np.uint16), (100, 77))
-    whole = replace(whole, labels=Level(labels, 3.7, 1.85), tissue=TissueMask(rng.random((11, 8)) < 0.7, 37.0))
+    whole = replace(
+        whole,
+        labels=Level(labels, 3.7, 1.85),
+        tissue=TissueMask(rng.random((11, 8)) < 0.7, Grid.at_corner((11, 8), 37.0, (0.0, 0.0))),
+    )
     expected = whole.targets(classes, cells)
     assert len(np.unique(expected)) == 4
     for y, x, height, width in ((0, 0, 24, 18), (3, 5, 7, 9), (23, 0, 1, 18), (0, 17, 24, 1)):
@@ -143,7 +148,11 @@ def test_targets_of_a_window_are_part_of_those_of_the_section(section, classes, 
 
 
 def test_labels_are_not_read_where_there_is_no_tissue(section, classes):
-    bare = replace(section("s", seed=0), labels=Level(None, 4.0, 0.0), tissue=TissueMask(np.zeros((1, 1), bool), 999.0))
+    bare = replace(
+        section("s", seed=0),
+        labels=Level(None, 4.0, 0.0),
+        tissue=TissueMask(np.zeros((1, 1), bool), Grid.at_corner((1, 1), 999.0, (0.0, 0.0))),
+    )
     assert (bare.targets(classes, 4, (2, 3, 4, 5)) == np.full((16, 20), UNLABELLED)).all()
 
 
@@ -270,7 +279,7 @@ def test_classes_take_turns_so_that_a_rare_one_is_not_lost(card, section, classe
     labels = np.full((1024, 1024), 3, dtype=np.uint16)
     labels[:, 512:] = 7
     labels[900, 900] = 20
-    wide = replace(wide, labels=Level(labels, 4.0, 0.0))
+    wide = replace(wide, labels=Level(labels, 4.0, 2.0))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(datasets, "MAX_CROPS", 6)
         for seed in range(6):

@@ -7,13 +7,20 @@ import html_elements
 import pytest
 from html_elements import Elements
 
-from cytoarch.reporting.page import LegendEntry, Page, SectionEntry, render_page
+from cytoarch.reporting.page import SECTIONS_A_PAGE, LegendEntry, Page, SectionEntry, render_pages
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;"
 
 
+def index(page: Page) -> bytes:
+    """The only page of a brain of few sections."""
+    pages = render_pages(page)
+    assert list(pages) == ["index.html"]
+    return pages["index.html"]
+
+
 def parsed(page: Page) -> Elements:
-    return html_elements.parsed(render_page(page))
+    return html_elements.parsed(index(page))
 
 
 def page_of(text: str = "plain", picture: str = "pictures/s1-stain.png") -> Page:
@@ -42,7 +49,7 @@ def test_hostile_names_stay_text():
     plain = parsed(page_of())
     assert [tag for tag, _ in elements.found] == [tag for tag, _ in plain.found]
     assert HOSTILE in "".join(elements.text)
-    assert HOSTILE.encode() not in render_page(page_of(HOSTILE))
+    assert HOSTILE.encode() not in index(page_of(HOSTILE))
 
 
 def test_nothing_is_fetched_from_the_network_and_no_script_is_run():
@@ -53,7 +60,7 @@ def test_nothing_is_fetched_from_the_network_and_no_script_is_run():
     assert addresses
     assert not [one for one in addresses if "//" in one or one.startswith("/")]
     assert "script" not in [tag for tag, _ in elements.found]
-    assert b"@import" not in render_page(page_of())
+    assert b"@import" not in index(page_of())
 
 
 def test_every_picture_and_chart_is_referenced_by_its_own_path(tmp_path: Path):
@@ -106,9 +113,68 @@ def test_a_page_without_scores_or_sections_is_a_page():
 
 
 def test_the_same_facts_give_the_same_page():
-    assert render_page(page_of()) == render_page(page_of())
+    assert index(page_of()) == index(page_of())
 
 
 @pytest.mark.parametrize("name", ["Gehirn Ä ö ü", "脑", "σ² < 3 & more"])
 def test_names_in_any_script_survive(name: str):
     assert name in "".join(parsed(page_of(name)).text)
+
+
+# -- brains of many sections -------------------------------------------------------------------------------------------
+
+
+def many(count: int, text: str = "plain") -> Page:
+    sections = [
+        SectionEntry(f"s{one}", one, "kept", text, {}, {text: f"p/{one}.png"}, f"t/{one}.png") for one in range(count)
+    ]
+    return replace(page_of(text), sections=[*sections, SectionEntry("lost", count, "failed", text)])
+
+
+def links(content: bytes) -> list[str]:
+    return [attributes["href"] for tag, attributes in html_elements.parsed(content).found if tag == "a"]
+
+
+def pictures_in(content: bytes) -> list[str]:
+    return [attributes["src"] for tag, attributes in html_elements.parsed(content).found if tag == "img"]
+
+
+def test_every_section_has_a_thumbnail_that_leads_to_its_pictures():
+    count = 2 * SECTIONS_A_PAGE + 3
+    pages = render_pages(many(count))
+    assert list(pages) == ["index.html", *(f"sections-{number:03d}.html" for number in (1, 2, 3))]
+    assert pictures_in(pages["index.html"]) == ["charts/confusion.png", *(f"t/{one}.png" for one in range(count))]
+    assert [one for name in list(pages)[1:] for one in pictures_in(pages[name])] == [
+        f"p/{one}.png" for one in range(count)
+    ]
+    places = {
+        f"{name}#{attributes['id']}"
+        for name, content in pages.items()
+        for _, attributes in html_elements.parsed(content).found
+        if "id" in attributes
+    }
+    wanted = [*(f"s{one}" for one in range(count)), "lost"]
+    found = links(pages["index.html"])
+    assert [one.split("#")[1] for one in found] == wanted * 2, "among the thumbnails, and in the table of all sections"
+    assert set(found) <= places
+
+
+def test_pages_of_sections_lead_to_each_other_and_back():
+    pages = render_pages(many(2 * SECTIONS_A_PAGE + 3))
+    turns = [sorted(set(links(pages[f"sections-{number:03d}.html"]))) for number in (1, 2, 3)]
+    assert turns == [
+        ["index.html", "sections-002.html"],
+        ["index.html", "sections-001.html", "sections-003.html"],
+        ["index.html", "sections-002.html"],
+    ]
+
+
+def test_a_page_more_begins_with_one_section_more_than_fit():
+    assert len(render_pages(many(SECTIONS_A_PAGE - 1))) == 1
+    assert len(render_pages(many(SECTIONS_A_PAGE))) == 3
+
+
+def test_hostile_names_stay_text_on_every_page():
+    for content in render_pages(many(SECTIONS_A_PAGE + 1, HOSTILE)).values():
+        assert HOSTILE.encode() not in content
+        assert b"<script" not in content
