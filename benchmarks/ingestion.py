@@ -37,7 +37,7 @@ from cytoarch.images.halving import halve_mean
 from cytoarch.images.layout import CHUNK_PX, SHARD_CHUNKS, level_count
 from cytoarch.images.sections import write_section
 from cytoarch.images.shards import CLEVELS
-from cytoarch.steps.sections import section_work
+from cytoarch.images.contained import section_work
 from cytoarch.store.records import Record
 from cytoarch.store.staging import Staging
 from cytoarch.tiling import partition
@@ -131,7 +131,7 @@ def contained(scan: Scan, children: Contained) -> Callable[[Path], None]:
     def run(folder: Path) -> None:
         staging = Staging(folder / "staging").open()
         arguments = work_arguments(staging, scan.path)
-        children.run("cytoarch.steps.sections:section_work", arguments, Limits(4 << 30, 60.0))
+        children.run("cytoarch.images.contained:section_work", arguments, Limits(4 << 30, 60.0))
 
     return run
 

@@ -17,7 +17,7 @@ from cytoarch.brains import Brain, read_manifest
 from cytoarch.digests import canonical_json
 from cytoarch.errors import ManifestError
 from cytoarch.paths import confined
-from tasks.looks import Looks
+from cytoarch.store.looks import Looks
 
 LABEL_TABLE = "labels.csv"
 MAP_FLOW = "map-brain"

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -104,6 +104,12 @@ class Section(BaseModel):
         if self.pixel_size_source == "manifest" and self.pixel_size_um is None:
             raise ValueError("pixel_size_source is manifest but pixel_size_um is blank")
         return self
+
+
+def stated_section(section_id: str, row: Mapping[str, Any]) -> Section:
+    """A section of which only some columns of the manifest are stated, for science that takes a section."""
+    unused = {"brain_id": "unused", "section_number": 0, "path": "unused"}
+    return Section.model_validate({**unused, "section_id": section_id, **row})
 
 
 REQUIRED_COLUMNS = ("brain_id", "section_id", "section_number", "path")

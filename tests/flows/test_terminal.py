@@ -70,7 +70,7 @@ def test_a_phantom_is_drafted_completed_and_mapped_with_a_failed_section(tmp_pat
     assert "section_number '?20' was read from a file name" in refused.stderr
     (brain / "manifest.csv").write_text((brain / "manifest.csv").read_text().replace("?", ""))
     (brain / "scans" / "s0020.tif").write_bytes(b"II*\0")
-    mapped = flows(tmp_path / "home", *arguments, "--settings.parcellate.source", "cache")
+    mapped = flows(tmp_path / "home", *arguments, "--parcellate.source", "cache")
     assert mapped.returncode == 3, mapped.stderr
     assert "failed s0020" in mapped.stderr
     for line in ("map ", "report ", "store ", "MLflow run ", "model "):

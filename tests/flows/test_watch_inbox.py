@@ -10,10 +10,10 @@ import pytest
 from cytoarch.brains import Brain
 from cytoarch.errors import StoreError
 from cytoarch.parcellation.inference import ParcellateSettings
+from cytoarch.store import looks
 from flows.parameters import MapSettings
 from flows.stages import Summary
 from flows.watch_inbox import InboxSettings, watch_inbox
-from tasks import looks
 from tasks.inbox import arrivals, ticket
 
 pytestmark = [pytest.mark.xdist_group("more flows")]

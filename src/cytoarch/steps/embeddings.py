@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.brains import stated_section
 from cytoarch.digests import hash_file
 from cytoarch.embeddings import EmbedSettings, SectionEmbeddings, embedding_name, working_pixel_size_um
 from cytoarch.embeddings.dense import DensePlan, dense_job, estimated_bytes, tile_plan, wanted_tiles
@@ -21,7 +22,7 @@ from cytoarch.images.views import StoredImage
 from cytoarch.steps.engine_step import EngineStep
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.sections import SECTION
-from cytoarch.steps.sources import EncoderSource, Row, stated_section
+from cytoarch.steps.sources import EncoderSource, Row
 from cytoarch.steps.step import Facts, Inputs, Place, Source, Stored, values_digest
 from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.brain_store import BrainStore

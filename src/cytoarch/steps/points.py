@@ -7,6 +7,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cytoarch.brains import stated_section
 from cytoarch.digests import hash_file
 from cytoarch.embeddings import EmbedSettings, embedding_name, working_pixel_size_um
 from cytoarch.embeddings.augmentation import AUGMENTATION_VERSION
@@ -22,7 +23,7 @@ from cytoarch.steps.embeddings import section_facts
 from cytoarch.steps.engine_step import EngineStep
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.sections import SECTION
-from cytoarch.steps.sources import EncoderSource, Row, stated_section
+from cytoarch.steps.sources import EncoderSource, Row
 from cytoarch.steps.step import Facts, Inputs, Place, Source, Stored
 from cytoarch.store.staging import Staging
 

@@ -7,16 +7,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from cytoarch.brains import Brain, LabelTable, Section
+from cytoarch.brains import Brain, Section
 from cytoarch.containment import Contained, Limits
 from cytoarch.errors import ScanError
 from cytoarch.images.scans import check_is_scan, scan_files
-from cytoarch.images.sections import LABEL_NAME, IngestSettings, write_labels, write_section
+from cytoarch.images.sections import LABEL_NAME, IngestSettings
 from cytoarch.images.views import StoredImage
 from cytoarch.paths import confined
-from cytoarch.progress import Progress
 from cytoarch.steps.opened import OpenBrain
-from cytoarch.steps.sources import Row, Table, stated_section
+from cytoarch.steps.sources import Row, Table
 from cytoarch.steps.step import Facts, Inputs, Place, Source, Step, Stored, conduct
 from cytoarch.store.staging import Staging
 
@@ -174,30 +173,6 @@ def scan_sizes(brain: Brain, scans_path: Path) -> dict[str, int]:
     return sizes
 
 
-def section_work(arguments: Mapping[str, Any], on_progress: Progress) -> dict[str, Any]:
-    """Contained work: a scan and a staging folder named as JSON; writes the section, returns facts for its record."""
-    staging = Staging(Path(arguments["staging"])).join()
-    section = stated_section(arguments["name"], arguments["section"])
-    return write_section(staging, Path(arguments["file"]), section, on_progress, arguments["threads"])
-
-
-def labels_work(arguments: Mapping[str, Any], on_progress: Progress) -> dict[str, Any]:
-    """Contained work: a label image and a staging folder named as JSON; writes the labels, returns facts."""
-    table = LabelTable.model_validate(arguments["table"])
-    staging = Staging(Path(arguments["staging"])).join()
-    height, width = arguments["shape"]
-    size_um = arguments["pixel_size_um"]
-    return write_labels(
-        staging,
-        Path(arguments["file"]),
-        stated_section(arguments["name"], arguments["section"]),
-        table,
-        (height, width),
-        size_um,
-        on_progress,
-    )
-
-
 def _contained(
     work: str,
     inputs: Inputs,
@@ -208,7 +183,7 @@ def _contained(
 ) -> dict[str, Any]:
     """Fill the staging folder from an untrusted file, in a child process."""
     facts = containment().run(
-        f"{__name__}:{work}",
+        f"cytoarch.images.contained:{work}",
         {
             "name": inputs.name,
             "file": str(source.path),

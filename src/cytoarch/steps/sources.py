@@ -265,12 +265,6 @@ def require_stored(step: type[Step[Any]], place: Place, name: str, hint: str) ->
     raise MissingInputError(f"{place.home.name}: {wanted}; there are: {found}. {hint}")
 
 
-def stated_section(section_id: str, row: Mapping[str, Any]) -> Section:
-    """A section of which only some columns of the manifest are stated, for science that takes a section."""
-    unused = {"brain_id": "unused", "section_number": 0, "path": "unused"}
-    return Section.model_validate({**unused, "section_id": section_id, **row})
-
-
 def sections_with(brain: OpenBrain, stored: Stored[Any]) -> tuple[Section, ...]:
     """The sections at work that have a committed product, in cutting order."""
     return tuple(one for one in brain.sections if brain.catalogue.record(stored.product(one.section_id)) is not None)

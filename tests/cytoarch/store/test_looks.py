@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from cytoarch.errors import StoreError
-from tasks import looks
-from tasks.looks import LOOKS_FILE, Looks
+from cytoarch.store import looks
+from cytoarch.store.looks import LOOKS_FILE, Looks
 
 NOW_S = 1_800_000_000.0
 
