@@ -33,11 +33,11 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from benchmarks.cases import REPEATS, medians_s, write_block
 from cytoarch.brains import Section
 from cytoarch.containment import Contained, Limits
+from cytoarch.images.contained import section_work
 from cytoarch.images.halving import halve_mean
 from cytoarch.images.layout import CHUNK_PX, SHARD_CHUNKS, level_count
 from cytoarch.images.sections import write_section
 from cytoarch.images.shards import CLEVELS
-from cytoarch.images.contained import section_work
 from cytoarch.store.records import Record
 from cytoarch.store.staging import Staging
 from cytoarch.tiling import partition

@@ -154,8 +154,6 @@ def _encoders_in(store: BrainStore) -> set[tuple[str, str | None]]:
     """The encoders of the heads in the store: trained here, or let in before."""
     found = set()
     for path in (store.root / "models").glob(f"*/{CARD_FILE}"):
-        try:
+        if _is_kept(store, path.parent.name):  # a damaged head vouches for nothing
             found.add(_loaded(HeadCard.model_validate_json(path.read_bytes()).embedding))
-        except (ValueError, OSError):  # a damaged head vouches for nothing
-            continue
     return found

@@ -70,6 +70,7 @@ def use(store: BrainStore, number: int) -> str:
     return digest
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_store_is_served_and_not_and_moved_and_keeps_all(
     serve: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -85,7 +86,7 @@ def test_a_store_is_served_and_not_and_moved_and_keeps_all(
     with served(serve, moved, monkeypatch, tmp_path / "logs"):
         digests.append(use(moved, 4))
         for number, digest in enumerate(digests, start=1):
-            moved.remove_model(digest)
+            moved.models.remove(digest)
             assert fetch_head(moved, f"models:/areas-probe-B01/{number}") == digest
     assert [path.name for path in disk.iterdir()] == ["moved"]
     assert {path.name for path in moved.root.iterdir()} == {"mlflow", "models"}

@@ -114,6 +114,7 @@ def few(truth: Path, tmp_path: Path) -> list[dict[str, str]]:
     return rows_of(truth)[::40]
 
 
+@pytest.mark.long
 def test_the_phantoms_own_points_arrive_with_areas_and_places_in_the_brain(
     store: BrainStore, truth: Path, tmp_path: Path
 ) -> None:

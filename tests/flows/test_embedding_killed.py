@@ -92,6 +92,7 @@ def embed(store: BrainStore, encoder: str, folder: Path, moments: list[str]) -> 
     return [int(code) for code in outcomes.read_text().split()]
 
 
+@pytest.mark.long
 def test_a_brain_whose_embedding_is_killed_twenty_times_is_the_undisturbed_one(tiny_encoder: str, tmp_path: Path):
     store = stored_brain(tmp_path / "store")
     undisturbed = BrainStore(tmp_path / "undisturbed")

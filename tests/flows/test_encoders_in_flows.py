@@ -28,6 +28,7 @@ def tiny_vit(tmp_path: Path) -> Path:
     return tmp_path / "vit"
 
 
+@pytest.mark.long
 def test_a_brain_is_mapped_with_a_vision_transformer_and_a_decoder(
     phantom: Path, tiny_vit: Path, tmp_path: Path, prefect_server: None
 ) -> None:

@@ -17,6 +17,7 @@ from prefect.types._datetime import now
 
 from flows import watch_inbox as module
 from flows.map_brain import map_brain
+from flows.parameters import MapSettings
 from flows.stages import Summary
 from flows.watch_inbox import InboxSettings, watch_inbox
 from tasks.inbox import Arrival, Earlier, Ticket, arrivals, earlier_runs, tagged, ticket
@@ -33,6 +34,7 @@ def inbox(tmp_path: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "manifest.csv").write_text("brain_id,section_id,section_number,path\nB1,s1,1,s1.tif\n")
     (folder / "s1.tif").write_bytes(b"pixels")
+    (folder / "s2.tif").write_bytes(b"others")
     for path in folder.iterdir():
         aged(path)
     return tmp_path / "inbox"
@@ -133,12 +135,15 @@ def test_a_changed_manifest_and_a_second_brain_are_runs_of_their_own(
 ) -> None:
     look(inbox)
     manifest = inbox / "B1" / "manifest.csv"
-    manifest.write_text(manifest.read_text() + "B1,s2,2,s1.tif\nB2,s1,1,s1.tif\n")
+    manifest.write_text(manifest.read_text() + "B1,s2,2,s2.tif\nB2,s1,1,s1.tif\n")
     aged(manifest)
     again = look(inbox)
     assert again.made == 2
     assert sorted(run.parameters["source"]["brain_id"] for run in runs(client, deployment)) == ["B1", "B1", "B2"]
     assert look(inbox).made == 0
+
+
+PROBE = MapSettings(head="probe")
 
 
 def arrival(inbox: Path) -> Arrival:
@@ -148,19 +153,19 @@ def arrival(inbox: Path) -> Arrival:
 
 def test_tickets_tell_manifests_brains_contents_and_settings(inbox: Path) -> None:
     one = arrival(inbox)
-    same = ticket(one, {"head": "probe"})
+    same = ticket(one, {"settings": PROBE})
     others = [
-        ticket(one, {"head": "decoder"}),
+        ticket(one, {"settings": MapSettings(head="decoder")}),
         ticket(one, {}),
-        ticket(one._replace(brain_id="B2"), {"head": "probe"}),
-        ticket(one._replace(brain_digest="0"), {"head": "probe"}),
-        ticket(one._replace(missing=("s1.tif",)), {"head": "probe"}),
-        ticket(one._replace(manifest_path=inbox / "manifest.csv"), {"head": "probe"}),
+        ticket(one._replace(brain_id="B2"), {"settings": PROBE}),
+        ticket(one._replace(brain_digest="0"), {"settings": PROBE}),
+        ticket(one._replace(missing=("s1.tif",)), {"settings": PROBE}),
+        ticket(one._replace(manifest_path=inbox / "manifest.csv"), {"settings": PROBE}),
     ]
     assert len({each.digest for each in (same, *others)}) == 7
-    assert ticket(one._replace(name="other", wait="soon"), {"head": "probe"}) == same
+    assert ticket(one._replace(name="other", wait="soon"), {"settings": PROBE}) == same
     relative = one._replace(manifest_path=Path(os.path.relpath(one.manifest_path)))
-    assert ticket(relative, {"head": "probe"}) == same
+    assert ticket(relative, {"settings": PROBE}) == same
     assert same.tags == ("brain:B1", f"inbox:{same.digest}")
 
 

@@ -310,6 +310,7 @@ def test_a_brain_without_labels_is_clustered_and_reported(phantom: Path, tmp_pat
     assert "No section has labels" in (store.brain_path("P01") / "report" / "index.html").read_text()
 
 
+@pytest.mark.long
 def test_two_brains_of_a_manifest_get_a_run_and_a_row_each(
     phantom: Path, tmp_path: Path, prefect_server: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,6 +328,7 @@ def test_two_brains_of_a_manifest_get_a_run_and_a_row_each(
     assert not metrics.isna().any().any()
 
 
+@pytest.mark.long
 def test_scribbles_train_a_decoder(phantom: Path, tmp_path: Path, prefect_server: None) -> None:
     """Sparse strokes in two sections, a decoder, parcellation from the cache; the probe's champion stays its own."""
     manifest = copied(phantom, tmp_path)

@@ -34,6 +34,7 @@ def table(path: Path, ids: np.ndarray) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_stained_human_sections_become_a_layer_map(real_data: Path, tmp_path: Path, prefect_server: None) -> None:
     folder = real_data / "human_dlpfc_layers"
     manifest = tmp_path / "manifest.csv"
@@ -57,6 +58,7 @@ def test_stained_human_sections_become_a_layer_map(real_data: Path, tmp_path: Pa
     assert record.facts["scores"]["held_out/macro_f1"] > 1 / 7
 
 
+@pytest.mark.long
 def test_a_fluorescent_mouse_series_is_ingested_with_its_own_pixel_sizes(
     real_data: Path, tmp_path: Path, prefect_server: None
 ) -> None:

@@ -26,7 +26,7 @@ from flows import serving
 from flows.serving import START_LIMIT, answers, direct_loopback, running_servers, start_prefect
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-pytestmark = pytest.mark.xdist_group("more flows")
+pytestmark = [pytest.mark.alone, pytest.mark.xdist_group("alone")]
 
 DEAD = "http://127.0.0.1:9"
 """Nothing listens at the discard port: what goes there is lost."""
@@ -224,6 +224,7 @@ def terminal(home: Path, inbox: Path, **environment: str) -> "subprocess.Complet
     )
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_flow_runs_behind_a_proxy_that_is_dead(tmp_path: Path) -> None:
     (tmp_path / "inbox").mkdir()

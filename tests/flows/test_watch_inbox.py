@@ -147,6 +147,7 @@ def test_an_inbox_that_is_not_there_is_named(tmp_path: Path, prefect_server: Non
         watch_inbox(inbox=InboxSettings(inbox_path=tmp_path / "nowhere", map_on="here"))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_brain_is_started_once_and_again_only_when_its_manifest_changes(
     inbox: Path, tmp_path: Path, prefect_server: None

@@ -10,7 +10,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MOD
 from cytoarch.errors import StoreError
 from tasks.encoders import GPU_LIMIT, Device, device_slot
 
-pytestmark = pytest.mark.xdist_group("more flows")
+pytestmark = [pytest.mark.alone, pytest.mark.xdist_group("alone")]
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def test_a_store_that_was_moved_goes_on_in_its_new_place(empty: Path, tmp_path: 
     new = moved(old, tmp_path / "new" / "disk")
     assert ledger(new, config_digest="c1").finished, "what is known is found again"
     assert fetch_head(new, MODEL) == digest
-    new.remove_model(digest)
+    new.models.remove(digest)
     assert fetch_head(new, MODEL) == digest, "read from where its training run's files are now"
     assert use(new, 2) != digest
     assert not old.root.exists()

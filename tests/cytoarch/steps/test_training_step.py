@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score
 
-from cytoarch.steps import training
+from cytoarch.learning import training
 from cytoarch.steps.report import brain_metrics, map_metrics
 from cytoarch.steps.running import make
 from cytoarch.steps.training import Training, training_of
@@ -34,7 +34,7 @@ def relabelled(small: SmallBrain, *section_ids: str) -> tuple[str, dict[str, flo
         steps = Steps(small, opened)
         steps.each(*small.ingestion())
         assert make(steps.training, opened)[1]
-        facts = training_of(opened, steps.training.name)[0]
+        facts = training_of(opened, steps.training.name)[0].facts
     return facts["model"], facts["scores"]
 
 
@@ -49,7 +49,7 @@ def test_only_sections_that_are_trained_on_are_learned_from(small: SmallBrain, m
     monkeypatch.setattr(training, "train_head", heard)
     with small.opened() as opened:
         steps = Steps(small, opened)
-        before = training_of(opened, steps.training.name)[0]
+        before = training_of(opened, steps.training.name)[0].facts
     model, scores = relabelled(small, *HELD_OUT)
     assert tuple(learned) == TRAIN
     assert model == before["model"], "labels of held-out sections decide no weight"
@@ -59,7 +59,7 @@ def test_only_sections_that_are_trained_on_are_learned_from(small: SmallBrain, m
 
 def test_labels_of_a_section_that_is_trained_on_decide_the_head(small: SmallBrain) -> None:
     with small.opened() as opened:
-        before = training_of(opened, Steps(small, opened).training.name)[0]["model"]
+        before = training_of(opened, Steps(small, opened).training.name)[0].facts["model"]
     assert relabelled(small, TRAIN[0])[0] != before
 
 
