@@ -29,7 +29,8 @@ class Catalogue:
         """How many record files have been read."""
         self._known: dict[str, dict[str, Record | None]] = {}  # by section, then address
         self._listed: dict[str, set[str]] = {}
-        self._fresh: dict[str, str] = {}
+        self._outdated: dict[str, str] = {}
+        self._dependents: dict[str, set[str]] = {}  # by address, what was found to be made from it
         self._lock = threading.RLock()
 
     # -- addresses ---------------------------------------------------------------------------------------------------
@@ -84,9 +85,9 @@ class Catalogue:
         """
         address = record.product.address
         with self._lock:
-            if address not in self._fresh:
-                self._fresh[address] = self._changed_source(record)
-            return self._fresh[address]
+            if address not in self._outdated:
+                self._outdated[address] = self._changed_source(record)
+            return self._outdated[address]
 
     def forget(self, product: Product) -> None:
         """Take the product's record away, so that it is made again; its files stay until they are replaced."""
@@ -104,9 +105,11 @@ class Catalogue:
         with self._lock:
             known = self._known.get(product.section_id, {})
             inside = tuple(f"{guest}/" for guest in product.guests)  # their files may have gone with it
-            for address in [one for one in known if one == product.address or one.startswith(inside)]:
+            for address in [one for one in known if one.startswith(inside)] if inside else []:
                 del known[address]
-            self._fresh.clear()
+                self._unsettle(address)
+            known.pop(product.address, None)
+            self._unsettle(product.address)
             listing = self._listed.get(f"{product.step}/{product.name}")
             if listing is None:
                 return
@@ -172,6 +175,7 @@ class Catalogue:
 
     def _changed_source(self, record: Record) -> str:
         for label, address in record.sources.items():
+            self._dependents.setdefault(address, set()).add(record.product.address)
             step, name, section_id = address.split("/")
             source = self.record(Product(step, name, section_id))
             if source is None or source.digest != record.inputs[label]:
@@ -180,3 +184,12 @@ class Catalogue:
             if deeper:
                 return deeper
         return ""
+
+    def _unsettle(self, address: str) -> None:
+        """Forget whether a product, and whatever was made from it, is outdated.
+
+        No more than that: a fit to thousands of sections is not looked at again for every section that it is used on.
+        """
+        self._outdated.pop(address, None)
+        for dependent in self._dependents.pop(address, ()):
+            self._unsettle(dependent)

@@ -308,3 +308,26 @@ def test_asking_whether_a_whole_chain_is_outdated_reads_each_record_once(chain: 
         assert [later.outdated(record) for record in records] == ["", "", ""]
     assert later.records_read == 5
     assert ensure(later, TISSUE, WORK, never)[1] is False
+
+
+def test_what_is_used_for_many_sections_is_not_looked_at_again_for_each(
+    chain: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fit to thousands of sections is asked about before every section that it is used on."""
+    looked: list[str] = []
+    changed_source = Catalogue._changed_source
+
+    def counted(self: Catalogue, record: Record) -> str:
+        looked.append(record.step)
+        return changed_source(self, record)
+
+    monkeypatch.setattr(Catalogue, "_changed_source", counted)
+    later = fresh(chain)
+    clusters = later.require(CLUSTERS, "")
+    for number in range(20):
+        made_from(later, replace(MAP, section_id=f"s{number}"), clusters=CLUSTERS)
+        assert later.outdated(clusters) == ""
+    assert looked.count("clusters") == 1
+    ensure(later, SECOND, CHANGES[1], writes({"a": b"other"}))
+    assert later.outdated(clusters) == "second"
+    assert looked.count("clusters") == 2
