@@ -414,6 +414,6 @@ def test_embeddings_of_an_older_scan_are_not_clustered(phantom: Path, tmp_path: 
     shutil.copy(manifest.parent / "scans" / "s0010.tif", manifest.parent / "scans" / "s0000.tif")
     assert ingest_brain(source=source).made == 2, "the section and the page of quality"
     with pytest.raises(
-        StoreError, match=r"section s0000 the embeddings \S+ were made from an older section; embed again"
+        StoreError, match=r"the embeddings \S+ of section s0000 were made from an older section; embed again"
     ):
         cluster_brain(brain=StoredBrain(brain_id="P01", store_path=source.store_path))

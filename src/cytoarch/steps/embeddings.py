@@ -10,44 +10,31 @@ from typing import Any, ClassVar
 
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.brains import stated_section
-from cytoarch.digests import hash_file
 from cytoarch.embeddings import EmbedSettings, SectionEmbeddings, embedding_name, working_pixel_size_um
 from cytoarch.embeddings.dense import DensePlan, dense_job, estimated_bytes, tile_plan, wanted_tiles
 from cytoarch.embeddings.jobs import Float32, Job
 from cytoarch.embeddings.places import RegionTable, check_inside, read_regions
 from cytoarch.embeddings.reading import SectionReader
 from cytoarch.encoders.inference import device_name
-from cytoarch.errors import ManifestError, ModelError, SectionError, StoreError
+from cytoarch.errors import ModelError, SectionError, StoreError
 from cytoarch.images.views import StoredImage
 from cytoarch.steps.engine_step import EngineStep
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.sections import SECTION
-from cytoarch.steps.sources import EncoderSource, Row
-from cytoarch.steps.step import Facts, Inputs, Place, Source, Stored, values_digest
+from cytoarch.steps.sources import EncoderSource, OutsideTable, Row
+from cytoarch.steps.step import Facts, Inputs, Place, Stored, values_digest
 from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.staging import Staging
 
 
 @dataclass(frozen=True)
-class Regions(Source[RegionTable]):
+class Regions(OutsideTable[RegionTable]):
     """The regions of the section at hand in a table outside the store."""
-
-    path: Path
-    sha256: str
-    """Of the table when it was first read: one that changes while a run goes on is refused."""
-
-    @classmethod
-    def of(cls, path: Path) -> "Regions":
-        """The table as it is now. Raises ManifestError if it cannot be read."""
-        try:
-            return cls(path.absolute(), hash_file(path).sha256)
-        except OSError as error:
-            raise ManifestError(str(path), [f"cannot be read ({error.strerror}); check the path"]) from None
 
     def table(self, brain: OpenBrain) -> RegionTable:
         """All regions. Raises ManifestError listing every fault of the table."""
-        return _regions(self.path, self.sha256, tuple(one.section_id for one in brain.brain.kept))
+        return _regions(self, tuple(one.section_id for one in brain.brain.kept))
 
     def digests(self, place: Place) -> Mapping[str, str]:
         """One of the section's regions."""
@@ -60,10 +47,9 @@ class Regions(Source[RegionTable]):
 
 
 @lru_cache(maxsize=4)
-def _regions(path: Path, sha256: str, section_ids: tuple[str, ...]) -> RegionTable:
-    if hash_file(path).sha256 != sha256:
-        raise ManifestError(str(path), ["changed while the run was going on; run again with the new table"])
-    return read_regions(path, section_ids)
+def _regions(table: Regions, section_ids: tuple[str, ...]) -> RegionTable:
+    table.check()
+    return read_regions(table.path, section_ids)
 
 
 @dataclass(frozen=True)

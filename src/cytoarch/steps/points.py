@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cytoarch.brains import stated_section
-from cytoarch.digests import hash_file
 from cytoarch.embeddings import EmbedSettings, embedding_name, working_pixel_size_um
 from cytoarch.embeddings.augmentation import AUGMENTATION_VERSION
 from cytoarch.embeddings.jobs import Float32, Job
@@ -17,14 +16,13 @@ from cytoarch.embeddings.reading import SectionReader
 from cytoarch.embeddings.sampled import Rows, SampleJob, SamplePlan, SampleSettings, points_per_lot, write_table
 from cytoarch.encoders import Encoder
 from cytoarch.encoders.inference import device_name
-from cytoarch.errors import ManifestError
 from cytoarch.images.views import StoredImage
 from cytoarch.steps.embeddings import section_facts
 from cytoarch.steps.engine_step import EngineStep
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.sections import SECTION
-from cytoarch.steps.sources import EncoderSource, Row
-from cytoarch.steps.step import Facts, Inputs, Place, Source, Stored
+from cytoarch.steps.sources import EncoderSource, OutsideTable, Row
+from cytoarch.steps.step import Facts, Inputs, Place, Stored
 from cytoarch.store.staging import Staging
 
 PATCH_PX = 512
@@ -32,24 +30,12 @@ PATCH_PX = 512
 
 
 @dataclass(frozen=True)
-class PointTable(Source[SectionPoints]):
+class PointTable(OutsideTable[SectionPoints]):
     """The points of the section at hand in a table outside the store."""
-
-    path: Path
-    sha256: str
-    """Of the table when it was first read: one that changes while a run goes on is refused."""
-
-    @classmethod
-    def of(cls, path: Path) -> "PointTable":
-        """The table as it is now. Raises ManifestError if it cannot be read."""
-        try:
-            return cls(path.absolute(), hash_file(path).sha256)
-        except OSError as error:
-            raise ManifestError(str(path), [f"cannot be read ({error.strerror}); check the path"]) from None
 
     def table(self, brain: OpenBrain) -> Points:
         """All points. Raises ManifestError listing every fault of the table."""
-        return _points(self.path, self.sha256, tuple(one.section_id for one in brain.brain.kept))
+        return _points(self, tuple(one.section_id for one in brain.brain.kept))
 
     def digests(self, place: Place) -> Mapping[str, str]:
         """That of the section's points and all that is said of them."""
@@ -61,10 +47,9 @@ class PointTable(Source[SectionPoints]):
 
 
 @lru_cache(maxsize=2)
-def _points(path: Path, sha256: str, section_ids: tuple[str, ...]) -> Points:
-    if hash_file(path).sha256 != sha256:
-        raise ManifestError(str(path), ["changed while the run was going on; run again with the new table"])
-    return Points.read(path, section_ids)
+def _points(table: PointTable, section_ids: tuple[str, ...]) -> Points:
+    table.check()
+    return Points.read(table.path, section_ids)
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
 from cytoarch.brains import Brain, LabelTable, Section
 from cytoarch.digests import canonical_json, content_digest, hash_file
 from cytoarch.embeddings.settings import EmbedSettings
 from cytoarch.encoders import Encoder
-from cytoarch.errors import ModelError
+from cytoarch.errors import ManifestError, ModelError
 from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE
 from cytoarch.learning.heads import Head, load_head
 from cytoarch.steps.encoders import encoder_for
@@ -206,6 +207,27 @@ class OfBrain(Source[T_co]):
         if not isinstance(place.home, OpenStudy):
             raise TypeError("a brain reads no other brain: that is what studies are for")
         return Place(place.home.brain(self.brain_id))
+
+
+@dataclass(frozen=True)
+class OutsideTable(Source[T_co]):
+    """A table in a file outside the store, as it was when it was first read."""
+
+    path: Path
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """The table as it is now. Raises ManifestError if it cannot be read."""
+        try:
+            return cls(path.absolute(), hash_file(path).sha256)
+        except OSError as error:
+            raise ManifestError(str(path), [f"cannot be read ({error.strerror}); check the path"]) from None
+
+    def check(self) -> None:
+        """Raise ManifestError if it has changed: sections would be made from different tables."""
+        if hash_file(self.path).sha256 != self.sha256:
+            raise ManifestError(str(self.path), ["changed while the run was going on; run again with the new table"])
 
 
 @dataclass(frozen=True)

@@ -204,14 +204,16 @@ class Stored(Source[T_co]):
         """Its record. Raises MissingInputError where there is none, or it is older than what it was made from."""
         product = self.product(place.section_id)
         record = place.home.catalogue.record(product)
-        whose = f"{place.home.name}: " + (f"section {product.section_id} " if place.section else "")
+        of = f" of section {product.section_id}" if place.section else ""
         if record is None:
-            raise MissingInputError(f"{whose}has no {product.step} {self.name}; {self.kind.verb} first")
+            raise MissingInputError(
+                f"{place.home.name}: there is no {product.step} {self.name}{of} in the store; {self.kind.verb} first"
+            )
         changed = place.home.catalogue.outdated(record)
         if changed:
             raise MissingInputError(
-                f"{whose}the {product.step} {self.name} were made from an older {changed.split('/')[0]}; "
-                f"{self.kind.verb} again"
+                f"{place.home.name}: the {product.step} {self.name}{of} were made from an older "
+                f"{changed.split('/')[0]}; {self.kind.verb} again"
             )
         return record
 
