@@ -10,7 +10,6 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
-from prefect.utilities.annotations import quote
 
 from cytoarch.brains import Brain, Section
 from cytoarch.embeddings.engine import NO_SPEED, Speed
@@ -152,8 +151,8 @@ def run_steps(
         wanted = [one.section_id for one in due(steps, brain, chosen)]
         for section_id in {one.section_id for one in chosen}.difference(wanted):
             progress.finished(section_id)
-        home = quote(home_of(brain))  # values that Prefect need not look through
-        parameters = {"home": home, "title": title, "steps": quote(tuple(steps)), "threads": cores_each(run.workers)}
+        home = home_of(brain)
+        parameters = {"home": home, "title": title, "steps": tuple(steps), "threads": cores_each(run.workers)}
         futures = [
             runner.submit(run_sections, {"section_ids": chunk, **parameters}) for chunk in chunks(wanted, run.workers)
         ]
@@ -177,11 +176,9 @@ def compute_step(
     with stage_progress(title, sum(len(group.sections) for group in plan.groups)) as progress:
         for section_id in current:
             progress.finished(section_id)
-        parameters = {"title": title, "step": quote(step), "noun": noun, "per_tile": per_tile}
+        parameters = {"title": title, "step": step, "noun": noun, "per_tile": per_tile}
         futures = [
-            runner.submit(
-                compute_sections, {"home": quote(home_of(brain)), "section_ids": group.sections, **parameters}
-            )
+            runner.submit(compute_sections, {"home": home_of(brain), "section_ids": group.sections, **parameters})
             for group in plan.groups
             if not group.is_current
         ]

@@ -1,6 +1,7 @@
 """How steps are operated: one task that runs them for some sections, one for a brain, one for a study."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,8 @@ from tasks.encoders import Device, device_slot, one_model_at_a_time
 from tasks.progress import engine_reporter, reporter
 
 
-class Home(NamedTuple):
+@dataclass(frozen=True)
+class Home:
     """A brain that the flow has open, as its tasks are told of it."""
 
     store_path: Path
@@ -63,7 +65,7 @@ def run_sections(
     home: Home, title: str, steps: tuple[Step[Any], ...], section_ids: tuple[str, ...], threads: int
 ) -> "State[Any]":
     """Run steps, one after the other, for each of some sections; a bad section costs only itself."""
-    with join_brain(*home) as brain, device_slot(_device(steps)):
+    with join_brain(home.store_path, home.brain_id, home.ticket) as brain, device_slot(_device(steps)):
         rows = [brain.rows[one] for one in section_ids]
         outcomes = make_sections(steps, brain, rows, lambda one: reporter(title, one), threads)
     return _state(outcomes, NO_SPEED)
@@ -74,7 +76,11 @@ def compute_sections(
     home: Home, title: str, step: EngineStep[Any], section_ids: tuple[str, ...], noun: str, per_tile: int
 ) -> "State[Any]":
     """Compute a step for some sections in one go of the engine; a bad section costs only itself."""
-    with join_brain(*home) as brain, one_model_at_a_time(), device_slot(_device([step])):
+    with (
+        join_brain(home.store_path, home.brain_id, home.ticket) as brain,
+        one_model_at_a_time(),
+        device_slot(_device([step])),
+    ):
         outcomes, speed = make_together(step, brain, section_ids, engine_reporter(title, noun, per_tile))
     return _state(outcomes, speed)
 
@@ -82,7 +88,7 @@ def compute_sections(
 @task(name="run-brain", task_run_name="{title} {home.brain_id}", **POLICY)
 def run_brain(home: Home, title: str, step: Step[Any]) -> bool:
     """Run a step for a whole brain; says whether anything was made."""
-    with join_brain(*home) as brain:
+    with join_brain(home.store_path, home.brain_id, home.ticket) as brain:
         return make(step, brain, reporter(title, "brain"))[1]
 
 
