@@ -15,7 +15,6 @@ from cytoarch.embeddings.dense import DensePlan, dense_job, estimated_bytes, til
 from cytoarch.embeddings.jobs import Float32, Job
 from cytoarch.embeddings.places import RegionTable, check_inside, read_regions
 from cytoarch.embeddings.reading import SectionReader
-from cytoarch.encoders.inference import device_name
 from cytoarch.errors import ModelError, SectionError, StoreError
 from cytoarch.images.views import StoredImage
 from cytoarch.steps.engine_step import EngineStep
@@ -60,7 +59,6 @@ class EmbeddingsStep(EngineStep[SectionEmbeddings]):
     version: ClassVar[int] = 3
     verb: ClassVar[str] = "embed"
 
-    encoder: EncoderSource
     pixel_size_um: float
     channels: tuple[int, ...] = ()
     tile_px: int | None = None
@@ -95,21 +93,6 @@ class EmbeddingsStep(EngineStep[SectionEmbeddings]):
         """The settings, as they were declared."""
         declared = {"channels": self.channels, "tile_px": self.tile_px, "margin_px": self.margin_px}
         return self.encoder.settings.model_copy(update=declared)
-
-    @property
-    def batch_size(self) -> int:
-        """Tiles computed at once."""
-        return self.encoder.settings.batch_size
-
-    @property
-    def beside(self) -> bool:
-        """Whether reading and writing go on while the model computes."""
-        return self.encoder.settings.beside
-
-    @property
-    def said(self) -> Mapping[str, Any]:
-        """The device, which does not decide the values but may interest."""
-        return {"device": device_name(self.encoder.settings.device)}
 
     @property
     def tokens_per_tile(self) -> int:

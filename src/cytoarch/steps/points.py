@@ -15,7 +15,6 @@ from cytoarch.embeddings.places import Points, SectionPoints
 from cytoarch.embeddings.reading import SectionReader
 from cytoarch.embeddings.sampled import Rows, SampleJob, SamplePlan, SampleSettings, points_per_lot, write_table
 from cytoarch.encoders import Encoder
-from cytoarch.encoders.inference import device_name
 from cytoarch.images.views import StoredImage
 from cytoarch.steps.embeddings import section_facts
 from cytoarch.steps.engine_step import EngineStep
@@ -60,7 +59,6 @@ class PointsStep(EngineStep[Path]):
     version: ClassVar[int] = 2
     verb: ClassVar[str] = "sample"
 
-    encoder: EncoderSource
     points: PointTable
     sample: SampleSettings
     pixel_size_um: float
@@ -91,21 +89,6 @@ class PointsStep(EngineStep[Path]):
     def embed(self) -> EmbedSettings:
         """The settings, as they were declared."""
         return self.encoder.settings.model_copy(update={"channels": self.channels, "tile_px": self.patch_px})
-
-    @property
-    def batch_size(self) -> int:
-        """Patches computed at once."""
-        return self.encoder.settings.batch_size
-
-    @property
-    def beside(self) -> bool:
-        """Whether reading and writing go on while the model computes."""
-        return self.encoder.settings.beside
-
-    @property
-    def said(self) -> Mapping[str, Any]:
-        """The device, which does not decide the values but may interest."""
-        return {"device": device_name(self.encoder.settings.device)}
 
     def cost(self, inputs: Inputs) -> tuple[int, int]:
         """Patches, and the bytes of their embeddings."""
