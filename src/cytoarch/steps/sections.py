@@ -187,7 +187,7 @@ def _contained(
         {
             "name": inputs.name,
             "file": str(source.path),
-            "staging": str(staging.folder),
+            "staging": str(staging.folder.absolute()),  # a child may have been started in another folder
             "threads": settings.threads or inputs.threads,
             **arguments,
         },
