@@ -15,8 +15,7 @@ from cytoarch.learning.training import DecoderSettings, ProbeSettings
 from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.parcellation.smoothing import SmoothSettings
 from cytoarch.paths import ID_PATTERN
-
-DEFAULT_STORE = Path("work/store")
+from flows.places import DEFAULT_STORE
 
 
 class BrainSource(BaseModel):

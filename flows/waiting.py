@@ -7,7 +7,7 @@ from pathlib import Path
 from cytoarch.errors import BrainBusyError
 from cytoarch.paths import is_id
 from cytoarch.store.brain_store import BrainStore
-from flows.parameters import DEFAULT_STORE
+from flows.places import DEFAULT_STORE
 
 WRITERS = ("-brain", "-points", "train-")
 """What the names of the commands that write a brain begin or end with."""

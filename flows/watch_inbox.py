@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cytoarch.errors import StoreError
 from flows.map_brain import map_brain
-from flows.parameters import DEFAULT_STORE, BrainSource, MapSettings, RunSettings
+from flows.parameters import BrainSource, MapSettings, RunSettings
+from flows.places import DEFAULT_STORE
 from flows.stages import Summary, final_state
 from tasks.inbox import Arrival, Ticket, arrivals, earlier_runs, tagged, ticket
 

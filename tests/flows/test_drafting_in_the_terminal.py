@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.terminal import EXIT_OK, EXIT_USAGE, run
+from flows.console import EXIT_OK, EXIT_USAGE
+from flows.terminal import run
 
 
 def folder_of(path: Path, *names: bytes) -> Path:

@@ -19,12 +19,12 @@ from cytoarch.errors import ManifestError, StoreError
 from cytoarch.steps.sections import SECTION
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.products import Product
+from flows.console import EXIT_OK, EXIT_SECTIONS_FAILED, EXIT_USAGE
 from flows.embed_brain import embed_brain
 from flows.embed_points import embed_points
 from flows.ingest_brain import ingest_brain
 from flows.parameters import BrainSource, RunSettings, StoredBrain
 from flows.stages import Summary
-from flows.terminal import EXIT_OK, EXIT_SECTIONS_FAILED, EXIT_USAGE
 from flows.terminal import run as command
 from tasks.progress import listening
 from tests.verified import damaged

@@ -40,6 +40,25 @@ def test_help_lists_every_flow(tmp_path: Path) -> None:
         assert name.replace("_", "-") in done.stdout
 
 
+def test_help_imports_nothing_that_takes_seconds() -> None:
+    slow = ("prefect", "torch", "sklearn", "zarr", "matplotlib")
+    asked = (
+        f"from flows.terminal import run; run(['--help']); import sys; print('slow:', *{{*{slow}}} & {{*sys.modules}})"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "slow:"
+
+
+def test_help_names_a_flag_once_below_the_heading_of_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = told(capsys, "map-brain", "--help")
+    assert code == 0
+    headings = [line.strip("╭─╮ ") for line in out.splitlines() if line.startswith("╭")]
+    assert headings[:4] == ["Source", "Choices", "Ingest", "Tissue"]
+    assert headings[-1] == "Run"
+    assert out.count("--tissue.polarity") == 1
+    assert "TISSUE.POLARITY" not in out
+
+
 def test_wrong_use_gives_exit_code_2_and_no_traceback(tmp_path: Path) -> None:
     for arguments in (["map-brain", "--no-such-flag"], ["map-brain", "--manifest-path", str(tmp_path / "none.csv")]):
         done = flows(tmp_path / "home", *arguments)

@@ -1,0 +1,5 @@
+"""Where things lie unless something else is said."""
+
+from pathlib import Path
+
+DEFAULT_STORE = Path("work/store")

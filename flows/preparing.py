@@ -1,0 +1,115 @@
+"""Commands that prepare what flows work on: a manifest, a phantom brain, weights."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from cytoarch.drafting import draft_manifest
+from cytoarch.phantoms.writing import PhantomRequest, write_phantom
+from cytoarch.reporting.phantoms import draw_pictures
+from flows.console import EXIT_OK, bars, say, stderr_console
+
+
+def manifest(folder: Path, *, brain: str = "", output: Path | None = None, labels_folder: Path | None = None) -> int:
+    """Draft a manifest from a folder of scans; a person completes it.
+
+    Parameters
+    ----------
+    folder
+        Folder of scans.
+    brain
+        Name of the brain all of them belong to; blank: left for a person.
+    output
+        Manifest to write; default: manifest.csv in the folder.
+    labels_folder
+        Folder of label images named like the scans; a '?' marks those whose name is not quite the same.
+
+    """
+    console = stderr_console()
+    target = output or folder / "manifest.csv"
+    with bars(console) as listener:
+        root, remarks = draft_manifest(
+            folder, target, labels_folder, brain, lambda done, total: listener("read headers", done, total)
+        )
+    for remark in remarks:
+        say(console, "look at", remark)
+    print(f"draft     {target}")
+    print("complete  brain_id, blank pixel sizes, and what else you know; remove each '?' you have checked")
+    print(f"then      python -m flows map-brain --manifest-path {target} --scans-path {root}")
+    return EXIT_OK
+
+
+def phantom(
+    folder: Path,
+    *,
+    brain: str = "P01",
+    pictures: Annotated[bool, Parameter(negative="--no-pictures")] = True,
+    request: Annotated[PhantomRequest, Parameter(name="*")] = PhantomRequest(),
+) -> int:
+    """Write a phantom brain: scans, label images, label table and manifest, with the truth beside them.
+
+    Parameters
+    ----------
+    folder
+        New folder to write into, or one that holds a phantom.
+    brain
+        Name of the brain.
+    pictures
+        Draw the sections beside their areas and layers, a close-up, and the folded surface.
+    request
+        What to write.
+
+    """
+    with bars(stderr_console()) as listener:
+        path = write_phantom(folder, brain, request, lambda done, total: listener("phantom", done, total))
+        drawn = draw_pictures(folder, lambda done, total: listener("pictures", done, total)) if pictures else ()
+    print(f"manifest  {path}")
+    print(f"truth     {folder / 'truth'}")
+    for picture in drawn:
+        print(f"picture   {picture}")
+    return EXIT_OK
+
+
+def convert_weights(
+    source: Path,
+    target: Path,
+    *,
+    table: str,
+    model: Literal["cytonet_r50", "cytonet_r50_vit"] = "cytonet_r50",
+    config_path: Path | None = None,
+    prefix: str = "",
+    statistics: Literal["lvd1689m", "sat493m"] = "lvd1689m",
+) -> int:
+    """Turn a plain PyTorch state dict into a model folder: safetensors and config.json.
+
+    Parameters
+    ----------
+    source
+        File of torch.save that holds tensors only; one that would run code is refused.
+    target
+        New folder to write.
+    table
+        Which name becomes which: dinov3 (Meta's vision transformers), torchvision-r50, cytonet (our own names), or
+        a CSV file with columns from, to. Every tensor must have its place.
+    model
+        The CytoNet to make; dinov3 needs none.
+    config_path
+        JSON file with the sizes of a CytoNet that is not the published one.
+    prefix
+        What the names stand under, such as state_dict. or module.
+    statistics
+        Images a DINOv3 model was trained on: photographs (lvd1689m) or satellite images (sat493m).
+
+    """
+    from cytoarch.encoders import conversion
+
+    made = conversion.convert_weights(
+        source, target, table, model=model, config_path=config_path, prefix=prefix, statistics=statistics
+    )
+    for name in made.left_out:
+        say(stderr_console(), "left out", name)
+    print(f"folder    {made.folder} ({made.tensor_count} tensors)")
+    print(f"digest    {made.digest}")
+    print(f"encoder   {made.encoder_id}")
+    return EXIT_OK
