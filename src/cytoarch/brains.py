@@ -1,6 +1,7 @@
 """Brains and their sections, as a manifest states them. What a manifest states is never guessed."""
 
 import hashlib
+import math
 import os
 import re
 from collections import defaultdict
@@ -21,6 +22,7 @@ RESERVED_IDS = ("ome", "zarr.json")
 """Names that a collection of sections needs for itself (in any case)."""
 
 _YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+_SIX_NUMBERS = "six numbers yy yx y xy xx x"
 _REGION = re.compile(r"^(\d+):(\d+)\s+(\d+):(\d+)$")
 
 
@@ -35,6 +37,15 @@ def _lower_case(value: object) -> object:
 def _region(value: object) -> object:
     match = _REGION.match(value) if isinstance(value, str) else None
     return tuple(int(number) for number in match.groups()) if match else value
+
+
+def _six_numbers(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    parts = tuple(value.replace(",", " ").replace(";", " ").split())
+    if len(parts) != 6:
+        raise ValueError(f"{_SIX_NUMBERS} are needed, {len(parts)} were found")
+    return parts
 
 
 class Section(BaseModel):
@@ -60,6 +71,11 @@ class Section(BaseModel):
         default="none", description="Mirroring that brings the scan into anatomical orientation, before rotation."
     )
     rotation: float = Field(default=0.0, ge=-360, le=360, description="Then degrees counter-clockwise.")
+    transform: Annotated[tuple[float, float, float, float, float, float] | None, BeforeValidator(_six_numbers)] = Field(
+        default=None,
+        description="Where the section lies, instead of what its links say: six numbers, the rows of the affine from "
+        "its (y, x, 1) um to the (y, x) um of the brain's plane, as reconstruct-brain gives them.",
+    )
     exclude: Annotated[bool, BeforeValidator(_yes_no)] = Field(default=False, description="yes: leave it out.")
     reason: str = Field(default="", max_length=500, description="Why it is left out, or any remark.")
     labels: str | None = Field(default=None, description="Label image in scan orientation; 0 is unlabelled.")
@@ -96,6 +112,15 @@ class Section(BaseModel):
         if region is not None and not (region[0] < region[1] and region[2] < region[3]):
             raise ValueError("y0:y1 x0:x1 is needed, with y0 < y1 and x0 < x1")
         return region
+
+    @field_validator("transform")
+    @classmethod
+    def _has_a_way_back(cls, numbers: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if numbers is not None:
+            yy, yx, _, xy, xx, _ = numbers
+            if not all(map(math.isfinite, numbers)) or abs(yy * xx - yx * xy) < 1e-6:
+                raise ValueError(f"it maps the section onto a line or beyond all bounds; {_SIX_NUMBERS} are needed")
+        return numbers
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -6,6 +6,7 @@ from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.opened import open_brain, open_study, read_only
 from cytoarch.steps.parcellations import ParcellationStep, ProbabilitiesStep
 from cytoarch.steps.points import PointsStep, PointTable
+from cytoarch.steps.reconstruction import RECONSTRUCTION, ReconstructionStep
 from cytoarch.steps.report import ReportStep
 from cytoarch.steps.running import make, make_sections
 from cytoarch.steps.sections import LABELS, SECTION, LabelsStep, ManifestFile, SectionStep
@@ -16,6 +17,7 @@ from cytoarch.steps.training import TrainingStep
 __all__ = [
     "LABELS",
     "QUALITY",
+    "RECONSTRUCTION",
     "SECTION",
     "TISSUE",
     "ClusterFitStep",
@@ -30,6 +32,7 @@ __all__ = [
     "PointsStep",
     "ProbabilitiesStep",
     "QualityStep",
+    "ReconstructionStep",
     "ReportStep",
     "SectionStep",
     "Step",

@@ -1,0 +1,251 @@
+"""A brain from its sections: linked to their neighbours, placed together, and what is doubtful said of each."""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from cytoarch.anatomy.reconstruction import solving
+from cytoarch.anatomy.reconstruction.doubts import doubts_of, odd_stains
+from cytoarch.anatomy.reconstruction.likeness import Likeness, Overview, Plane, likeness
+from cytoarch.anatomy.reconstruction.links import Link, Linkable, linked
+from cytoarch.anatomy.reconstruction.order import misplaced
+from cytoarch.anatomy.reconstruction.placed import LinkQuality, PlacedBy, PlacedSection, Reconstruction
+from cytoarch.anatomy.reconstruction.rigid import Rigid, apart_deg
+from cytoarch.anatomy.reconstruction.settings import ReconstructionSettings
+from cytoarch.anatomy.reconstruction.solving import Measured
+from cytoarch.errors import SectionError
+from cytoarch.geometry import Flip, Grid, Transform
+from cytoarch.progress import Progress
+
+DEFAULTS = ReconstructionSettings()
+LEAST_UM = 20.0
+"""Uncertainty of a perfect link (standard deviation)."""
+FADING_UM = 400.0
+"""What is added to it per correlation that is lacking."""
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What the manifest states of a section."""
+
+    section_id: str
+    section_number: int
+    flip: Flip = "none"
+    rotation_deg: float = 0.0
+    transform: Transform | None = None
+    """A person's: from (y, x) um of the section to (y, x) um of the brain's plane."""
+    z_um: float | None = None
+    stain: str = "unstated"
+
+    def upright(self, grid: Grid) -> Rigid:
+        """The section as stated, its middle at zero."""
+        turned = Rigid.of(np.array(Transform.orientation(self.flip, self.rotation_deg).matrix))
+        return turned.about(grid.centre_um, (0.0, 0.0))
+
+    @property
+    def corrections(self) -> tuple[str, ...]:
+        """What is done because it is stated."""
+        done = [f"flip {self.flip}"] if self.flip != "none" else []
+        done += [f"rotation {self.rotation_deg:g} degrees"] if self.rotation_deg else []
+        return (*done, *(["transform"] if self.transform is not None else []))
+
+
+class Seen(NamedTuple):
+    """What is kept of a section once it is linked: little, whatever its size."""
+
+    grid: Grid
+    coarse: Plane | None
+    centre_um: tuple[float, float]
+    radius_um: float
+    polarity: str
+    channels: int
+    area_mm2: float
+
+
+def reconstruct(
+    brain_id: str,
+    stated: Sequence[Stated],
+    overviews: Mapping[str, Overview],
+    settings: ReconstructionSettings = DEFAULTS,
+    unplaced: Mapping[str, str] | None = None,
+    on_progress: Progress = lambda _done, _total: None,
+) -> Reconstruction:
+    """The sections of a brain in one frame.
+
+    `stated` are the sections in cutting order, `overviews` their pictures, each opened when its turn comes and kept
+    while its neighbours are linked. Sections without an overview have no place; `unplaced` says why others have none.
+    Raises SectionError where the settings name a base section that the brain does not have.
+    """
+    rows = [one for one in stated if one.section_id in overviews]
+    lacking = {one.section_id: "no tissue was found in it" for one in stated if one.section_id not in overviews}
+    missing = {**lacking, **(unplaced or {})}
+    if settings.base_section and settings.base_section not in {one.section_id for one in rows}:
+        raise SectionError(
+            f"{brain_id}: base_section {settings.base_section!r} is none of the sections with tissue; name one of "
+            + ", ".join(one.section_id for one in rows[:8])
+        )
+    if not rows:
+        return Reconstruction(brain_id, "", {}, (), missing)
+    seen, links = _linked(rows, overviews, settings, on_progress)
+    return _assembled(brain_id, rows, seen, links, settings, missing)
+
+
+def _linked(
+    rows: Sequence[Stated], overviews: Mapping[str, Overview], settings: ReconstructionSettings, on_progress: Progress
+) -> tuple[dict[str, Seen], list[Link]]:
+    """Every section against those before it within reach, then parts of the brain that hold together against others."""
+    seen: dict[str, Seen] = {}
+    links: list[Link] = []
+    before: deque[Linkable] = deque(maxlen=settings.reach)
+    cell_um = 0.0
+    for done, row in enumerate(rows):
+        overview = overviews[row.section_id]
+        cell_um = cell_um or overview.grid.cell_um
+        section = likeness(row.section_id, overview, cell_um)
+        seen[row.section_id] = _seen(overview, section)
+        if section is not None:
+            here = Linkable(section)
+            links += [linked(one, here, settings) for one in before]
+            before.append(here)
+        on_progress(done + 1, len(rows))
+    for one, other in _gaps(rows, links):
+        pair = [likeness(name, overviews[name], cell_um) for name in (one, other)]
+        if pair[0] is not None and pair[1] is not None:
+            links.append(linked(Linkable(pair[0]), Linkable(pair[1]), settings))
+    return seen, links
+
+
+def _gaps(rows: Sequence[Stated], links: Sequence[Link]) -> list[tuple[str, str]]:
+    """Pairs worth a try beyond the reach: the ends of parts of the brain that follow each other and no link joins."""
+    number = {row.section_id: at for at, row in enumerate(rows)}
+    tried = {(one.fixed, one.moving) for one in links}
+    good = [_measured(one, number, None) for one in links if one.accepted]
+    parts = [sorted(part) for part in solving.components(len(rows), good) if len(part) > 1]
+    parts.sort(key=lambda part: part[0])
+    ends = [
+        (rows[i].section_id, rows[j].section_id) for one, other in pairwise(parts) for i in one[-2:] for j in other[:2]
+    ]
+    return [pair for pair in ends if pair not in tried]
+
+
+def _seen(overview: Overview, section: Likeness | None) -> Seen:
+    coarse = None if section is None else section.coarse
+    centre, radius = ((0.0, 0.0), 0.0) if section is None else (section.centre_um, section.radius_um)
+    return Seen(
+        overview.grid, coarse, centre, radius, overview.polarity, overview.channels, overview.area_mm2
+    )  # fmt: skip
+
+
+def _measured(link: Link, number: Mapping[str, int], seen: Mapping[str, Seen] | None) -> Measured:
+    spread_um = LEAST_UM + FADING_UM * (1 - link.correlation)
+    fixed = None if seen is None else seen[link.fixed]
+    centre, radius = ((0.0, 0.0), 1.0) if fixed is None else (fixed.centre_um, fixed.radius_um)
+    return Measured(
+        number[link.fixed], number[link.moving], link.rigid, (100.0 / spread_um) ** 2, centre, radius
+    )  # fmt: skip
+
+
+def _assembled(
+    brain_id: str,
+    rows: Sequence[Stated],
+    seen: Mapping[str, Seen],
+    links: Sequence[Link],
+    settings: ReconstructionSettings,
+    missing: Mapping[str, str],
+) -> Reconstruction:
+    number = {row.section_id: at for at, row in enumerate(rows)}
+    good = [(one, _measured(one, number, seen)) for one in links if one.accepted]
+    upright = [row.upright(seen[row.section_id].grid) for row in rows]
+    base = _base(rows, [measured for _, measured in good], upright, settings)
+    fixed = {at: _rigid(row.transform) for at, row in enumerate(rows) if row.transform is not None}
+    roots = {base: upright[base], **fixed}
+    flips = [fixed.get(at, one).mirrored for at, one in enumerate(upright)]
+    held = [row.flip != "none" or at in fixed or not settings.find_mirrored for at, row in enumerate(rows)]
+    found = solving.mirrored_nodes(len(rows), roots, [one for _, one in good], flips, held)
+    used = [(link, one) for link, one in good if (found[one.fixed] != found[one.moving]) == link.rigid.mirrored]
+    if base not in fixed and found[base] != upright[base].mirrored:
+        roots[base] = _turned_over(upright[base], seen[rows[base].section_id])
+    chain = solving.chained(len(rows), roots, [one for _, one in used])
+    reached = [at for at, one in enumerate(chain) if one is not None]
+    places = [upright[at] if one is None else one for at, one in enumerate(chain)]
+    inside = [(link, one) for link, one in used if one.fixed in reached and one.moving in reached]
+    result = solving.solved(places, [one for _, one in inside], list(roots))
+    evidence = _evidence(len(rows), inside, result.disagreement_um)
+    sections: dict[str, PlacedSection] = {}
+    for at, row in enumerate(rows):
+        by: PlacedBy = "base" if at == base else "links" if chain[at] is not None else "manifest"
+        by = "transform" if row.transform is not None else by
+        plane = row.transform if row.transform is not None else result.places[at].transform
+        sections[row.section_id] = PlacedSection(
+            row.section_id, row.section_number, seen[row.section_id].grid, plane, row.z_um,
+            flipped=result.places[at].mirrored, placed_by=by, quality=evidence[at], corrections=row.corrections,
+        )  # fmt: skip
+    brain = Reconstruction(brain_id, rows[base].section_id, sections, tuple(links), missing)
+    return _with_doubts(brain, rows, seen, settings)
+
+
+def _turned_over(upright: Rigid, seen: Seen) -> Rigid:
+    """A base that its links say is mounted mirrored: mirrored about its own middle."""
+    over = Rigid(True, 0.0, (0.0, 0.0)).about(seen.grid.centre_um, seen.grid.centre_um)
+    return over.then(upright)
+
+
+def _rigid(transform: Transform) -> Rigid:
+    return Rigid.of(np.array(transform.matrix))
+
+
+def _base(
+    rows: Sequence[Stated], links: Sequence[Measured], upright: Sequence[Rigid], settings: ReconstructionSettings
+) -> int:
+    """The section asked for, or the one nearest to the middle of the largest part that lies as most of it does."""
+    if settings.base_section:
+        return next(at for at, row in enumerate(rows) if row.section_id == settings.base_section)
+    part = sorted(solving.components(len(rows), links)[0])
+    middle = part[len(part) // 2]
+    chain = solving.chained(len(rows), {middle: upright[middle]}, links)
+    turned = [upright[at].inverse().then(one) for at, one in enumerate(chain) if one is not None and at in part]
+    alike = [
+        sum(
+            one.mirrored == other.mirrored and abs(apart_deg(one.angle_deg, other.angle_deg)) < settings.turned_deg
+            for other in turned
+        )
+        for one in turned
+    ]
+    usual = [at for at, count in zip(part, alike, strict=True) if 2 * count > len(part)]
+    return min(usual or [middle], key=lambda at: abs(part.index(at) - len(part) // 2))
+
+
+def _evidence(
+    count: int, used: Sequence[tuple[Link, Measured]], disagreement_um: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> list[LinkQuality]:
+    """By section the medians over the links that hold it."""
+    figures: list[list[tuple[float, ...]]] = [[] for _ in range(count)]
+    for (link, one), apart in zip(used, disagreement_um.tolist(), strict=True):
+        for node in (one.fixed, one.moving):
+            figures[node].append((link.correlation, link.dice, link.outline_um, apart))
+    return [
+        LinkQuality(len(rows), *np.nanmedian(np.array(rows), axis=0).tolist()) if rows else LinkQuality.none()
+        for rows in figures
+    ]
+
+
+def _with_doubts(
+    brain: Reconstruction, rows: Sequence[Stated], seen: Mapping[str, Seen], settings: ReconstructionSettings
+) -> Reconstruction:
+    """The same brain with what a person should look at."""
+    stains = odd_stains({row.section_id: (row.stain, *seen[row.section_id][4:6]) for row in rows})
+    planes = {name: one.coarse for name, one in seen.items() if one.coarse is not None}
+    order = misplaced(brain, planes, settings)
+    flags = {
+        row.section_id: doubts_of(
+            brain, row.section_id, row.rotation_deg, row.upright(seen[row.section_id].grid), settings,
+            stains.get(row.section_id, ""), order.of.get(row.section_id, ""), seen[row.section_id].coarse is None,
+        )
+        for row in rows
+    }  # fmt: skip
+    sections = {one.section_id: replace(one, flags=flags[one.section_id]) for one in brain}
+    return replace(brain, sections=sections, remarks=order.remarks)

@@ -1,0 +1,97 @@
+"""Whether sections lie in the order that the manifest states: each is compared with every gap between others.
+
+Seen in one frame, a section differs least from those it was cut beside. What putting it into a gap adds to the sum of
+differences along the series tells where it fits (the insertion step of a travelling salesman's tour). Nothing is
+changed: a section that fits elsewhere much better is reported.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from cytoarch.anatomy.reconstruction.likeness import Plane
+from cytoarch.anatomy.reconstruction.placed import PlacedSection, Reconstruction
+from cytoarch.anatomy.reconstruction.settings import ReconstructionSettings
+from cytoarch.geometry import Float64, Grid
+
+LEAST = 0.01
+"""Differences below this share of the pictures' squares are none."""
+FEWEST = 5
+"""Sections below which nothing is said about their order."""
+
+
+class Order(NamedTuple):
+    """What seems wrong with the order of sections."""
+
+    of: Mapping[str, str]
+    """Section -> where it fits better."""
+    remarks: tuple[str, ...]
+
+
+def misplaced(brain: Reconstruction, planes: Mapping[str, Plane], settings: ReconstructionSettings) -> Order:
+    """The sections that fit elsewhere much better: by `order_gain` times the usual difference of neighbours.
+
+    `planes` are the sections' coarse pictures. Sections without links are left out: they have no common frame.
+    """
+    chosen = [one for one in brain if one.linked and one.section_id in planes]
+    if len(chosen) < FEWEST:
+        return Order({}, ())
+    apart = differences(chosen, planes)
+    usual = float(np.median(np.diag(apart, 1)))
+    found: dict[str, str] = {}
+    for at, one in enumerate(chosen):
+        here, gap, there = insertion(apart, at)
+        if here - there > max(LEAST, settings.order_gain * usual):
+            others = [each.section_id for each in chosen if each is not one]
+            found[one.section_id] = _told(others, gap)
+    remarks = (f"sections {', '.join(found)} seem out of order: check section_number in the manifest",) if found else ()
+    return Order(found, remarks)
+
+
+def differences(sections: list[PlacedSection], planes: Mapping[str, Plane]) -> Float64:
+    """(n, n): squared difference of the pictures of two sections in the brain's plane, as a share of their squares."""
+    grid = _shared(sections, planes)
+    seen = np.stack([planes[one.section_id].on(grid, one.plane.inverse()).ravel() for one in sections])
+    products = (seen @ seen.T).astype(np.float64)
+    squares = np.diag(products)
+    total = np.maximum(squares[:, None] + squares[None], 1e-9)
+    return np.asarray(1 - 2 * products / total)
+
+
+def insertion(apart: Float64, at: int) -> tuple[float, int, float]:
+    """What section `at` adds to the series where it is, the gap that it adds least to, and how much there.
+
+    Gap k lies before the k-th of the others. Before the first and after the last one, only one neighbour counts.
+
+    >>> places = np.array([0.0, 2.0, 1.0, 3.0])  # the second and the third are swapped
+    >>> insertion(np.abs(places[:, None] - places[None]), 1)
+    (2.0, 2, 0.0)
+    """
+    others = np.delete(np.arange(len(apart)), at)
+    to = apart[at, others]
+    added = np.concatenate([to[:1], to[:-1] + to[1:] - apart[others[:-1], others[1:]], to[-1:]])
+    here = float(added[at])
+    added[at] = np.inf
+    gap = int(added.argmin())
+    return here, gap, float(added[gap])
+
+
+def _told(others: list[str], gap: int) -> str:
+    if gap in (0, len(others)):
+        return f"fits better {'before' if gap == 0 else 'after'} {others[min(gap, len(others) - 1)]}"
+    return f"fits better between {others[gap - 1]} and {others[gap]}"
+
+
+def _shared(sections: list[PlacedSection], planes: Mapping[str, Plane]) -> Grid:
+    """A grid in the brain's plane that holds all of the sections' pictures."""
+    corners = np.concatenate([one.plane(_corners(planes[one.section_id].grid)) for one in sections])
+    cell = max(planes[one.section_id].grid.cell_um for one in sections)
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    height, width = np.maximum(1, np.ceil((high - low) / cell)).astype(int).tolist()
+    return Grid.at_corner((height, width), cell, (float(low[0]), float(low[1])))
+
+
+def _corners(grid: Grid) -> Float64:
+    (top, left), (height, width) = grid.corner_um, grid.extent_um
+    return np.array([[top, left], [top + height, left], [top, left + width], [top + height, left + width]])

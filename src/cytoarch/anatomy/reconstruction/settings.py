@@ -1,0 +1,44 @@
+"""How sections are put together to a brain."""
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ReconstructionSettings(BaseModel):
+    """How sections are linked, turned and moved. Sizes are those of the overviews, which tissue was found on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    CONDUCT: ClassVar[tuple[str, ...]] = ()
+
+    base_section: str = Field(
+        default="", description="Section that stays where it is; blank: the middle one of those that are linked."
+    )
+    reach: int = Field(default=3, ge=1, le=10, description="Sections ahead that each one is linked to.")
+    find_mirrored: bool = Field(
+        default=True, description="Look for sections that were mounted mirrored where the manifest states no flip."
+    )
+    spacing_um: float | None = Field(
+        default=None,
+        gt=0,
+        le=100_000,
+        description="From one section number to the next (um); blank: the manifest's position, or thickness.",
+    )
+    least_inliers: int = Field(default=12, ge=3, le=1000, description="Fewest matched features that make a link.")
+    least_inlier_share: float = Field(default=0.1, ge=0, le=1, description="Least share of them among all matches.")
+    flip_ratio: float = Field(
+        default=1.5, ge=1, le=10, description="So many times the inliers of the other one decide on a flip."
+    )
+    flip_margin: float = Field(
+        default=0.05, ge=0, le=1, description="So much more correlation than the other one decides on a flip."
+    )
+    least_correlation: float = Field(
+        default=0.45, ge=0, le=1, description="Least correlation of two aligned overviews that makes a link."
+    )
+    least_overlap: float = Field(default=0.5, ge=0, le=1, description="Least Dice overlap of tissue that makes a link.")
+    turned_deg: float = Field(
+        default=30.0, gt=0, le=180, description="Sections that lie turned by more are flagged (degrees)."
+    )
+    order_gain: float = Field(
+        default=0.1, ge=0, le=2, description="So much more correlation elsewhere makes a section seem out of order."
+    )
