@@ -1,45 +1,30 @@
-"""Where a section holds tissue, from a coarse overview: Otsu's threshold, with the polarity read from the border.
-
-Otsu separates the two largest populations. Where densely stained cortex stands against pale white matter and the slide
-together, the slide is separated from the pale tissue by a second threshold, if the rest clearly holds two populations
-and the image's border lies in one of them.
-"""
+"""The tissue of a section, grey and white, from a coarse overview of its scan."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from scipy import ndimage
-from skimage.filters import gaussian, threshold_otsu
-from skimage.morphology import remove_small_holes, remove_small_objects
 
-from cytoarch.errors import SectionError
+from cytoarch.anatomy.doubts import doubts_of
+from cytoarch.anatomy.matter import GREY, WHITE, UInt8, matter
+from cytoarch.anatomy.outline import OutlineRules, outline
+from cytoarch.anatomy.slide import Float32, Mask, Polarity, find_slide
 from cytoarch.geometry import Grid, Int64
 from cytoarch.images.layout import Journal, Pyramid
 from cytoarch.images.ngff import image_label
 from cytoarch.images.pyramids import write_group, write_pyramid
 from cytoarch.images.shard_tree import ReadWindow
-from cytoarch.images.views import Float32, StoredImage
+from cytoarch.images.views import StoredImage
 
-Mask = NDArray[np.bool_]
-Polarity = Literal["dark", "bright"]
-
-BIMODAL = 0.9
-"""Share of the variance that two populations must explain (one Gaussian gives 0.64, a uniform one 0.75)."""
-RIM_PX = 4
-"""Pixels around dense tissue that are not asked whether there is pale tissue."""
-PALE_CONTRAST = 0.22
-"""Least contrast of pale tissue against the slide, relative to that of dense tissue.
-
-White matter in a Nissl stain reaches 0.4-0.5; the grey of a scan beside the padding around it stays below 0.2.
-"""
+CLASS_NAMES = {GREY: "grey matter", WHITE: "white matter"}
+CLASS_COLOURS = {GREY: (255, 170, 0), WHITE: (90, 160, 255)}
 
 
 class TissueSettings(BaseModel):
-    """How tissue is told from the slide."""
+    """How tissue is told from the slide, and grey from white matter."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,17 +37,44 @@ class TissueSettings(BaseModel):
     smallest_mm2: float = Field(
         default=0.05, ge=0, le=100, description="Pieces and holes below this are ignored (mm2)."
     )
+    smallest_share: float = Field(
+        default=0.01, ge=0, le=1, description="Pieces below this share of the largest one are left out."
+    )
+    thin_mm: float = Field(
+        default=0.25, ge=0, le=5, description="Dense things narrower than this are lines or letters (mm)."
+    )
+    pale_mm: float = Field(
+        default=0.8,
+        ge=0,
+        le=5,
+        description="Pale things narrower than this, as rows of dots, are no tissue (mm).",
+    )
+    molecular_mm: float = Field(
+        default=0.4,
+        ge=0,
+        le=5,
+        description="A pale band along the outside narrower than this is grey matter (mm).",
+    )
 
 
 @dataclass(frozen=True)
 class Tissue:
     """The tissue of a section on its overview grid."""
 
-    mask: Mask
-    """(y, x)."""
+    classes: UInt8
+    """(y, x): 0 background, 1 grey, 2 white."""
     pixel_size_um: float
     polarity: Polarity
     threshold: float
+    """Difference from the slide, in grey values, from which on something was looked at as tissue."""
+    pieces: int = 1
+    doubts: tuple[str, ...] = ()
+    """Why a person should look at it, in plain words."""
+
+    @property
+    def mask(self) -> Mask:
+        """(y, x) grey and white."""
+        return np.asarray(self.classes > 0)
 
     @property
     def area_mm2(self) -> float:
@@ -70,48 +82,34 @@ class Tissue:
         return float(self.mask.sum()) * (self.pixel_size_um / 1000) ** 2
 
     @property
+    def white_mm2(self) -> float:
+        """Area of the white matter."""
+        return float((self.classes == WHITE).sum()) * (self.pixel_size_um / 1000) ** 2
+
+    @property
     def fraction(self) -> float:
         """Share of the scan that is tissue."""
         return float(self.mask.mean())
 
 
-def find_tissue(grey: Float32, pixel_size_um: float, settings: TissueSettings) -> Tissue:
-    """The tissue in a grey overview (y, x) float32 of any range.
+def find_tissue(pixels: Float32, pixel_size_um: float, settings: TissueSettings) -> Tissue:
+    """The tissue in an overview (c, y, x) or (y, x) float32 of any range.
 
-    The slide is taken to be what most of the image's border shows. Raises SectionError if the overview is flat.
+    The slide is taken to be what most of the scan's rim shows. Raises SectionError if the overview is flat.
     """
-    smooth = np.asarray(gaussian(grey, sigma=1.0, preserve_range=True), dtype=np.float32)
-    if float(np.ptp(smooth)) < 1e-6:
-        raise SectionError("the scan is one flat grey: there is no tissue to find; check the scan")
-    threshold = float(threshold_otsu(smooth))
-    border: Float32 = np.concatenate([smooth[0], smooth[-1], smooth[:, 0], smooth[:, -1]])
-    auto: Polarity = "dark" if (border > threshold).mean() > 0.5 else "bright"
-    polarity: Polarity = auto if settings.polarity == "auto" else settings.polarity
-    sign = 1.0 if polarity == "bright" else -1.0  # with this sign, tissue is above the threshold
-    threshold = sign * _pale_tissue_threshold(np.multiply(sign, smooth), sign * threshold, np.multiply(sign, border))
-    mask = sign * smooth > sign * threshold
-    smallest_px = int(settings.smallest_mm2 / (pixel_size_um / 1000) ** 2)
-    if smallest_px > 1:
-        mask = remove_small_objects(mask, max_size=smallest_px)
-        mask = remove_small_holes(mask, max_size=smallest_px)
-    return Tissue(mask, pixel_size_um, polarity, threshold)
-
-
-def _pale_tissue_threshold(values: Float32, threshold: float, border: Float32) -> float:
-    """A lower threshold that takes in pale tissue, or the one given where there is no sign of any."""
-    # the blurred rim of dense tissue is no population of its own
-    rest = values[~ndimage.binary_dilation(values > threshold, iterations=RIM_PX)]
-    if not len(rest) or float(np.ptp(rest)) < 1e-6:
-        return threshold
-    second = float(threshold_otsu(rest))
-    pale, slide = rest[rest > second], rest[rest <= second]
-    if not len(pale) or not len(slide):
-        return threshold
-    shares = len(pale) / len(rest), len(slide) / len(rest)
-    explained = shares[0] * shares[1] * (pale.mean() - slide.mean()) ** 2 / rest.var()
-    contrast = (pale.mean() - slide.mean()) / (values[values > threshold].mean() - slide.mean())
-    on_slide = float((border <= second).mean())
-    return second if explained > BIMODAL and contrast > PALE_CONTRAST and on_slide > 0.9 else threshold
+    planes = pixels if pixels.ndim == 3 else pixels[None]
+    slide = find_slide(planes, None if settings.polarity == "auto" else settings.polarity)
+    px_per_mm = 1000 / pixel_size_um
+    rules = OutlineRules(
+        smallest_px=settings.smallest_mm2 * px_per_mm**2,
+        smallest_share=settings.smallest_share,
+        thin_px=settings.thin_mm * px_per_mm,
+        pale_px=settings.pale_mm * px_per_mm,
+    )
+    found = outline(planes, slide, rules)
+    classes = matter(found.stain, found.mask, pixel_size_um, settings.molecular_mm, rules.smallest_px)
+    doubts = doubts_of(found, slide)
+    return Tissue(classes, pixel_size_um, slide.polarity, found.threshold, found.pieces, doubts)
 
 
 def overview(image: StoredImage, pixel_size_um: float) -> tuple[Float32, Grid]:
@@ -119,15 +117,26 @@ def overview(image: StoredImage, pixel_size_um: float) -> tuple[Float32, Grid]:
 
     Channels are averaged. The grid says where its pixels lie.
     """
+    planes, grid = overview_channels(image, pixel_size_um)
+    return np.asarray(planes.mean(axis=0)), grid
+
+
+def overview_channels(image: StoredImage, pixel_size_um: float) -> tuple[Float32, Grid]:
+    """The same with its channels (c, y, x) float32."""
     view = image.at(max(pixel_size_um, image.pixel_size_um))
     if view.pixel_size_um <= 2 * view.level.pixel_size_um:
-        return np.asarray(view.read(0, 0, view.height, view.width).mean(axis=0)), view.grid
+        return view.read(0, 0, view.height, view.width), view.grid
     # the coarsest level is much finer than asked for: interpolation alone would alias
-    pixels = view.level.pixels().astype(np.float32)
-    plane = pixels.mean(axis=0) if pixels.ndim == 3 else pixels
-    for axis, cells in enumerate(view.level.grid.nearest_in(view.grid)):
-        plane = _means(plane, cells, view.grid.shape[axis], axis)
-    return plane, view.grid
+    pixels = view.level.pixels()
+    shrunk = [_shrunk(plane, view.level.grid, view.grid) for plane in (pixels if pixels.ndim == 3 else pixels[None])]
+    return np.stack(shrunk), view.grid
+
+
+def _shrunk(plane: NDArray[Any], fine: Grid, coarse: Grid) -> Float32:
+    means = plane.astype(np.float32)
+    for axis, cells in enumerate(fine.nearest_in(coarse)):
+        means = _means(means, cells, coarse.shape[axis], axis)
+    return means
 
 
 def _means(plane: Float32, cells: Int64, count: int, axis: int) -> Float32:
@@ -139,17 +148,21 @@ def _means(plane: Float32, cells: Int64, count: int, axis: int) -> Float32:
 
 
 def write_tissue(journal: Journal, grey: Float32, tissue: Tissue, grid: Grid) -> None:
-    """Write the overview as an image (y, x) uint8 on its grid, with the mask as its label `tissue`."""
+    """Write the overview as an image (y, x) uint8 on its grid, with the classes as its label `tissue`."""
     low, high = (float(value) for value in np.percentile(grey, (0.5, 99.5)))
     shown = np.clip(np.rint((grey - low) / max(high - low, 1e-6) * 255), 0, 255).astype(np.uint8)
-    mask = tissue.mask.astype(np.uint8)
     overview_pyramid = Pyramid.on(grid, shown.dtype, "mean")
-    mask_pyramid = Pyramid.on(grid, mask.dtype, "mode")
+    classes_pyramid = Pyramid.on(grid, tissue.classes.dtype, "mode")
     write_pyramid(journal, overview_pyramid, _window(shown), name="overview")
     write_group(journal, "labels", {"ome": {"version": "0.5", "labels": ["tissue"]}})
-    label = image_label({1: "tissue"}, {1: (255, 170, 0)})
+    label = image_label(CLASS_NAMES, CLASS_COLOURS)
     write_pyramid(
-        journal, mask_pyramid, _window(mask), name="tissue", folder="labels/tissue", attributes={"image-label": label}
+        journal,
+        classes_pyramid,
+        _window(tissue.classes),
+        name="tissue",
+        folder="labels/tissue",
+        attributes={"image-label": label},
     )
 
 
@@ -164,12 +177,20 @@ class TissueMask:
     mask: Mask
     """(y, x)."""
     grid: Grid
+    matter: UInt8 | None = None
+    """(y, x): 0 background, 1 grey, 2 white; None: not told apart."""
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Read the mask of a committed tissue product. Raises SectionError if it is damaged."""
         level = StoredImage.open(path / "labels" / "tissue").levels[0]
-        return cls(level.pixels() > 0, level.grid)
+        classes = level.pixels()
+        return cls(classes > 0, level.grid, classes)
+
+    @property
+    def classes(self) -> UInt8:
+        """(y, x) uint8: 0 background, 1 grey, 2 white; all tissue is grey where the two were not told apart."""
+        return self.mask.astype(np.uint8) if self.matter is None else self.matter
 
     @property
     def pixel_size_um(self) -> float:
@@ -184,3 +205,7 @@ class TissueMask:
     def on_grid(self, grid: Grid) -> Mask:
         """The mask at the centres of a grid's cells (y, x); beyond the mask, as it is at its edge."""
         return np.asarray(self.mask[np.ix_(*grid.nearest_in(self.grid))])
+
+    def classes_on_grid(self, grid: Grid) -> UInt8:
+        """The classes at the centres of a grid's cells (y, x); beyond the mask, as they are at its edge."""
+        return np.asarray(self.classes[np.ix_(*grid.nearest_in(self.grid))])

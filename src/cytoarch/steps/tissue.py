@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cytoarch.anatomy.tissue import TissueMask, TissueSettings, find_tissue, overview, write_tissue
+from cytoarch.anatomy.tissue import TissueMask, TissueSettings, find_tissue, overview_channels, write_tissue
 from cytoarch.images.views import StoredImage
 from cytoarch.reporting.quality import (
     QualityEntry,
@@ -35,7 +35,7 @@ class TissueStep(Step[TissueMask]):
     """The tissue of a section, on an overview grid."""
 
     step: ClassVar[str] = "tissue"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     verb: ClassVar[str] = "find tissue"
 
     found: TissueSettings = field(default_factory=TissueSettings)
@@ -48,11 +48,19 @@ class TissueStep(Step[TissueMask]):
 
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
         """Find the tissue and write it over the overview."""
-        grey, grid = overview(inputs[self.section], self.found.pixel_size_um)
-        tissue = find_tissue(grey, grid.cell_um, self.found)
-        write_tissue(staging, grey, tissue, grid)
-        facts = {"area_mm2": tissue.area_mm2, "fraction": tissue.fraction, "polarity": tissue.polarity}
-        return {**facts, "pixel_size_um": grid.cell_um, "threshold": float(np.round(tissue.threshold, 3))}
+        pixels, grid = overview_channels(inputs[self.section], self.found.pixel_size_um)
+        tissue = find_tissue(pixels, grid.cell_um, self.found)
+        write_tissue(staging, np.asarray(pixels.mean(axis=0)), tissue, grid)
+        return {
+            "area_mm2": tissue.area_mm2,
+            "white_mm2": tissue.white_mm2,
+            "fraction": tissue.fraction,
+            "pieces": tissue.pieces,
+            "polarity": tissue.polarity,
+            "pixel_size_um": grid.cell_um,
+            "threshold": float(np.round(tissue.threshold, 3)),
+            "doubts": list(tissue.doubts),
+        }
 
     @classmethod
     def opened(cls, folder: Path) -> TissueMask:

@@ -1,0 +1,37 @@
+"""Why a person should look at the tissue that was found, in plain words."""
+
+from cytoarch.anatomy.outline import Outline
+from cytoarch.anatomy.slide import Slide, border
+
+FAINT = 8.0
+"""Dense tissue differs from the slide by fewer standard deviations of its noise."""
+CUT = 0.05
+"""Share of the scan's edge that is tissue."""
+DROPPED = 0.05
+"""Area left out, as a share of the tissue's."""
+INKED = 0.01
+"""Ink left out, as a share of the tissue's area."""
+BARE = 0.02
+"""Share of the scan that is bare slide."""
+
+
+def doubts_of(found: Outline, slide: Slide) -> tuple[str, ...]:
+    """What is doubtful about an outline on its slide."""
+    if not found.mask.any():
+        return ("no tissue found",)
+    said = []
+    cut = float(found.mask[border(found.mask.shape)].mean())
+    if cut > CUT:
+        said.append(f"tissue on {cut:.0%} of the picture's edge: cut off, or the slide was taken for tissue")
+    bare = float(slide.bare[slide.scanned].mean())
+    if bare < BARE:
+        said.append(f"only {bare:.1%} of the scan is bare slide to compare with")
+    if found.dense < FAINT * slide.noise:
+        said.append("tissue hardly differs from the slide")
+    if found.ink_share > INKED:
+        said.append(f"ink of {found.ink_share:.0%} of the tissue's area was left out")
+    elif found.dropped_share > DROPPED:
+        said.append(f"small pieces of {found.dropped_share:.0%} of the tissue's area were left out")
+    if found.pieces > 1:
+        said.append(f"{found.pieces} pieces")
+    return tuple(said)

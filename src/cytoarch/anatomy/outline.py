@@ -1,0 +1,176 @@
+"""Which pixels of an overview are tissue: stained against the slide beside them, thick enough, in pieces, no ink.
+
+In order: a threshold in the gap between slide and tissue; the edge where half the stain of the tissue beside it is
+reached; thin things taken away (lines, letters, dots of a frame), pale ones sooner than dense ones; holes that hold
+pale tissue filled; ink and small pieces left out.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from cytoarch.anatomy.slide import Float32, Mask, Slide, border
+
+SOFT_PX = 0.6
+"""Smoothing of the picture before tissue is looked for (sd): more closes sulci."""
+SEEN = 5.0
+"""What differs from the slide by so many standard deviations of its noise is something."""
+SURE = 4.0
+"""The threshold is at least so many."""
+DENSE_PERCENTILE = 75.0
+"""Of the stain of all that is something: what dense tissue shows."""
+GAP = (0.05, 0.25)
+"""Where the gap between slide and tissue is looked for, as shares of dense tissue's stain."""
+HALF = 0.5
+"""Share of the stain of the tissue beside it at which an edge lies, and from which on tissue counts as dense."""
+EDGE_PX = 2.5
+"""How far from the first outline its edge may be moved inwards."""
+NEAR_PX = 3.0
+"""How far the tissue beside an edge is looked at (sd of a Gaussian)."""
+REGROWN_PX = 3
+"""How far corners that were rounded off grow again."""
+BLACK, NEUTRAL = 0.35, 0.12
+"""Ink lets less than the first share of the light through in every channel, the same up to the second."""
+BLACKER = 1.1
+"""And it is blacker than all but 1 % of the tissue by this factor."""
+OTHER_HUE_DEG = 35.0
+"""Ink of another hue: angle between what it and dense tissue absorb of red, green and blue. Of Nissl-stained tissue
+99 % lie within 9-16 degrees."""
+INKED = 0.2
+"""A piece is ink if this share of it is."""
+
+
+@dataclass(frozen=True)
+class OutlineRules:
+    """Sizes that decide what is tissue, in pixels."""
+
+    smallest_px: float
+    """Area of pieces that are left out, and of holes that are closed."""
+    smallest_share: float
+    """Of the largest piece's area: what smaller pieces are left out."""
+    thin_px: float
+    """Width below which dense things are no tissue."""
+    pale_px: float
+    """The same for pale things."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The tissue of an overview and what was found on the way."""
+
+    mask: Mask
+    """(y, x)."""
+    stain: Float32
+    """(y, x) difference from the slide, positive towards tissue."""
+    dense: float
+    """Stain of dense tissue."""
+    threshold: float
+    """Stain from which on something was looked at as tissue."""
+    pieces: int
+    dropped_share: float
+    """Area of all that was left out as too small or as ink, as a share of the tissue's."""
+    ink_share: float
+    """The same of ink alone."""
+
+
+def outline(pixels: Float32, slide: Slide, rules: OutlineRules) -> Outline:
+    """The tissue in a picture (c, y, x) on its slide; an empty mask if nothing differs from the slide."""
+    differences = slide.differences(ndimage.gaussian_filter(pixels, (0, SOFT_PX, SOFT_PX)))
+    stain = differences.mean(axis=0)
+    something = slide.scanned & ~slide.bare & (stain > SEEN * slide.noise)
+    if something.sum() <= max(rules.smallest_px, 1):
+        return Outline(np.zeros(stain.shape, np.bool_), stain, 0.0, SEEN * slide.noise, 0, 0.0, 0.0)
+    dense = float(np.percentile(stain[something], DENSE_PERCENTILE))
+    threshold = _gap(stain[slide.scanned], dense, SURE * slide.noise)
+    stained = _with_edges(slide.scanned & (stain > threshold), stain, dense)
+    ink = _ink(pixels, slide, differences, stained, dense)
+    thick = opened(stained, rules.pale_px / 2) | opened(stained & (stain > HALF * dense), rules.thin_px / 2)
+    for _ in range(REGROWN_PX):
+        thick = ndimage.binary_dilation(thick) & stained
+    filled = _without_holes(thick, stain, rules.smallest_px, max(3 * slide.noise, HALF * threshold))
+    mask, pieces, dropped_px, ink_px = _pieces(filled, ink, rules)
+    area = max(1, int(mask.sum()))
+    return Outline(mask, stain, dense, threshold, pieces, dropped_px / area, ink_px / area)
+
+
+def _gap(stain: NDArray[np.floating], dense: float, least: float) -> float:
+    """The emptiest place of the histogram between the slide and the palest tissue."""
+    edges = np.linspace(0, 0.6 * dense, 121)
+    counts = ndimage.gaussian_filter1d(np.histogram(stain, bins=edges)[0].astype(np.float64), 2)
+    middles = (edges[1:] + edges[:-1]) / 2
+    allowed = (middles >= max(least, GAP[0] * dense)) & (middles <= GAP[1] * dense)
+    return float(middles[allowed][counts[allowed].argmin()]) if allowed.any() else least
+
+
+def _with_edges(mask: Mask, stain: Float32, dense: float) -> Mask:
+    """The mask without the blurred rim in which less than half the stain of the tissue beside it is reached."""
+    depth = distances(mask)
+    inner = (depth > 2).astype(np.float32)
+    weight = ndimage.gaussian_filter(inner, NEAR_PX)
+    beside = ndimage.gaussian_filter(inner * np.minimum(stain, 1.5 * dense), NEAR_PX) / np.maximum(weight, 1e-3)
+    return np.asarray(mask & ((depth > EDGE_PX) | (stain > HALF * beside)))
+
+
+def _ink(pixels: Float32, slide: Slide, differences: Float32, stained: Mask, dense: float) -> Mask:
+    """Pixels of a stained picture on a bright slide that are too black, or of too different a hue, for its tissue."""
+    if slide.polarity == "bright" or not stained.any():
+        return np.zeros(stained.shape, np.bool_)
+    stain = differences.mean(axis=0)
+    passed = pixels / np.maximum(slide.level, 1e-6)
+    blackest = np.percentile(stain[stained], 99)
+    ink = (passed.max(axis=0) < BLACK) & (np.ptp(passed, axis=0) < NEUTRAL) & (stain > BLACKER * blackest)
+    strong = stain > HALF * dense
+    if len(pixels) == 3 and (stained & strong).any():
+        hue = differences / np.maximum(np.linalg.norm(differences, axis=0), 1e-6)
+        usual = np.median(hue[:, stained & strong], axis=1)
+        cosine = np.tensordot(usual / max(float(np.linalg.norm(usual)), 1e-6), hue, axes=1)
+        ink |= strong & (cosine < np.cos(np.radians(OTHER_HUE_DEG)))
+    return np.asarray(stained & ink)
+
+
+def _without_holes(mask: Mask, stain: Float32, smallest_px: float, pale: float) -> Mask:
+    """The mask with its holes closed that are small, or that show pale tissue rather than the slide."""
+    labels, count = ndimage.label(~mask)
+    areas = np.bincount(labels.ravel(), minlength=count + 1)
+    inner = np.where(ndimage.binary_dilation(mask, iterations=2), 0, labels)  # its rim is blurred
+    seen = np.bincount(inner.ravel(), minlength=count + 1)
+    means = np.bincount(inner.ravel(), weights=stain.ravel(), minlength=count + 1) / np.maximum(seen, 1)
+    closed = (areas <= smallest_px) | ((seen > 0) & (means > pale))
+    closed[0] = False
+    closed[np.unique(labels[border(mask.shape)])] = False
+    return np.asarray(mask | closed[labels])
+
+
+def _pieces(mask: Mask, ink: Mask, rules: OutlineRules) -> tuple[Mask, int, int, int]:
+    """The mask without ink and small pieces, the number of pieces, and the areas of what was left out and of ink."""
+    labels, count = ndimage.label(mask)
+    areas = np.bincount(labels.ravel(), minlength=count + 1)
+    inked = np.bincount(labels.ravel(), weights=ink.ravel(), minlength=count + 1) >= INKED * np.maximum(areas, 1)
+    areas[0], inked[0] = 0, False
+    largest = int(areas[~inked].max(initial=0))
+    kept = ~inked & (areas >= max(1.0, rules.smallest_px, rules.smallest_share * largest))
+    return np.asarray(kept[labels]), int(kept.sum()), int(areas[~kept].sum()), int(areas[inked].sum())
+
+
+def distances(mask: Mask) -> Float32:
+    """(y, x) distance of every pixel of a mask to what is outside it; beyond the picture it is as at its edge."""
+    padded = ndimage.distance_transform_edt(np.pad(mask, 1, mode="edge"))
+    return np.asarray(padded[1:-1, 1:-1], dtype=np.float32)
+
+
+def opened(mask: Mask, radius_px: float) -> Mask:
+    """The parts of a mask that a disc of this radius reaches (an opening); all of it below one pixel.
+
+    >>> line = np.zeros((7, 12), dtype=bool)
+    >>> line[1:6, 1:6] = line[3] = True
+    >>> opened(line, 2).astype(int)[3].tolist()
+    [0, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
+    """
+    if radius_px < 1:
+        return mask
+    core = distances(mask) > radius_px
+    if not core.any():
+        return np.zeros_like(mask)
+    return np.asarray(mask & (ndimage.distance_transform_edt(~core) <= radius_px))
