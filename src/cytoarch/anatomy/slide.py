@@ -29,8 +29,10 @@ STRAIGHT = 0.6
 """Share of an edge that lies along two directions: a frame's is 0.85-0.95, a brain's 0.15-0.4."""
 SEPARATE = 0.1
 """Padding differs from the glass beside it by this share of the spread of what is inside, and by 3 times its noise."""
-ROUNDS = 4
-"""How often the slide is fitted, each time to all that looked like it the time before."""
+ROUNDS = 3
+"""How often the slide is fitted on the rim, and then everywhere, each time to what looked like it the time before."""
+UNEVEN = 0.15
+"""Share of the picture's range by which uneven light may change the slide."""
 
 
 @dataclass(frozen=True)
@@ -71,17 +73,16 @@ def find_slide(pixels: Float32, polarity: Polarity | None = None) -> Slide:
         raise SectionError("the scan is one flat grey: there is no tissue to find; check the scan")
     scanned = ~_padding(pixels)
     rim = scanned & ~ndimage.binary_erosion(scanned, iterations=RIM_PX)
-    level, noise = commonest(grey[rim])
     low, high = np.percentile(grey[scanned], (1, 99))
-    floor = NOISE_FLOOR * max(float(high - low), 1e-6)
-    noise = max(noise, floor)
-    excess = np.where(scanned, grey - level, 0)
-    found: Polarity = "dark" if -excess[excess < 0].sum() > excess[excess > 0].sum() else "bright"
-    if polarity is not None and polarity != found:  # the rim is tissue: the slide is beyond
-        other = scanned & ((excess if polarity == "dark" else -excess) > 3 * noise)
-        level, noise = commonest(grey[other])
-        noise, rim, found = max(noise, floor), other, polarity
-    return _fitted(smooth, scanned, rim & (np.abs(grey - level) < 3 * noise), noise, floor, found)
+    span = max(float(high - low), 1e-6)
+    level = _along(smooth, rim, span)
+    excess = np.where(scanned, grey - level.mean(axis=0), 0)
+    sign = -1.0 if -excess[excess < 0].sum() > excess[excess > 0].sum() else 1.0
+    stated = {"dark": -1.0, "bright": 1.0, None: sign}[polarity]
+    if stated != sign:  # the rim is tissue: the slide is what lies on the other side of it
+        rim = scanned & (stated * excess < -0.5 * np.abs(excess).max())
+        level = _along(smooth, rim, span)
+    return _grown(smooth, scanned, rim, level, NOISE_FLOOR * span, stated)
 
 
 def commonest(values: NDArray[np.floating]) -> tuple[float, float]:
@@ -100,17 +101,29 @@ def commonest(values: NDArray[np.floating]) -> tuple[float, float]:
     return float(ordered[first : first + count].mean()), float(lengths[first]) / 2 / 0.3186
 
 
-def _fitted(smooth: Float32, scanned: Mask, seeds: Mask, noise: float, floor: float, polarity: Polarity) -> Slide:
-    """The surface through the seeds, then through all that lies near it and is connected with them."""
-    sign = -1.0 if polarity == "dark" else 1.0
-    bare, level = seeds, smooth
+def _along(smooth: Float32, rim: Mask, span: float) -> Float32:
+    """The surface through what is near the commonest grey of the rim: a wide band at first, for uneven light."""
+    middle, noise = commonest(smooth.mean(axis=0)[rim])
+    level = np.full_like(smooth, middle)
     for number in range(ROUNDS):
-        level = _surface(smooth, bare, degree=1 if number == 0 else 2)
+        reach = max(3 * noise, UNEVEN * span) / 2**number
+        on = rim & (np.abs((smooth - level).mean(axis=0)) < reach)
+        level = _surface(smooth, on, degree=1 if number == 0 else 2)
+    return level
+
+
+def _grown(smooth: Float32, scanned: Mask, rim: Mask, level: Float32, floor: float, sign: float) -> Slide:
+    """The surface through all that looks like it and is connected with the rim, and the noise of that."""
+    excess = sign * (smooth - level).mean(axis=0)
+    noise = max(commonest(excess[rim])[1], floor)
+    bare = rim
+    for _ in range(ROUNDS):
+        bare = connected(scanned & (np.abs(excess) < 3 * noise), rim)
+        level = _surface(smooth, bare, degree=2)
         excess = sign * (smooth - level).mean(axis=0)
         off = excess[bare & (excess < 0)]  # tissue lies on the other side: this one is all slide
         noise = max(float(np.sqrt((off**2).mean())) if len(off) else 0.0, floor)
-        bare = connected(scanned & (np.abs(excess) < 3 * noise), seeds)
-    return Slide(level, noise, polarity, scanned, bare)
+    return Slide(level, noise, "dark" if sign < 0 else "bright", scanned, bare)
 
 
 def _surface(planes: Float32, on: Mask, degree: int, most: int = 20_000) -> Float32:
