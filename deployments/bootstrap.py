@@ -1,25 +1,30 @@
 """Creates what the deployments need on a Prefect server, and deploys them. Safe to run again.
 
 Work pool `cytoarch` (process workers), the global concurrency limit `gpu` (one model on the GPU at a time), an
-automation that marks runs whose process died without a word as crashed, and everything in prefect.yaml.
+automation that marks runs whose process died without a word as crashed, and everything in prefect.yaml. What a person
+has set on the server stays: a schedule that is there keeps its times and stays on or off.
 """
 
 import os
 import subprocess
 import sys
+import tempfile
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.events import AutomationCore
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from prefect.states import StateType
 
 ROOT = Path(__file__).resolve().parent.parent
+PREFECT_FILE = "deployments/prefect.yaml"
 POOL = "cytoarch"
 LIMITS = {"gpu": 1}
 ZOMBIES = "cytoarch: runs without a sign of life are crashed"
@@ -36,7 +41,7 @@ def main() -> int:
         create_pool(client)
         create_limits(client)
         create_zombie_automation(client)
-    return deploy()
+        return deploy(client)
 
 
 def create_pool(client: SyncPrefectClient) -> None:
@@ -56,19 +61,27 @@ def create_limits(client: SyncPrefectClient) -> None:
 
 
 def create_zombie_automation(client: SyncPrefectClient) -> None:
-    """Create the automation that ends runs whose heartbeats stop, unless it is there."""
-    if client.read_automations_by_name(ZOMBIES):
-        print("automation for lost runs is there")
-        return
+    """Create the automation that ends runs whose heartbeats stop, or bring it up to date."""
+    wanted = zombie_automation()
+    found = client.read_automations_by_name(ZOMBIES)
+    for one in found:
+        if isinstance(one.trigger, EventTrigger) and one.trigger.expect == wanted.trigger.expect:
+            print("automation for lost runs is there")
+            return
+        client.delete_automation(one.id)
+    client.create_automation(wanted)
+    print(f"automation for lost runs {'renewed' if found else 'created'}")
+
+
+def zombie_automation() -> AutomationCore:
+    """Crashes a run of which nothing is heard any more after a heartbeat.
+
+    Whatever a run says is a sign of life, its end above all: final states have names of their own here, such as
+    "2 sections failed".
+    """
     trigger = EventTrigger(
         after={"prefect.flow-run.heartbeat"},
-        expect={
-            "prefect.flow-run.heartbeat",
-            "prefect.flow-run.Completed",
-            "prefect.flow-run.Failed",
-            "prefect.flow-run.Cancelled",
-            "prefect.flow-run.Crashed",
-        },
+        expect={"prefect.flow-run.*"},
         match={"prefect.resource.id": ["prefect.flow-run.*"]},
         for_each={"prefect.resource.id"},
         posture=Posture.Proactive,
@@ -76,21 +89,42 @@ def create_zombie_automation(client: SyncPrefectClient) -> None:
         within=SILENCE,
     )
     action = ChangeFlowRunState(state=StateType.CRASHED, message="No sign of life for nine minutes.")
-    client.create_automation(AutomationCore(name=ZOMBIES, trigger=trigger, actions=[action]))
-    print("automation for lost runs created")
+    return AutomationCore(name=ZOMBIES, trigger=trigger, actions=[action])
 
 
-def deploy() -> int:
+def deploy(client: SyncPrefectClient) -> int:
     """Deploy everything in prefect.yaml from the root of the checkout."""
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    command += ["--prefect-file", "deployments/prefect.yaml"]
+    stated = yaml.safe_load((ROOT / PREFECT_FILE).read_text())
+    for deployment in stated["deployments"]:
+        keep_schedules(client, deployment)
     environment = {**os.environ, "CYTOARCH_ROOT": os.environ.get("CYTOARCH_ROOT", str(ROOT))}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(stated, file, sort_keys=False)
+        file.flush()
+        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", file.name]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         print(done.stdout + done.stderr, file=sys.stderr)
         return done.returncode
-    print("deployed everything in deployments/prefect.yaml")
+    print(f"deployed everything in {PREFECT_FILE}")
     return 0
+
+
+def keep_schedules(client: SyncPrefectClient, deployment: dict[str, Any]) -> None:
+    """Leave out the schedules that the server has already: deploying them again would switch them off."""
+    flow_name = Path(deployment["entrypoint"]).name.partition(".")[0].replace("_", "-")
+    name = f"{flow_name}/{deployment['name']}"
+    try:
+        there = {one.slug: one for one in client.read_deployment_by_name(name).schedules}
+    except ObjectNotFound:
+        return
+    for schedule in deployment.get("schedules", []):
+        kept = there.get(schedule["slug"])
+        if kept is not None:
+            print(f"schedule {kept.slug} of {name} stays as it is on the server ({'on' if kept.active else 'off'})")
+    left = [one for one in deployment.pop("schedules", []) if one["slug"] not in there]
+    if left:
+        deployment["schedules"] = left
 
 
 if __name__ == "__main__":

@@ -1,19 +1,34 @@
 """Finds manifests of new brains in an inbox folder and starts a run for each."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.deployments import run_deployment
+from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field
 
 from cytoarch.errors import StoreError
 from flows.map_brain import map_brain
 from flows.parameters import BrainSource, MapSettings, RunSettings
 from flows.places import DEFAULT_STORE
-from flows.stages import Summary, final_state
-from tasks.inbox import Arrival, Ticket, arrivals, earlier_runs, tagged, ticket
+from flows.stages import Summary
+from tasks.inbox import (
+    Arrival,
+    Looked,
+    Ticket,
+    arrivals,
+    counted_statuses,
+    earlier_runs,
+    publish_inbox,
+    tagged,
+    ticket,
+)
+
+MOST_SHOWN = 2000
+"""Characters of a state's message."""
 
 
 class InboxSettings(BaseModel):
@@ -39,7 +54,7 @@ class InboxSettings(BaseModel):
     )
     max_attempts: int = Field(default=3, ge=1, le=100, description="How often a failing brain is started in all.")
     map_on: str = Field(
-        default="map-brain/main",
+        default="map-brain/map-brain",
         max_length=200,
         description="Deployment that maps the brains, or here: in this process.",
     )
@@ -62,22 +77,37 @@ def watch_inbox(
     if not inbox.inbox_path.is_dir():
         raise StoreError(f"the inbox {inbox.inbox_path} does not exist; make the folder or set inbox_path")
     parameters: dict[str, BaseModel] = {"settings": settings, "run": run}
-    notes: dict[str, str] = {}
-    started = 0
-    for arrival in arrivals(inbox.inbox_path, inbox.settle_s, inbox.missing_grace_s):
-        if arrival.wait:
-            notes[arrival.name] = f"waiting: {arrival.wait}"
-            continue
-        one = ticket(arrival, parameters)
-        earlier = earlier_runs(one)
-        if earlier.live or earlier.done:
-            notes[arrival.name] = f"{'running' if earlier.live else 'done'}: {earlier.latest}"
-        elif earlier.failed >= inbox.max_attempts:
-            notes[arrival.name] = f"failed {earlier.failed} times, not started again: {earlier.latest}"
-        else:
-            notes[arrival.name] = _start(inbox, arrival, one, earlier.failed, parameters)
-            started += 1
-    return final_state(Summary(str(inbox.inbox_path), started, {}, notes))
+    looked = [
+        _look(inbox, one, parameters) for one in arrivals(inbox.inbox_path, inbox.settle_s, inbox.missing_grace_s)
+    ]
+    publish_inbox(looked)
+    return _seen(inbox, looked)
+
+
+def _look(inbox: InboxSettings, arrival: Arrival, parameters: dict[str, BaseModel]) -> Looked:
+    """What is done about one thing in the inbox, now."""
+    if arrival.faults:
+        return Looked(arrival.name, "unreadable", arrival.faults)
+    if arrival.wait:
+        return Looked(arrival.name, "waiting", (arrival.wait,))
+    one = ticket(arrival, parameters)
+    earlier = earlier_runs(one)
+    if earlier.live or earlier.done:
+        return Looked(arrival.name, "running" if earlier.live else "done", (earlier.latest,))
+    if earlier.failed >= inbox.max_attempts:
+        told = f"{earlier.failed} times, not started again: {earlier.latest}"
+        return Looked(arrival.name, "failed", (told,))
+    return Looked(arrival.name, "started", (_start(inbox, arrival, one, earlier.failed, parameters),))
+
+
+def _seen(inbox: InboxSettings, looked: Sequence[Looked]) -> Summary:
+    """The state a look ends in; its name says what was found."""
+    started = sum(one.status == "started" for one in looked)
+    notes = {one.name: f"{one.status}: {'; '.join(one.told)}" for one in looked}
+    summary = Summary(str(inbox.inbox_path), started, {}, notes)
+    message = "; ".join(f"{name}: {note}" for name, note in notes.items())[:MOST_SHOWN]
+    state: Any = Completed(name=counted_statuses(looked), message=message or "the inbox is empty", data=summary)
+    return cast("Summary", state)
 
 
 def _start(inbox: InboxSettings, arrival: Arrival, one: Ticket, attempt: int, parameters: dict[str, BaseModel]) -> str:
@@ -85,7 +115,7 @@ def _start(inbox: InboxSettings, arrival: Arrival, one: Ticket, attempt: int, pa
     if inbox.map_on == "here":
         with tagged(one):
             state = cast("State[Any]", map_brain(source=source, **parameters, return_state=True))
-        return f"ran here: {state.name}"
+        return f"here: {state.name}"
     plain = {name: value.model_dump(mode="json") for name, value in parameters.items()}
     # typed for both worlds; called from a flow that is not async it returns the run
     flow_run: Any = run_deployment(
@@ -97,4 +127,4 @@ def _start(inbox: InboxSettings, arrival: Arrival, one: Ticket, attempt: int, pa
         tags=list(one.tags),
         idempotency_key=f"{one.digest}-{attempt}",
     )
-    return f"started: {flow_run.name}"
+    return str(flow_run.name)

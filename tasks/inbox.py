@@ -1,12 +1,15 @@
 """What has arrived in an inbox, and what Prefect knows of earlier runs for it."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from prefect import get_run_logger
 from prefect import tags as run_tags
+from prefect.artifacts import create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import StateType
@@ -21,6 +24,7 @@ from cytoarch.store.looks import Looks
 
 LABEL_TABLE = "labels.csv"
 MAP_FLOW = "map-brain"
+NEEDS_A_PERSON = ("unreadable", "failed", "waiting")
 
 
 class Arrival(NamedTuple):
@@ -34,6 +38,20 @@ class Arrival(NamedTuple):
     """Why it is not started yet; empty: it can be."""
     missing: tuple[str, ...] = ()
     """Files it names that are not there; when they come, it is something new to map."""
+    faults: tuple[str, ...] = ()
+    """All that is wrong with the manifest."""
+
+
+Status = Literal["started", "running", "done", "waiting", "unreadable", "failed"]
+
+
+class Looked(NamedTuple):
+    """What a look found of one manifest or brain."""
+
+    name: str
+    status: Status
+    told: tuple[str, ...]
+    """The run, what it waits for, or every fault."""
 
 
 class Ticket(NamedTuple):
@@ -70,7 +88,7 @@ def arrivals(inbox: Path, settle_s: float, missing_grace_s: float) -> list[Arriv
         try:
             brains = read_manifest(path, path.parent, table if table.is_file() else None)
         except ManifestError as error:
-            found.append(Arrival(name, path, "", "", f"cannot be read yet ({error.faults[0]})"))
+            found.append(Arrival(name, path, "", "", "cannot be read", faults=tuple(error.faults)))
             continue
         for brain in brains:
             missing = _missing(brain, path)
@@ -101,6 +119,29 @@ def earlier_runs(one: Ticket) -> Earlier:
     failed = sum(kind in (StateType.FAILED, StateType.CRASHED) for kind in types)
     done = sum(kind in (StateType.COMPLETED, StateType.CANCELLED) for kind in types)  # cancelled: a person's will
     return Earlier(len(types) - failed - done, done, failed, runs[0].name if runs else "")
+
+
+def counted_statuses(looked: Sequence[Looked]) -> str:
+    """How many there are of each status, what needs a person first.
+
+    >>> counted_statuses([Looked("a", "waiting", ("",)), Looked("b", "done", ("",)), Looked("c", "waiting", ("",))])
+    '2 waiting, 1 done'
+    >>> counted_statuses([])
+    'Empty'
+    """
+    counts = Counter(one.status for one in looked)
+    order: tuple[Status, ...] = ("unreadable", "failed", "started", "running", "waiting", "done")
+    return ", ".join(f"{counts[status]} {status}" for status in order if counts[status]) or "Empty"
+
+
+def publish_inbox(looked: Sequence[Looked]) -> None:
+    """The table of a look, a row for every fault; what needs a person is a warning in the log as well."""
+    logger = get_run_logger()
+    for one in looked:
+        for text in one.told if one.status in NEEDS_A_PERSON else ():
+            logger.warning("%s is %s: %s", one.name, one.status, text)
+    rows = [{"found": one.name, "status": one.status, "what": text} for one in looked for text in one.told]
+    create_table_artifact(rows, key="inbox", description=f"Inbox: {counted_statuses(looked)}")
 
 
 @contextmanager

@@ -30,6 +30,14 @@ def test_an_entrypoint_loads_as_the_flow_its_file_is_named_after(flow: "Flow[...
     assert flow.name == flow.fn.__name__.replace("_", "-")
 
 
+def test_a_deployment_is_found_by_its_name_and_explains_itself(flow: "Flow[..., Any]") -> None:
+    names = [one["name"] for one in DEPLOYMENTS]
+    assert len(set(names)) == len(names)
+    (own,) = (one for one in DEPLOYMENTS if one["entrypoint"].endswith(f":{flow.fn.__name__}"))
+    assert flow.name.endswith(own["name"])
+    assert len(flow.description or "") > 40, "what the page of the deployment shows"
+
+
 def test_default_parameters_are_valid(flow: "Flow[..., Any]") -> None:
     schema = parameter_schema(flow.fn)
     given = {"brain": {"brain_id": "B01"}} if "brain" in schema.required else {}

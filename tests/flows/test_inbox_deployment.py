@@ -54,7 +54,7 @@ def client(prefect_server: None) -> Iterator[SyncPrefectClient]:
 @pytest.fixture
 def deployment(client: SyncPrefectClient) -> Iterator[UUID]:
     """The deployment that the inbox starts unless told otherwise; no worker takes its runs."""
-    deployed = map_brain.to_deployment(name="main").apply()
+    deployed = map_brain.to_deployment(name="map-brain").apply()
     assert isinstance(deployed, UUID)
     yield deployed
     client.delete_deployment(deployed)
@@ -113,7 +113,7 @@ def test_what_failed_is_started_again_until_it_has_failed_three_times(
             end(client, run, Failed())
     last = look(inbox)
     assert (last.made, len(runs(client, deployment))) == (0, 3)
-    assert last.notes[NAME] == "failed 3 times, not started again: map-B1"
+    assert last.notes[NAME] == "failed: 3 times, not started again: map-B1"
 
 
 @pytest.mark.parametrize("state", [Completed(), Cancelled()])

@@ -1,11 +1,14 @@
 """The inbox: each brain and content is started once; what is half copied waits; what failed may be started again."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterKey
 
 from cytoarch.brains import Brain
 from cytoarch.errors import StoreError
@@ -39,6 +42,29 @@ def waits(folder: Path, settle_s: float = 60, grace_s: float = 7200) -> str:
     return arrival.wait
 
 
+def test_a_manifest_at_fault_is_told_with_every_fault(
+    tmp_path: Path, prefect_server: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the table, in the log and in the name of the state: where a person who does not see the terminal looks."""
+    for name, rows in {"bad": "B1,s1,one,a.tif,-4\nB1,s1,2,b.tif,0\n", "none": "", "soon": "B2,s1,1,a.tif,5\n"}.items():
+        (tmp_path / f"{name}.csv").write_text(f"brain_id,section_id,section_number,path,pixel_size_um\n{rows}")
+        aged(tmp_path / f"{name}.csv", 600)
+    state = watch_inbox(inbox=InboxSettings(inbox_path=tmp_path), return_state=True)  # type: ignore[call-overload]
+    assert state.name == "2 unreadable, 1 waiting"
+    with get_client(sync_client=True) as client:
+        kept = client.read_latest_artifacts(
+            artifact_filter=ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=["inbox"]))
+        )
+    table = json.loads(str(kept[0].data))
+    told = {name: [row["what"] for row in table if row["found"] == name] for name in ("bad.csv", "none.csv")}
+    assert len(told["bad.csv"]) >= 3, told
+    assert len(told["none.csv"]) == 1
+    assert [row["status"] for row in table if row["found"] == "soon.csv: B2"] == ["waiting"]
+    warned = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    for row in table:
+        assert f"{row['found']} is {row['status']}: {row['what']}" in warned
+
+
 def test_a_brain_that_has_settled_waits_for_nothing(inbox: Path) -> None:
     assert waits(inbox) == ""
 
@@ -52,7 +78,7 @@ def test_a_manifest_cut_in_the_middle_waits(inbox: Path) -> None:
     path = inbox / "P01" / "manifest.csv"
     path.write_bytes(path.read_bytes()[:-30])
     aged(path, 3600)
-    assert "cannot be read yet" in waits(inbox)
+    assert waits(inbox) == "cannot be read"
 
 
 def test_a_scan_that_is_still_copied_or_missing_is_waited_for(inbox: Path) -> None:

@@ -1,0 +1,76 @@
+"""What bootstrap.py leaves on a server, and what it leaves as a person has set it."""
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.schedules import CronSchedule
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+INBOX = "watch-inbox/inbox"
+pytestmark = pytest.mark.xdist_group("more flows")
+
+
+@pytest.fixture(scope="module")
+def bootstrap() -> ModuleType:
+    """The script, imported: it is no module of a package."""
+    spec = importlib.util.spec_from_file_location("bootstrap", ROOT / "deployments" / "bootstrap.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def client(prefect_server: None) -> Iterator[SyncPrefectClient]:
+    with get_client(sync_client=True) as one:
+        yield one
+
+
+def of_the_inbox() -> dict[str, Any]:
+    stated = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text())
+    (found,) = (one for one in stated["deployments"] if one["name"] == "inbox")
+    return dict(found)
+
+
+def test_a_schedule_that_a_person_switched_on_is_not_deployed_again(
+    bootstrap: ModuleType, client: SyncPrefectClient
+) -> None:
+    """Nor is one they gave other times; one that is new is."""
+    fresh = of_the_inbox()
+    assert fresh["schedules"][0]["active"] is False
+    bootstrap.keep_schedules(client, fresh)
+    assert fresh == of_the_inbox(), "nothing is on the server yet"
+    flow_id = client.create_flow_from_name("watch-inbox")
+    hourly = DeploymentScheduleCreate(
+        schedule=CronSchedule(cron="0 * * * *"), active=True, slug=fresh["schedules"][0]["slug"]
+    )
+    deployment_id = client.create_deployment(flow_id, "inbox", schedules=[hourly])
+    try:
+        bootstrap.keep_schedules(client, fresh)
+        assert "schedules" not in fresh
+        other = of_the_inbox()
+        other["schedules"][0] = {**other["schedules"][0], "slug": "nightly"}
+        bootstrap.keep_schedules(client, other)
+        assert [one["slug"] for one in other["schedules"]] == ["nightly"]
+    finally:
+        client.delete_deployment(deployment_id)
+
+
+def test_the_end_of_a_run_is_a_sign_of_life_whatever_its_state_is_called(bootstrap: ModuleType) -> None:
+    """Prefect names the event after the state: `prefect.flow-run.2 sections failed`."""
+    from prefect.server.events.schemas.automations import EventTrigger
+
+    trigger = EventTrigger.model_validate(bootstrap.zombie_automation().trigger.model_dump(mode="json"))
+    for name in ("Current", "2 sections failed", "1 started, 2 waiting", "Completed", "heartbeat"):
+        assert trigger.expects(f"prefect.flow-run.{name}"), name
+    assert trigger.starts_after("prefect.flow-run.heartbeat")
+    assert not trigger.starts_after("prefect.flow-run.Current")
+    assert not trigger.expects("prefect.task-run.Completed")
