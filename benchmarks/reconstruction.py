@@ -189,10 +189,9 @@ def planted(folder: Path, seed: int) -> list[dict[str, Any]]:
     known = subject(folder, seed, "silver")
     stretch = replace(known, sections=known.sections[14:34])
     stretch = replace(stretch, overviews={name: known.overviews[name] for name in stretch.names})
-    other = subject(folder, seed, "dapi").overviews
     rows = []
     for kind, change in PLANTED.items():
-        victims, overviews = change(stretch, other)
+        victims, overviews = change(stretch)
         brain = reconstruct("P", [one for one in stretch.stated if one.section_id in overviews], overviews)
         pairs = errors(brain, replace(stretch, overviews=overviews), left_out=victims)
         mirrored = {name for name, one in zip(stretch.names, stretch.sections, strict=True) if one.mounting.mirrored}
@@ -210,11 +209,10 @@ def planted(folder: Path, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-Overviews = Mapping[str, Overview]
-Change = Callable[[Subject, Overviews], tuple[list[str], dict[str, Overview]]]
+Change = Callable[[Subject], tuple[list[str], dict[str, Overview]]]
 
 
-def _noise(known: Subject, _other: Overviews) -> tuple[list[str], dict[str, Overview]]:
+def _noise(known: Subject) -> tuple[list[str], dict[str, Overview]]:
     name = known.names[9]
     shape = known.overviews[name].grid.shape
     noise = overview_of(np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8))
@@ -223,7 +221,7 @@ def _noise(known: Subject, _other: Overviews) -> tuple[list[str], dict[str, Over
     )
 
 
-def _empty(known: Subject, _other: Overviews) -> tuple[list[str], dict[str, Overview]]:
+def _empty(known: Subject) -> tuple[list[str], dict[str, Overview]]:
     name = known.names[9]
     shape = known.overviews[name].grid.shape
     slide = np.clip(235 + np.random.default_rng(0).normal(0, 1.5, shape), 0, 255).astype(np.uint8)
@@ -233,30 +231,35 @@ def _empty(known: Subject, _other: Overviews) -> tuple[list[str], dict[str, Over
     )
 
 
-def _other_stain(known: Subject, other: Overviews) -> tuple[list[str], dict[str, Overview]]:
-    name = known.names[9]
-    return [name], {**known.overviews, name: other[name]}
+def _other_stain(known: Subject) -> tuple[list[str], dict[str, Overview]]:
+    name, section = known.names[9], known.sections[9]
+    settings = section.phantom.settings.model_copy(update={"stain": "dapi"})
+    same = cut(make_phantom(settings), section.number)
+    seen = overview_of(render(same, Window(0, 0, *same.size_px(CELL_UM)), CELL_UM))
+    return [name], {one: each for one, each in known.overviews.items() if one != name} | (
+        {} if seen is None else {name: seen}
+    )
 
 
-def _upside_down(known: Subject, _other: Overviews) -> tuple[list[str], dict[str, Overview]]:
+def _upside_down(known: Subject) -> tuple[list[str], dict[str, Overview]]:
     name = known.names[9]
     one = known.overviews[name]
     turned = replace(one, grey=one.grey[::-1, ::-1], mask=one.mask[::-1, ::-1])
     return [name], {**known.overviews, name: turned}
 
 
-def _swapped(known: Subject, _other: Overviews) -> tuple[list[str], dict[str, Overview]]:
+def _swapped(known: Subject) -> tuple[list[str], dict[str, Overview]]:
     one, other = known.names[6], known.names[12]
     return [one, other], {**known.overviews, one: known.overviews[other], other: known.overviews[one]}
 
 
-def _neighbours_swapped(known: Subject, _other: Overviews) -> tuple[list[str], dict[str, Overview]]:
+def _neighbours_swapped(known: Subject) -> tuple[list[str], dict[str, Overview]]:
     one, other = known.names[9], known.names[10]
     return [one, other], {**known.overviews, one: known.overviews[other], other: known.overviews[one]}
 
 
 PLANTED: Mapping[str, Change] = {
-    "nothing": lambda known, _other: ([], dict(known.overviews)),
+    "nothing": lambda known: ([], dict(known.overviews)),
     "noise": _noise,
     "an empty slide": _empty,
     "another stain": _other_stain,

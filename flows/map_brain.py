@@ -70,7 +70,7 @@ def map_brain(
 def _map(brain: OpenBrain, settings: MapSettings, run: RunSettings, ledger: BrainLedger, made: int) -> Summary:
     """Everything after ingestion."""
     stored = StoredBrain(brain_id=brain.brain_id, store_path=brain.store.root)
-    if settings.reconstruct:
+    if settings.reconstruct != "none":
         made += reconstruct_brain(stored, settings.align, settings.volume).made
     embedded = embed_brain(stored, settings.embed, run=run)
     embeddings = Stored(EmbeddingsStep, embedded.embedding)
@@ -108,7 +108,9 @@ def _remembered(
     with workers(run) as runner:
         run_steps("draw", runner, brain, [PicturesStep.of(shown)], run)
     training = found.trained.name if found.trained else None
-    made += run_whole("report", brain, ReportStep.of(found.embedding, shown, training, model, settings.reconstruct))
+    made += run_whole(
+        "report", brain, ReportStep.of(found.embedding, shown, training, model, settings.reconstruct != "none")
+    )
     ledger.close(metrics)
     notes = notes_of(brain, found, model, metrics, str(ledger.run_id))
     publish_section_table(brain.brain, [Outcome(one, "failed", why) for one, why in brain.failed.items()])
@@ -126,7 +128,7 @@ def check_left(brain: OpenBrain, count: int, done: str) -> None:
 def _ledger(brain: OpenBrain, settings: MapSettings) -> BrainLedger:
     """The MLflow row of this brain, configuration and input."""
     other = "decoder" if settings.head == "probe" else "probe"
-    unplaced = () if settings.reconstruct else ("align", "volume")
+    unplaced = ("align", "volume") if settings.reconstruct == "none" else ()
     configuration = configuration_of(settings, unused=[other, *unplaced])
     tags = configuration_tags(brain, configuration, encoder_for(settings.embed).digest)
     return BrainLedger(brain.store, brain.brain, tags.configuration, tags.tags)

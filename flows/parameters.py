@@ -78,7 +78,9 @@ class MapSettings(BaseModel):
 
     ingest: IngestSettings = Field(default=IngestSettings(), description="How scans are brought into the store.")
     tissue: TissueSettings = Field(default=TissueSettings(), description="How tissue is found.")
-    reconstruct: bool = Field(default=True, description="Put the sections together to a brain.")
+    reconstruct: Literal["rigid", "none"] = Field(
+        default="rigid", description="Put the sections together to a brain (rigid), or leave that out (none)."
+    )
     align: ReconstructionSettings = Field(
         default=ReconstructionSettings(), description="How sections are linked and placed."
     )
