@@ -304,8 +304,10 @@ def bare(known: Subject, names: Sequence[str]) -> None:
 def table(folder: Path) -> str:
     """What was measured, as tables."""
     brains = [json.loads(path.read_text()) for path in sorted(folder.glob("brain-*.json"))]
-    columns = ("seed, stain", "sections (linked)", "mirrored: found, invented", "as it is", "without slow drift")
-    columns += ("least possible", "drift: median, most", "CPU s")
+    columns = [
+        *("seed, stain", "sections (linked)", "mirrored: found, invented", "as it is", "without slow drift"),
+        *("least possible", "drift: median, most", "CPU s"),
+    ]
     lines = ["Distances from the truth in um: median / 95th percentile.", ""]
     lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for one in sorted(brains, key=lambda row: row["seed"]):

@@ -10,6 +10,7 @@ import numpy as np
 
 from cytoarch.anatomy.reconstruction import solving
 from cytoarch.anatomy.reconstruction.doubts import doubts_of, odd_stains
+from cytoarch.anatomy.reconstruction.elsewhere import found_elsewhere
 from cytoarch.anatomy.reconstruction.likeness import Likeness, Overview, Plane, likeness
 from cytoarch.anatomy.reconstruction.links import Link, Linkable, linked
 from cytoarch.anatomy.reconstruction.order import misplaced
@@ -91,7 +92,12 @@ def reconstruct(
     if not rows:
         return Reconstruction(brain_id, "", {}, (), missing)
     seen, links = _linked(rows, overviews, settings, on_progress)
-    return _assembled(brain_id, rows, seen, links, settings, missing)
+    brain = _assembled(brain_id, rows, seen, links, settings, missing)
+    lost = [name for name, one in brain.sections.items() if not one.linked and seen[name].coarse is not None]
+    known = [name for name, one in brain.sections.items() if one.linked and seen[name].coarse is not None]
+    cell_um = seen[rows[0].section_id].grid.cell_um
+    elsewhere = found_elsewhere(lost, known, overviews, cell_um, settings) if len(known) > 1 else {}
+    return _with_doubts(brain, rows, seen, elsewhere, settings)
 
 
 def _linked(
@@ -184,8 +190,7 @@ def _assembled(
             row.section_id, row.section_number, seen[row.section_id].grid, plane, row.z_um,
             flipped=result.places[at].mirrored, placed_by=by, quality=evidence[at], corrections=row.corrections,
         )  # fmt: skip
-    brain = Reconstruction(brain_id, rows[base].section_id, sections, tuple(links), missing)
-    return _with_doubts(brain, rows, seen, settings)
+    return Reconstruction(brain_id, rows[base].section_id, sections, tuple(links), missing)
 
 
 def _turned_over(upright: Rigid, seen: Seen) -> Rigid:
@@ -234,12 +239,16 @@ def _evidence(
 
 
 def _with_doubts(
-    brain: Reconstruction, rows: Sequence[Stated], seen: Mapping[str, Seen], settings: ReconstructionSettings
+    brain: Reconstruction,
+    rows: Sequence[Stated],
+    seen: Mapping[str, Seen],
+    elsewhere: Mapping[str, str],
+    settings: ReconstructionSettings,
 ) -> Reconstruction:
     """The same brain with what a person should look at."""
     stains = odd_stains({row.section_id: (row.stain, *seen[row.section_id][4:6]) for row in rows})
     planes = {name: one.coarse for name, one in seen.items() if one.coarse is not None}
-    order = misplaced(brain, planes, settings)
+    order = misplaced(brain, planes, settings, elsewhere)
     flags = {
         row.section_id: doubts_of(
             brain, row.section_id, row.rotation_deg, row.upright(seen[row.section_id].grid), settings,
