@@ -23,6 +23,7 @@ from cytoarch.geometry import Transform
 from cytoarch.images.views import StoredImage
 from cytoarch.images.volumes import write_volume
 from cytoarch.reporting import alignment
+from cytoarch.reproducible import single_threaded
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.sections import SECTION
 from cytoarch.steps.sources import Each
@@ -154,14 +155,9 @@ class ReconstructionStep(Step[Reconstruction]):
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
         """Align the sections and write their transforms; the facts count what a person should know."""
         placing, overviews = inputs[self.stated], inputs[self.overviews]
-        brain = reconstruct(
-            placing.brain_id,
-            placing.stated(self.align.spacing_um),
-            overviews,
-            self.align,
-            placing.left_out,
-            inputs.on_progress,
-        )
+        stated = placing.stated(self.align.spacing_um)
+        with single_threaded():
+            brain = reconstruct(placing.brain_id, stated, overviews, self.align, placing.left_out, inputs.on_progress)
         staging.write(TRANSFORMS_FILE, brain.to_json().encode())
         staging.write(VIEWERS_FILE, json.dumps(viewers(brain), indent=1).encode())
         return figures_of(brain)

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cytoarch.anatomy.reconstruction import solving
 from cytoarch.anatomy.reconstruction.doubts import doubts_of, odd_stains
@@ -15,7 +16,7 @@ from cytoarch.anatomy.reconstruction.likeness import Likeness, Overview, Plane, 
 from cytoarch.anatomy.reconstruction.links import Link, Linkable, linked
 from cytoarch.anatomy.reconstruction.order import misplaced
 from cytoarch.anatomy.reconstruction.placed import LinkQuality, PlacedBy, PlacedSection, Reconstruction
-from cytoarch.anatomy.reconstruction.rigid import Rigid, apart_deg
+from cytoarch.anatomy.reconstruction.rigid import Rigid
 from cytoarch.anatomy.reconstruction.settings import ReconstructionSettings
 from cytoarch.anatomy.reconstruction.solving import Measured
 from cytoarch.errors import SectionError
@@ -212,16 +213,22 @@ def _base(
     part = sorted(solving.components(len(rows), links)[0])
     middle = part[len(part) // 2]
     chain = solving.chained(len(rows), {middle: upright[middle]}, links)
-    turned = [upright[at].inverse().then(one) for at, one in enumerate(chain) if one is not None and at in part]
-    alike = [
-        sum(
-            one.mirrored == other.mirrored and abs(apart_deg(one.angle_deg, other.angle_deg)) < settings.turned_deg
-            for other in turned
-        )
-        for one in turned
-    ]
-    usual = [at for at, count in zip(part, alike, strict=True) if 2 * count > len(part)]
-    return min(usual or [middle], key=lambda at: abs(part.index(at) - len(part) // 2))
+    turned = [upright[at].inverse().then(chain[at] or upright[at]) for at in part]
+    usual = _alike(turned, settings.turned_deg) > len(part) / 2
+    order = sorted(range(len(part)), key=lambda place: abs(place - len(part) // 2))
+    return next((part[place] for place in order if usual[place]), middle)
+
+
+def _alike(turned: Sequence[Rigid], within_deg: float) -> NDArray[np.int64]:
+    """How many lie the same way up as each and turned by about the same: to a degree, so that it is quick."""
+    angles = np.floor([one.angle_deg % 360 for one in turned]).astype(np.int64)
+    mirrored = np.array([one.mirrored for one in turned])
+    reach = np.arange(360)[: 2 * int(within_deg) + 1] - int(within_deg)
+    counts = np.zeros(len(turned), np.int64)
+    for way in (False, True):
+        held = np.bincount(angles[mirrored == way], minlength=360)
+        counts += np.where(mirrored == way, held[(angles[:, None] + reach) % 360].sum(axis=1), 0)
+    return counts
 
 
 def _evidence(
