@@ -18,6 +18,7 @@ from flows.embed_brain import embed_brain
 from flows.ingest_brain import ingest_brain
 from flows.parameters import BrainSource, MapSettings, RunSettings, StoredBrain
 from flows.parcellate_brain import parcellate_brain
+from flows.reconstruct_brain import reconstruct_brain
 from flows.stages import Summary, final_state, for_each_brain, run_name, run_steps, run_whole, workers
 from flows.training import train_on_brain
 from tasks.summaries import (
@@ -37,7 +38,7 @@ from tasks.tracking import BrainLedger
 def map_brain(
     source: BrainSource = BrainSource(), settings: MapSettings = MapSettings(), run: RunSettings = RunSettings()
 ) -> Summary:
-    """Map a whole brain: ingest, tissue, embed, train, parcellate, smooth, cluster, report.
+    """Map a whole brain: ingest, tissue, reconstruct, embed, train, parcellate, smooth, cluster, report.
 
     A step whose result is current is not done again.
 
@@ -69,6 +70,8 @@ def map_brain(
 def _map(brain: OpenBrain, settings: MapSettings, run: RunSettings, ledger: BrainLedger, made: int) -> Summary:
     """Everything after ingestion."""
     stored = StoredBrain(brain_id=brain.brain_id, store_path=brain.store.root)
+    if settings.reconstruct != "none":
+        made += reconstruct_brain(stored, settings.align, settings.volume).made
     embedded = embed_brain(stored, settings.embed, run=run)
     embeddings = Stored(EmbeddingsStep, embedded.embedding)
     check_left(brain, len(sections_with(brain, embeddings)), "embedded")
@@ -105,7 +108,9 @@ def _remembered(
     with workers(run) as runner:
         run_steps("draw", runner, brain, [PicturesStep.of(shown)], run)
     training = found.trained.name if found.trained else None
-    made += run_whole("report", brain, ReportStep.of(found.embedding, shown, training, model))
+    made += run_whole(
+        "report", brain, ReportStep.of(found.embedding, shown, training, model, settings.reconstruct != "none")
+    )
     ledger.close(metrics)
     notes = notes_of(brain, found, model, metrics, str(ledger.run_id))
     publish_section_table(brain.brain, [Outcome(one, "failed", why) for one, why in brain.failed.items()])
@@ -123,6 +128,7 @@ def check_left(brain: OpenBrain, count: int, done: str) -> None:
 def _ledger(brain: OpenBrain, settings: MapSettings) -> BrainLedger:
     """The MLflow row of this brain, configuration and input."""
     other = "decoder" if settings.head == "probe" else "probe"
-    configuration = configuration_of(settings, unused=[other])
+    unplaced = ("align", "volume") if settings.reconstruct == "none" else ()
+    configuration = configuration_of(settings, unused=[other, *unplaced])
     tags = configuration_tags(brain, configuration, encoder_for(settings.embed).digest)
     return BrainLedger(brain.store, brain.brain, tags.configuration, tags.tags)

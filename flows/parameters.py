@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cytoarch.anatomy.reconstruction import ReconstructionSettings
+from cytoarch.anatomy.reconstruction.volume import VolumeSettings
 from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.brains import Brain, read_manifest
 from cytoarch.discovery.clusters import ClusterSettings
@@ -76,6 +78,13 @@ class MapSettings(BaseModel):
 
     ingest: IngestSettings = Field(default=IngestSettings(), description="How scans are brought into the store.")
     tissue: TissueSettings = Field(default=TissueSettings(), description="How tissue is found.")
+    reconstruct: Literal["rigid", "none"] = Field(
+        default="rigid", description="Put the sections together to a brain (rigid), or leave that out (none)."
+    )
+    align: ReconstructionSettings = Field(
+        default=ReconstructionSettings(), description="How sections are linked and placed."
+    )
+    volume: VolumeSettings = Field(default=VolumeSettings(), description="How the volume of the brain is made.")
     embed: EmbedSettings = Field(default=EmbedSettings(), description="The encoder and how it sees the sections.")
     head: Literal["probe", "decoder"] = Field(
         default="probe", description="probe (linear, token by token) or decoder (layers fused, cells of 4 px)."

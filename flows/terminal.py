@@ -19,6 +19,7 @@ FLOWS = (
     "train_decoder",
     "parcellate_brain",
     "cluster_brain",
+    "reconstruct_brain",
     "watch_inbox",
 )
 """Modules of flows/, each with the flow of its name."""

@@ -84,7 +84,7 @@ def test_every_section_is_mapped_and_every_product_has_its_record(mapped: Mapped
     steps = {record.step for record in mapped.store.catalogue("P01").records()}
     assert steps == {
         "sections", "labels", "tissue", "embeddings", "colours", "training", "probabilities", "parcellations",
-        "clusters", "quality", "pictures", "report",
+        "clusters", "quality", "pictures", "report", "reconstruction", "volume",
     }  # fmt: skip
     assert isinstance(mapped.summary, Summary)
     assert mapped.summary.failed == {}
@@ -93,7 +93,8 @@ def test_every_section_is_mapped_and_every_product_has_its_record(mapped: Mapped
 
 def test_no_other_run_is_let_in_during_any_stage(mapped: MappedBrain) -> None:
     assert set(mapped.second_run) == {
-        "ingest", "quality", "embed", "fit colours", "colours", "train", "parcellate", "fit clusters", "cluster",
+        "ingest", "quality", "reconstruct", "draw links", "volume", "embed",
+        "fit colours", "colours", "train", "parcellate", "fit clusters", "cluster",
         "draw", "report",
     }  # fmt: skip
     for stage, told in mapped.second_run.items():
@@ -133,7 +134,7 @@ def test_every_image_is_accepted_by_ome_zarr_models(mapped: MappedBrain) -> None
         else:
             NgffImage.from_zarr(group)
             images += 1
-    assert (images, labels) == (5 * 8, 5 * 4)
+    assert (images, labels) == (5 * 8 + 1, 5 * 4)
 
 
 def test_pixels_and_physical_sizes_are_those_of_the_scans(mapped: MappedBrain) -> None:

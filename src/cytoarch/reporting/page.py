@@ -44,6 +44,20 @@ class LegendEntry:
 
 
 @dataclass(frozen=True)
+class Placement:
+    """How the sections were put together to a brain."""
+
+    sheet: str
+    """Path of the contact sheet, relative to the page."""
+    page: str
+    """Path of the page that shows every section."""
+    figures: Sequence[tuple[str, str]]
+    flags: Mapping[str, Sequence[str]]
+    """Sections to be looked at -> reasons."""
+    remarks: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Page:
     """Everything the page shows."""
 
@@ -61,6 +75,7 @@ class Page:
     charts: Mapping[str, str]
     """Caption -> path relative to the page."""
     provenance: Sequence[tuple[str, str]]
+    placement: Placement | None = None
 
 
 def render_pages(page: Page) -> dict[str, bytes]:

@@ -1,5 +1,6 @@
 """A brain put together from its sections."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,10 +8,23 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from cytoarch.anatomy.reconstruction import Overview, Reconstruction, ReconstructionSettings, Stated, reconstruct
+from cytoarch.anatomy.reconstruction import (
+    Overview,
+    PlacedSection,
+    Reconstruction,
+    ReconstructionSettings,
+    Stated,
+    reconstruct,
+)
+from cytoarch.anatomy.reconstruction.viewers import viewers
+from cytoarch.anatomy.reconstruction.volume import VolumeSettings, slabs, volume_grid
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.geometry import Transform
 from cytoarch.images.views import StoredImage
+from cytoarch.images.volumes import write_volume
+from cytoarch.reporting import alignment
+from cytoarch.reproducible import single_threaded
+from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.sections import SECTION
 from cytoarch.steps.sources import Each
 from cytoarch.steps.step import Facts, Inputs, Place, Source, Step, Stored, values_digest
@@ -18,7 +32,11 @@ from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.staging import Staging
 
 RECONSTRUCTION_NAME = "rigid"
+ALIGNMENT_NAME = "page"
 TRANSFORMS_FILE = "transforms.json"
+VIEWERS_FILE = "viewers.json"
+SHEET_FILE = "sheet.png"
+ALIGNMENT_PAGE = "index.html"
 PLACING = (
     "section_number",
     "flip",
@@ -137,15 +155,11 @@ class ReconstructionStep(Step[Reconstruction]):
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
         """Align the sections and write their transforms; the facts count what a person should know."""
         placing, overviews = inputs[self.stated], inputs[self.overviews]
-        brain = reconstruct(
-            placing.brain_id,
-            placing.stated(self.align.spacing_um),
-            overviews,
-            self.align,
-            placing.left_out,
-            inputs.on_progress,
-        )
+        stated = placing.stated(self.align.spacing_um)
+        with single_threaded():
+            brain = reconstruct(placing.brain_id, stated, overviews, self.align, placing.left_out, inputs.on_progress)
         staging.write(TRANSFORMS_FILE, brain.to_json().encode())
+        staging.write(VIEWERS_FILE, json.dumps(viewers(brain), indent=1).encode())
         return figures_of(brain)
 
     @classmethod
@@ -172,3 +186,86 @@ def figures_of(brain: Reconstruction) -> dict[str, Any]:
     for name in ("correlation", "dice", "outline_um", "disagreement_um") if linked else ():
         figures[name] = round(float(np.median([getattr(one.quality, name) for one in linked])), 4)
     return figures
+
+
+def has_volume(brain: OpenBrain) -> bool:
+    """Whether the reconstruction of an open brain knows where sections lie along the cutting axis."""
+    return any(one.linked and one.z_um is not None for one in RECONSTRUCTION.open(Place(brain)))
+
+
+@dataclass(frozen=True)
+class AlignmentStep(Step[Path]):
+    """Pictures of how the sections of a brain were put together: each of them, a contact sheet, a page."""
+
+    step: ClassVar[str] = "reconstruction"
+    version: ClassVar[int] = 1
+    scope: ClassVar = "brain"
+    view: ClassVar[bool] = True
+    verb: ClassVar[str] = "draw the reconstruction"
+
+    placed: Stored[Reconstruction] = RECONSTRUCTION
+    overviews: Each[Overview] = Each(OverviewOf(), having=(TISSUE,))
+
+    @property
+    def name(self) -> str:
+        """There is one page."""
+        return ALIGNMENT_NAME
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Draw every section over the linked one before it; one overview and its neighbour are held at a time."""
+        brain, overviews = inputs[self.placed], inputs[self.overviews]
+        grid, on_sheet = alignment.plane_grid(brain), set(alignment.chosen_for_sheet(brain))
+        before: alignment.Shown | None = None
+        thumbnails: list[tuple[PlacedSection, alignment.Picture]] = []
+        pictures: dict[str, str] = {}
+        for number, section in enumerate(one for one in brain if one.section_id in overviews):
+            here = alignment.shown(section, overviews[section.section_id], grid)
+            pictures[section.section_id] = f"sections/{section.section_id}.png"
+            staging.write(pictures[section.section_id], alignment.section_picture(here, before))
+            if section.section_id in on_sheet:
+                thumbnails.append((section, alignment.small(alignment.over_neighbour(here, before))))
+            before = here if section.linked else before
+            inputs.on_progress(number + 1, len(brain))
+        staging.write(SHEET_FILE, alignment.contact_sheet(brain, thumbnails))
+        staging.write(ALIGNMENT_PAGE, alignment.page(brain, pictures, SHEET_FILE))
+        return {}
+
+    @classmethod
+    def opened(cls, folder: Path) -> Path:
+        """Their folder."""
+        return folder
+
+
+ALIGNMENT = Stored(AlignmentStep, ALIGNMENT_NAME)
+"""The pictures of the reconstruction of the brain at hand."""
+
+
+@dataclass(frozen=True)
+class VolumeStep(Step[Path]):
+    """The sections of a brain as a volume."""
+
+    step: ClassVar[str] = "volume"
+    version: ClassVar[int] = 1
+    scope: ClassVar = "brain"
+    verb: ClassVar[str] = "make the volume"
+
+    volume: VolumeSettings = field(default_factory=VolumeSettings)
+    placed: Stored[Reconstruction] = RECONSTRUCTION
+    overviews: Each[Overview] = Each(OverviewOf(), having=(TISSUE,))
+
+    @property
+    def name(self) -> str:
+        """The edge of its voxels."""
+        return f"{self.volume.voxel_um:g}um"
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Write the volume slab by slab."""
+        brain = inputs[self.placed]
+        grid = volume_grid(brain, self.volume.voxel_um)
+        write_volume(staging, grid, slabs(brain, inputs[self.overviews], grid), brain.brain_id)
+        return {"shape": list(grid.shape), "voxel_um": grid.voxel_um, "origin_um": list(grid.origin_um)}
+
+    @classmethod
+    def opened(cls, folder: Path) -> Path:
+        """The folder of the NGFF image (z, y, x) uint8, um."""
+        return folder

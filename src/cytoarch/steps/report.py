@@ -14,12 +14,13 @@ from cytoarch.learning.cards import HeadCard
 from cytoarch.measures.overlap import accuracy, map_macro_f1
 from cytoarch.palette import class_colours, distinct_colours
 from cytoarch.reporting.charts import confusion_chart
-from cytoarch.reporting.page import LegendEntry, Page, SectionEntry, render_pages
+from cytoarch.reporting.page import LegendEntry, Page, Placement, SectionEntry, render_pages
 from cytoarch.steps.clusters import ClustersStep, purities
 from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.parcellations import ParcellationStep
 from cytoarch.steps.pictures import PICTURES_NAME, THUMBNAIL_FILE, PicturesStep, Shown
+from cytoarch.steps.reconstruction import ALIGNMENT, ALIGNMENT_PAGE, RECONSTRUCTION, SHEET_FILE
 from cytoarch.steps.sections import LABELS, SECTION, content_of
 from cytoarch.steps.sources import Each, FactsOf, Failures, HeadSource, MadeFrom, Sections, Statements, sections_with
 from cytoarch.steps.step import Facts, Inputs, Place, Step, Stored
@@ -51,7 +52,7 @@ class ReportStep(Step[Path]):
     """The pages of a brain."""
 
     step: ClassVar[str] = "report"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     scope: ClassVar = "brain"
     view: ClassVar[bool] = True
     verb: ClassVar[str] = "report"
@@ -71,12 +72,19 @@ class ReportStep(Step[Path]):
     clusters: Each[Facts] | None = None
     head: HeadSource | None = None
     training: Stored[Training] | None = None
+    placed: FactsOf | None = None
+    alignment: Stored[Path] | None = None
     failures: Failures = Failures()
     stated: Statements = Statements()
 
     @classmethod
     def of(
-        cls, embedding: str, shown: Shown, training: str | None = None, model: RegisteredModel | None = None
+        cls,
+        embedding: str,
+        shown: Shown,
+        training: str | None = None,
+        model: RegisteredModel | None = None,
+        reconstructed: bool = False,
     ) -> "ReportStep":
         """The report of what was made of a brain; `model` is the version under which its head is registered."""
         embeddings = Stored(EmbeddingsStep, embedding)
@@ -99,6 +107,8 @@ class ReportStep(Step[Path]):
             Each(FactsOf(clusters), (*having, clusters)) if clusters else None,
             HeadSource(shown.model_digest) if training and shown.model_digest else None,
             Stored(TrainingStep, training) if training else None,
+            FactsOf(RECONSTRUCTION) if reconstructed else None,
+            ALIGNMENT if reconstructed else None,
         )
 
     @property
@@ -133,6 +143,7 @@ class ReportStep(Step[Path]):
             per_class=per_class,
             charts=charts,
             provenance=self._provenance(brain, inputs),
+            placement=self._placement(inputs),
         )
         for name, content in render_pages(page).items():
             staging.write(name, content)
@@ -157,6 +168,22 @@ class ReportStep(Step[Path]):
             kept = SectionEntry(one, number, "kept", facts["remarks"], facts["details"], files, small, digests)
             entries.append(kept)
         return entries
+
+    def _placement(self, inputs: Inputs) -> Placement | None:
+        """How the sections were put together, where they were."""
+        if self.placed is None or self.alignment is None:
+            return None
+        facts, folder = inputs[self.placed], os.path.relpath(inputs[self.alignment], inputs.folder)
+        figures = [
+            ("sections linked", f"{facts['linked']} of {facts['sections']}"),
+            ("flipped", str(facts["flipped"])),
+            ("base section", facts["base"] or "none"),
+        ]
+        figures += [("correlation of neighbours", f"{facts['correlation']:.2f}")] if "correlation" in facts else []
+        figures += [("overlap of neighbours", f"{facts['dice']:.2f}")] if "dice" in facts else []
+        return Placement(
+            f"{folder}/{SHEET_FILE}", f"{folder}/{ALIGNMENT_PAGE}", figures, facts["flagged"], facts["remarks"]
+        )  # fmt: skip
 
     def _provenance(self, brain: Brain, inputs: Inputs) -> list[tuple[str, str]]:
         rows = [("brain", brain.brain_id), ("manifest and label table", brain.digest), ("embeddings", self.embedding)]

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from cytoarch.anatomy.reconstruction import ReconstructionSettings
+from cytoarch.anatomy.reconstruction.volume import VolumeSettings
+from cytoarch.images.conformance import conformance_faults
 from cytoarch.steps import RECONSTRUCTION, sections
 from cytoarch.steps.opened import OpenBrain
-from cytoarch.steps.reconstruction import ReconstructionStep
+from cytoarch.steps.reconstruction import AlignmentStep, ReconstructionStep, VolumeStep, has_volume
 from cytoarch.steps.running import make
 from cytoarch.steps.step import Place, is_current
 from tests.cytoarch.steps.small_brain import IDS, InProcess, SmallBrain, Steps, write_files
@@ -42,6 +44,20 @@ def test_what_is_committed_is_what_readers_get(opened: OpenBrain) -> None:
     assert record.facts["sections"] == len(IDS)
     assert record.facts["linked"] == sum(one.linked for one in brain)
     assert not make(STEP, opened)[1]
+
+
+def test_pictures_and_a_volume_are_made_of_it(opened: OpenBrain) -> None:
+    placed = [one.model_copy(update={"position_um": 100.0 * one.section_number}) for one in opened.brain.sections]
+    opened.brain = opened.brain.model_copy(update={"sections": tuple(placed)})
+    make(STEP, opened)
+    assert has_volume(opened)
+    for step in (AlignmentStep(), VolumeStep(VolumeSettings(voxel_um=100.0))):
+        assert make(step, opened)[1]
+        assert not make(step, opened)[1]
+    folder = opened.catalogue.path(AlignmentStep().product())
+    assert {path.stem for path in (folder / "sections").glob("*.png")} == set(IDS)
+    assert (folder / "sheet.png").is_file()
+    assert conformance_faults(opened.catalogue.path(VolumeStep(VolumeSettings(voxel_um=100.0)).product())) == []
 
 
 def test_sections_without_a_place_along_the_axis_lie_in_a_plane(opened: OpenBrain) -> None:

@@ -7,14 +7,16 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cytoarch.anatomy.reconstruction import solving
 from cytoarch.anatomy.reconstruction.doubts import doubts_of, odd_stains
+from cytoarch.anatomy.reconstruction.elsewhere import found_elsewhere
 from cytoarch.anatomy.reconstruction.likeness import Likeness, Overview, Plane, likeness
 from cytoarch.anatomy.reconstruction.links import Link, Linkable, linked
 from cytoarch.anatomy.reconstruction.order import misplaced
 from cytoarch.anatomy.reconstruction.placed import LinkQuality, PlacedBy, PlacedSection, Reconstruction
-from cytoarch.anatomy.reconstruction.rigid import Rigid, apart_deg
+from cytoarch.anatomy.reconstruction.rigid import Rigid
 from cytoarch.anatomy.reconstruction.settings import ReconstructionSettings
 from cytoarch.anatomy.reconstruction.solving import Measured
 from cytoarch.errors import SectionError
@@ -91,7 +93,12 @@ def reconstruct(
     if not rows:
         return Reconstruction(brain_id, "", {}, (), missing)
     seen, links = _linked(rows, overviews, settings, on_progress)
-    return _assembled(brain_id, rows, seen, links, settings, missing)
+    brain = _assembled(brain_id, rows, seen, links, settings, missing)
+    lost = [name for name, one in brain.sections.items() if not one.linked and seen[name].coarse is not None]
+    known = [name for name, one in brain.sections.items() if one.linked and seen[name].coarse is not None]
+    cell_um = seen[rows[0].section_id].grid.cell_um
+    elsewhere = found_elsewhere(lost, known, overviews, cell_um, settings) if len(known) > 1 else {}
+    return _with_doubts(brain, rows, seen, elsewhere, settings)
 
 
 def _linked(
@@ -184,8 +191,7 @@ def _assembled(
             row.section_id, row.section_number, seen[row.section_id].grid, plane, row.z_um,
             flipped=result.places[at].mirrored, placed_by=by, quality=evidence[at], corrections=row.corrections,
         )  # fmt: skip
-    brain = Reconstruction(brain_id, rows[base].section_id, sections, tuple(links), missing)
-    return _with_doubts(brain, rows, seen, settings)
+    return Reconstruction(brain_id, rows[base].section_id, sections, tuple(links), missing)
 
 
 def _turned_over(upright: Rigid, seen: Seen) -> Rigid:
@@ -207,16 +213,22 @@ def _base(
     part = sorted(solving.components(len(rows), links)[0])
     middle = part[len(part) // 2]
     chain = solving.chained(len(rows), {middle: upright[middle]}, links)
-    turned = [upright[at].inverse().then(one) for at, one in enumerate(chain) if one is not None and at in part]
-    alike = [
-        sum(
-            one.mirrored == other.mirrored and abs(apart_deg(one.angle_deg, other.angle_deg)) < settings.turned_deg
-            for other in turned
-        )
-        for one in turned
-    ]
-    usual = [at for at, count in zip(part, alike, strict=True) if 2 * count > len(part)]
-    return min(usual or [middle], key=lambda at: abs(part.index(at) - len(part) // 2))
+    turned = [upright[at].inverse().then(chain[at] or upright[at]) for at in part]
+    usual = _alike(turned, settings.turned_deg) > len(part) / 2
+    order = sorted(range(len(part)), key=lambda place: abs(place - len(part) // 2))
+    return next((part[place] for place in order if usual[place]), middle)
+
+
+def _alike(turned: Sequence[Rigid], within_deg: float) -> NDArray[np.int64]:
+    """How many lie the same way up as each and turned by about the same: to a degree, so that it is quick."""
+    angles = np.floor([one.angle_deg % 360 for one in turned]).astype(np.int64)
+    mirrored = np.array([one.mirrored for one in turned])
+    reach = np.arange(360)[: 2 * int(within_deg) + 1] - int(within_deg)
+    counts = np.zeros(len(turned), np.int64)
+    for way in (False, True):
+        held = np.bincount(angles[mirrored == way], minlength=360)
+        counts += np.where(mirrored == way, held[(angles[:, None] + reach) % 360].sum(axis=1), 0)
+    return counts
 
 
 def _evidence(
@@ -234,12 +246,16 @@ def _evidence(
 
 
 def _with_doubts(
-    brain: Reconstruction, rows: Sequence[Stated], seen: Mapping[str, Seen], settings: ReconstructionSettings
+    brain: Reconstruction,
+    rows: Sequence[Stated],
+    seen: Mapping[str, Seen],
+    elsewhere: Mapping[str, str],
+    settings: ReconstructionSettings,
 ) -> Reconstruction:
     """The same brain with what a person should look at."""
     stains = odd_stains({row.section_id: (row.stain, *seen[row.section_id][4:6]) for row in rows})
     planes = {name: one.coarse for name, one in seen.items() if one.coarse is not None}
-    order = misplaced(brain, planes, settings)
+    order = misplaced(brain, planes, settings, elsewhere)
     flags = {
         row.section_id: doubts_of(
             brain, row.section_id, row.rotation_deg, row.upright(seen[row.section_id].grid), settings,

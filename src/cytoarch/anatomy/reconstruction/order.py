@@ -29,18 +29,19 @@ class Order(NamedTuple):
     remarks: tuple[str, ...]
 
 
-def misplaced(brain: Reconstruction, planes: Mapping[str, Plane], settings: ReconstructionSettings) -> Order:
+def misplaced(
+    brain: Reconstruction, planes: Mapping[str, Plane], settings: ReconstructionSettings, known: Mapping[str, str]
+) -> Order:
     """The sections that fit elsewhere much better: by `order_gain` times the usual difference of neighbours.
 
-    `planes` are the sections' coarse pictures. Sections without links are left out: they have no common frame.
+    `planes` are the sections' coarse pictures. Sections without links have no common frame; what is `known` of them
+    joins what is found.
     """
     chosen = [one for one in brain if one.linked and one.section_id in planes]
-    if len(chosen) < FEWEST:
-        return Order({}, ())
-    apart = differences(chosen, planes)
-    usual = float(np.median(np.diag(apart, 1)))
-    found: dict[str, str] = {}
-    for at, one in enumerate(chosen):
+    found = dict(known)
+    apart = differences(chosen, planes) if len(chosen) >= FEWEST else np.zeros((0, 0))
+    usual = float(np.median(np.diag(apart, 1))) if len(apart) else 0.0
+    for at, one in enumerate(chosen if len(apart) else ()):
         here, gap, there = insertion(apart, at)
         if here - there > max(LEAST, settings.order_gain * usual):
             others = [each.section_id for each in chosen if each is not one]
