@@ -1,6 +1,7 @@
 """Names and paths from outside, checked before they are used as addresses."""
 
 import re
+from functools import lru_cache
 from pathlib import Path
 
 from cytoarch.errors import ScanError
@@ -10,6 +11,7 @@ _ID = re.compile(ID_PATTERN)
 _URL_LIKE = re.compile(r"://|::|^[A-Za-z][A-Za-z0-9+.-]+:")
 
 
+@lru_cache(1 << 16)
 def is_id(text: str) -> bool:
     """Whether `text` can name a brain or section: a letter or digit, then up to 63 of `A-Z a-z 0-9 . _ -`.
 

@@ -43,7 +43,7 @@ class UnreadableSectionError(SectionError):
     """Something of a section that is needed for a brain cannot be read."""
 
     def __init__(self, section_id: str, reason: str) -> None:
-        self.section_id = section_id
+        self.section_id, self.reason = section_id, reason
         super().__init__(f"section {section_id}: {reason}")
 
 

@@ -8,12 +8,13 @@ from cytoarch.embeddings.engine import NO_SPEED, Report, Speed, grouped, run_eng
 from cytoarch.embeddings.jobs import Job
 from cytoarch.errors import SectionError
 from cytoarch.progress import Progress
+from cytoarch.sampling import UnreadableSectionError
 from cytoarch.steps.engine_step import EngineStep
 from cytoarch.steps.opened import OpenBrain, OpenHome
 from cytoarch.steps.step import Inputs, MissingInputError, Place, Step, is_current
 from cytoarch.store import drafts
 from cytoarch.store.drafts import Draft
-from cytoarch.store.records import Record
+from cytoarch.store.records import Committed
 
 Status = Literal["made", "current", "failed"]
 
@@ -34,9 +35,19 @@ def silent(_done: int, _total: int) -> None:
     """Progress that nobody listens to."""
 
 
-def make(step: Step[Any], home: OpenHome, on_progress: Progress = silent, threads: int = 1) -> tuple[Record, bool]:
-    """Make a product of a whole brain or study unless it is current; its record, and whether it was made now."""
-    return _made(step, Place(home), on_progress, threads)
+def make(step: Step[Any], home: OpenHome, on_progress: Progress = silent, threads: int = 1) -> tuple[Committed, bool]:
+    """Make a product of a whole brain or study unless it is current; its record, and whether it was made now.
+
+    A section that turns out to be damaged is noted as failed, and the product is made from the others: what was read
+    of it is thrown away, and it is no input of what is made.
+    """
+    while True:
+        try:
+            return _made(step, Place(home), on_progress, threads)
+        except UnreadableSectionError as error:
+            if not isinstance(home, OpenBrain) or error.section_id not in {one.section_id for one in home.sections}:
+                raise
+            home.failed[error.section_id] = error.reason
 
 
 def make_section(
@@ -77,7 +88,7 @@ def due(steps: Sequence[Step[Any]], brain: OpenBrain, sections: Iterable[Section
     return [one for one in sections if not all(is_current(step, Place(brain, one)) for step in steps)]
 
 
-def _made(step: Step[Any], place: Place, on_progress: Progress, threads: int) -> tuple[Record, bool]:
+def _made(step: Step[Any], place: Place, on_progress: Progress, threads: int) -> tuple[Committed, bool]:
     work = step.work(place)
     if work is None:
         raise TypeError("a step that is not asked at once knows its work")
@@ -168,7 +179,7 @@ def _job(step: EngineStep[Any], place: Place) -> Job:
     if isinstance(begun, Draft) and begun.sealed is not None:
         begun.commit({})
         return step.job(inputs, None, dict)
-    if isinstance(begun, Record):
+    if isinstance(begun, Committed):
         return step.job(inputs, None, dict)
     draft = begun
     return step.job(inputs, draft.staging, lambda facts: draft.commit({**facts, **step.said}))

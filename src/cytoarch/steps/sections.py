@@ -1,13 +1,13 @@
 """Scans and label images in our format: pixels as scanned, read by child processes since files come from anywhere."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from cytoarch.brains import Brain, Section
+from cytoarch.brains import Section
 from cytoarch.containment import Contained, Limits
 from cytoarch.errors import ScanError
 from cytoarch.images.scans import check_is_scan, scan_files
@@ -161,10 +161,10 @@ LABELS = Stored(LabelsStep, LABELS_NAME)
 """The labels of the section at hand."""
 
 
-def scan_sizes(brain: Brain, scans_path: Path) -> dict[str, int]:
+def scan_sizes(sections: Iterable[Section], scans_path: Path) -> dict[str, int]:
     """Bytes of every section's scan, 0 where it cannot be found: how much work there is."""
     sizes = {}
-    for section in brain.kept:
+    for section in sections:
         try:
             files = scan_files(confined(section.path, scans_path))
             sizes[section.section_id] = sum(path.stat().st_size for path in files)

@@ -7,7 +7,6 @@ variable `CONDUCT`.
 """
 
 import dataclasses
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -18,12 +17,11 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel
 
 from cytoarch.brains import Section
-from cytoarch.digests import canonical_json
 from cytoarch.errors import SectionError, StoreError
 from cytoarch.progress import Progress
 from cytoarch.steps.opened import OpenBrain, OpenHome
 from cytoarch.store.products import WHOLE_BRAIN, Product, Work
-from cytoarch.store.records import Record
+from cytoarch.store.records import Committed
 from cytoarch.store.staging import Staging
 
 T = TypeVar("T")
@@ -57,6 +55,13 @@ class Place(NamedTuple):
         return self.home
 
 
+class Traced(NamedTuple):
+    """By part of a source what identifies it now, and where it is kept."""
+
+    digests: Mapping[str, str]
+    addresses: Mapping[str, str]
+
+
 class Source(ABC, Generic[T_co]):
     """Something that steps are made from. Its digests tell it from what it was before without opening it."""
 
@@ -81,6 +86,11 @@ class Source(ABC, Generic[T_co]):
     def addresses(self, place: Place) -> Mapping[str, str]:  # noqa: ARG002 - for sources that are products
         """By part the addresses of what it is in the same brain or study, where it is committed products."""
         return {}
+
+    def traced(self, place: Place, at_once: bool = False) -> "Traced | None":
+        """Digests and addresses together; None where it is asked `at_once` and the digests are not known."""
+        digests = self.known_digests(place) if at_once else self.digests(place)
+        return None if digests is None else Traced(digests, self.addresses(place))
 
 
 def conduct(default: Any) -> Any:
@@ -177,11 +187,11 @@ class Step(ABC, Generic[T_co]):
         inputs: dict[str, str] = {}
         addresses: dict[str, str] = {}
         for name, source in self.sources.items():
-            digests = source.known_digests(place) if at_once else source.digests(place)
-            if digests is None:
+            traced = source.traced(place, at_once)
+            if traced is None:
                 return None
-            inputs |= {_label(name, part): digest for part, digest in digests.items()}
-            addresses |= {_label(name, part): one for part, one in source.addresses(place).items()}
+            inputs |= {_label(name, part): digest for part, digest in traced.digests.items()}
+            addresses |= {_label(name, part): one for part, one in traced.addresses.items()}
         return Work(self.version, inputs, self.settings, addresses, self.view)
 
     def _fields(self) -> list[tuple[str, Any]]:
@@ -200,22 +210,23 @@ class Stored(Source[T_co]):
         """The product of a section, or of the whole where the step is of the whole."""
         return Product(self.kind.step, self.name, section_id if self.kind.scope == "section" else WHOLE_BRAIN)
 
-    def record(self, place: Place) -> Record:
+    def record(self, place: Place) -> Committed:
         """Its record. Raises MissingInputError where there is none, or it is older than what it was made from."""
-        product = self.product(place.section_id)
-        record = place.home.catalogue.record(product)
-        of = f" of section {product.section_id}" if place.section else ""
-        if record is None:
-            raise MissingInputError(
-                f"{place.home.name}: there is no {product.step} {self.name}{of} in the store; {self.kind.verb} first"
-            )
-        changed = place.home.catalogue.outdated(record)
-        if changed:
-            raise MissingInputError(
-                f"{place.home.name}: the {product.step} {self.name}{of} were made from an older "
-                f"{changed.split('/')[0]}; {self.kind.verb} again"
-            )
+        catalogue = place.home.catalogue
+        record = catalogue.record(self.product(place.section_id))
+        changed = None if record is None else catalogue.outdated(record)
+        if record is None or changed:
+            raise MissingInputError(self._missing(place, changed))
         return record
+
+    def _missing(self, place: Place, changed: str | None) -> str:
+        """What to say where it is not there (None), or is older than what it was made from."""
+        of = f" of section {place.section_id}" if place.section and self.kind.scope == "section" else ""
+        what = f"{self.kind.step} {self.name}{of}"
+        if changed is None:
+            return f"{place.home.name}: there is no {what} in the store; {self.kind.verb} first"
+        older = changed.split("/")[0]
+        return f"{place.home.name}: the {what} were made from an older {older}; {self.kind.verb} again"
 
     def digests(self, place: Place) -> Mapping[str, str]:
         """The digest of its content."""
@@ -239,11 +250,6 @@ def is_current(step: Step[Any], place: Place) -> bool:
         return False
     work = step.work(place, at_once=True)
     return work is not None and catalogue.current(product, work) is not None
-
-
-def values_digest(values: object) -> str:
-    """sha256 of JSON values."""
-    return hashlib.sha256(canonical_json(values).encode()).hexdigest()
 
 
 def _label(field: str, part: str) -> str:

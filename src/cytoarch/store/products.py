@@ -23,7 +23,7 @@ WHOLE_BRAIN = "_brain"
 """Stands in place of a section id in products that belong to a brain or study as a whole."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Product:
     """One thing the store can hold: a step's result under a name, for one section or for the whole."""
 

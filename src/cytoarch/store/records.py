@@ -1,6 +1,10 @@
 """What is committed for one product, and from what it was made."""
 
 import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,6 +48,42 @@ class Record(BaseModel):
         """What it is the record of."""
         return Product(self.step, self.name, self.section)
 
+    def committed(self) -> "Committed":
+        """What is remembered of it."""
+        inputs, sources = _shared(self.inputs), _shared(self.sources)
+        return Committed(self.product, self.fingerprint, self.digest, inputs, sources, canonical_json(self.facts))
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a run remembers of a committed product: its record without the list of files. There are tens of thousands.
+
+    The attributes are those of the record.
+    """
+
+    product: Product
+    fingerprint: str
+    digest: str
+    inputs: Mapping[str, str]
+    sources: Mapping[str, str]
+    facts_json: str
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Small JSON values about it."""
+        facts: dict[str, Any] = json.loads(self.facts_json)
+        return facts
+
+    @property
+    def facts_digest(self) -> str:
+        """sha256 of the facts."""
+        return hashlib.sha256(self.facts_json.encode()).hexdigest()
+
+
+def _shared(texts: Mapping[str, str]) -> dict[str, str]:
+    """The same texts, each held once in memory: the digest of a section is an input of many products."""
+    return {sys.intern(one): sys.intern(text) for one, text in texts.items()}
+
 
 def fingerprint(step: str, work: Work) -> str:
     """sha256 of everything a product depends on: the step and its version, input digests, settings.
@@ -64,10 +104,11 @@ def fingerprint(step: str, work: Work) -> str:
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: str | Path) -> Record:
     """The record in a file. Raises StoreError if it is no record or not the one that was written."""
     try:
-        record = open_sealed(path.read_bytes(), Record)
+        with open(path, "rb") as file:  # noqa: PTH123 - a `Path` takes as long to make as a record to read
+            record = open_sealed(file.read(), Record)
     except ValueError as error:
         raise StoreError(f"{path} is not a readable record ({error}); run verify to see what is damaged") from None
     if record.format != RECORD_FORMAT:

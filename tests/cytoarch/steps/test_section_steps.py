@@ -25,7 +25,7 @@ from cytoarch.steps.step import Step, Stored
 from cytoarch.steps.tissue import QUALITY, TISSUE, QualityStep, TissueStep
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.products import Product
-from cytoarch.store.records import Record
+from cytoarch.store.records import Committed, read_record
 from cytoarch.store.verification import verify_brain
 from tests.verified import damaged
 
@@ -110,14 +110,13 @@ class Workplace:
         with open_brain(self.store.root, self.brain) as opened:
             return make_section(self.steps, opened, opened.rows[section_id], threads=self.threads)
 
-    def record(self, stored: Stored[Any], section_id: str) -> Record | None:
+    def record(self, stored: Stored[Any], section_id: str) -> Committed | None:
         """What the store says of a section's product now."""
         return self.store.catalogue("B1").record(stored.product(section_id))
 
     def inodes(self, product: Product) -> dict[str, tuple[int, int]]:
         """What tells a file from one written later, which may get the same inode."""
-        record = self.store.catalogue("B1").record(product)
-        assert record is not None
+        record = read_record(self.store.catalogue("B1").record_path(product))
         stats = {key: (self.store.brain_path("B1") / key).stat() for key in record.files}
         return {key: (stat.st_ino, stat.st_mtime_ns) for key, stat in stats.items()}
 
