@@ -42,9 +42,12 @@ def files_digest(files: Mapping[str, bytes]) -> str:
     return content_digest({key: hashlib.sha256(data).hexdigest() for key, data in files.items()})
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
 def canonical_json(value: object) -> str:
     """The one JSON text of a value: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return _CANONICAL.encode(value)
 
 
 def values_digest(values: object) -> str:
@@ -76,14 +79,19 @@ def open_sealed(data: bytes, model: type[Model]) -> Model:
     Traceback (most recent call last):
     ValueError: its content is not what its sha256 says
     """
+    try:
+        return model.model_validate_json(sealed_text(data), strict=False)
+    except ValidationError as error:
+        raise ValueError(str(error).splitlines()[0]) from None
+
+
+def sealed_text(data: bytes) -> bytes:
+    """The JSON text in `sealed_json`. Raises ValueError if it is not what was written."""
     seal = _SEAL.match(data)
     text = data[seal.end() : -len(_SEAL_END)] if seal else _text_of_earlier(data)
     if seal and not (data.endswith(_SEAL_END) and hashlib.sha256(text).hexdigest().encode() == seal[1]):
         raise ValueError("its content is not what its sha256 says")
-    try:
-        return model.model_validate_json(text, strict=False)
-    except ValidationError as error:
-        raise ValueError(str(error).splitlines()[0]) from None
+    return text
 
 
 def _text_of_earlier(data: bytes) -> bytes:

@@ -63,10 +63,10 @@ class ManifestFile(Source[OutsideFile]):
         if self.rehash:
             return None
         try:
-            path, files = self._files(place)
-        except ScanError:
+            path = confined(self._stated(place), self.scans_path)
+            digest = place.home.store.known_digest(place.brain.brain_id, path, self._files_of(path))
+        except (ScanError, OSError):
             return None
-        digest = place.home.store.known_digest(place.brain.brain_id, path, files)
         stated = place.section.sha256 if place.section and self.column == "path" else None
         return None if digest is None or stated not in (None, digest) else {"": digest}
 
@@ -79,7 +79,10 @@ class ManifestFile(Source[OutsideFile]):
 
     def _files(self, place: Place) -> tuple[Path, list[Path]]:
         path = _existing(self._stated(place), self.scans_path)
-        return path, scan_files(path) if self.column == "path" else [path]
+        return path, self._files_of(path)
+
+    def _files_of(self, path: Path) -> list[Path]:
+        return scan_files(path) if self.column == "path" else [path]
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from cytoarch.brains import Section
 from cytoarch.errors import SectionError, StoreError
 from cytoarch.progress import Progress
 from cytoarch.steps.opened import OpenBrain, OpenHome
-from cytoarch.store.products import WHOLE_BRAIN, Product, Work
-from cytoarch.store.records import Committed
+from cytoarch.store.products import WHOLE_BRAIN, Product, Work, product_of
+from cytoarch.store.records import Committed, fingerprint
 from cytoarch.store.staging import Staging
 
 T = TypeVar("T")
@@ -176,7 +176,7 @@ class Step(ABC, Generic[T_co]):
 
     def product(self, section_id: str = WHOLE_BRAIN) -> Product:
         """Where the product of a section, or of the whole, lives."""
-        return Product(self.step, self.name, section_id)
+        return product_of(self.step, self.name, section_id)
 
     def work(self, place: Place, at_once: bool = False) -> Work | None:
         """What the product is made from as things stand.
@@ -208,7 +208,7 @@ class Stored(Source[T_co]):
 
     def product(self, section_id: str) -> Product:
         """The product of a section, or of the whole where the step is of the whole."""
-        return Product(self.kind.step, self.name, section_id if self.kind.scope == "section" else WHOLE_BRAIN)
+        return product_of(self.kind.step, self.name, section_id if self.kind.scope == "section" else WHOLE_BRAIN)
 
     def record(self, place: Place) -> Committed:
         """Its record. Raises MissingInputError where there is none, or it is older than what it was made from."""
@@ -246,10 +246,9 @@ def is_current(step: Step[Any], place: Place) -> bool:
     catalogue, product = place.home.catalogue, step.product(place.section_id)
     if place.section is not None and not step.applies(place.section):
         return not catalogue.is_committed(product)
-    if catalogue.record(product) is None:
-        return False
-    work = step.work(place, at_once=True)
-    return work is not None and catalogue.current(product, work) is not None
+    record = catalogue.record(product)
+    work = None if record is None else step.work(place, at_once=True)
+    return record is not None and work is not None and record.fingerprint == fingerprint(product.step, work)
 
 
 def _label(field: str, part: str) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from cytoarch.digests import canonical_json, content_digest
 from cytoarch.errors import StoreError
 from cytoarch.store.disk import write_atomically
-from cytoarch.store.products import WHOLE_BRAIN, Product, Work
-from cytoarch.store.records import Committed, Record, fingerprint, read_record
+from cytoarch.store.products import WHOLE_BRAIN, Product, Work, product_of
+from cytoarch.store.records import Committed, Record, fingerprint, read_committed, read_record
 
 DAMAGE = ".damage"
 """Ending of the file beside a record that says that files of its product have changed."""
@@ -162,22 +162,21 @@ class Catalogue:
         self.records_read += 1
         home = str(self.folder)
         try:
-            record = read_record(f"{home}/records/{product.address}.json")
+            committed, sizes = read_committed(f"{home}/records/{product.address}.json")
         except (StoreError, FileNotFoundError):  # nothing vouches for what it spoke of; `verify` names it
             return None
-        for key, seal in record.files.items():
+        for key, size_bytes in sizes.items():
             try:
-                if os.stat(f"{home}/{key}").st_size != seal.size_bytes:  # noqa: PTH116 - thousands of shards a section
+                if os.stat(f"{home}/{key}").st_size != size_bytes:  # noqa: PTH116 - thousands of shards a section
                     return None
             except FileNotFoundError:
                 return None
-        return record.committed()
+        return committed
 
     def _changed_source(self, record: Committed) -> str:
         for label, address in record.sources.items():
             self._dependents.setdefault(address, set()).add(record.product.address)
-            step, name, section_id = address.split("/")
-            source = self.record(Product(step, name, section_id))
+            source = self.record(product_of(*address.split("/")))
             if source is None or source.digest != record.inputs[label]:
                 return label
             deeper = self.outdated(source)
