@@ -9,11 +9,12 @@ import numpy as np
 
 from cytoarch.anatomy.reconstruction import Overview, Reconstruction, ReconstructionSettings, Stated, reconstruct
 from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.digests import values_digest
 from cytoarch.geometry import Transform
 from cytoarch.images.views import StoredImage
 from cytoarch.steps.sections import SECTION
 from cytoarch.steps.sources import Each
-from cytoarch.steps.step import Facts, Inputs, Place, Source, Step, Stored, values_digest
+from cytoarch.steps.step import Facts, Inputs, Place, Source, Step, Stored
 from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.staging import Staging
 
