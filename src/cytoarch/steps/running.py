@@ -73,9 +73,10 @@ def make_sections(
     progress_of: SectionProgress = lambda _: silent,
     threads: int = 1,
 ) -> list[Outcome]:
-    """Make the products of some sections, or of all at work; those that fail are among the outcomes and left out after.
+    """Make the products of some sections, or of all at work, one section after the other.
 
-    Sections are made one after the other; whoever has several workers calls this for a part of them in each.
+    A section that fails is named among the outcomes, and is no longer at work afterwards. With several workers, call
+    this in each for a part of the sections.
     """
     chosen = tuple(brain.sections if sections is None else sections)
     outcomes = [make_section(steps, brain, one, progress_of(one.section_id), threads) for one in chosen]
@@ -119,7 +120,10 @@ class EnginePlan(NamedTuple):
 
 
 def plan_engine(step: EngineStep[Any], brain: OpenBrain, sections: Iterable[Section]) -> EnginePlan:
-    """Put sections together into groups, the same whatever is current. Nothing is opened of sections that are."""
+    """Put sections together into groups that are computed in one go.
+
+    Which sections share a group does not depend on what is current. Sections that are current are not opened.
+    """
     kept: list[Section] = []
     counts: list[int] = []
     current: set[str] = set()
@@ -151,7 +155,7 @@ def plan_engine(step: EngineStep[Any], brain: OpenBrain, sections: Iterable[Sect
 def make_together(
     step: EngineStep[Any], brain: OpenBrain, section_ids: Sequence[str], report: Report | None = None
 ) -> tuple[list[Outcome], Speed]:
-    """Compute a group of sections; those that are current only keep their places in the batches."""
+    """Compute a group of sections. One that is current is not computed again, but its tiles keep their places."""
     outcomes: dict[str, Outcome] = {}
     jobs: list[Job] = []
     for one in section_ids:

@@ -59,7 +59,7 @@ class ManifestFile(Source[OutsideFile]):
         return {"": digest}
 
     def known_digests(self, place: Place) -> Mapping[str, str] | None:
-        """sha256 as it was when the file was last read, if it looks the same since; nothing is read."""
+        """sha256 of the file when it was last read, if its size and dates are still the same; nothing is read."""
         if self.rehash:
             return None
         try:
@@ -165,7 +165,7 @@ LABELS = Stored(LabelsStep, LABELS_NAME)
 
 
 def scan_sizes(sections: Iterable[Section], scans_path: Path) -> dict[str, int]:
-    """Bytes of every section's scan, 0 where it cannot be found: how much work there is."""
+    """Bytes of every section's scan, by which work is measured; 0 if it cannot be found."""
     sizes = {}
     for section in sections:
         try:

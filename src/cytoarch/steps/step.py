@@ -56,18 +56,18 @@ class Place(NamedTuple):
 
 
 class Traced(NamedTuple):
-    """By part of a source what identifies it now, and where it is kept."""
+    """The digests of a source's parts, and the addresses of those that are products."""
 
     digests: Mapping[str, str]
     addresses: Mapping[str, str]
 
 
 class Source(ABC, Generic[T_co]):
-    """Something that steps are made from. Its digests tell it from what it was before without opening it."""
+    """Something that steps are made from. If its digests are the same as before, so is what it holds."""
 
     @abstractmethod
     def digests(self, place: Place) -> Mapping[str, str]:
-        """What identifies it now, by part (a blank key where it has no parts).
+        """The digest of each of its parts as it is now; the key is blank where it has no parts.
 
         Raises MissingInputError or SectionError if it is not there.
         """
@@ -77,18 +77,18 @@ class Source(ABC, Generic[T_co]):
         """What `write` gets."""
 
     def known_digests(self, place: Place) -> Mapping[str, str] | None:
-        """The digests as far as they can be told at once, else None: a scan of gigabytes is not read for this."""
+        """The digests, if they can be told without reading large files such as a scan; else None."""
         try:
             return self.digests(place)
         except (MissingInputError, SectionError):
             return None
 
     def addresses(self, place: Place) -> Mapping[str, str]:  # noqa: ARG002 - for sources that are products
-        """By part the addresses of what it is in the same brain or study, where it is committed products."""
+        """The address of each part that is a committed product of the same brain or study."""
         return {}
 
     def traced(self, place: Place, at_once: bool = False) -> "Traced | None":
-        """Digests and addresses together; None where it is asked `at_once` and the digests are not known."""
+        """Digests and addresses together. With `at_once` None if the digests are not known without much reading."""
         digests = self.known_digests(place) if at_once else self.digests(place)
         return None if digests is None else Traced(digests, self.addresses(place))
 
@@ -179,10 +179,10 @@ class Step(ABC, Generic[T_co]):
         return product_of(self.step, self.name, section_id)
 
     def work(self, place: Place, at_once: bool = False) -> Work | None:
-        """What the product is made from as things stand.
+        """What the product would be made from now.
 
-        Raises MissingInputError or SectionError if an input is not there. `at_once`: None instead, also where
-        telling it would take reading large files.
+        Raises MissingInputError or SectionError if an input is not there. With `at_once` it returns None then, and also
+        if large files would have to be read to tell.
         """
         inputs: dict[str, str] = {}
         addresses: dict[str, str] = {}

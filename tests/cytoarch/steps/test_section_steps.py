@@ -162,6 +162,21 @@ def touched(path: Path) -> None:
     os.utime(path, ns=(at, at))
 
 
+def test_children_that_were_started_in_another_folder_write_into_the_store_all_the_same(
+    made: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Children live on while this process goes elsewhere, from where the store and the scans are named."""
+    started_in = Path.cwd()
+    shutil.copytree(made.scans_path, tmp_path / "elsewhere" / "scans")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    work = Workplace(Path())
+    assert not work.store.root.is_absolute()
+    assert work.ingest(PLAIN) == Outcome(PLAIN, "made")
+    assert work.current() == [PLAIN]
+    assert damaged(work.store, "B1") == []
+    assert not (started_in / work.store.root).exists()
+
+
 # -- nothing changed ---------------------------------------------------------------------------------------------------
 
 
