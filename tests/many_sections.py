@@ -53,7 +53,7 @@ def write_scans(folder: Path, count: int) -> Path:
         (folder / name).mkdir(parents=True)
     y, x = np.ogrid[-1 : 1 : SIZE[0] * 1j, -1 : 1 : SIZE[1] * 1j]
     tissue = y * y + x * x < 0.7
-    rows = ["brain_id,section_id,section_number,path,pixel_size_um,labels,labels_origin"]
+    rows = ["brain_id,section_id,section_number,path,pixel_size_um,labels,labels_origin,flip"]
     for number in range(count):
         section, source = f"s{number:04d}", folder / "scans" / f"s{number % MADE:04d}.tif"
         if number < MADE:
@@ -65,7 +65,7 @@ def write_scans(folder: Path, count: int) -> Path:
         if number < LABELLED:
             labels = f"labels/{section}.png"
             Image.fromarray(np.where(tissue, 1 + (x > 0), 0).astype(np.uint8)).save(folder / labels)
-        rows.append(f"B1,{section},{number},scans/{section}.tif,20,{labels},{'phantom' if labels else ''}")
+        rows.append(f"B1,{section},{number},scans/{section}.tif,20,{labels},{'phantom' if labels else ''},none")
     (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
     (folder / "labels.csv").write_text("id,name\n1,left\n2,right\n")
     return folder / "manifest.csv"
