@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ import numpy as np
 import psutil
 import torch
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 
 from cytoarch import sampling
 from cytoarch.anatomy.tissue import TissueMask
@@ -137,7 +139,8 @@ def tokens_and_probe() -> str:
 
 
 def clusters() -> str:
-    """Tokens from all sections, and k-means on them."""
+    """Tokens from all sections, and k-means on them: all alike, so that it fills empty clusters, as takes most."""
+    warnings.filterwarnings("ignore", category=ConvergenceWarning)
     settings = ClusterSettings(restarts=1)
     sample = cluster_sample(sources(64), settings)
     Clustering.fit([sample.tokens], settings)

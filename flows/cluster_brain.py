@@ -34,12 +34,11 @@ def cluster_brain(
     with open_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip), workers(run) as runner:
         chosen = require_stored(EmbeddingsStep, Place(opened), embedding, "Run embed-brain, or name one of them")
         embeddings = Stored(EmbeddingsStep, chosen)
-        sections = sections_with(opened, embeddings)
-        if not sections:
+        if not sections_with(opened, embeddings):
             raise StoreError(f"{opened.name}: no section has embeddings {chosen}; run embed-brain first")
         fit = ClusterFitStep.of(embeddings, cluster)
         made = run_whole("fit clusters", opened, fit)
-        made += run_steps("cluster", runner, opened, [ClustersStep.of(fit)], run, sections)
+        made += run_steps("cluster", runner, opened, [ClustersStep.of(fit)], run, sections_with(opened, embeddings))
         purities = cluster_purities(opened, fit.name)
         notes = {"clusters": fit.name, **{key: f"{value:.4f}" for key, value in purities.items()}}
         return final_state(Clustered(opened.brain_id, made, dict(opened.failed), notes, fit.name))

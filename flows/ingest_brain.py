@@ -41,7 +41,7 @@ def ingest_brain(
         QualityStep(),
     )
     with open_brain(source.store_path, brains[0]) as brain, workers(run) as runner:
-        made = run_steps("ingest", runner, brain, steps, run, sizes=scan_sizes(brain.brain, scans))
+        made = run_steps("ingest", runner, brain, steps, run, sizes_of=lambda left: scan_sizes(left, scans))
         write_collection(brain.catalogue, brain.brain)
         made += run_whole("quality", brain, QualityPageStep())
         publish_section_table(brain.brain, [Outcome(one, "failed", why) for one, why in brain.failed.items()])

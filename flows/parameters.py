@@ -17,6 +17,7 @@ from cytoarch.learning.training import DecoderSettings, ProbeSettings
 from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.parcellation.smoothing import SmoothSettings
 from cytoarch.paths import ID_PATTERN
+from cytoarch.steps.opened import shared_brain
 from flows.places import DEFAULT_STORE
 
 
@@ -44,7 +45,13 @@ class BrainSource(BaseModel):
         return self.scans_path or self.manifest_path.parent
 
     def brains(self) -> tuple[Brain, ...]:
-        """The brains asked for. Raises ManifestError, listing every fault, before anything is started."""
+        """The brains asked for. Raises ManifestError, listing every fault, before anything is started.
+
+        A brain that this run has open is as it was when it was opened; its manifest is not read again.
+        """
+        shared = None if self.brain_id is None else shared_brain(self.store_path, self.brain_id)
+        if shared is not None:
+            return (shared.brain,)
         table = self.label_table_path
         if table is None and (self.manifest_path.parent / "labels.csv").is_file():
             table = self.manifest_path.parent / "labels.csv"

@@ -49,7 +49,7 @@ def parcellate_brain(
 
     """
     store = BrainStore(brain.store_path)
-    store.read_brain(brain.brain_id)  # a brain that is not there is told before a model is fetched
+    store.check_there(brain.brain_id)  # before a model is fetched
     wanted = model or f"models:/areas-probe-{brain.brain_id}@champion"
     digest = fetch_head(store, wanted, (allow,)) if wanted.startswith("models:/") else wanted
     card = open_head(store, digest).card

@@ -11,7 +11,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from cytoarch.brains import Brain, Section
+from cytoarch.brains import Brain, Section, brain_ids
 from cytoarch.embeddings.engine import NO_SPEED, Speed
 from cytoarch.errors import CytoarchError, StoreError
 from cytoarch.steps.engine_step import EngineStep
@@ -77,10 +77,10 @@ def run_name(verb: str) -> Callable[[], str]:
 def _brain_in(source: BrainSource) -> str:
     """The brain of a manifest that holds one, or how many it holds; a manifest at fault is reported by the flow."""
     try:
-        brains = source.brains()
+        ids = brain_ids(source.manifest_path)
     except CytoarchError:
         return source.manifest_path.name
-    return brains[0].brain_id if len(brains) == 1 else f"{len(brains)}-brains"
+    return ids[0] if len(ids) == 1 else f"{len(ids)}-brains"
 
 
 def for_each_brain(
@@ -139,16 +139,18 @@ def run_steps(
     steps: Sequence[Step[Any]],
     run: RunSettings,
     sections: Sequence[Section] | None = None,
-    sizes: Mapping[str, int] | None = None,
+    sizes_of: Callable[[Sequence[Section]], Mapping[str, int]] | None = None,
 ) -> int:
     """Run steps for all sections at work, or for those given; returns how many sections something was made for.
 
     What is current is asked here, once; the others are run in chunks. Sections that cannot be processed are noted in
-    the open brain, any other fault is raised. `sizes` (bytes) of the scans let the progress tell rate and time left.
+    the open brain, any other fault is raised. What `sizes_of` says (bytes of the scans) lets the progress tell rate and
+    time left.
     """
     chosen = brain.sections if sections is None else tuple(sections)
-    with stage_progress(title, len(chosen), sizes) as progress:
-        wanted = [one.section_id for one in due(steps, brain, chosen)]
+    left = due(steps, brain, chosen)
+    wanted = [one.section_id for one in left]
+    with stage_progress(title, len(chosen), sizes_of(left) if sizes_of and left else None) as progress:
         for section_id in {one.section_id for one in chosen}.difference(wanted):
             progress.finished(section_id)
         home = home_of(brain)
@@ -188,12 +190,18 @@ def compute_step(
 
 
 def run_whole(title: str, brain: OpenBrain, step: Step[Any]) -> int:
-    """Run a step of the whole brain; returns 1 if it was made, 0 if it was current."""
+    """Run a step of the whole brain; returns 1 if it was made, 0 if it was current.
+
+    A section that turns out to be damaged is left out and noted in the open brain as failed.
+    """
     if is_current(step, Place(brain)):
         return 0
+    before = set(brain.failed)
     with stage_progress(title, 1) as progress:
         made = run_brain(home_of(brain), title, step)
         progress.finished("brain")
+    for section_id in brain.failed.keys() - before:
+        _warn(title, section_id, brain.failed[section_id])
     return int(made)
 
 
@@ -265,7 +273,11 @@ def _log_stage(title: str, current: int, outcomes: Sequence[Outcome]) -> None:
     logger.info("%s: %s", title, ", ".join(f"{count} {status}" for status, count in counts.items()))
     for outcome in outcomes:
         if outcome.status == "failed":
-            logger.warning("%s: section %s failed: %s", title, outcome.section_id, outcome.reason)
+            _warn(title, outcome.section_id, outcome.reason)
+
+
+def _warn(title: str, section_id: str, reason: str) -> None:
+    get_run_logger().warning("%s: section %s failed: %s", title, section_id, reason)
 
 
 def not_ingested(brain: OpenBrain, named: Collection[str]) -> dict[str, str]:

@@ -36,4 +36,4 @@ def train_and_register(
             "MLflow run": run_url(opened.store, version.run_id),
             **{name: f"{value:.3f}" for name, value in scores.items()},
         }
-        return final_state(Summary(opened.brain_id, int(trained.made), {}, notes))
+        return final_state(Summary(opened.brain_id, int(trained.made), dict(opened.failed), notes))

@@ -110,7 +110,7 @@ def configuration_tags(brain: OpenBrain, configuration: dict[str, Any], encoder_
         for stored in (SECTION, TISSUE, LABELS):
             record = brain.catalogue.record(stored.product(section.section_id))
             if record is not None:
-                inputs[f"{record.step}/{section.section_id}"] = record.digest
+                inputs[f"{record.product.step}/{section.section_id}"] = record.digest
     digest = hashlib.sha256(canonical_json(configuration).encode()).hexdigest()
     tags = {"config_digest": digest, "input_digest": content_digest(inputs), "encoder_digest": encoder_digest}
     return Configuration(configuration, tags)

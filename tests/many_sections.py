@@ -39,7 +39,7 @@ from cytoarch.steps.training import TrainingStep, keep_head
 from cytoarch.store.catalogue import Catalogue
 from cytoarch.store.collection import write_collection
 from cytoarch.store.products import Product
-from cytoarch.store.records import Record, fingerprint
+from cytoarch.store.records import Record, fingerprint, read_record
 
 MADE = 6
 """Sections that are made for real; the first of them have labels."""
@@ -53,7 +53,7 @@ def write_scans(folder: Path, count: int) -> Path:
         (folder / name).mkdir(parents=True)
     y, x = np.ogrid[-1 : 1 : SIZE[0] * 1j, -1 : 1 : SIZE[1] * 1j]
     tissue = y * y + x * x < 0.7
-    rows = ["brain_id,section_id,section_number,path,pixel_size_um,labels,labels_origin"]
+    rows = ["brain_id,section_id,section_number,path,pixel_size_um,labels,labels_origin,flip"]
     for number in range(count):
         section, source = f"s{number:04d}", folder / "scans" / f"s{number % MADE:04d}.tif"
         if number < MADE:
@@ -65,7 +65,7 @@ def write_scans(folder: Path, count: int) -> Path:
         if number < LABELLED:
             labels = f"labels/{section}.png"
             Image.fromarray(np.where(tissue, 1 + (x > 0), 0).astype(np.uint8)).save(folder / labels)
-        rows.append(f"B1,{section},{number},scans/{section}.tif,20,{labels},{'phantom' if labels else ''}")
+        rows.append(f"B1,{section},{number},scans/{section}.tif,20,{labels},{'phantom' if labels else ''},none")
     (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
     (folder / "labels.csv").write_text("id,name\n1,left\n2,right\n")
     return folder / "manifest.csv"
@@ -118,8 +118,8 @@ def _each(brain: OpenBrain, steps: Sequence[Step[Any]]) -> None:
     for step in steps:
         for number, section in enumerate(brain.sections[MADE:], start=MADE):
             if step.applies(section):
-                original = brain.catalogue.record(step.product(brain.sections[number % MADE].section_id))
-                assert original is not None
+                product = step.product(brain.sections[number % MADE].section_id)
+                original = read_record(brain.catalogue.record_path(product))
                 _copy(brain.catalogue, step, Place(brain, section), original)
 
 
@@ -127,7 +127,8 @@ def _whole(brain: OpenBrain, step: Step[Any]) -> None:
     """A fit to the first sections, recorded as one to all."""
     everything = brain.brain
     brain.brain = everything.model_copy(update={"sections": everything.sections[:MADE]})
-    record, _ = make(step, brain)
+    make(step, brain)
+    record = read_record(brain.catalogue.record_path(step.product()))
     brain.brain = everything
     _record(brain.catalogue, step, Place(brain), record, dict(record.files))
 

@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cytoarch.digests import FileSeal
 from cytoarch.store.catalogue import Catalogue
 from cytoarch.store.products import Product, Work
+from cytoarch.store.records import read_record
 from cytoarch.store.staging import Staging
 
 TISSUE = Product("tissue", "otsu", "s1")
@@ -40,6 +42,11 @@ def never(_: Staging) -> Mapping[str, Any]:
 def fresh(catalogue: Catalogue) -> Catalogue:
     """A catalogue that has read nothing yet: what another run would see."""
     return Catalogue(catalogue.folder)
+
+
+def seals(catalogue: Catalogue, product: Product) -> dict[str, FileSeal]:
+    """The files of a committed product, as its record states them."""
+    return read_record(catalogue.record_path(product)).files
 
 
 def state(folder: Path) -> dict[str, tuple[int, int, int]]:

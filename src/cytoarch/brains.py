@@ -249,6 +249,12 @@ def read_manifest(manifest_path: Path, scans_path: Path, label_table_path: Path 
     )
 
 
+def brain_ids(manifest_path: Path) -> tuple[str, ...]:
+    """The brains a manifest names, in order of first appearance; nothing else in it is checked."""
+    rows, _ = csv_rows(manifest_path, COLUMNS, REQUIRED_COLUMNS, drafted=True)
+    return tuple(dict.fromkeys(row.get("brain_id", "") for _, row in rows))
+
+
 def read_label_table(path: Path) -> LabelTable:
     """The label table in a CSV file with columns id, name and optionally colour, group. A row with id 0 is skipped.
 

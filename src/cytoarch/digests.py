@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -41,18 +42,31 @@ def files_digest(files: Mapping[str, bytes]) -> str:
     return content_digest({key: hashlib.sha256(data).hexdigest() for key, data in files.items()})
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
 def canonical_json(value: object) -> str:
     """The one JSON text of a value: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return _CANONICAL.encode(value)
+
+
+def values_digest(values: object) -> str:
+    """sha256 of JSON values."""
+    return hashlib.sha256(canonical_json(values).encode()).hexdigest()
 
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
+_SEAL = re.compile(rb'\{\n"sha256": "([0-9a-f]{64})",\n"content": ')
+_SEAL_END = b"\n}\n"
+
+
 def sealed_json(value: BaseModel) -> bytes:
-    """A value as JSON that carries its own sha256, so that no flipped bit in it goes unseen."""
-    body = value.model_dump(mode="json")
-    return json.dumps({"sha256": _sha256(body), "content": body}, indent=1, ensure_ascii=False).encode()
+    """A value as JSON that carries the sha256 of its own text, so that no flipped bit in it goes unseen."""
+    text = json.dumps(value.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False).encode()
+    seal = hashlib.sha256(text).hexdigest()
+    return b'{\n"sha256": "%s",\n"content": %s%s' % (seal.encode(), text, _SEAL_END)
 
 
 def open_sealed(data: bytes, model: type[Model]) -> Model:
@@ -65,19 +79,31 @@ def open_sealed(data: bytes, model: type[Model]) -> Model:
     Traceback (most recent call last):
     ValueError: its content is not what its sha256 says
     """
-    parts = json.loads(data)
-    if not isinstance(parts, dict) or set(parts) != {"sha256", "content"}:
-        raise ValueError("it holds no sha256 and content")
-    if data != json.dumps(parts, indent=1, ensure_ascii=False).encode() or _sha256(parts["content"]) != parts["sha256"]:
-        raise ValueError("its content is not what its sha256 says")
     try:
-        return model.model_validate(parts["content"], strict=False)
+        return model.model_validate_json(sealed_text(data), strict=False)
     except ValidationError as error:
         raise ValueError(str(error).splitlines()[0]) from None
 
 
-def _sha256(body: object) -> str:
-    return hashlib.sha256(canonical_json(body).encode()).hexdigest()
+def sealed_text(data: bytes) -> bytes:
+    """The JSON text in `sealed_json`. Raises ValueError if it is not what was written."""
+    seal = _SEAL.match(data)
+    text = data[seal.end() : -len(_SEAL_END)] if seal else _text_of_earlier(data)
+    if seal and not (data.endswith(_SEAL_END) and hashlib.sha256(text).hexdigest().encode() == seal[1]):
+        raise ValueError("its content is not what its sha256 says")
+    return text
+
+
+def _text_of_earlier(data: bytes) -> bytes:
+    """The content of a file of earlier versions, whose sha256 is that of the canonical JSON: slower to check."""
+    parts = json.loads(data)
+    if not isinstance(parts, dict) or set(parts) != {"sha256", "content"}:
+        raise ValueError("it holds no sha256 and content")
+    text = canonical_json(parts["content"]).encode()
+    is_as_written = data == json.dumps(parts, indent=1, ensure_ascii=False).encode()
+    if not is_as_written or hashlib.sha256(text).hexdigest() != parts["sha256"]:
+        raise ValueError("its content is not what its sha256 says")
+    return text
 
 
 def hash_file(path: Path) -> FileSeal:

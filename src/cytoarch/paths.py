@@ -1,6 +1,9 @@
 """Names and paths from outside, checked before they are used as addresses."""
 
+import os
 import re
+import stat
+from functools import lru_cache
 from pathlib import Path
 
 from cytoarch.errors import ScanError
@@ -10,6 +13,7 @@ _ID = re.compile(ID_PATTERN)
 _URL_LIKE = re.compile(r"://|::|^[A-Za-z][A-Za-z0-9+.-]+:")
 
 
+@lru_cache(1 << 16)
 def is_id(text: str) -> bool:
     """Whether `text` can name a brain or section: a letter or digit, then up to 63 of `A-Z a-z 0-9 . _ -`.
 
@@ -30,9 +34,9 @@ def confined(path: str | Path, root: Path) -> Path:
         raise ScanError(f"{text!r} looks like a URL; a path to a local file below {root} is needed")
     if "\0" in text:
         raise ScanError(f"{text!r} holds a NUL character; a path to a local file is needed")
-    home = root.resolve()
+    home = _resolved(root)
     try:
-        full = (home / text).resolve()
+        full = _without_links(home, text) or (home / text).resolve()
     except (OSError, RuntimeError) as error:  # a loop of links, a name that is too long
         raise ScanError(f"{text!r} cannot be followed below {home} ({error}); correct the path") from None
     if full != home and home not in full.parents:
@@ -41,3 +45,32 @@ def confined(path: str | Path, root: Path) -> Path:
             "(set scans_path to a folder that holds every scan)"
         )
     return full
+
+
+def _resolved(root: Path) -> Path:
+    """A folder with symbolic links followed: thousands of paths are looked at below one."""
+    try:
+        found = root.stat()
+    except OSError:
+        return root.resolve()
+    return _known_folder(root.absolute(), found.st_dev, found.st_ino)
+
+
+@lru_cache(64)
+def _known_folder(root: Path, _device: int, _inode: int) -> Path:
+    return root.resolve()
+
+
+def _without_links(home: Path, text: str) -> Path | None:
+    """The path below a folder, where it is there, goes down only, and meets no link; else None."""
+    at = str(home)
+    for part in text.split("/"):
+        at = f"{at}/{part}"
+        if part in ("", ".", ".."):
+            return None
+        try:
+            if stat.S_ISLNK(os.lstat(at).st_mode):
+                return None
+        except FileNotFoundError:
+            return None
+    return Path(at)

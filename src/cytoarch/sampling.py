@@ -1,8 +1,9 @@
 """The one sampler of tokens: drawn evenly from sections and classes, within a stated number of bytes.
 
-It passes over the sections twice. First every section offers its candidates, in an order that its seed decides; more
-than fit are never kept: all sections and classes give up their last ones alike. Then the embeddings are read, every
-window once. What a section offers depends on the seed and on that section alone.
+It passes over the sections twice. The first pass reads no embeddings: every section offers candidates, put in a random
+order. As soon as all candidates together no longer fit, every section and class gives up the last ones of its order,
+the same number for all. The second pass reads the embeddings of those that are left, every window once. What a section
+offers depends on the seed and on that section alone.
 """
 
 import hashlib
@@ -43,7 +44,7 @@ class UnreadableSectionError(SectionError):
     """Something of a section that is needed for a brain cannot be read."""
 
     def __init__(self, section_id: str, reason: str) -> None:
-        self.section_id = section_id
+        self.section_id, self.reason = section_id, reason
         super().__init__(f"section {section_id}: {reason}")
 
 
@@ -59,7 +60,7 @@ def reading(section_id: str) -> Iterator[None]:
 
 
 class OnDemand(Sequence[T]):
-    """A sequence whose members are made when they are asked for, and not kept: opened sections by the thousand."""
+    """A sequence that makes a member each time it is asked for, and keeps none: opened sections by the thousand."""
 
     def __init__(self, count: int, make: Callable[[int], T]) -> None:
         self._count, self._make = count, make
@@ -141,13 +142,14 @@ def draw_tokens(
     max_windows: int | None = None,
     budget_bytes: int | None = None,
 ) -> TokenSample:
-    """Draw up to `per_section` tokens of each of so many strata from every section, each as likely as the other.
+    """Draw up to `per_section` tokens of each stratum from every section; all tokens of one are equally likely.
 
-    `extra_bytes` is what the caller will hold per token beside the sample. Where all would take more than the budget
-    (`SAMPLE_BYTES`), every section and stratum gives fewer, and the sample's `share` says how many; where not even one
-    of each fits, as many sections as fit give one to a stratum, drawn by lot. `max_windows` bounds what is read of a
-    section: its tokens come from so many chunks at most. Raises UnreadableSectionError if a section is damaged, and
-    ModelError if their embeddings differ in length.
+    Sections are numbered as in `sources`, strata from 0 to `strata` - 1. `extra_bytes` is what the caller will hold per
+    token beside the sample. If all of them took more than the budget (`SAMPLE_BYTES`), every section and stratum gives
+    fewer; the sample's `share` says how many. If not even one of each fits, some sections, drawn by lot, give one token
+    to a stratum and the others none. `max_windows` is the largest number
+    of chunks that are read of a section. Raises UnreadableSectionError if a section is damaged, and ModelError if their
+    embeddings differ in length.
     """
     budget = SAMPLE_BYTES if budget_bytes is None else budget_bytes
     pool = _Pool.empty(strata, per_section)
@@ -294,9 +296,9 @@ def _read(embeddings: SectionEmbeddings, held: Candidates, tokens: NDArray[Any])
 
 
 def parts_of(count: int, width: int, least: int = 1) -> Iterator[slice]:
-    """Slices of so many tokens of so many values whose parts stay within `PART_BYTES`, or hold `least` tokens.
+    """Slices that cut `count` tokens of `width` values into parts of at most `PART_BYTES` as float64.
 
-    A part that would hold fewer than that joins the one before.
+    A part holds `least` tokens even if they take more; a last part with fewer joins the one before.
     """
     size = max(least, min(PART_TOKENS, PART_BYTES // (8 * max(1, width))))
     starts = range(0, max(1, count - least + 1), size) if count else range(0)

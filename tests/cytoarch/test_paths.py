@@ -36,6 +36,34 @@ def test_a_folder_whose_name_begins_alike_is_elsewhere(tmp_path: Path) -> None:
         confined("../scans2/a.tif", tmp_path / "scans")
 
 
+def test_links_are_followed_wherever_they_are_met(tmp_path: Path) -> None:
+    """Of the folder itself, of a folder below it, of the file; also after the link was made to lead elsewhere."""
+    for name in ("first", "second"):
+        (tmp_path / name / "scans" / "deep").mkdir(parents=True)
+        (tmp_path / name / "scans" / "deep" / "a.tif").touch()
+    root = tmp_path / "root"
+    for name in ("first", "second"):
+        root.unlink(missing_ok=True)
+        root.symlink_to(name)
+        assert confined("scans/deep/a.tif", root) == tmp_path / name / "scans" / "deep" / "a.tif"
+    (tmp_path / "second" / "inside").symlink_to("scans")
+    (tmp_path / "second" / "outside").symlink_to(tmp_path / "first" / "scans")
+    assert confined("inside/deep/a.tif", root) == tmp_path / "second" / "scans" / "deep" / "a.tif"
+    with pytest.raises(ScanError, match="leads outside"):
+        confined("outside/deep/a.tif", root)
+    (tmp_path / "second" / "scans" / "b.tif").symlink_to(tmp_path / "first" / "scans" / "deep" / "a.tif")
+    with pytest.raises(ScanError, match="leads outside"):
+        confined("scans/b.tif", root)
+
+
+def test_a_relative_folder_is_that_of_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name / "scans").mkdir(parents=True)
+        (tmp_path / name / "scans" / "a.tif").touch()
+        monkeypatch.chdir(tmp_path / name)
+        assert confined("a.tif", Path("scans")) == tmp_path / name / "scans" / "a.tif"
+
+
 def test_a_loop_of_links_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "a.tif").symlink_to("a.tif")
     with pytest.raises(ScanError, match="cannot be followed"):

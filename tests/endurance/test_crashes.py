@@ -17,7 +17,7 @@ from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.verification import verify_brain
 from tests.endurance.conftest import Ingested, Measured, trials
 from tests.endurance.runs import Run, Runs, freed_after_s, outliving, until
-from tests.endurance.traces import SHARD, Identity, finished, rooms, stage, temporary
+from tests.endurance.traces import SHARD, Identity, finished, stage, staging_folders, temporary
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("endurance 1")]
 
@@ -101,8 +101,8 @@ class Trial:
         now = finished(self.store, self.brain_id)
         self.check_kept(now)
         self.kept = now
-        for room in rooms(self.store, self.brain_id):
-            half = room.half_finished()
+        for one in staging_folders(self.store, self.brain_id):
+            half = one.half_finished()
             assert len(half) <= THREADS, half
             self.log.half_finished += len(half)
 
@@ -214,10 +214,10 @@ def test_a_staging_folder_that_a_killed_run_had_published_is_cleared_away(
 def test_a_child_whose_parent_dies_with_answers_unread_ends(runs: Runs, medium: Ingested, tmp_path: Path) -> None:
     store = BrainStore(tmp_path / "store")
     run = runs.start(medium.source, store)
-    until(lambda: any(room.journal for room in rooms(store, "E1")))  # the child is at work
+    until(lambda: any(one.journal for one in staging_folders(store, "E1")))  # the child is at work
     children = run.children()
     os.kill(run.pid, signal.SIGSTOP)
-    until(lambda: any("zarr.json" in room.journal for room in rooms(store, "E1")))  # the section's last file
+    until(lambda: any("zarr.json" in one.journal for one in staging_folders(store, "E1")))  # the section's last file
     until(lambda: not holding(children))
     run.kill()
     assert run.wait() == -signal.SIGKILL

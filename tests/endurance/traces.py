@@ -27,7 +27,7 @@ def identities(folder: Path) -> dict[str, Identity]:
 
 
 @dataclass(frozen=True)
-class Room:
+class StagingFolder:
     """A staging folder."""
 
     path: Path
@@ -68,18 +68,18 @@ class Room:
         return f"{step}: writing"
 
 
-def rooms(store: BrainStore, brain_id: str) -> list[Room]:
+def staging_folders(store: BrainStore, brain_id: str) -> list[StagingFolder]:
     """The staging folders there are."""
     home = store.brain_path(brain_id)
-    return [Room(path, home) for path in sorted((home / "staging").glob("*"))]
+    return [StagingFolder(path, home) for path in sorted((home / "staging").glob("*"))]
 
 
 def finished(store: BrainStore, brain_id: str) -> dict[str, Identity]:
     """Files that are committed or in a journal, by their key in the brain's folder."""
     home = store.brain_path(brain_id)
     found = {key: home / key for record in store.catalogue(brain_id).records() for key in record.files}
-    for room in rooms(store, brain_id):
-        found |= {f"{room.product.key}/{key}": room.content / key for key in room.journal}
+    for one in staging_folders(store, brain_id):
+        found |= {f"{one.product.key}/{key}": one.content / key for key in one.journal}
     return {key: identity(path) for key, path in found.items() if path.is_file() and not key.startswith(CHANGING)}
 
 
@@ -87,7 +87,7 @@ def stage(store: BrainStore, brain_id: str) -> str:
     """What the process that was killed was doing."""
     if not store.shared_path(brain_id).exists():
         return "start"
-    found = [room.stage() for room in rooms(store, brain_id)]
+    found = [one.stage() for one in staging_folders(store, brain_id)]
     return " + ".join(found) or "between products"
 
 

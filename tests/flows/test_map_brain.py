@@ -23,6 +23,7 @@ from prefect.client.orchestration import get_client
 from prefect.states import State
 
 from cytoarch.brains import Brain
+from cytoarch.discovery.clusters import ClusterSettings
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import CytoarchError, ManifestError, ModelError, StoreError
 from cytoarch.images.conformance import conformance_faults
@@ -418,3 +419,34 @@ def test_embeddings_of_an_older_scan_are_not_clustered(phantom: Path, tmp_path: 
         StoreError, match=r"the embeddings \S+ of section s0000 were made from an older section; embed again"
     ):
         cluster_brain(brain=StoredBrain(brain_id="P01", store_path=source.store_path))
+
+
+def test_a_section_found_damaged_by_a_fit_is_left_out_and_the_run_goes_on(mapped: MappedBrain, tmp_path: Path) -> None:
+    """A bit of its embeddings turned over since they were written; its record cannot know."""
+    store = BrainStore(shutil.copytree(mapped.store_path, tmp_path / "store"))
+    source = BrainSource(manifest_path=mapped.manifest_path, store_path=store.root)
+    (name,) = store.catalogue("P01").names("embeddings")
+    for shard in (store.catalogue("P01").path(Product("embeddings", name, "s0030"))).glob("*/0/c/**/0"):
+        if shard.is_file():
+            content = bytearray(shard.read_bytes())
+            content[len(content) // 3] ^= 255
+            shard.write_bytes(content)
+    settings = MapSettings(cluster=ClusterSettings(clusters=5))
+    state: State[Any] = map_brain(source=source, settings=settings, return_state=True)  # type: ignore[call-overload]  # Prefect adds return_state
+    assert state.is_completed()
+    assert state.name == "1 section failed"
+    summary = state.result()
+    assert set(summary.failed) == {"s0030"}
+    assert "cannot be read" in summary.failed["s0030"]
+    catalogue = store.catalogue("P01")
+    (fit,) = [one for one in catalogue.names("clusters") if one.startswith("k5")]
+    assert catalogue.section_ids("clusters", fit) == ["s0000", "s0010", "s0020", "s0040"]
+    page = (catalogue.folder / "report" / "index.html").read_text()
+    assert "s0030" in page
+    assert 'class="failed"' in page
+    again = map_brain(source=source, settings=settings)
+    assert again.made == 0, "it is left out again, and nothing else has changed"
+    assert set(again.failed) == {"s0030"}
+    assert damaged(store, "P01")
+    assert map_brain(source=source, settings=settings).failed == {}
+    assert len(store.catalogue("P01").section_ids("clusters", fit)) == 5

@@ -32,7 +32,7 @@ from cytoarch.steps.sections import LABELS, SECTION, LabelsStep, ManifestFile, S
 from cytoarch.steps.step import Step
 from cytoarch.steps.tissue import QualityStep, TissueStep
 from cytoarch.store.catalogue import Catalogue
-from cytoarch.store.records import Record
+from cytoarch.store.records import Committed
 from tests.hostile.corpus import SAMPLE, Case, make_corpus, plans
 from tests.hostile.impostors import refused_paths
 from tests.hostile.plans import Fate
@@ -90,7 +90,7 @@ class Workplace:
     def section(self, name: str) -> Section:
         return self.brain.rows[name]
 
-    def record(self, name: str) -> Record | None:
+    def record(self, name: str) -> Committed | None:
         return self.catalogue.record(SECTION.product(name))
 
     def labels(self, name: str) -> Array:

@@ -43,7 +43,8 @@ class ClusterSettings(BaseModel):
 def cluster_sample(sources: Sequence[TokenSource], settings: ClusterSettings) -> TokenSample:
     """The tokens of a brain that clusters are fitted to; they and the fit stay within `sampling.SAMPLE_BYTES`."""
     width = sum(sources[0].embeddings.dims) if sources else 0
-    extra = 4 * width + 8 * settings.clusters  # the standardised token, and its distances in k-means
+    # the standardised token, two more of it where k-means fills clusters that were left empty, and its distances
+    extra = 3 * 4 * width + 8 * settings.clusters
     return draw_tokens(
         sources, 1, settings.tokens_per_section, settings.seed, extra_bytes=extra, max_windows=MAX_WINDOWS
     )

@@ -64,7 +64,7 @@ class Job(Protocol):
 
     @property
     def committed(self) -> bool:
-        """Whether the product is there already: its tiles only keep their places in the batches."""
+        """Whether the product is there already: nothing is computed, but its tiles keep their places in the batches."""
 
     def lots(self) -> Iterator[Lot]:
         """Its lots, in an order that never changes."""

@@ -100,9 +100,9 @@ class SectionEmbeddings:
 
 
 def check_same_dims(sections: Iterable[tuple[str, SectionEmbeddings]]) -> tuple[int, ...]:
-    """The dims all sections share, of which there is one at least. Raises ModelError naming a section that differs.
+    """The dims that all sections share. Raises ModelError naming a section that differs.
 
-    They are looked at one after the other: those that are opened on demand are never all open.
+    At least one section is needed. They are opened one after the other, and never two at once.
     """
     first_id = ""
     first: tuple[int, ...] = ()

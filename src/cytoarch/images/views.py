@@ -56,9 +56,13 @@ class StoredImage:
     def open(cls, path: Path) -> Self:
         """Open the image in a folder. Raises StoreError if there is none, or if y and x are measured differently."""
         try:
-            group = zarr.open_group(path, mode="r", zarr_format=3)
-        except (FileNotFoundError, KeyError, ValueError) as error:
+            return cls._opened(path)
+        except (FileNotFoundError, LookupError, TypeError, ValueError) as error:
             raise StoreError(f"{path} holds no readable NGFF image ({error})") from None
+
+    @classmethod
+    def _opened(cls, path: Path) -> Self:
+        group = zarr.open_group(path, mode="r", zarr_format=3)
         attributes = dict(group.attrs)
         ome: Any = attributes.get("ome", {})
         if "multiscales" not in ome:

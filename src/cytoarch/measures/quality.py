@@ -131,11 +131,12 @@ def robust_z(values: Float64) -> Float64:
 
 
 def expected_from_neighbours(values: Float64) -> Float64:
-    """What the neighbours of every value of a series (n,) let expect: the nearest to it that they support.
+    """For every value of a series (n,) what its neighbours let expect.
 
-    They support everything between their median and the line through them (Theil-Sen: the median of the slopes of all
-    pairs): a series that rises or ends is no surprise. Up to `NEIGHBOURS` on either side are asked; in a series of less
-    than three every value is as expected.
+    Two values are expected from up to `NEIGHBOURS` on either side: their median, and that of the line through them
+    (Theil-Sen: the median of the slopes of all pairs), so that a series that rises or ends is no surprise. What is
+    returned is the value itself if it lies between the two, else the nearer one. In a series of less than three every
+    value is as expected.
     """
     if len(values) < 3:
         return values.copy()

@@ -27,7 +27,7 @@ class ClusterFitStep(Step[Clustering]):
     """k-means on tokens of a whole brain."""
 
     step: ClassVar[str] = "clusters"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "fit clusters"
 

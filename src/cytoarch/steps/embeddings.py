@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.brains import stated_section
+from cytoarch.digests import values_digest
 from cytoarch.embeddings import EmbedSettings, SectionEmbeddings, embedding_name, working_pixel_size_um
 from cytoarch.embeddings.dense import DensePlan, dense_job, estimated_bytes, tile_plan, wanted_tiles
 from cytoarch.embeddings.jobs import Float32, Job
@@ -21,7 +22,7 @@ from cytoarch.steps.engine_step import EngineStep
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.sections import SECTION
 from cytoarch.steps.sources import EncoderSource, OutsideTable, Row
-from cytoarch.steps.step import Facts, Inputs, Place, Stored, values_digest
+from cytoarch.steps.step import Facts, Inputs, Place, Stored
 from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.staging import Staging

@@ -37,7 +37,7 @@ def _load(settings: EmbedSettings, _stamp: tuple[tuple[str, int, int], ...]) -> 
 
 
 def own_gpu(count: int) -> int:
-    """The GPU of this process, of so many: the workers of a Dask cluster take one each, any other process the first."""
+    """Which of the machine's GPUs this process uses: workers of a Dask cluster one each, other processes the first."""
     from distributed import get_worker
 
     try:

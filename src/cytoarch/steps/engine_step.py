@@ -27,12 +27,12 @@ class EngineStep(Step[T_co]):
         """How many tiles a section takes, and at most how many bytes on disk; no pixel is read."""
 
     def tiles_of(self, facts: Facts) -> int:
-        """How many tiles a section took that is committed, by the facts in its record."""
+        """How many tiles a committed section took, read from the facts in its record."""
         return int(facts["tiles"])
 
     @abstractmethod
     def job(self, inputs: Inputs, staging: Staging | None, finish: Callable[[Facts], Any]) -> Job:
-        """The job of a section, which calls `finish` with facts; without staging one that only keeps its places."""
+        """The job of a section, which calls `finish` with facts. Without staging it only keeps its places."""
 
     @abstractmethod
     def compute(self, tiles: Float32) -> Sequence[Float32]:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from cytoarch.brains import Brain, Section
+from cytoarch.digests import values_digest
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.catalogue import Catalogue
 
@@ -56,6 +57,12 @@ class OpenBrain(OpenHome):
         """The rows of the manifest by section."""
         return {section.section_id: section for section in self.brain.sections}
 
+    @cached_property
+    def table_digest(self) -> str:
+        """sha256 of the label table."""
+        table = self.brain.label_table
+        return values_digest(table.model_dump(mode="json") if table else None)
+
     @property
     def sections(self) -> tuple[Section, ...]:
         """The sections at work, in cutting order: neither excluded, nor to be skipped, nor failed in this run."""
@@ -94,8 +101,8 @@ def open_brain(store_path: Path, brain: str | Brain) -> Iterator[OpenBrain]:
     """
     store = BrainStore(store_path)
     brain_id = brain if isinstance(brain, str) else brain.brain_id
-    shared = _open.get().get(_key(store.brain_path(brain_id)))
-    if isinstance(shared, OpenBrain):
+    shared = shared_brain(store_path, brain_id)
+    if shared is not None:
         yield shared
         return
     with store.lock_existing(brain_id) if isinstance(brain, str) else store.lock(brain_id):
@@ -106,6 +113,12 @@ def open_brain(store_path: Path, brain: str | Brain) -> Iterator[OpenBrain]:
             yield opened
 
 
+def shared_brain(store_path: Path, brain_id: str) -> OpenBrain | None:
+    """The brain as this run has it open, if it has."""
+    shared = _open.get().get(_key(BrainStore(store_path).brain_path(brain_id)))
+    return shared if isinstance(shared, OpenBrain) else None
+
+
 @contextmanager
 def join_brain(store_path: Path, brain_id: str, ticket: str) -> Iterator[OpenBrain]:
     """The brain as this run has it open; in a process that works on the run's behalf, opened there by its ticket.
@@ -113,8 +126,8 @@ def join_brain(store_path: Path, brain_id: str, ticket: str) -> Iterator[OpenBra
     Raises BrainBusyError if that run no longer has it.
     """
     store = BrainStore(store_path)
-    shared = _open.get().get(_key(store.brain_path(brain_id)))
-    if isinstance(shared, OpenBrain):
+    shared = shared_brain(store_path, brain_id)
+    if shared is not None:
         yield shared
         return
     with store.join(brain_id, ticket):

@@ -19,6 +19,7 @@ from cytoarch.anatomy.reconstruction import (
 from cytoarch.anatomy.reconstruction.viewers import viewers
 from cytoarch.anatomy.reconstruction.volume import VolumeSettings, slabs, volume_grid
 from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.digests import values_digest
 from cytoarch.geometry import Transform
 from cytoarch.images.views import StoredImage
 from cytoarch.images.volumes import write_volume
@@ -27,7 +28,7 @@ from cytoarch.reproducible import single_threaded
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.sections import SECTION
 from cytoarch.steps.sources import Each
-from cytoarch.steps.step import Facts, Inputs, Place, Source, Step, Stored, values_digest
+from cytoarch.steps.step import Facts, Inputs, Place, Source, Step, Stored
 from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.staging import Staging
 

@@ -8,12 +8,13 @@ from cytoarch.embeddings.engine import NO_SPEED, Report, Speed, grouped, run_eng
 from cytoarch.embeddings.jobs import Job
 from cytoarch.errors import SectionError
 from cytoarch.progress import Progress
+from cytoarch.sampling import UnreadableSectionError
 from cytoarch.steps.engine_step import EngineStep
 from cytoarch.steps.opened import OpenBrain, OpenHome
 from cytoarch.steps.step import Inputs, MissingInputError, Place, Step, is_current
 from cytoarch.store import drafts
 from cytoarch.store.drafts import Draft
-from cytoarch.store.records import Record
+from cytoarch.store.records import Committed
 
 Status = Literal["made", "current", "failed"]
 
@@ -34,9 +35,19 @@ def silent(_done: int, _total: int) -> None:
     """Progress that nobody listens to."""
 
 
-def make(step: Step[Any], home: OpenHome, on_progress: Progress = silent, threads: int = 1) -> tuple[Record, bool]:
-    """Make a product of a whole brain or study unless it is current; its record, and whether it was made now."""
-    return _made(step, Place(home), on_progress, threads)
+def make(step: Step[Any], home: OpenHome, on_progress: Progress = silent, threads: int = 1) -> tuple[Committed, bool]:
+    """Make a product of a whole brain or study unless it is current; its record, and whether it was made now.
+
+    A section that turns out to be damaged is noted as failed, and the product is made from the others: what was read
+    of it is thrown away, and it is no input of what is made.
+    """
+    while True:
+        try:
+            return _made(step, Place(home), on_progress, threads)
+        except UnreadableSectionError as error:
+            if not isinstance(home, OpenBrain) or error.section_id not in {one.section_id for one in home.sections}:
+                raise
+            home.failed[error.section_id] = error.reason
 
 
 def make_section(
@@ -62,9 +73,10 @@ def make_sections(
     progress_of: SectionProgress = lambda _: silent,
     threads: int = 1,
 ) -> list[Outcome]:
-    """Make the products of some sections, or of all at work; those that fail are among the outcomes and left out after.
+    """Make the products of some sections, or of all at work, one section after the other.
 
-    Sections are made one after the other; whoever has several workers calls this for a part of them in each.
+    A section that fails is named among the outcomes, and is no longer at work afterwards. With several workers, call
+    this in each for a part of the sections.
     """
     chosen = tuple(brain.sections if sections is None else sections)
     outcomes = [make_section(steps, brain, one, progress_of(one.section_id), threads) for one in chosen]
@@ -77,7 +89,7 @@ def due(steps: Sequence[Step[Any]], brain: OpenBrain, sections: Iterable[Section
     return [one for one in sections if not all(is_current(step, Place(brain, one)) for step in steps)]
 
 
-def _made(step: Step[Any], place: Place, on_progress: Progress, threads: int) -> tuple[Record, bool]:
+def _made(step: Step[Any], place: Place, on_progress: Progress, threads: int) -> tuple[Committed, bool]:
     work = step.work(place)
     if work is None:
         raise TypeError("a step that is not asked at once knows its work")
@@ -108,7 +120,10 @@ class EnginePlan(NamedTuple):
 
 
 def plan_engine(step: EngineStep[Any], brain: OpenBrain, sections: Iterable[Section]) -> EnginePlan:
-    """Put sections together into groups, the same whatever is current. Nothing is opened of sections that are."""
+    """Put sections together into groups that are computed in one go.
+
+    Which sections share a group does not depend on what is current. Sections that are current are not opened.
+    """
     kept: list[Section] = []
     counts: list[int] = []
     current: set[str] = set()
@@ -140,7 +155,7 @@ def plan_engine(step: EngineStep[Any], brain: OpenBrain, sections: Iterable[Sect
 def make_together(
     step: EngineStep[Any], brain: OpenBrain, section_ids: Sequence[str], report: Report | None = None
 ) -> tuple[list[Outcome], Speed]:
-    """Compute a group of sections; those that are current only keep their places in the batches."""
+    """Compute a group of sections. One that is current is not computed again, but its tiles keep their places."""
     outcomes: dict[str, Outcome] = {}
     jobs: list[Job] = []
     for one in section_ids:
@@ -168,7 +183,7 @@ def _job(step: EngineStep[Any], place: Place) -> Job:
     if isinstance(begun, Draft) and begun.sealed is not None:
         begun.commit({})
         return step.job(inputs, None, dict)
-    if isinstance(begun, Record):
+    if isinstance(begun, Committed):
         return step.job(inputs, None, dict)
     draft = begun
     return step.job(inputs, draft.staging, lambda facts: draft.commit({**facts, **step.said}))

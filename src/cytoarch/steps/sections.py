@@ -1,13 +1,13 @@
 """Scans and label images in our format: pixels as scanned, read by child processes since files come from anywhere."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from cytoarch.brains import Brain, Section
+from cytoarch.brains import Section
 from cytoarch.containment import Contained, Limits
 from cytoarch.errors import ScanError
 from cytoarch.images.scans import check_is_scan, scan_files
@@ -59,14 +59,14 @@ class ManifestFile(Source[OutsideFile]):
         return {"": digest}
 
     def known_digests(self, place: Place) -> Mapping[str, str] | None:
-        """sha256 as it was when the file was last read, if it looks the same since; nothing is read."""
+        """sha256 of the file when it was last read, if its size and dates are still the same; nothing is read."""
         if self.rehash:
             return None
         try:
-            path, files = self._files(place)
-        except ScanError:
+            path = confined(self._stated(place), self.scans_path)
+            digest = place.home.store.known_digest(place.brain.brain_id, path, self._files_of(path))
+        except (ScanError, OSError):
             return None
-        digest = place.home.store.known_digest(place.brain.brain_id, path, files)
         stated = place.section.sha256 if place.section and self.column == "path" else None
         return None if digest is None or stated not in (None, digest) else {"": digest}
 
@@ -79,7 +79,10 @@ class ManifestFile(Source[OutsideFile]):
 
     def _files(self, place: Place) -> tuple[Path, list[Path]]:
         path = _existing(self._stated(place), self.scans_path)
-        return path, scan_files(path) if self.column == "path" else [path]
+        return path, self._files_of(path)
+
+    def _files_of(self, path: Path) -> list[Path]:
+        return scan_files(path) if self.column == "path" else [path]
 
 
 @dataclass(frozen=True)
@@ -161,10 +164,10 @@ LABELS = Stored(LabelsStep, LABELS_NAME)
 """The labels of the section at hand."""
 
 
-def scan_sizes(brain: Brain, scans_path: Path) -> dict[str, int]:
-    """Bytes of every section's scan, 0 where it cannot be found: how much work there is."""
+def scan_sizes(sections: Iterable[Section], scans_path: Path) -> dict[str, int]:
+    """Bytes of every section's scan, by which work is measured; 0 if it cannot be found."""
     sizes = {}
-    for section in brain.kept:
+    for section in sections:
         try:
             files = scan_files(confined(section.path, scans_path))
             sizes[section.section_id] = sum(path.stat().st_size for path in files)

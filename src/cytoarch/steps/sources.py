@@ -1,20 +1,21 @@
 """What steps are made from beside single products: rows of the manifest, many sections, models, files, other brains."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from cytoarch.brains import Brain, LabelTable, Section
-from cytoarch.digests import canonical_json, content_digest, hash_file
+from cytoarch.digests import canonical_json, content_digest, hash_file, values_digest
 from cytoarch.embeddings.settings import EmbedSettings
 from cytoarch.encoders import Encoder
-from cytoarch.errors import ManifestError, ModelError
+from cytoarch.errors import ManifestError, ModelError, SectionError, StoreError
 from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE
 from cytoarch.learning.heads import Head, load_head
+from cytoarch.sampling import UnreadableSectionError, reading
 from cytoarch.steps.encoders import encoder_for
 from cytoarch.steps.opened import OpenBrain, OpenStudy
-from cytoarch.steps.step import MissingInputError, Place, Source, Step, Stored, values_digest
+from cytoarch.steps.step import MissingInputError, Place, Source, Step, Stored, Traced
 from cytoarch.store.brain_store import BrainStore
 
 T = TypeVar("T")
@@ -44,8 +45,7 @@ class Table(Source[LabelTable | None]):
 
     def digests(self, place: Place) -> Mapping[str, str]:
         """One of all its rows."""
-        table = self.open(place)
-        return {"": values_digest(table.model_dump(mode="json") if table else None)}
+        return {"": place.brain.table_digest}
 
     def open(self, place: Place) -> LabelTable | None:
         """The table; None where no row of the manifest names labels."""
@@ -108,7 +108,7 @@ class FactsOf(Source[Mapping[str, Any]]):
 
     def digests(self, place: Place) -> Mapping[str, str]:
         """One of all facts."""
-        return {"": values_digest(self.source.record(place).facts)}
+        return {"": self.source.record(place).facts_digest}
 
     def open(self, place: Place) -> Mapping[str, Any]:
         """The facts."""
@@ -137,7 +137,15 @@ class Sections(Mapping[str, T]):
         self._source, self._places = source, places
 
     def __getitem__(self, section_id: str) -> T:
-        return self._source.open(self._places[section_id])
+        """What one section has. Raises UnreadableSectionError if it is damaged."""
+        place = self._places[section_id]
+        try:
+            with reading(section_id):
+                return self._source.open(place)
+        except MissingInputError:
+            raise
+        except StoreError as error:
+            raise UnreadableSectionError(section_id, str(error)) from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -159,29 +167,33 @@ class Each(Source[Sections[T]]):
 
     def places(self, place: Place) -> dict[str, Place]:
         """The sections, each as a place."""
-        needed = [*self.having, *([self.source] if isinstance(self.source, Stored) else [])]
-        catalogue = place.home.catalogue
-        return {
-            one.section_id: Place(place.home, one)
-            for one in place.brain.sections
-            if all(catalogue.record(stored.product(one.section_id)) is not None for stored in needed)
-        }
+        needed = dict.fromkeys([*self.having, *([self.source] if isinstance(self.source, Stored) else [])])
+        sections = place.brain.sections
+        for stored in needed:
+            sections = sections_with(place.brain, stored, sections)
+        return {one.section_id: Place(place.home, one) for one in sections}
 
     def digests(self, place: Place) -> Mapping[str, str]:
         """Those of every section."""
-        return {
-            _joined(one, part): digest
-            for one, at in self.places(place).items()
-            for part, digest in self.source.digests(at).items()
-        }
+        return self._of_all(self.places(place), self.source.digests)
 
     def addresses(self, place: Place) -> Mapping[str, str]:
         """Those of every section."""
-        return {
-            _joined(one, part): address
-            for one, at in self.places(place).items()
-            for part, address in self.source.addresses(at).items()
-        }
+        return self._of_all(self.places(place), self.source.addresses)
+
+    def traced(self, place: Place, at_once: bool = False) -> Traced | None:
+        """Both, of the same sections."""
+        places = self.places(place)
+        try:
+            digests = self._of_all(places, self.source.digests)
+        except (MissingInputError, SectionError):
+            if at_once:
+                return None
+            raise
+        return Traced(digests, self._of_all(places, self.source.addresses))
+
+    def _of_all(self, places: Mapping[str, Place], told: Callable[[Place], Mapping[str, str]]) -> dict[str, str]:
+        return {_joined(one, part): text for one, at in places.items() for part, text in told(at).items()}
 
     def open(self, place: Place) -> Sections[T]:
         """The products by section."""
@@ -287,9 +299,12 @@ def require_stored(step: type[Step[Any]], place: Place, name: str, hint: str) ->
     raise MissingInputError(f"{place.home.name}: {wanted}; there are: {found}. {hint}")
 
 
-def sections_with(brain: OpenBrain, stored: Stored[Any]) -> tuple[Section, ...]:
-    """The sections at work that have a committed product, in cutting order."""
-    return tuple(one for one in brain.sections if brain.catalogue.record(stored.product(one.section_id)) is not None)
+def sections_with(
+    brain: OpenBrain, stored: Stored[Any], sections: tuple[Section, ...] | None = None
+) -> tuple[Section, ...]:
+    """Those of some sections, or of all at work, that have a committed product, in the same order."""
+    chosen, record = brain.sections if sections is None else sections, brain.catalogue.record
+    return tuple(one for one in chosen if record(stored.product(one.section_id)) is not None)
 
 
 def _joined(section_id: str, part: str) -> str:

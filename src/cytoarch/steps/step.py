@@ -7,7 +7,6 @@ variable `CONDUCT`.
 """
 
 import dataclasses
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -18,12 +17,11 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel
 
 from cytoarch.brains import Section
-from cytoarch.digests import canonical_json
 from cytoarch.errors import SectionError, StoreError
 from cytoarch.progress import Progress
 from cytoarch.steps.opened import OpenBrain, OpenHome
-from cytoarch.store.products import WHOLE_BRAIN, Product, Work
-from cytoarch.store.records import Record
+from cytoarch.store.products import WHOLE_BRAIN, Product, Work, product_of
+from cytoarch.store.records import Committed, fingerprint
 from cytoarch.store.staging import Staging
 
 T = TypeVar("T")
@@ -57,12 +55,19 @@ class Place(NamedTuple):
         return self.home
 
 
+class Traced(NamedTuple):
+    """The digests of a source's parts, and the addresses of those that are products."""
+
+    digests: Mapping[str, str]
+    addresses: Mapping[str, str]
+
+
 class Source(ABC, Generic[T_co]):
-    """Something that steps are made from. Its digests tell it from what it was before without opening it."""
+    """Something that steps are made from. If its digests are the same as before, so is what it holds."""
 
     @abstractmethod
     def digests(self, place: Place) -> Mapping[str, str]:
-        """What identifies it now, by part (a blank key where it has no parts).
+        """The digest of each of its parts as it is now; the key is blank where it has no parts.
 
         Raises MissingInputError or SectionError if it is not there.
         """
@@ -72,15 +77,20 @@ class Source(ABC, Generic[T_co]):
         """What `write` gets."""
 
     def known_digests(self, place: Place) -> Mapping[str, str] | None:
-        """The digests as far as they can be told at once, else None: a scan of gigabytes is not read for this."""
+        """The digests, if they can be told without reading large files such as a scan; else None."""
         try:
             return self.digests(place)
         except (MissingInputError, SectionError):
             return None
 
     def addresses(self, place: Place) -> Mapping[str, str]:  # noqa: ARG002 - for sources that are products
-        """By part the addresses of what it is in the same brain or study, where it is committed products."""
+        """The address of each part that is a committed product of the same brain or study."""
         return {}
+
+    def traced(self, place: Place, at_once: bool = False) -> "Traced | None":
+        """Digests and addresses together. With `at_once` None if the digests are not known without much reading."""
+        digests = self.known_digests(place) if at_once else self.digests(place)
+        return None if digests is None else Traced(digests, self.addresses(place))
 
 
 def conduct(default: Any) -> Any:
@@ -166,22 +176,22 @@ class Step(ABC, Generic[T_co]):
 
     def product(self, section_id: str = WHOLE_BRAIN) -> Product:
         """Where the product of a section, or of the whole, lives."""
-        return Product(self.step, self.name, section_id)
+        return product_of(self.step, self.name, section_id)
 
     def work(self, place: Place, at_once: bool = False) -> Work | None:
-        """What the product is made from as things stand.
+        """What the product would be made from now.
 
-        Raises MissingInputError or SectionError if an input is not there. `at_once`: None instead, also where
-        telling it would take reading large files.
+        Raises MissingInputError or SectionError if an input is not there. With `at_once` it returns None then, and also
+        if large files would have to be read to tell.
         """
         inputs: dict[str, str] = {}
         addresses: dict[str, str] = {}
         for name, source in self.sources.items():
-            digests = source.known_digests(place) if at_once else source.digests(place)
-            if digests is None:
+            traced = source.traced(place, at_once)
+            if traced is None:
                 return None
-            inputs |= {_label(name, part): digest for part, digest in digests.items()}
-            addresses |= {_label(name, part): one for part, one in source.addresses(place).items()}
+            inputs |= {_label(name, part): digest for part, digest in traced.digests.items()}
+            addresses |= {_label(name, part): one for part, one in traced.addresses.items()}
         return Work(self.version, inputs, self.settings, addresses, self.view)
 
     def _fields(self) -> list[tuple[str, Any]]:
@@ -198,24 +208,25 @@ class Stored(Source[T_co]):
 
     def product(self, section_id: str) -> Product:
         """The product of a section, or of the whole where the step is of the whole."""
-        return Product(self.kind.step, self.name, section_id if self.kind.scope == "section" else WHOLE_BRAIN)
+        return product_of(self.kind.step, self.name, section_id if self.kind.scope == "section" else WHOLE_BRAIN)
 
-    def record(self, place: Place) -> Record:
+    def record(self, place: Place) -> Committed:
         """Its record. Raises MissingInputError where there is none, or it is older than what it was made from."""
-        product = self.product(place.section_id)
-        record = place.home.catalogue.record(product)
-        of = f" of section {product.section_id}" if place.section else ""
-        if record is None:
-            raise MissingInputError(
-                f"{place.home.name}: there is no {product.step} {self.name}{of} in the store; {self.kind.verb} first"
-            )
-        changed = place.home.catalogue.outdated(record)
-        if changed:
-            raise MissingInputError(
-                f"{place.home.name}: the {product.step} {self.name}{of} were made from an older "
-                f"{changed.split('/')[0]}; {self.kind.verb} again"
-            )
+        catalogue = place.home.catalogue
+        record = catalogue.record(self.product(place.section_id))
+        changed = None if record is None else catalogue.outdated(record)
+        if record is None or changed:
+            raise MissingInputError(self._missing(place, changed))
         return record
+
+    def _missing(self, place: Place, changed: str | None) -> str:
+        """What to say where it is not there (None), or is older than what it was made from."""
+        of = f" of section {place.section_id}" if place.section and self.kind.scope == "section" else ""
+        what = f"{self.kind.step} {self.name}{of}"
+        if changed is None:
+            return f"{place.home.name}: there is no {what} in the store; {self.kind.verb} first"
+        older = changed.split("/")[0]
+        return f"{place.home.name}: the {what} were made from an older {older}; {self.kind.verb} again"
 
     def digests(self, place: Place) -> Mapping[str, str]:
         """The digest of its content."""
@@ -235,15 +246,9 @@ def is_current(step: Step[Any], place: Place) -> bool:
     catalogue, product = place.home.catalogue, step.product(place.section_id)
     if place.section is not None and not step.applies(place.section):
         return not catalogue.is_committed(product)
-    if catalogue.record(product) is None:
-        return False
-    work = step.work(place, at_once=True)
-    return work is not None and catalogue.current(product, work) is not None
-
-
-def values_digest(values: object) -> str:
-    """sha256 of JSON values."""
-    return hashlib.sha256(canonical_json(values).encode()).hexdigest()
+    record = catalogue.record(product)
+    work = None if record is None else step.work(place, at_once=True)
+    return record is not None and work is not None and record.fingerprint == fingerprint(product.step, work)
 
 
 def _label(field: str, part: str) -> str:

@@ -33,7 +33,7 @@ from cytoarch.steps.sections import LABELS, SECTION, content_of
 from cytoarch.steps.sources import Each, FactsOf, MadeFrom, Table, sections_with
 from cytoarch.steps.step import Facts, Inputs, Place, Step, Stored
 from cytoarch.steps.tissue import TISSUE
-from cytoarch.store.records import Record
+from cytoarch.store.records import Committed
 from cytoarch.store.staging import Staging
 
 METRICS_FILE = "metrics.json"
@@ -156,14 +156,14 @@ def is_labelled(brain: OpenBrain, embeddings: Stored[SectionEmbeddings]) -> bool
     return any(one.section_id in labelled for one in sections_with(brain, embeddings))
 
 
-def training_of(brain: OpenBrain, name: str) -> tuple[Record, Training]:
+def training_of(brain: OpenBrain, name: str) -> tuple[Committed, Training]:
     """The record of a training, and what it gave. Raises MissingInputError if there is none."""
     stored = Stored(TrainingStep, name)
     place = Place(brain)
     return stored.record(place), stored.open(place)
 
 
-def held_out_labels(record: Record) -> dict[str, str]:
+def held_out_labels(record: Committed) -> dict[str, str]:
     """The sections that a head was scored on and did not learn from, each with the digest of its labels."""
     labels = {key.removeprefix("labels/"): value for key, value in record.inputs.items() if key.startswith("labels/")}
     return {section: digest for section, digest in labels.items() if section not in record.facts["train"]}

@@ -75,14 +75,18 @@ class BrainStore:
 
     def read_brain(self, brain_id: str) -> Brain:
         """What the manifest stated about a brain. Raises StoreError, listing the brains there are."""
+        self.check_there(brain_id)
         path = self.shared_path(brain_id)
-        if not path.exists():
-            known = ", ".join(self.brain_ids()) or "none"
-            raise StoreError(f"{self.root} holds no brain {brain_id!r} (brains there: {known}); run ingest-brain first")
         try:
             return open_sealed(path.read_bytes(), Brain)
         except ValueError as error:
             raise StoreError(f"{path} is damaged ({error}); run ingest-brain again") from None
+
+    def check_there(self, brain_id: str) -> None:
+        """Raise StoreError, listing the brains there are, if a brain is not in the store."""
+        if not self.shared_path(brain_id).exists():
+            known = ", ".join(self.brain_ids()) or "none"
+            raise StoreError(f"{self.root} holds no brain {brain_id!r} (brains there: {known}); run ingest-brain first")
 
     # -- scans ---------------------------------------------------------------------------------------------------------
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from cytoarch.digests import canonical_json, content_digest
 from cytoarch.errors import StoreError
 from cytoarch.store.disk import write_atomically
-from cytoarch.store.products import WHOLE_BRAIN, Product, Work
-from cytoarch.store.records import Record, fingerprint, read_record
+from cytoarch.store.products import WHOLE_BRAIN, Product, Work, product_of
+from cytoarch.store.records import Committed, Record, fingerprint, read_committed, read_record
 
 DAMAGE = ".damage"
 """Ending of the file beside a record that says that files of its product have changed."""
@@ -27,7 +27,7 @@ class Catalogue:
         """The folder of the brain or study."""
         self.records_read = 0
         """How many record files have been read."""
-        self._known: dict[str, dict[str, Record | None]] = {}  # by section, then address
+        self._known: dict[str, dict[str, Committed | None]] = {}  # by section, then address
         self._listed: dict[str, set[str]] = {}
         self._outdated: dict[str, str] = {}
         self._dependents: dict[str, set[str]] = {}  # by address, what was found to be made from it
@@ -49,7 +49,7 @@ class Catalogue:
 
     # -- one product -------------------------------------------------------------------------------------------------
 
-    def record(self, product: Product) -> Record | None:
+    def record(self, product: Product) -> Committed | None:
         """The record of a product that is committed and not damaged, else None.
 
         The record must read back as it was written, the files must all be present in full length, and `verify` must
@@ -66,19 +66,19 @@ class Catalogue:
         """Whether the product has a record, whatever has happened to its files since."""
         return f"{product.section_id}.json" in self._listing(product.step, product.name)
 
-    def require(self, product: Product, hint: str) -> Record:
+    def require(self, product: Product, hint: str) -> Committed:
         """The record of a committed product. Raises StoreError with `hint` (what to run) where there is none."""
         record = self.record(product)
         if record is None:
             raise StoreError(f"{self.folder.name} holds no committed {product.step} {product.key!r}; {hint}")
         return record
 
-    def current(self, product: Product, work: Work) -> Record | None:
+    def current(self, product: Product, work: Work) -> Committed | None:
         """The record of the product if it was made from exactly `work`, else None. Reads only, and no pixel."""
         record = self.record(product)
         return record if record is not None and record.fingerprint == fingerprint(product.step, work) else None
 
-    def outdated(self, record: Record) -> str:
+    def outdated(self, record: Committed) -> str:
         """Which product that the record's was made from has changed, or been lost, since; blank: none.
 
         Asked of these products in turn: what was made from something older is older itself.
@@ -155,29 +155,28 @@ class Catalogue:
                     self._listed[key] = set()
             return self._listed[key]
 
-    def _read(self, product: Product) -> Record | None:
+    def _read(self, product: Product) -> Committed | None:
         listing = self._listing(product.step, product.name)
         if f"{product.section_id}.json" not in listing or f"{product.section_id}{DAMAGE}" in listing:
             return None
         self.records_read += 1
+        home = str(self.folder)
         try:
-            record = read_record(self.record_path(product))
+            committed, sizes = read_committed(f"{home}/records/{product.address}.json")
         except (StoreError, FileNotFoundError):  # nothing vouches for what it spoke of; `verify` names it
             return None
-        home = str(self.folder)
-        for key, seal in record.files.items():
+        for key, size_bytes in sizes.items():
             try:
-                if os.stat(f"{home}/{key}").st_size != seal.size_bytes:  # noqa: PTH116 - thousands of shards a section
+                if os.stat(f"{home}/{key}").st_size != size_bytes:  # noqa: PTH116 - thousands of shards a section
                     return None
             except FileNotFoundError:
                 return None
-        return record
+        return committed
 
-    def _changed_source(self, record: Record) -> str:
+    def _changed_source(self, record: Committed) -> str:
         for label, address in record.sources.items():
             self._dependents.setdefault(address, set()).add(record.product.address)
-            step, name, section_id = address.split("/")
-            source = self.record(Product(step, name, section_id))
+            source = self.record(product_of(*address.split("/")))
             if source is None or source.digest != record.inputs[label]:
                 return label
             deeper = self.outdated(source)

@@ -11,7 +11,7 @@ from cytoarch.digests import canonical_json
 from cytoarch.errors import StoreError
 from cytoarch.store.catalogue import Catalogue
 from cytoarch.store.products import WHOLE_BRAIN, Product, Work
-from cytoarch.store.records import Record, fingerprint, read_record
+from cytoarch.store.records import Committed, Record, fingerprint, read_record
 from cytoarch.store.staging import Staging
 
 
@@ -26,14 +26,14 @@ class Draft:
     sealed: Record | None
     """The record, where an earlier run sealed the product but did not come to publish it: nothing is left to fill."""
 
-    def commit(self, facts: Mapping[str, Any]) -> Record:
+    def commit(self, facts: Mapping[str, Any]) -> Committed:
         """Verify, seal and publish the product with `facts` (small JSON values) in its record; can be repeated."""
         record = self.sealed or self._seal(facts)
         catalogue, product = self.catalogue, self.product
         self.staging.publish(catalogue.path(product), catalogue.record_path(product))
         catalogue.damage_path(product).unlink(missing_ok=True)
         catalogue.refresh(product)
-        return record
+        return record.committed()
 
     def _seal(self, facts: Mapping[str, Any]) -> Record:
         product, work = self.product, self.work
@@ -52,7 +52,7 @@ class Draft:
         return self.staging.finish(draft, product.key)
 
 
-def begin(catalogue: Catalogue, product: Product, work: Work) -> Record | Draft:
+def begin(catalogue: Catalogue, product: Product, work: Work) -> Committed | Draft:
     """The record of the product if it is current; else a draft to fill.
 
     The draft adopts what an earlier run of the same fingerprint left: a staging folder, or a product that was
@@ -79,14 +79,14 @@ def begin(catalogue: Catalogue, product: Product, work: Work) -> Record | Draft:
 
 def ensure(
     catalogue: Catalogue, product: Product, work: Work, write: Callable[[Staging], Mapping[str, Any]]
-) -> tuple[Record, bool]:
+) -> tuple[Committed, bool]:
     """Make the product unless it is current; returns its record and whether it was made now.
 
     `write` fills the staging folder and returns facts for the record (small JSON values). The caller holds the lock
     of the brain or study.
     """
     begun = begin(catalogue, product, work)
-    if isinstance(begun, Record):
+    if isinstance(begun, Committed):
         return begun, False
     return begun.commit({} if begun.sealed else write(begun.staging)), True
 

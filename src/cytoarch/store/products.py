@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from cytoarch.errors import StoreError
@@ -23,18 +24,21 @@ WHOLE_BRAIN = "_brain"
 """Stands in place of a section id in products that belong to a brain or study as a whole."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Product:
     """One thing the store can hold: a step's result under a name, for one section or for the whole."""
 
     step: str
     name: str
     section_id: str = WHOLE_BRAIN
+    address: str = field(init=False, repr=False, compare=False)
+    """The step, name and section: what tells it from every other product of its brain or study."""
 
     def __post_init__(self) -> None:
         for text in (self.step, self.name, self.section_id):
             if not is_id(text) and text != WHOLE_BRAIN:
                 raise StoreError(f"{text!r} cannot be part of an address; letters, digits, '.', '_' and '-' are needed")
+        object.__setattr__(self, "address", f"{self.step}/{self.name}/{self.section_id}")
 
     @property
     def key(self) -> str:
@@ -47,11 +51,6 @@ class Product:
         return place.format(step=self.step, name=self.name, section=self.section_id)
 
     @property
-    def address(self) -> str:
-        """The step, name and section: what tells it from every other product of its brain or study."""
-        return f"{self.step}/{self.name}/{self.section_id}"
-
-    @property
     def is_human(self) -> bool:
         """Whether it is human work, which is never made again."""
         return self.step == "annotations"
@@ -60,6 +59,12 @@ class Product:
     def guests(self) -> tuple[str, ...]:
         """Folders of other products inside this one's."""
         return ("labels",) if self.step == "sections" else ()
+
+
+@lru_cache(1 << 14)
+def product_of(step: str, name: str, section_id: str = WHOLE_BRAIN) -> Product:
+    """The product, made once: a run over thousands of sections asks for each many times."""
+    return Product(step, name, section_id)
 
 
 def _pattern(template: str) -> re.Pattern[str]:

@@ -1,15 +1,18 @@
 """What is committed for one product, and from what it was made."""
 
 import hashlib
-from functools import cached_property
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from cytoarch.digests import FileSeal, canonical_json, content_digest, open_sealed
+from cytoarch.digests import FileSeal, canonical_json, content_digest, open_sealed, sealed_text
 from cytoarch.errors import StoreError
-from cytoarch.store.products import Product, Work
+from cytoarch.store.products import Product, Work, product_of
 
 RECORD_FORMAT = 3
 """Version of the record files; part of every fingerprint."""
@@ -34,7 +37,7 @@ class Record(BaseModel):
     files: dict[str, FileSeal]
     """Files by their key relative to the folder of the brain or study."""
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """sha256 over the sorted (key, sha256) of the files: the content, free of times and links."""
         return content_digest({key: seal.sha256 for key, seal in self.files.items()})
@@ -43,6 +46,53 @@ class Record(BaseModel):
     def product(self) -> Product:
         """What it is the record of."""
         return Product(self.step, self.name, self.section)
+
+    def committed(self) -> "Committed":
+        """What is remembered of it."""
+        return _committed(self.model_dump(mode="json"))
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a run remembers of a committed product: its record without the list of files. There are tens of thousands.
+
+    The attributes are those of the record.
+    """
+
+    product: Product
+    fingerprint: str
+    digest: str
+    inputs: Mapping[str, str]
+    sources: Mapping[str, str]
+    facts_json: str
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Small JSON values about it."""
+        facts: dict[str, Any] = json.loads(self.facts_json)
+        return facts
+
+    @property
+    def facts_digest(self) -> str:
+        """sha256 of the facts."""
+        return hashlib.sha256(self.facts_json.encode()).hexdigest()
+
+
+def _committed(content: Mapping[str, Any]) -> Committed:
+    """What is remembered of the content of a record file."""
+    return Committed(
+        product_of(content["step"], content["name"], content["section"]),
+        content["fingerprint"],
+        content_digest({key: seal["sha256"] for key, seal in content["files"].items()}),
+        _shared(content["inputs"]),
+        _shared(content["sources"]),
+        canonical_json(content["facts"]),
+    )
+
+
+def _shared(texts: Mapping[str, str]) -> dict[str, str]:
+    """The same texts, each held once in memory: the digest of a section is an input of many products."""
+    return {sys.intern(one): sys.intern(text) for one, text in texts.items()}
 
 
 def fingerprint(step: str, work: Work) -> str:
@@ -70,6 +120,25 @@ def read_record(path: Path) -> Record:
         record = open_sealed(path.read_bytes(), Record)
     except ValueError as error:
         raise StoreError(f"{path} is not a readable record ({error}); run verify to see what is damaged") from None
-    if record.format != RECORD_FORMAT:
-        raise StoreError(f"{path} is a record of format {record.format}, not {RECORD_FORMAT}: it is made again")
+    _check_format(path, record.format)
     return record
+
+
+def read_committed(path: str) -> tuple[Committed, dict[str, int]]:
+    """What is remembered of the record in a file, and the sizes (bytes) of the product's files by key.
+
+    Raises StoreError if it is no record or not the one that was written. What is sealed is what was written: it is not
+    looked at again, since there are tens of thousands.
+    """
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - a `Path` takes as long to make as a record to read
+            content = json.loads(sealed_text(file.read()))
+        _check_format(path, content["format"])
+        return _committed(content), {key: seal["size_bytes"] for key, seal in content["files"].items()}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise StoreError(f"{path} is not a readable record ({error}); run verify to see what is damaged") from None
+
+
+def _check_format(path: str | Path, found: int) -> None:
+    if found != RECORD_FORMAT:
+        raise StoreError(f"{path} is a record of format {found}, not {RECORD_FORMAT}: it is made again")

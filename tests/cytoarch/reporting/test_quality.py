@@ -154,6 +154,15 @@ def test_windows_lie_on_the_tissue(write: Write):
 # -- flags -------------------------------------------------------------------------------------------------------------
 
 
+def test_windows_span_the_tissue_and_a_rim_of_slide_to_the_micrometer(write: Write):
+    mask = np.zeros((59, 83), dtype=bool)
+    mask[10:20, 5:30] = True
+    y0, x0, y1, x1 = sample_section(write(section()), tissue_on(mask, 17.0)).box_um
+    height_um, width_um = 17.0 * 10, 17.0 * 25
+    assert (y0, y1) == pytest.approx((170 - 0.05 * height_um, 340 + 0.05 * height_um), abs=1e-6)
+    assert (x0, x1) == pytest.approx((85 - 0.05 * width_um, 510 + 0.05 * width_um), abs=1e-6)
+
+
 @pytest.fixture(scope="module")
 def measured(write: Write) -> dict[str, dict[str, float]]:
     return {f"s{i}": section_quality(write(section(i)), tissue_of()) for i in range(10)}

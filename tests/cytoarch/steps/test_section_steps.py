@@ -25,7 +25,7 @@ from cytoarch.steps.step import Step, Stored
 from cytoarch.steps.tissue import QUALITY, TISSUE, QualityStep, TissueStep
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.products import Product
-from cytoarch.store.records import Record
+from cytoarch.store.records import Committed, read_record
 from cytoarch.store.verification import verify_brain
 from tests.verified import damaged
 
@@ -110,14 +110,13 @@ class Workplace:
         with open_brain(self.store.root, self.brain) as opened:
             return make_section(self.steps, opened, opened.rows[section_id], threads=self.threads)
 
-    def record(self, stored: Stored[Any], section_id: str) -> Record | None:
+    def record(self, stored: Stored[Any], section_id: str) -> Committed | None:
         """What the store says of a section's product now."""
         return self.store.catalogue("B1").record(stored.product(section_id))
 
     def inodes(self, product: Product) -> dict[str, tuple[int, int]]:
         """What tells a file from one written later, which may get the same inode."""
-        record = self.store.catalogue("B1").record(product)
-        assert record is not None
+        record = read_record(self.store.catalogue("B1").record_path(product))
         stats = {key: (self.store.brain_path("B1") / key).stat() for key in record.files}
         return {key: (stat.st_ino, stat.st_mtime_ns) for key, stat in stats.items()}
 
@@ -161,6 +160,21 @@ def work(made: Workplace, tmp_path: Path) -> Workplace:
 def touched(path: Path) -> None:
     at = path.stat().st_mtime_ns + 5_000_000_000
     os.utime(path, ns=(at, at))
+
+
+def test_children_that_were_started_in_another_folder_write_into_the_store_all_the_same(
+    made: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Children live on while this process goes elsewhere, from where the store and the scans are named."""
+    started_in = Path.cwd()
+    shutil.copytree(made.scans_path, tmp_path / "elsewhere" / "scans")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    work = Workplace(Path())
+    assert not work.store.root.is_absolute()
+    assert work.ingest(PLAIN) == Outcome(PLAIN, "made")
+    assert work.current() == [PLAIN]
+    assert damaged(work.store, "B1") == []
+    assert not (started_in / work.store.root).exists()
 
 
 # -- nothing changed ---------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.catalogue import Catalogue
 from cytoarch.store.drafts import ensure, remove
 from cytoarch.store.products import WHOLE_BRAIN, Product, Work
-from cytoarch.store.records import Record
+from cytoarch.store.records import Committed
 from tests.products import CHANGES, TISSUE, WORK, fresh, never, writes
 from tests.verified import damaged
 
@@ -161,7 +161,7 @@ def test_threads_that_ask_at_once_read_a_record_once(filled: Catalogue) -> None:
     later = fresh(filled)
     together = threading.Barrier(8)
 
-    def ask(_: int) -> Record | None:
+    def ask(_: int) -> Committed | None:
         together.wait()
         return later.record(TISSUE)
 
@@ -229,7 +229,7 @@ CLUSTERS = Product("clusters", "k")
 MAP = Product("pictures", "map")
 
 
-def made_from(catalogue: Catalogue, product: Product, **sources: Product) -> Record:
+def made_from(catalogue: Catalogue, product: Product, **sources: Product) -> Committed:
     """The record of a product that is made of others, as they are now."""
     records = {label: catalogue.require(source, "") for label, source in sources.items()}
     inputs = {label: record.digest for label, record in records.items()}
@@ -243,13 +243,13 @@ def chain(filled: Catalogue) -> Catalogue:
     made_from(filled, EMBEDDINGS, tissue=TISSUE)
     made_from(filled, CLUSTERS, embeddings=EMBEDDINGS, second=SECOND)
     made_from(filled, MAP, clusters=CLUSTERS)
-    assert [filled.outdated(record) for record in filled.records()] == [""] * 5
+    assert [filled.outdated(record.committed()) for record in filled.records()] == [""] * 5
     return filled
 
 
 def outdated(catalogue: Catalogue) -> dict[str, str]:
     """By step what is outdated, and which source has changed."""
-    found = {record.step: catalogue.outdated(record) for record in catalogue.records()}
+    found = {record.step: catalogue.outdated(record.committed()) for record in catalogue.records()}
     return {step: source for step, source in found.items() if source}
 
 
@@ -317,8 +317,8 @@ def test_what_is_used_for_many_sections_is_not_looked_at_again_for_each(
     looked: list[str] = []
     changed_source = Catalogue._changed_source
 
-    def counted(self: Catalogue, record: Record) -> str:
-        looked.append(record.step)
+    def counted(self: Catalogue, record: Committed) -> str:
+        looked.append(record.product.step)
         return changed_source(self, record)
 
     monkeypatch.setattr(Catalogue, "_changed_source", counted)

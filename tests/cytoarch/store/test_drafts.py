@@ -15,7 +15,7 @@ from cytoarch.store.catalogue import Catalogue
 from cytoarch.store.drafts import Draft, begin, ensure, remove, remove_others
 from cytoarch.store.products import WHOLE_BRAIN, Product, Work
 from cytoarch.store.staging import Staging
-from tests.products import CHANGES, TISSUE, WORK, fresh, never, state, writes
+from tests.products import CHANGES, TISSUE, WORK, fresh, never, seals, state, writes
 from tests.verified import damaged
 
 
@@ -34,9 +34,9 @@ def test_a_product_is_made_once_and_then_not_a_byte_is_written(store: BrainStore
 def test_another_version_input_or_setting_makes_the_product_again(catalogue: Catalogue, changed: Work) -> None:
     ensure(catalogue, TISSUE, WORK, writes({"a": b"1", "only-before": b""}))
     assert catalogue.current(TISSUE, changed) is None
-    record, made = ensure(catalogue, TISSUE, changed, writes({"a": b"2"}))
+    _, made = ensure(catalogue, TISSUE, changed, writes({"a": b"2"}))
     assert made
-    assert list(record.files) == [f"{TISSUE.key}/a"]
+    assert list(seals(catalogue, TISSUE)) == [f"{TISSUE.key}/a"]
     assert [p.name for p in catalogue.path(TISSUE).iterdir()] == ["a"]
     assert catalogue.current(TISSUE, WORK) is None
 
@@ -77,7 +77,9 @@ def test_finished_files_of_a_failed_run_are_adopted_and_the_rest_is_written(cata
         ensure(catalogue, TISSUE, WORK, fails)
     resumed, _ = ensure(catalogue, TISSUE, WORK, goes_on)
     straight, _ = ensure(catalogue, replace(TISSUE, section_id="s2"), WORK, writes({"a": b"1", "b": b"2"}))
-    assert [s.sha256 for s in resumed.files.values()] == [s.sha256 for s in straight.files.values()]
+    assert resumed.facts == straight.facts == {}
+    resumed_files, straight_files = (seals(catalogue, replace(TISSUE, section_id=one)) for one in ("s1", "s2"))
+    assert [s.sha256 for s in resumed_files.values()] == [s.sha256 for s in straight_files.values()]
 
 
 def test_finished_files_of_another_fingerprint_are_not_adopted(catalogue: Catalogue) -> None:
@@ -94,9 +96,9 @@ def test_finished_files_of_another_fingerprint_are_not_adopted(catalogue: Catalo
         staging.write("b", b"2")
         return {}
 
-    record, _ = ensure(catalogue, TISSUE, CHANGES[0], write)
+    ensure(catalogue, TISSUE, CHANGES[0], write)
     assert seen == [False]
-    assert list(record.files) == [f"{TISSUE.key}/b"]
+    assert list(seals(catalogue, TISSUE)) == [f"{TISSUE.key}/b"]
 
 
 def test_a_product_that_was_sealed_but_not_published_is_published_without_being_made_again(
@@ -265,10 +267,10 @@ def test_healing_a_section_leaves_its_labels_as_they_are(store: BrainStore, cata
         return writes(missing)(staging)
 
     later = fresh(catalogue)
-    record, made = ensure(later, SECTION, WORK, heal)
+    _, made = ensure(later, SECTION, WORK, heal)
     assert made
     assert state(catalogue.path(LABELS)) == before
-    assert not any("labels/" in key for key in record.files)
+    assert not any("labels/" in key for key in seals(later, SECTION))
     assert ensure(later, LABELS, WORK, never) == (labels, False)
     assert damaged(store, "B1") == []
 

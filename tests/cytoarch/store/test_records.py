@@ -1,11 +1,13 @@
 """What tells a product from one made of other things, and what a record file must be to be believed."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cytoarch.digests import FileSeal, sealed_json
+from cytoarch.digests import FileSeal, canonical_json, sealed_json, values_digest
 from cytoarch.errors import StoreError
 from cytoarch.store.products import Work
 from cytoarch.store.records import RECORD_FORMAT, Record, fingerprint, read_record
@@ -55,6 +57,49 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     written = record(files={"a": seal}, inputs={"scan": "00"}, sources={"scan": "sections/scan/s1"}, view=True)
     (tmp_path / "s1.json").write_bytes(sealed_json(written))
     assert read_record(tmp_path / "s1.json") == written
+
+
+def test_a_record_of_earlier_versions_is_read_as_well(tmp_path: Path) -> None:
+    """Its sha256 was that of the canonical JSON, in a file that was indented as a whole."""
+    written = record(files={"a": FileSeal(sha256="0" * 64, size_bytes=1)}, facts={"name": "\u00e9", "um": 0.1})
+    content = written.model_dump(mode="json")
+    digest = hashlib.sha256(canonical_json(content).encode()).hexdigest()
+    text = json.dumps({"sha256": digest, "content": content}, indent=1, ensure_ascii=False)
+    (tmp_path / "s1.json").write_text(text)
+    assert read_record(tmp_path / "s1.json") == written
+    (tmp_path / "s1.json").write_text(text.replace("0.1", "0.2"))
+    with pytest.raises(StoreError, match="its content is not what its sha256 says"):
+        read_record(tmp_path / "s1.json")
+
+
+def test_no_bit_of_a_record_can_be_turned_over_unseen(tmp_path: Path) -> None:
+    path = tmp_path / "s1.json"
+    whole = sealed_json(record(facts={"um": 0.25, "name": "x"}))
+    for at in range(8 * len(whole)):
+        content = bytearray(whole)
+        content[at // 8] ^= 1 << at % 8
+        path.write_bytes(content)
+        with pytest.raises(StoreError):
+            read_record(path)
+
+
+@pytest.mark.parametrize("cut", [b"", b"{", b'{\n"sha256": "'])
+def test_a_record_that_was_cut_short_is_none(tmp_path: Path, cut: bytes) -> None:
+    whole = sealed_json(record())
+    for content in (cut, whole[:-1], whole[:-3], whole + b"\n", whole + b" "):
+        (tmp_path / "s1.json").write_bytes(content)
+        with pytest.raises(StoreError):
+            read_record(tmp_path / "s1.json")
+
+
+def test_what_is_remembered_of_a_record_is_what_it_says() -> None:
+    seal = FileSeal(sha256="0" * 64, size_bytes=1)
+    facts = {"area_mm2": 3.5, "sizes": [1, 2], "of": {"deep": None}}
+    whole = record(files={"a": seal}, inputs={"scan": "00"}, sources={"scan": "sections/scan/s1"}, facts=facts)
+    kept = whole.committed()
+    assert (kept.product, kept.fingerprint, kept.digest) == (whole.product, whole.fingerprint, whole.digest)
+    assert (kept.inputs, kept.sources, kept.facts) == (whole.inputs, whole.sources, facts)
+    assert kept.facts_digest == values_digest(facts)
 
 
 def test_a_record_of_another_format_is_none(tmp_path: Path) -> None:

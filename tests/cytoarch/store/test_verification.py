@@ -14,7 +14,7 @@ from cytoarch.store.catalogue import Catalogue
 from cytoarch.store.collection import write_collection
 from cytoarch.store.drafts import Draft, begin, ensure
 from cytoarch.store.products import WHOLE_BRAIN, Product, Work
-from cytoarch.store.records import Record
+from cytoarch.store.records import Committed
 from cytoarch.store.verification import HEALS, REPLACES, RESTORE, RESTORE_RECORD, Fault, Verification, verify_brain
 from tests.products import TISSUE, WORK, fresh, state, writes
 
@@ -350,7 +350,7 @@ def test_a_damaged_collection_is_named_and_written_again(
 
 def model_of(store: BrainStore) -> Path:
     record = store.catalogue("B1").record(TRAINING)
-    assert isinstance(record, Record)
+    assert isinstance(record, Committed)
     return store.models.path(str(record.facts["model"]))
 
 
