@@ -11,6 +11,8 @@ DROPPED = 0.05
 """Area left out, as a share of the tissue's."""
 INKED = 0.01
 """Ink left out, as a share of the tissue's area."""
+USUAL_PIECES = 2
+"""Two hemispheres."""
 BARE = 0.02
 """Share of the scan that is bare slide."""
 
@@ -32,6 +34,6 @@ def doubts_of(found: Outline, slide: Slide) -> tuple[str, ...]:
         said.append(f"ink of {found.ink_share:.0%} of the tissue's area was left out")
     elif found.dropped_share > DROPPED:
         said.append(f"small pieces of {found.dropped_share:.0%} of the tissue's area were left out")
-    if found.pieces > 1:
+    if found.pieces > USUAL_PIECES:
         said.append(f"{found.pieces} pieces")
     return tuple(said)

@@ -33,8 +33,8 @@ REGROWN_PX = 3
 """How far corners that were rounded off grow again."""
 BLACK, NEUTRAL = 0.35, 0.12
 """Ink lets less than the first share of the light through in every channel, the same up to the second."""
-BLACKER = 1.1
-"""And it is blacker than all but 1 % of the tissue by this factor."""
+BLACKER = 1.5
+"""And it differs from the slide by so many times as much as dense tissue does."""
 OTHER_HUE_DEG = 35.0
 """Ink of another hue: angle between what it and dense tissue absorb of red, green and blue. Of Nissl-stained tissue
 99 % lie within 9-16 degrees."""
@@ -51,7 +51,7 @@ class OutlineRules:
     smallest_share: float
     """Of the largest piece's area: what smaller pieces are left out."""
     thin_px: float
-    """Width below which dense things are no tissue."""
+    """Width below which dense things are no tissue; a piece of its own must somewhere be twice as wide."""
     pale_px: float
     """The same for pale things."""
 
@@ -85,12 +85,13 @@ def outline(pixels: Float32, slide: Slide, rules: OutlineRules) -> Outline:
     dense = float(np.percentile(stain[something], DENSE_PERCENTILE))
     threshold = _gap(stain[slide.scanned], dense, SURE * slide.noise)
     stained = _with_edges(slide.scanned & (stain > threshold), stain, dense)
-    ink = _ink(pixels, slide, differences, stained, dense)
+    turned = _hue_angles(differences, slide, stained & (stain > HALF * dense))
+    ink = stained & (_black(pixels, slide, stain, dense) | (turned > OTHER_HUE_DEG))
     thick = opened(stained, rules.pale_px / 2) | opened(stained & (stain > HALF * dense), rules.thin_px / 2)
     for _ in range(REGROWN_PX):
         thick = ndimage.binary_dilation(thick) & stained
-    filled = _without_holes(thick, stain, rules.smallest_px, max(3 * slide.noise, HALF * threshold))
-    mask, pieces, dropped_px, ink_px = _pieces(filled, ink, rules)
+    filled = _without_holes(thick, stain, rules.smallest_px, slide.noise)
+    mask, pieces, dropped_px, ink_px = _pieces(_without_strokes(filled, ink, rules.pale_px / 2), ink, rules)
     area = max(1, int(mask.sum()))
     return Outline(mask, stain, dense, threshold, pieces, dropped_px / area, ink_px / area)
 
@@ -113,34 +114,61 @@ def _with_edges(mask: Mask, stain: Float32, dense: float) -> Mask:
     return np.asarray(mask & ((depth > EDGE_PX) | (stain > HALF * beside)))
 
 
-def _ink(pixels: Float32, slide: Slide, differences: Float32, stained: Mask, dense: float) -> Mask:
-    """Pixels of a stained picture on a bright slide that are too black, or of too different a hue, for its tissue."""
-    if slide.polarity == "bright" or not stained.any():
-        return np.zeros(stained.shape, np.bool_)
-    stain = differences.mean(axis=0)
+def _black(pixels: Float32, slide: Slide, stain: Float32, dense: float) -> Mask:
+    """Pixels of a picture on a bright slide that are as black as ink and much darker than its tissue."""
+    if slide.polarity == "bright":
+        return np.zeros(stain.shape, np.bool_)
     passed = pixels / np.maximum(slide.level, 1e-6)
-    blackest = np.percentile(stain[stained], 99)
-    ink = (passed.max(axis=0) < BLACK) & (np.ptp(passed, axis=0) < NEUTRAL) & (stain > BLACKER * blackest)
-    strong = stain > HALF * dense
-    if len(pixels) == 3 and (stained & strong).any():
-        hue = differences / np.maximum(np.linalg.norm(differences, axis=0), 1e-6)
-        usual = np.median(hue[:, stained & strong], axis=1)
-        cosine = np.tensordot(usual / max(float(np.linalg.norm(usual)), 1e-6), hue, axes=1)
-        ink |= strong & (cosine < np.cos(np.radians(OTHER_HUE_DEG)))
-    return np.asarray(stained & ink)
+    return np.asarray((passed.max(axis=0) < BLACK) & (np.ptp(passed, axis=0) < NEUTRAL) & (stain > BLACKER * dense))
 
 
-def _without_holes(mask: Mask, stain: Float32, smallest_px: float, pale: float) -> Mask:
-    """The mask with its holes closed that are small, or that show pale tissue rather than the slide."""
+def _hue_angles(differences: Float32, slide: Slide, strong: Mask) -> Float32:
+    """(y, x) by how many degrees what strongly stained pixels absorb of red, green and blue is not the usual hue.
+
+    It is 0 elsewhere, and in pictures that have not three channels on a bright slide.
+    """
+    angles = np.zeros(strong.shape, dtype=np.float32)
+    if slide.polarity == "dark" and len(differences) == 3 and strong.any():
+        hue = differences[:, strong]
+        hue = hue / np.maximum(np.linalg.norm(hue, axis=0), 1e-6)
+        usual = np.median(hue, axis=1)
+        cosine = usual @ hue / max(float(np.linalg.norm(usual)), 1e-6)
+        angles[strong] = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    return angles
+
+
+def _without_strokes(mask: Mask, ink: Mask, radius_px: float) -> Mask:
+    """The mask without ink that runs out of it: what is left when the rest is closed over the ink that crosses it."""
+    rest = mask & ~ink
+    if not (mask & ink).any() or not rest.any():
+        return mask
+    grown = ndimage.distance_transform_edt(~rest) <= radius_px
+    return np.asarray(rest | (mask & ink & (distances(grown) > radius_px)))
+
+
+def _without_holes(mask: Mask, stain: Float32, smallest_px: float, noise: float) -> Mask:
+    """The mask with its holes closed that are small, or that show tissue rather than the slide.
+
+    They do if they reach half the stain of the tissue around them: what is pale is so against what lies beside it.
+    """
     labels, count = ndimage.label(~mask)
     areas = np.bincount(labels.ravel(), minlength=count + 1)
-    inner = np.where(ndimage.binary_dilation(mask, iterations=2), 0, labels)  # its rim is blurred
-    seen = np.bincount(inner.ravel(), minlength=count + 1)
-    means = np.bincount(inner.ravel(), weights=stain.ravel(), minlength=count + 1) / np.maximum(seen, 1)
-    closed = (areas <= smallest_px) | ((seen > 0) & (means > pale))
+    far = ~ndimage.binary_dilation(mask)  # the rim of a hole is blurred
+    inside = _means(stain, np.where(far, labels, 0), count)
+    least = np.asarray(ndimage.minimum(stain, labels, np.arange(count + 1))) if count else inside
+    seen = np.where(np.isnan(inside), least, inside)
+    around = np.where(mask, ndimage.grey_dilation(labels, size=(5, 5)), 0)
+    closed = (areas <= smallest_px) | (seen > np.maximum(3 * noise, HALF * _means(stain, around, count)))
     closed[0] = False
     closed[np.unique(labels[border(mask.shape)])] = False
     return np.asarray(mask | closed[labels])
+
+
+def _means(values: Float32, labels: NDArray[np.int32], count: int) -> NDArray[np.float64]:
+    """The mean of every label 0..count; NaN for those that are nowhere."""
+    areas = np.bincount(labels.ravel(), minlength=count + 1)
+    sums = np.bincount(labels.ravel(), weights=values.ravel(), minlength=count + 1)
+    return np.where(areas > 0, sums / np.maximum(areas, 1), np.nan)
 
 
 def _pieces(mask: Mask, ink: Mask, rules: OutlineRules) -> tuple[Mask, int, int, int]:
@@ -148,9 +176,11 @@ def _pieces(mask: Mask, ink: Mask, rules: OutlineRules) -> tuple[Mask, int, int,
     labels, count = ndimage.label(mask)
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     inked = np.bincount(labels.ravel(), weights=ink.ravel(), minlength=count + 1) >= INKED * np.maximum(areas, 1)
+    thick = np.zeros(count + 1, dtype=np.bool_)
+    thick[labels[distances(mask) > rules.thin_px]] = True  # a line of letters is nowhere as thick as that
     areas[0], inked[0] = 0, False
     largest = int(areas[~inked].max(initial=0))
-    kept = ~inked & (areas >= max(1.0, rules.smallest_px, rules.smallest_share * largest))
+    kept = ~inked & thick & (areas >= max(1.0, rules.smallest_px, rules.smallest_share * largest))
     return np.asarray(kept[labels]), int(kept.sum()), int(areas[~kept].sum()), int(areas[inked].sum())
 
 

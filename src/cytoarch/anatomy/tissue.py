@@ -7,10 +7,12 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from scipy import ndimage
 
 from cytoarch.anatomy.doubts import doubts_of
 from cytoarch.anatomy.matter import GREY, WHITE, UInt8, matter
 from cytoarch.anatomy.outline import OutlineRules, outline
+from cytoarch.anatomy.paper_chain import paper_classes
 from cytoarch.anatomy.slide import Float32, Mask, Polarity, find_slide
 from cytoarch.geometry import Grid, Int64
 from cytoarch.images.layout import Journal, Pyramid
@@ -30,6 +32,9 @@ class TissueSettings(BaseModel):
 
     pixel_size_um: float = Field(
         default=64.0, ge=1, le=1000, description="Pixel size of the overview (um); a coarser scan is used as it is."
+    )
+    method: Literal["slide", "paper"] = Field(
+        default="slide", description="slide: against the bare slide, in colour; paper: the chain of CytoNet's authors."
     )
     polarity: Literal["auto", "dark", "bright"] = Field(
         default="auto", description="Tissue against the slide: dark (brightfield), bright (fluorescence), or auto."
@@ -66,7 +71,7 @@ class Tissue:
     pixel_size_um: float
     polarity: Polarity
     threshold: float
-    """Difference from the slide, in grey values, from which on something was looked at as tissue."""
+    """What tissue was found with: difference from the slide in grey values, or (paper) the threshold of 0 to 1."""
     pieces: int = 1
     doubts: tuple[str, ...] = ()
     """Why a person should look at it, in plain words."""
@@ -106,8 +111,12 @@ def find_tissue(pixels: Float32, pixel_size_um: float, settings: TissueSettings)
         thin_px=settings.thin_mm * px_per_mm,
         pale_px=settings.pale_mm * px_per_mm,
     )
+    if settings.method == "paper":
+        grey = np.asarray(planes.mean(axis=0))
+        classes, threshold = paper_classes(grey, slide.polarity == "bright", rules.smallest_px)
+        return Tissue(classes, pixel_size_um, slide.polarity, threshold, int(ndimage.label(classes)[1]))
     found = outline(planes, slide, rules)
-    classes = matter(found.stain, found.mask, pixel_size_um, settings.molecular_mm, rules.smallest_px)
+    classes = matter(found.stain, found.mask, slide.polarity, pixel_size_um, settings.molecular_mm, rules.smallest_px)
     doubts = doubts_of(found, slide)
     return Tissue(classes, pixel_size_um, slide.polarity, found.threshold, found.pieces, doubts)
 

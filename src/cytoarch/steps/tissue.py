@@ -116,7 +116,7 @@ class QualityPageStep(Step[Path]):
     """The page that shows how good the scans of a brain are."""
 
     step: ClassVar[str] = "quality"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     scope: ClassVar = "brain"
     view: ClassVar[bool] = True
     verb: ClassVar[str] = "judge"
@@ -124,6 +124,7 @@ class QualityPageStep(Step[Path]):
     stated: Statements = Statements()
     figures: Each[Mapping[str, Any]] = Each(FactsOf(QUALITY), having=(QUALITY,))
     pictures: Each[Path] = Each(QUALITY)
+    tissue: Each[Mapping[str, Any]] = Each(FactsOf(TISSUE), having=(TISSUE,))
     failures: Failures = Failures()
 
     @property
@@ -134,7 +135,7 @@ class QualityPageStep(Step[Path]):
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
         """Write the page; it shows the pictures where they lie."""
         brain, figures, pictures = inputs[self.stated], inputs[self.figures], inputs[self.pictures]
-        failures = inputs[self.failures]
+        failures, tissue = inputs[self.failures], inputs[self.tissue]
         entries = []
         for section in brain.sections:
             one = section.section_id
@@ -142,7 +143,8 @@ class QualityPageStep(Step[Path]):
             status = "excluded" if section.exclude else "kept" if measured else "failed"
             reason = section.reason if section.exclude else failures.get(one, "" if measured else "not ingested")
             shown = os.path.relpath(pictures[one], inputs.folder) if measured else ""
-            entries.append(QualityEntry(one, section.section_number, status, reason, shown, measured))
+            doubts = tissue[one]["doubts"] if measured else ()
+            entries.append(QualityEntry(one, section.section_number, status, reason, shown, measured, doubts))
         staging.write(PAGE_FILE, render_quality_page(brain.brain_id, entries))
         return {}
 

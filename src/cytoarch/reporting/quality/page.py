@@ -26,6 +26,8 @@ class QualityEntry:
     """Path relative to the page; blank: none."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """Those of `section_quality`; empty: not measured."""
+    doubts: Sequence[str] = ()
+    """Why its tissue should be looked at."""
 
 
 CURVES = {
@@ -44,7 +46,8 @@ def render_quality_page(brain_id: str, entries: Sequence[QualityEntry], subtitle
     """
     ordered = sorted(entries, key=lambda one: one.section_number)
     measured = {one.section_id: one.figures for one in ordered if one.figures}
-    found = flags(measured)
+    doubts = {one.section_id: list(one.doubts) for one in ordered}
+    found = {name: [*said, *doubts[name]] for name, said in flags(measured).items()}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(
         (files("cytoarch.reporting.quality") / "page.html.jinja").read_text(encoding="utf-8")
