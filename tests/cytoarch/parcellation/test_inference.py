@@ -164,10 +164,9 @@ def test_neither_changes_the_map_of_an_encoder_that_sees_its_token_only(image, e
     head = random_probe(encoder)
     first = map_of(head, encoder, image, everywhere)
     assert first.std() > 0.05
-    for window in ("radial", "gauss", "hann"):
-        for overlap in (0.5, 0.75, 0.9):
-            other = map_of(head, encoder, image, everywhere, window=window, overlap=overlap)
-            np.testing.assert_allclose(other, first, atol=1e-5)
+    for window, overlap in (("radial", 0.9), ("gauss", 0.5), ("hann", 0.75)):
+        other = map_of(head, encoder, image, everywhere, window=window, overlap=overlap)
+        np.testing.assert_allclose(other, first, atol=1e-5)
 
 
 def test_the_map_of_a_local_encoder_is_the_head_on_the_whole_image(image, everywhere):

@@ -1,0 +1,115 @@
+"""How many small faults, planted one by one in a room, its tests find: `python -m tests.mutants ROOM...`.
+
+mutmut makes the mutants, finds out which tests reach them, and runs those in forked processes. This driver gives it a
+copy of the checkout to work in, the tests that answer for a room, and a seeded sample, and prints what survived.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from contextlib import redirect_stdout
+from filecmp import cmp
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIES = ROOT / "work" / "mutants"
+FOUND = ("killed", "timeout", "segfault")
+
+ROOMS: dict[str, tuple[str, ...]] = {
+    "learning": ("tests/cytoarch/learning",),
+    "parcellation": ("tests/cytoarch/parcellation",),
+    "discovery": ("tests/cytoarch/discovery",),
+    "steps": ("tests/cytoarch/steps",),
+    "reporting": ("tests/cytoarch/reporting", "tests/cytoarch/steps/test_pages.py"),
+    "measures": ("tests/cytoarch/measures",),
+}
+"""The tests that answer for a room, beside its own doctests."""
+
+
+def copied(room: str) -> Path:
+    """A copy of what git would commit, in a folder that keeps what mutmut found out about the same files before."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, stdout=-1, check=True
+    )
+    names = {name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()}
+    copy = COPIES / room
+    for name in names:
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        if not (copy / name).exists() or not cmp(ROOT / name, copy / name, shallow=False):
+            shutil.copyfile(ROOT / name, copy / name)
+    for path in [path for folder in (copy, copy / "mutants") for path in folder.glob("tests/**/test_*.py")]:
+        if str(path.relative_to(copy)).removeprefix("mutants/") not in names:
+            path.unlink()
+    return copy
+
+
+def run(room: str, count: int, seed: int, workers: int) -> dict[str, str]:
+    """Test a sample of the mutants of a room: mutant -> what became of it. The working folder is a copy."""
+    os.chdir(copied(room))
+    os.environ["PYTHONPATH"] = os.pathsep.join(str(Path.cwd() / "mutants" / part) for part in ("src", ""))
+    from mutmut import __main__ as mutmut
+    from mutmut.configuration import config
+    from mutmut.stats import status_by_exit_code
+
+    config().only_mutate = [f"src/cytoarch/{room}/*"]
+    config().pytest_add_cli_args_test_selection = [*ROOMS[room], f"src/cytoarch/{room}"]
+    Path("mutants").mkdir(exist_ok=True)
+    mutmut.set_mutant_under_test("mutant_generation")
+    mutmut.copy_src_dir()
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # noqa: PTH123 - it is no file
+        mutmut.create_mutants(workers)
+
+    def verdicts() -> dict[str, str]:
+        known, _ = mutmut.collect_source_file_mutation_data(mutant_names=())
+        return {name: status_by_exit_code[code] for _, name, code in known}
+
+    sample = sorted(verdicts())
+    total = len(sample)
+    random.Random(seed).shuffle(sample)  # noqa: S311 - a larger sample begins with the smaller one
+    del sample[count:]
+    asked = [name for name in sample if verdicts()[name] not in FOUND]
+    if asked:
+        mutmut._run(tuple(asked), workers)
+    print(f"{room}: {len(sample)} of {total} mutants, seed {seed}")
+    return {name: verdicts()[name] for name in sample}
+
+
+def report(room: str, outcome: dict[str, str]) -> None:
+    """Print the score and what survived."""
+    from mutmut.mutation.diff_apply import get_diff_for_mutant
+
+    for name, became in sorted(outcome.items()):
+        if became not in FOUND:
+            print(f"\n# {became}: {name}\n{get_diff_for_mutant(name)}")
+    counts = Counter(outcome.values())
+    found = sum(counts[one] for one in FOUND)
+    print(f"{room}: {found} of {len(outcome)} found ({100 * found / len(outcome):.1f} %): {dict(counts)}")
+    Path("outcome.json").write_text(json.dumps(outcome, indent=1))
+
+
+def main() -> None:
+    """One process a room: mutmut keeps what it knows in globals."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rooms", nargs="*", choices=[[], *ROOMS], help="all by default")
+    parser.add_argument("--count", type=int, default=40, help="mutants a room")
+    parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--fresh", action="store_true", help="forget what is known from earlier runs")
+    asked = parser.parse_args()
+    if len(asked.rooms) == 1:
+        (room,) = asked.rooms
+        if asked.fresh:
+            shutil.rmtree(COPIES / room, ignore_errors=True)
+        report(room, run(room, asked.count, asked.seed, asked.workers))
+        return
+    for room in asked.rooms or ROOMS:
+        subprocess.run([sys.executable, "-m", "tests.mutants", room, *sys.argv[1 + len(asked.rooms) :]], check=True)
+
+
+if __name__ == "__main__":
+    main()
