@@ -55,6 +55,8 @@ def run(room: str, count: int, seed: int, workers: int, seconds: float) -> dict[
     """Test a sample of the mutants of a room: mutant -> what became of it. The working folder is a copy."""
     began = time.monotonic()
     os.chdir(copied(room))
+    sys.modules.pop("tests", None)  # that of the checkout: the copy has its own
+    sys.path[:] = [one for one in sys.path if Path(one).resolve() != ROOT]
     os.environ["PYTHONPATH"] = os.pathsep.join(str(Path.cwd() / "mutants" / part) for part in ("src", ""))
     from mutmut import __main__ as mutmut
     from mutmut.configuration import config
