@@ -34,27 +34,33 @@ ROOMS: dict[str, tuple[str, ...]] = {
 """The tests that answer for a room. Its doctests do not: they stand in every mutant's copy of their function."""
 
 
-def copied(room: str) -> Path:
-    """A copy of what git would commit, in a folder that keeps what mutmut found out about the same files before."""
+def copied(room: str) -> tuple[Path, bool]:
+    """A copy of what git would commit, and whether anything is new in it.
+
+    It lies in a folder that keeps what mutmut found out about the same files before.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, stdout=-1, check=True
     )
     names = {name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()}
-    copy = COPIES / room
+    copy, is_new = COPIES / room, False
     for name in names:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         if not (copy / name).exists() or not cmp(ROOT / name, copy / name, shallow=False):
             shutil.copyfile(ROOT / name, copy / name)
+            is_new = True
     for path in [path for folder in (copy, copy / "mutants") for path in folder.glob("tests/**/test_*.py")]:
         if str(path.relative_to(copy)).removeprefix("mutants/") not in names:
             path.unlink()
-    return copy
+            is_new = True
+    return copy, is_new
 
 
 def run(room: str, count: int, seed: int, workers: int, seconds: float) -> dict[str, str]:
     """Test a sample of the mutants of a room: mutant -> what became of it. The working folder is a copy."""
     began = time.monotonic()
-    os.chdir(copied(room))
+    copy, is_new = copied(room)
+    os.chdir(copy)
     sys.modules.pop("tests", None)  # that of the checkout: the copy has its own
     sys.path[:] = [one for one in sys.path if Path(one).resolve() != ROOT]
     os.environ["PYTHONPATH"] = os.pathsep.join(str(Path.cwd() / "mutants" / part) for part in ("src", ""))
@@ -74,7 +80,8 @@ def run(room: str, count: int, seed: int, workers: int, seconds: float) -> dict[
         mutmut.setup_source_paths()
         mutmut.create_mutants(workers)
     runner = get_mutant_runner(workers)
-    mutmut.collect_or_load_stats(runner)  # all tests pass, and which functions does each of them reach?
+    if is_new or not mutmut.load_stats():
+        mutmut.collect_or_load_stats(runner)  # all tests pass, and which functions does each of them reach?
     mutmut.set_mutant_under_test("")
     known, _ = mutmut.collect_source_file_mutation_data(mutant_names=())
     places = {name: place for place, name, _ in known}

@@ -128,7 +128,7 @@ def test_the_map_numbers_clusters_from_one_and_is_zero_outside_tissue(tmp_path: 
     folders = {"": "tissue", "labels/clusters": "clusters"}
     stated = {one: zarr.open_group(journal.path / one, mode="r").attrs["ome"] for one in (*folders, "labels")}
     assert {one: stated[one]["multiscales"][0]["name"] for one in folders} == folders
-    assert stated["labels"]["labels"] == ["clusters"]
+    assert stated["labels"] == {"version": "0.5", "labels": ["clusters"]}
 
 
 # -- against scikit-learn, to the number -------------------------------------------------------------------------------
