@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import tifffile
 
-from cytoarch.embeddings import EmbedSettings, SectionEmbeddings
+from cytoarch.embeddings import EmbedSettings
 from cytoarch.embeddings.engine import NO_SPEED
 from cytoarch.embeddings.sampled import SampleSettings, open_points
+from cytoarch.encoders.inference import device_name
 from cytoarch.errors import ManifestError, ModelError, StoreError
+from cytoarch.images.views import intensity_range
 from cytoarch.steps import encoders
 from cytoarch.steps import running as running_module
 from cytoarch.steps.embeddings import EmbeddingsStep, Regions, check_space, section_facts
@@ -26,7 +28,8 @@ from tests.cytoarch.steps.small_brain import IDS, SIZE_UM, SmallBrain, Steps, sc
 
 pytestmark = pytest.mark.xdist_group("steps")
 
-TILE = 32
+TILE, CORE = 64, 640
+"""Patches, and what is kept of a tile of the texture bank: each section is one."""
 EMBED = EmbedSettings(encoder="texture", pixel_size_um=SIZE_UM, tile_px=TILE)
 FEATURES = 26
 
@@ -54,13 +57,12 @@ def spoil(brain: OpenBrain, section_id: str) -> None:
 
 
 def test_a_plan_counts_tiles_and_bytes_of_what_is_not_there(opened: OpenBrain) -> None:
-    """Tissue lies in rows 8 to 88 of 96 and columns 8 to 120 of 128: it touches all 3 x 4 tiles of 32 px."""
     step = finer(opened)
     plan = plan_engine(step, opened, opened.sections)
-    assert (plan.tiles, plan.failed) == (12 * len(IDS), {})
-    assert plan.needed_bytes == len(IDS) * 12 * (TILE // 4) ** 2 * FEATURES * 2
+    assert (plan.tiles, plan.failed) == (len(IDS), {})
+    assert plan.needed_bytes == len(IDS) * (CORE // 4) ** 2 * FEATURES * 2
     assert [(group.sections, group.is_current) for group in plan.groups] == [(IDS, False)]
-    assert step.tokens_per_tile == (TILE // 4) ** 2
+    assert step.tokens_per_tile == (CORE // 4) ** 2
     assert make_together(step, opened, IDS[:2])[0] == [Outcome(one, "made") for one in IDS[:2]]
     after = plan_engine(step, opened, opened.sections)
     assert after.tiles == plan.tiles, "what is there keeps its place in the batches"
@@ -73,11 +75,10 @@ def test_a_plan_counts_tiles_and_bytes_of_what_is_not_there(opened: OpenBrain) -
 
 
 def test_groups_are_the_same_whatever_is_current(opened: OpenBrain, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A group is full with 64 batches of one tile: five sections and a bit."""
     step = finer(opened, batch_size=1)
     before = plan_engine(step, opened, opened.sections)
     assert [group.sections for group in before.groups] == [IDS]
-    monkeypatch.setattr("cytoarch.embeddings.engine.GROUP_BATCHES", 20)
+    monkeypatch.setattr("cytoarch.embeddings.engine.GROUP_BATCHES", 2)
     before = plan_engine(step, opened, opened.sections)
     assert [group.sections for group in before.groups] == [IDS[:2], IDS[2:4], IDS[4:]]
     make_together(step, opened, IDS[2:4])
@@ -93,7 +94,7 @@ def test_sections_that_cannot_be_computed_are_named_and_the_others_planned(opene
     plan = plan_engine(step, fresh, fresh.sections)
     assert plan.failed == {"s2": "brain B1: there is no tissue otsu of section s2 in the store; find tissue first"}
     assert plan.groups[0].sections == tuple(one for one in IDS if one != "s2")
-    assert plan.tiles == 12 * 5
+    assert plan.tiles == 5
 
 
 # -- what becomes of sections ------------------------------------------------------------------------------------------
@@ -120,10 +121,10 @@ def test_every_section_of_a_group_has_its_outcome(opened: OpenBrain) -> None:
     assert "damaged" in reasons["s1"]
     assert reasons["s3"].endswith("there is no tissue otsu of section s3 in the store; find tissue first")
     assert brain.failed == {"s9": "it failed before", **reasons}
-    assert speed.tiles >= 12
-    assert ("s0", 12, 12) in heard
+    assert speed.tiles == 1
+    assert ("s0", 1, 1) in heard
     record = brain.catalogue.require(step.product("s0"), "")
-    assert (record.facts["tiles"], record.facts["device"]) == (12, "cpu")
+    assert (record.facts["tiles"], record.facts["device"]) == (1, device_name("cpu"))
 
 
 def test_a_group_that_is_current_computes_nothing(opened: OpenBrain, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +220,7 @@ def test_every_worker_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, name
 
 # -- patches around points ---------------------------------------------------------------------------------------------
 
-PLACES = {"s0": [(40.0, 40.0), (30.0, 90.0)], "s3": [(50.2, 61.4)]}
+PLACES = {"s0": [(40.2, 40.2), (50.2, 90.2)], "s3": [(50.2, 61.4)]}
 
 
 def table(folder: Path, places: Mapping[str, list[tuple[float, float]]] = PLACES, name: str = "cells.csv") -> Path:
@@ -242,22 +243,18 @@ def sampled(step: PointsStep, brain: OpenBrain) -> Any:
 def test_a_patch_is_the_square_around_its_point_as_the_encoder_sees_it(opened: OpenBrain, tmp_path: Path) -> None:
     step = points_step(opened, table(tmp_path))
     found = sampled(step, opened)
-    squares = [
-        scan_of(one)[round(y) - 15 : round(y) + 17, round(x) - 15 : round(x) + 17] / 255
-        for one, many in PLACES.items()
-        for y, x in many
-    ]
-    expected = step.encoder.encoder.embed(np.array(squares, dtype=np.float32)[:, None])
-    others = step.encoder.encoder.embed(np.array([np.roll(one, 1) for one in squares], dtype=np.float32)[:, None])
-    shifted = [
-        scan_of(one)[round(y) - 16 : round(y) + 16, round(x) - 16 : round(x) + 16] / 255
-        for one, many in PLACES.items()
-        for y, x in many
-    ]
-    before = step.encoder.encoder.embed(np.array(shifted, dtype=np.float32)[:, None])
-    near = min(np.abs(found.X - one).max() for one in (expected, before))
-    assert near < 1e-5 < np.abs(found.X - others).max()
-    assert list(found.obs["what"].astype(str)) == ["s0-40.0", "s0-30.0", "s3-50.2"]
+    squares = []
+    for one, many in PLACES.items():
+        low, high = intensity_range(SECTION.open(Place(opened, opened.rows[one])))[0]
+        shown = np.clip((scan_of(one) - low) / (high - low), 0, 1)
+        squares += [shown[round(y) - 31 : round(y) + 33, round(x) - 31 : round(x) + 33] for y, x in many]
+
+    def embedded(patches: list[np.ndarray]) -> np.ndarray:
+        return step.encoder.encoder.embed(np.array(patches, dtype=np.float32)[:, None])
+
+    np.testing.assert_allclose(found.X, embedded(squares), atol=1e-5)
+    assert np.abs(found.X - embedded([np.roll(one, 1) for one in squares])).max() > 1e-4, "else this could not tell"
+    assert list(found.obs["what"].astype(str)) == ["s0-40.2", "s0-50.2", "s3-50.2"]
 
 
 def test_points_are_counted_for_the_plan_and_kept_under_a_name_of_all_that_decides_them(
@@ -279,7 +276,7 @@ def test_points_are_counted_for_the_plan_and_kept_under_a_name_of_all_that_decid
     odd = points_step(opened, table(tmp_path, name="-- my cells (2).csv"))
     assert odd.name == plain.name.replace("cells", "my-cells-2", 1)
     assert points_step(opened, path, seed=5).name == plain.name, "without draws a seed decides nothing"
-    wider = PointsStep.of(EMBED.model_copy(update={"tile_px": 64}), SampleSettings(), PointTable.of(path), opened)
+    wider = PointsStep.of(EMBED.model_copy(update={"tile_px": 128}), SampleSettings(), PointTable.of(path), opened)
     assert wider.name != plain.name
     assert patch_size_px(EmbedSettings(encoder="texture"), plain.encoder.encoder) == 512
 
@@ -312,24 +309,14 @@ def region_table(folder: Path, *rows: str) -> Path:
     return path
 
 
-def test_regions_are_embedded_as_whole_sections_are_and_nothing_else(opened: OpenBrain, tmp_path: Path) -> None:
-    path = region_table(tmp_path, "s0,33,33,10,10", "s0,40,70,4,4", "s2,0,0,96,20")
-    regions = Regions.of(path)
+def test_sections_without_a_region_are_not_computed(opened: OpenBrain, tmp_path: Path) -> None:
+    regions = Regions.of(region_table(tmp_path, "s0,33,33,10,10", "s0,40,70,4,4", "s2,0,0,96,20"))
     step = EmbeddingsStep.of(EMBED, opened, regions)
-    whole = finer(opened)
-    assert step.name != whole.name
-    plan = plan_engine(step, opened, [opened.rows[one] for one in ("s0", "s2")])
-    assert (plan.tiles, plan.needed_bytes) == (2 + 3, 5 * (TILE // 4) ** 2 * FEATURES * 2)
-    for each in (step, whole):
-        assert {one.status for one in make_together(each, opened, ("s0", "s2"))[0]} == {"made"}
-    expected = np.zeros((24, 32), dtype=bool)
-    expected[8:16, 8:24] = True  # tiles of 8 x 8 tokens: the second row, second and third column
-    places = Place(opened, opened.rows["s0"])
-    some, all_of_it = (each.stored.open(places) for each in (step, whole))
-    assert isinstance(some, SectionEmbeddings)
-    np.testing.assert_array_equal(some.computed(), expected)
-    one, other = (found.read(0, 0, *found.grid)[:, expected] for found in (some, all_of_it))
-    np.testing.assert_allclose(one, other, atol=2e-3)
+    assert step.name != finer(opened).name
+    plan = plan_engine(step, opened, opened.sections)
+    assert (plan.tiles, plan.needed_bytes) == (2, 2 * (CORE // 4) ** 2 * FEATURES * 2)
+    assert regions.table(opened).section_ids == {"s0", "s2"}
+    assert [one.y_px for one in regions.open(Place(opened, opened.rows["s0"])).regions] == [33, 40]
 
 
 def test_regions_of_one_section_that_changed_outdate_it_alone(opened: OpenBrain, tmp_path: Path) -> None:
@@ -342,7 +329,7 @@ def test_regions_of_one_section_that_changed_outdate_it_alone(opened: OpenBrain,
 
 
 def test_a_region_beside_its_section_costs_it(opened: OpenBrain, tmp_path: Path) -> None:
-    step = EmbeddingsStep.of(EMBED, opened, Regions.of(region_table(tmp_path, "s0,33,33,9,9", "s2,90,100,9,9")))
+    step = EmbeddingsStep.of(EMBED, opened, Regions.of(region_table(tmp_path, "s0,33,33,9,9", "s2,96,100,9,9")))
     plan = plan_engine(step, opened, [opened.rows[one] for one in ("s0", "s2")])
     assert list(plan.failed) == ["s2"]
     assert [group.sections for group in plan.groups] == [("s0",)]
