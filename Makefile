@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-long endure lint format serve bench clean
+.PHONY: demo test test-long endure mutants lint format serve bench clean
 
 .venv/.runs: pyproject.toml constraints.txt
 	@echo "installing into .venv (about two minutes, once)"
@@ -35,6 +35,11 @@ test-long: .venv/.develops
 # The crash, corruption and hostile suites in full; `make test` runs a sample of each.
 endure: .venv/.develops
 	CYTOARCH_FULL=1 $(BIN)/python -m pytest tests/endurance tests/hostile
+
+# Plants small faults one by one in a copy and says which the tests of a room miss; a seeded sample of every room.
+# `make mutants ROOMS="steps measures" COUNT=100`
+mutants: .venv/.develops
+	$(BIN)/python -m tests.mutants $(ROOMS) $(if $(COUNT),--count $(COUNT))
 
 lint: .venv/.develops
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """A tiny phantom brain, written once and mapped once per worker process."""
 
+from collections.abc import Iterator
 from contextvars import Context
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from cytoarch.errors import BrainBusyError
 from cytoarch.phantoms.writing import PhantomRequest, write_phantom
 from cytoarch.steps.opened import open_brain
 from cytoarch.store.brain_store import BrainStore
+from tests.tracking_database import made_once
 
 
 class MappedBrain(NamedTuple):
@@ -29,6 +31,13 @@ class MappedBrain(NamedTuple):
     @property
     def brain(self) -> Brain:
         return self.store.read_brain("P01")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tracking_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """MLflow's tables are made once."""
+    with made_once(tmp_path_factory.mktemp("mlflow")):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -228,7 +228,8 @@ def test_a_section_that_cannot_be_read_costs_that_section_only(
     (scans / "s0020.tif").write_text("not an image")
     Image.fromarray(np.zeros((10, 12), dtype=np.uint8)).save(manifest.parent / "labels" / "s0030.png")
     store_path = tmp_path / "store"
-    state: State[Any] = map_brain(source=BrainSource(manifest_path=manifest, store_path=store_path), return_state=True)  # type: ignore[call-overload]  # Prefect adds return_state
+    source = BrainSource(manifest_path=manifest, store_path=store_path)
+    state: State[Any] = map_brain(source=source, settings=CACHED, return_state=True)  # type: ignore[call-overload]  # Prefect adds return_state
     assert state.is_completed()
     assert state.name == "4 sections failed"
     summary = state.result()
@@ -243,7 +244,7 @@ def test_a_section_that_cannot_be_read_costs_that_section_only(
     assert html.count('class="failed"') >= 4
     # once they are mended, only they are made
     shutil.copytree(phantom.parent, manifest.parent, dirs_exist_ok=True)
-    healed = map_brain(source=BrainSource(manifest_path=manifest, store_path=store_path))
+    healed = map_brain(source=source, settings=CACHED)
     assert healed.failed == {}
 
 
@@ -295,7 +296,7 @@ def test_excluded_sections_are_left_out_with_their_reason(phantom: Path, tmp_pat
         {"s0010": {"exclude": "yes", "reason": "torn in half", "flip": "horizontal"}, "s0020": {"rotation": "90"}},
     )
     store = BrainStore(tmp_path / "store")
-    summary = map_brain(source=BrainSource(manifest_path=manifest, store_path=store.root))
+    summary = map_brain(source=BrainSource(manifest_path=manifest, store_path=store.root), settings=CACHED)
     assert summary.failed == {}
     assert store.catalogue("P01").record(Product("sections", "scan", "s0010")) is None
     assert "torn in half" in (store.brain_path("P01") / "report" / "index.html").read_text()

@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,11 +18,19 @@ from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.records import Record
 from tasks.tracking import BrainLedger, ModelVersion, fetch_head, git_revision, register_head, tracking_uri
 from tests.heads import CLASSES, HELD_OUT, files_of_head, register_in
+from tests.tracking_database import made_once
 
 pytestmark = pytest.mark.xdist_group("tracking")
 
 NAME = "areas-probe-B01"
 TAGS = {"config_digest": "c0", "input_digest": "i0", "encoder_digest": "e0"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tracking_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """MLflow's tables are made once."""
+    with made_once(tmp_path_factory.mktemp("mlflow")):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -124,6 +124,11 @@ def test_the_map_numbers_clusters_from_one_and_is_zero_outside_tissue(tmp_path: 
     np.testing.assert_array_equal(np.asarray(shown.levels[0].array) > 0, mask)
     assert len(shown.levels) == len(labels.levels)
     assert labels.levels[0].pixel_size_um == shown.levels[0].pixel_size_um == 16.0
+    np.testing.assert_array_equal(np.unique(shown.levels[0].array), [0, 255])
+    folders = {"": "tissue", "labels/clusters": "clusters"}
+    stated = {one: zarr.open_group(journal.path / one, mode="r").attrs["ome"] for one in (*folders, "labels")}
+    assert {one: stated[one]["multiscales"][0]["name"] for one in folders} == folders
+    assert stated["labels"] == {"version": "0.5", "labels": ["clusters"]}
 
 
 # -- against scikit-learn, to the number -------------------------------------------------------------------------------

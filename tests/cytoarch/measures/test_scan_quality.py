@@ -231,3 +231,24 @@ def test_the_distance_of_samples_is_in_the_mean_of_their_spreads():
     tissue, slide = np.array([0.0, 1, 2, 3, 4]), np.array([10.0, 10, 14, 16, 22])
     # medians 2 and 14, median absolute deviations 1 and 4
     assert separation(tissue, slide) == pytest.approx(12 / (1.4826 * 2.5))
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_every_edge_of_a_mask_counts_and_nothing_beside_it(turns: int):
+    mask = np.zeros((5, 5), dtype=bool)
+    mask[-1, 1:4] = True
+    assert edge_share(np.rot90(mask, turns)) == 3 / 20
+    inner = np.zeros((5, 5), dtype=bool)
+    inner[1:4, 1:4] = True
+    assert edge_share(inner) == 0
+    assert edge_share(np.zeros((0, 4), dtype=bool)) == 0
+
+
+def test_values_that_differ_little_have_scores_all_the_same():
+    values = np.array([0.1, 0.2, 0.3, 0.4, 0.9])
+    spread = stats.median_abs_deviation(values, scale="normal")
+    np.testing.assert_allclose(robust_z(values), (values - 0.3) / spread)
+
+
+def test_nothing_has_no_contrast():
+    assert contrast(0.0, 0.0) == 0.0

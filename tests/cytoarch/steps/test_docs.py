@@ -22,11 +22,3 @@ def test_a_folder_is_ingested_embedded_and_clustered_without_prefect(
     exec(compile(code, str(DOCS), "exec"), {})  # noqa: S102 - our own docs
     catalogue = BrainStore(tmp_path / "work" / "store").catalogue("B1")
     assert catalogue.section_ids("clusters", catalogue.names("clusters")[0]) == ["s0000", "s0001", "s0002"]
-
-
-def test_the_lines_import_no_prefect_and_no_mlflow(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    script = "import sys, cytoarch.steps; sys.exit(any(name in sys.modules for name in ('prefect', 'mlflow')))"
-    assert subprocess.run([sys.executable, "-c", script], cwd=tmp_path).returncode == 0

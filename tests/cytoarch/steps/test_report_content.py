@@ -1,0 +1,266 @@
+"""What the report says: its figures, notices, scores, legends and where all of it comes from."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, f1_score
+
+from cytoarch.brains import Brain, Section
+from cytoarch.palette import distinct_colours
+from cytoarch.reporting.page import SectionEntry
+from cytoarch.steps import report
+from cytoarch.steps.pictures import PicturesStep
+from cytoarch.steps.report import RegisteredModel, ReportStep, brain_metrics
+from cytoarch.steps.running import make
+from cytoarch.steps.sources import open_head
+from cytoarch.steps.training import Training, training_of
+from tests.cytoarch.reporting.html_elements import parsed
+from tests.cytoarch.steps.small_brain import IDS, SmallBrain, Steps
+
+pytestmark = pytest.mark.xdist_group("steps")
+
+
+def brain_of(*rows: dict[str, Any]) -> Brain:
+    sections = (
+        {"brain_id": "B1", "section_id": f"s{number}", "section_number": number, "path": "a.tif", **row}
+        for number, row in enumerate(rows)
+    )
+    return Brain(brain_id="B1", sections=tuple(Section.model_validate(one) for one in sections))
+
+
+def notices(
+    *rows: dict[str, Any],
+    labelled: tuple[str, ...] = ("s0",),
+    upsampled: tuple[str, ...] = (),
+    scans: dict[str, str] | None = None,
+) -> list[str]:
+    brain = brain_of(*rows)
+    ids = [one.section_id for one in brain.sections]
+    embedded = {one: {"upsampled": one in upsampled} for one in ids}
+    labels = dict.fromkeys(labelled, "")
+    made = {one: {"scan": (scans or {}).get(one, one), "stated": "{}"} for one in ids}
+    return report._notices(brain, embedded, labels, made)
+
+
+# -- notices -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("origin", "said"),
+    [
+        ("automatic", "made automatically (by registration to an atlas), not drawn by an expert"),
+        ("molecular", "derived from gene expression, not from cytoarchitecture"),
+        ("phantom", "those of a phantom"),
+        ("unstated", "of unstated origin (column labels_origin of the manifest)"),
+    ],
+)
+def test_who_drew_the_labels_stands_beside_the_scores(origin: str, said: str) -> None:
+    (notice,) = notices({"labels_origin": origin}, {"labels_origin": "expert"}, labelled=("s0", "s1"))
+    assert notice == f"The labels are {said}: scores say how well the map agrees with them, no more."
+
+
+def test_origins_are_those_of_the_labels_that_are_there_each_said_once() -> None:
+    rows = [{"labels_origin": one} for one in ("phantom", "automatic", "phantom", "molecular")]
+    said = notices(*rows, labelled=("s0", "s1", "s2"))
+    assert [next(word for word in ("phantom", "automatically") if word in one) for one in said] == [
+        "automatically",
+        "phantom",
+    ]
+    assert notices({"labels_origin": "expert"}) == []
+
+
+@pytest.mark.parametrize(("count", "named", "more"), [(1, 1, ""), (8, 8, ""), (9, 8, ", ...")])
+def test_sections_that_are_coarser_than_the_encoder_sees_are_named(count: int, named: int, more: str) -> None:
+    rows = [{"labels_origin": "expert"}] * 10
+    (notice,) = notices(*rows, upsampled=tuple(f"s{number}" for number in range(count)))
+    ids = ", ".join(f"s{number}" for number in range(named))
+    assert notice == (
+        f"{count} section(s) are coarser than the pixel size the encoder sees and were upsampled for it: {ids}{more}"
+    )
+
+
+def test_sections_that_show_the_same_scan_are_named_together() -> None:
+    rows = [{"labels_origin": "expert"}] * 5
+    said = notices(*rows, scans={"s0": "one", "s3": "one", "s1": "two", "s2": "two"})
+    ends = " show the very same scan: check the manifest. No score compares them."
+    assert said == [f"Sections s0, s3{ends}", f"Sections s1, s2{ends}"]
+
+
+def test_a_brain_without_labels_is_told_what_it_has() -> None:
+    said = notices({"labels_origin": "phantom"}, labelled=())
+    assert said == ["No section has labels: nothing was trained; embeddings and clusters only."]
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_subtitle_is_what_the_manifest_states_of_the_sections() -> None:
+    rows = ({"species": "human", "stain": "silver"}, {"species": "human", "stain": "nissl", "plane": "coronal"})
+    assert report._subtitle(brain_of(*rows)) == "human, nissl/silver, coronal"
+    assert report._subtitle(brain_of({}, {})) == ""
+
+
+def test_the_figures_at_the_top_are_counted_from_the_sections() -> None:
+    brain = brain_of({}, {}, {}, {"exclude": "yes", "reason": "torn"})
+    statuses = ("kept", "kept", "failed", "excluded")
+    entries = [SectionEntry(one.section_id, 0, status) for one, status in zip(brain.sections, statuses, strict=True)]
+    drawn: Any = {"s0": {"area_mm2": 1.23}, "s1": {"area_mm2": 2.5}}
+    figures = report._headline(brain, entries, drawn, {})
+    assert figures == [("sections mapped", "2 of 4"), ("sections failed", "1"), ("mm2 of tissue", "3.7")]
+    metrics = {
+        "held_out/macro_f1": 0.12345,
+        "map/macro_f1": 0.5,
+        "clusters/purity_labels": 0.75,
+        "clusters/purity_sections": 0.2,
+        "held_out/top1": 0.9,
+    }
+    assert report._headline(brain, entries, drawn, metrics)[3:] == [
+        ("macro-F1, held out", "0.123"),
+        ("macro-F1 of the smoothed map", "0.500"),
+        ("cluster purity against labels", "0.750"),
+        ("cluster purity against sections", "0.200"),
+    ]
+
+
+CLASSES = [
+    {"name": "cortex", "support": 9, "precision": 0.5, "recall": None, "f1": 0.25},
+    {"name": "white matter", "support": 0, "precision": None, "recall": None, "f1": None},
+]
+TRUTH, FOUND = [1, 1, 1, 2, 2, 2, 2, 2], [1, 0, 2, 2, 2, 1, 2, 2]
+
+
+def training() -> Training:
+    scores = {"macro_f1": 0.5, "top1": 0.75, "top3": 1.0}
+    parts = {
+        "fifth": {"sections": ["s1", "s6"], **scores},
+        "block": {"sections": ["s2"], **scores, "macro_f1": None},
+        "held_out": {"sections": ["s1", "s2", "s6"], **scores, "classes": CLASSES},
+    }
+    return Training(parts, {})
+
+
+def mapped_facts() -> dict[str, Any]:
+    table = np.zeros((3, 3), dtype=int)
+    np.add.at(table, (TRUTH, FOUND), 1)
+    halves = table // 2
+    return {
+        "s0": {"confusion": (100 * table).tolist()},
+        "s1": {"confusion": halves.tolist()},
+        "s2": {"confusion": (table - halves).tolist()},
+        "s6": {},
+    }
+
+
+def test_the_table_of_scores_has_a_row_for_every_part_and_one_for_the_map() -> None:
+    rows, classes = report._scores(training(), mapped_facts())
+    macro = f1_score(TRUTH, FOUND, labels=[1, 2], average="macro")
+    assert rows == [
+        {"name": "every fifth section", "sections": 2, "macro_f1": "0.500", "top1": "0.750", "top3": "1.000"},
+        {"name": "held-out block", "sections": 1, "macro_f1": "-", "top1": "0.750", "top3": "1.000"},
+        {"name": "both, held out", "sections": 3, "macro_f1": "0.500", "top1": "0.750", "top3": "1.000"},
+        {
+            "name": "the smoothed map, held-out sections",
+            "sections": 3,
+            "macro_f1": f"{macro:.3f}",
+            "top1": f"{accuracy_score(TRUTH, FOUND):.3f}",
+            "top3": "-",
+        },
+    ]
+    assert classes == [
+        {"name": "cortex", "support": "9", "precision": "0.500", "recall": "-", "f1": "0.250"},
+        {"name": "white matter", "support": "0", "precision": "-", "recall": "-", "f1": "-"},
+    ]
+
+
+def test_without_a_training_or_anything_held_out_there_are_no_such_rows() -> None:
+    assert report._scores(None, mapped_facts()) == ([], [])
+    parts = {one: facts for one, facts in training().metrics.items() if one == "fifth"}
+    rows, classes = report._scores(Training(parts, {}), mapped_facts())
+    assert [row["name"] for row in rows] == ["every fifth section"]
+    assert classes == []
+    assert len(report._scores(training(), {})[0]) == 3, "no map, no row for it"
+
+
+def test_a_legend_of_clusters_needs_no_head() -> None:
+    legends = report._legends(None, 3)
+    assert {name: [(one.name, one.colour) for one in entries] for name, entries in legends.items()} == {
+        "Clusters": [(f"{number}", rgb) for number, rgb in enumerate(distinct_colours(3), start=1)]
+    }
+    assert report._legends(None, 0) == {}
+
+
+# -- a whole brain -----------------------------------------------------------------------------------------------------
+
+
+def test_a_brain_is_compared_by_its_sections_tissue_scores_and_purities(mapped: SmallBrain) -> None:
+    with mapped.opened() as opened:
+        steps = Steps(mapped, opened)
+        metrics = brain_metrics(opened, steps.shown, steps.training.name)
+        facts = [opened.catalogue.require(steps.clusters.product(one), "").facts for one in IDS]
+        tissue = [one.facts["area_mm2"] for one in opened.catalogue.records() if one.step == "tissue"]
+        scores = training_of(opened, steps.training.name)[0].facts["scores"]
+        opened.failed["s5"] = "it is gone"
+        without = brain_metrics(opened, replace(steps.shown, clusters=None, parcellation=None), None)
+    sizes, labels = (np.sum([one[key] for one in facts], axis=0) for key in ("sizes", "by_label"))
+    by_section = np.array([one["sizes"] for one in facts]).T
+    filled = sizes > 0
+    assert len(tissue) == len(IDS)
+    assert metrics.pop("map/macro_f1") > 0.9
+    assert metrics.pop("map/top1") > 0.9
+    assert metrics == {
+        "sections/mapped": 6,
+        "sections/failed": 0,
+        "sections/excluded": 0,
+        "tissue/area_mm2": pytest.approx(sum(tissue)),
+        "clusters/purity_sections": pytest.approx((by_section.max(axis=1) / sizes)[filled].mean()),
+        "clusters/purity_labels": pytest.approx(np.mean([row.max() / row.sum() for row in labels if row.sum()])),
+        **scores,
+    }
+    assert without == {
+        "sections/mapped": 5,
+        "sections/failed": 1,
+        "sections/excluded": 0,
+        "tissue/area_mm2": pytest.approx(sum(tissue) * 5 / 6, rel=0.1),
+    }
+
+
+def test_the_page_says_what_failed_and_where_everything_comes_from(small: SmallBrain) -> None:
+    torn = small.sections[5].model_copy(update={"exclude": True, "reason": "torn in half"})
+    other = replace(small, sections=(*small.sections[:5], torn))
+    with other.opened() as opened:
+        steps = Steps(small, opened)
+        opened.failed["s1"] = "it cannot be read"
+        model = RegisteredModel("areas-probe-B1", 7, True, "run-of-it", "first of its name")
+        step = ReportStep.of(steps.embeddings.name, steps.shown, steps.training.name, model)
+        record, made = make(step, opened)
+        page = (opened.catalogue.path(step.product()) / "index.html").read_bytes()
+        encoder = steps.embeddings.encoder.encoder.digest
+        head = open_head(opened.store, steps.model)
+        drawn = opened.catalogue.require(PicturesStep.of(steps.shown).product("s0"), "").facts
+        scan = opened.catalogue.require(small.ingestion()[0].product("s0"), "").inputs["scan"]
+        labels = opened.catalogue.require(small.ingestion()[1].product("s0"), "").inputs["labels"]
+    words = [one.strip() for one in parsed(page).text if one.strip()]
+    assert made
+    assert record.facts == {}
+    table = words[words.index("Where this comes from") + 1 :]
+    assert dict(zip(table[::2], table[1::2], strict=True)) == {
+        "brain": "B1",
+        "manifest and label table": opened.brain.digest,
+        "embeddings": steps.embeddings.name,
+        "encoder digest": encoder,
+        "model version": "areas-probe-B1 version 7, champion",
+        "MLflow run of the training": "run-of-it",
+        "model digest": steps.model,
+    }
+    kept = words[words.index("Kept and dropped") + 1 : words.index("Where this comes from")]
+    at = {one: kept[kept.index(one) + 1 : kept.index(one) + 4] for one in ("s0", "s1", "s5")}
+    assert at["s0"][:2] == ["0", "kept"]
+    assert at["s1"] == ["1", "failed", "it cannot be read"]
+    assert at["s5"] == ["5", "excluded", "torn in half"]
+    shown = words[words.index("Sections") :]
+    for text in (drawn["details"]["tissue"], "16 um (manifest)", "96 x 128", scan, labels):
+        assert any(text in one for one in shown), text
+    assert [one.name for one in head.card.classes] == ["cortex", "white matter"]
+    assert "4 of 6" in words
