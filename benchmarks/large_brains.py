@@ -68,9 +68,9 @@ def _child(mode: str, folder: Path, count: int) -> str:
 
 def table(seen: Sequence[Seen], per_section: float) -> str:
     """The table, and below it the part of the time that does not depend on the number of sections."""
-    heads = ("sections", "records", "bare loop (s)", "map-brain, all current (s)", "ratio", "of it CPU (s)")
-    heads += ("reads of a record, at most", "peak RSS (MB)", "largest task parameter (bytes)", "first page (kB)")
-    heads += ("redrawn after one was turned", "in (s)")
+    heads = ["sections", "records", "bare loop (s)", "map-brain, all current (s)", "ratio", "of it CPU (s)"]
+    heads += ["reads of a record, at most", "peak RSS (MB)", "largest task parameter (bytes)", "first page (kB)"]
+    heads += ["redrawn after one was turned", "in (s)"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     lines += [
         f"| {one.sections:,} | {one.records:,} | {one.bare_s:.2f} | {one.map_s:.1f} | {one.map_s / one.bare_s:.1f} "
