@@ -2,6 +2,7 @@
 
 from cytoarch.steps.clusters import ClusterFitStep, ClustersStep
 from cytoarch.steps.colours import ColourFitStep, ColoursStep
+from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.opened import open_brain, open_study, read_only
 from cytoarch.steps.parcellations import ParcellationStep, ProbabilitiesStep
@@ -24,6 +25,7 @@ __all__ = [
     "ClustersStep",
     "ColourFitStep",
     "ColoursStep",
+    "DepthStep",
     "EmbeddingsStep",
     "LabelsStep",
     "ManifestFile",
