@@ -106,7 +106,7 @@ def _lines(
     if settings.line == "skeleton" or depth is None:
         cortex = classes == GREY if depth is None or not depth.cortex.any() else depth.cortex
         return [smoothed(one, SKELETON_SMOOTHING_CELLS) for one in skeleton_lines(cortex, shortest)]
-    return depth_lines(depth.depth, depth.cortex, depth.ribbon == 2, shortest)  # noqa: PLR2004
+    return depth_lines(depth.depth, depth.cortex, depth.ribbon == 2, shortest)
 
 
 def _counted(number: Int64, spacing_um: float, lines: Sequence[Line], cell_um: float) -> Float64:
@@ -129,7 +129,7 @@ class Placed(NamedTuple):
 
 
 def points_table(midlines: Mapping[str, SectionMidline], placed: Mapping[str, Placed]) -> pd.DataFrame:
-    """The points of a brain, one a row, with the columns of `SCHEMA`; places in the brain where all sections have one."""
+    """The points of a brain, one a row, with the columns of `SCHEMA`; places in the brain where all have one."""
     parts = [_rows(one, midline, placed[one]) for one, midline in midlines.items()]
     names = [column.name for column in SCHEMA]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=names)
@@ -141,7 +141,7 @@ def points_table(midlines: Mapping[str, SectionMidline], placed: Mapping[str, Pl
 def _rows(section_id: str, midline: SectionMidline, placed: Placed) -> pd.DataFrame:
     y_px, x_px = placed.to_scan(midline.places_um).T
     brain = placed.to_brain(midline.places_um)
-    z = brain[:, 2] if brain.shape[1] > 2 else np.full(len(brain), np.nan)  # noqa: PLR2004
+    z = brain[:, 2] if brain.shape[1] > 2 else np.full(len(brain), np.nan)
     sides = np.where(brain[:, 0] < 0, "left", "right") if placed.hemisphere == "both" else placed.hemisphere
     values = {
         "section_id": section_id,
