@@ -13,6 +13,7 @@ from flows.console import EXIT_USAGE, say, stderr_console
 FLOWS = (
     "map_brain",
     "ingest_brain",
+    "trace_cortex",
     "embed_brain",
     "embed_points",
     "train_classifier",

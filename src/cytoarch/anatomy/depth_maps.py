@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.anatomy.depth import Depth, DepthSettings, Float32, measure_depth
-from cytoarch.anatomy.ribbons import WHITE, NoCortexError, Ribbon
+from cytoarch.anatomy.matter import WHITE
+from cytoarch.anatomy.ribbons import NoCortexError, Ribbon
 from cytoarch.geometry import Grid
 from cytoarch.images.layout import Journal, Pyramid
 from cytoarch.images.ngff import image_label

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cytoarch.anatomy.depth_maps import DepthMap
+from cytoarch.anatomy.matter import GREY
 from cytoarch.anatomy.midline import (
     Line,
     MidlineSettings,
@@ -18,7 +19,7 @@ from cytoarch.anatomy.midline import (
     smoothed,
     tissue_shares,
 )
-from cytoarch.anatomy.ribbons import BACKGROUND, GREY, Float64, Int64
+from cytoarch.anatomy.ribbons import BACKGROUND, Float64, Int64
 from cytoarch.geometry import Grid, Transform
 
 SKELETON_SMOOTHING_CELLS = 2.0

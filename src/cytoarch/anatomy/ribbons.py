@@ -7,14 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cytoarch.anatomy.matter import GREY, WHITE
 from cytoarch.errors import SectionError
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-BACKGROUND, GREY, WHITE = 0, 1, 2
-"""Values of tissue classes."""
+BACKGROUND = 0
+"""Value of tissue classes where there is none."""
 Sides = Literal["outline", "block"]
 FACING_DEGREES = 45.0
 """In a block, the outline is pial where it faces away from the white matter by no more than this."""
@@ -76,9 +77,9 @@ class Ribbon:
         cortex = _between(grey, pial, white)
         if not cortex.any():
             raise NoCortexError(
-                f"no cortex lies between the pial surface and white matter: found {int(grey.sum())} cells of grey and "
-                f"{int(white.sum())} of white matter, and none of the grey touches both it and the outside. Correct "
-                "the tissue classes, or say which sides are cut"
+                "no cortex lies between the pial surface and white matter: found "
+                f"{int(grey.sum())} cells of grey and {int(white.sum())} of white matter, and none of the grey touches "
+                "both it and the outside. Correct the tissue classes, or say which sides are cut"
             )
         return cls(cortex, pial, white, sizes)
 
@@ -96,7 +97,7 @@ def faces(ndim: int) -> tuple[Faces, ...]:
 
 
 def touching(cells: Mask, others: Mask, weights: tuple[float, ...]) -> Float64:
-    """(..., y, x) how much every one of `cells` touches `others`: the sum of the weights of the axes they meet along."""
+    """(..., y, x) how much every one of `cells` touches `others`: the sum of the weights of the axes they meet on."""
     sums = np.zeros(cells.shape)
     for (lower, upper), weight in zip(faces(cells.ndim), weights, strict=True):
         sums[lower] += weight * (cells[lower] & others[upper])

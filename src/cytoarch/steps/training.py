@@ -134,7 +134,7 @@ class TrainingStep(Step[Training]):
         if missing:
             raise TrainingError(
                 f"{len(missing)} of {len(ids)} labelled sections ({', '.join(missing[:5])}) have no depth "
-                f"{self.train.depth!r}; run measure-depth first, or train with depth none"
+                f"{self.train.depth!r}; run trace-cortex first, or train with depth none"
             )
         return depths
 

@@ -11,7 +11,8 @@ from scipy.sparse.linalg import spsolve
 from skimage.filters import gaussian
 
 from cytoarch.anatomy.depth import DepthKind, laplace, measure_depth
-from cytoarch.anatomy.ribbons import BACKGROUND, GREY, WHITE, Ribbon
+from cytoarch.anatomy.matter import GREY, WHITE
+from cytoarch.anatomy.ribbons import BACKGROUND, Ribbon
 from cytoarch.errors import SectionError
 from cytoarch.phantoms.sections import PhantomSettings, Window, cut, make_phantom, section_count
 from cytoarch.phantoms.truth import truth

@@ -147,7 +147,7 @@ def test_markers_move_the_section_where_they_were_set_and_nothing_at_the_rim(tmp
 
 
 def test_the_table_of_deepslice_says_the_same_as_its_json(tmp_path: Path) -> None:
-    names = "Filenames,ox,oy,oz,ux,uy,uz,vx,vy,vz".split(",")
+    names = ["Filenames", "ox", "oy", "oz", "ux", "uy", "uz", "vx", "vy", "vz"]
     with (tmp_path / "d.csv").open("w", newline="") as file:
         csv.writer(file).writerows([names, ["s1.png", *coronal(2.0)]])
     found = read_anchorings(tmp_path / "d.csv")["s1"]

@@ -1,7 +1,7 @@
 """Anchorings: from places on a section to places in an atlas, as programs for registration export them.
 
-- QuickNII, DeepSlice and ABBA's QuickNII export: JSON of slices with nine numbers, the upper left corner of the image in
-  the atlas and its two edges (o, u, v). A place at the shares (y, x) of the image's height and width lies at
+- QuickNII, DeepSlice and ABBA's QuickNII export: JSON of slices with nine numbers, the upper left corner of the image
+  in the atlas and its two edges (o, u, v). A place at the shares (y, x) of the image's height and width lies at
   o + x u + y v, in voxels counted from the corner of a volume that runs to the right, forward and up. DeepSlice also
   writes them as CSV.
 - VisuAlign: the same with markers, which move places of the section before the nine numbers apply.

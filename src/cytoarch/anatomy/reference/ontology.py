@@ -56,7 +56,7 @@ class Ontology:
 
 
 def read_ontology(path: Path) -> Ontology:
-    """The structures in a file: JSON of Allen's API, or a table with id, name, parent_id (or structure_id_path), colour.
+    """The structures in a file: JSON of Allen's API, or a table of id, name, parent_id or structure_id_path, colour.
 
     Raises ManifestError listing every fault.
     """

@@ -54,7 +54,7 @@ class AtlasVolume:
     def at(self, voxels: Float64) -> NDArray[Any]:
         """The labels (...) at places (..., 3) counted from the corner; 0 outside the volume."""
         cells = np.floor(voxels).astype(np.int64)
-        inside = ((cells >= 0) & (cells < np.array(self.labels.shape))).all(axis=-1)
+        inside = np.asarray(((cells >= 0) & (cells < np.array(self.labels.shape))).all(axis=-1))
         held = np.where(inside[..., None], cells, 0)
         return np.where(inside, self.labels[held[..., 0], held[..., 1], held[..., 2]], 0)
 
@@ -65,11 +65,12 @@ class AtlasVolume:
 
 def _nifti(path: Path) -> tuple[NDArray[Any], Float64]:
     import nibabel
+    from nibabel.filebasedimages import ImageFileError
 
     try:
         image = nibabel.load(path)
         return np.asanyarray(image.dataobj), np.asarray(image.affine, dtype=np.float64)
-    except (OSError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+    except (OSError, ValueError, ImageFileError) as error:
         raise ManifestError(str(path), [f"cannot be read as NIfTI or NRRD ({error})"]) from None
 
 
