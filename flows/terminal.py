@@ -23,7 +23,7 @@ FLOWS = (
     "watch_inbox",
 )
 """Modules of flows/, each with the flow of its name."""
-PREPARING = ("manifest", "phantom", "convert_weights")
+PREPARING = ("manifest", "phantom", "convert_weights", "cut_atlas")
 CHECKING = {"verify": ("verify", "verify-brain"), "validate": ("validate",)}
 
 

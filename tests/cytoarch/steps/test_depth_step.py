@@ -100,6 +100,7 @@ def test_a_head_learns_with_depth_and_maps_alike_from_cache_and_encoder(banded: 
     with small.opened() as opened:
         steps = Steps(small, opened)
         steps.each(*small.ingestion())
+        steps.each(steps.embeddings)
         with pytest.raises(
             TrainingError, match=r"6 of 6 labelled sections .* have no depth 'laplace'; run trace-cortex"
         ):
@@ -127,6 +128,7 @@ def test_depth_reaches_the_tokens_of_a_section(banded: SmallBrain) -> None:
     with banded.opened() as opened:
         steps = Steps(banded, opened)
         steps.each(*banded.ingestion(), DepthStep())
+        steps.each(steps.embeddings)
         place = Place(opened, opened.sections[0])
         embeddings, depth = steps.embeddings.stored.open(place), DepthStep().stored.open(place)
     joined = embeddings.joined_by(depth)
