@@ -2,7 +2,9 @@
 
 from prefect import flow
 
+from cytoarch.anatomy.depth import DepthSettings
 from cytoarch.errors import StoreError
+from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.encoders import encoder_for
 from cytoarch.steps.opened import OpenBrain, open_brain
@@ -67,6 +69,15 @@ def map_brain(
             raise
 
 
+def measured_depth(brain: OpenBrain, settings: MapSettings, run: RunSettings) -> int:
+    """Measure the depth that the head is told of, where it is told of any; returns for how many sections."""
+    if settings.train.depth == "none":
+        return 0
+    with workers(run) as runner:
+        step = DepthStep(DepthSettings(kind=settings.train.depth))
+        return run_steps("measure depth", runner, brain, [step], run, ready_sections(brain))
+
+
 def _map(brain: OpenBrain, settings: MapSettings, run: RunSettings, ledger: BrainLedger, made: int) -> Summary:
     """Everything after ingestion."""
     stored = StoredBrain(brain_id=brain.brain_id, store_path=brain.store.root)
@@ -78,6 +89,7 @@ def _map(brain: OpenBrain, settings: MapSettings, run: RunSettings, ledger: Brai
     made += embedded.made
     found = Remembered(embedded.embedding)
     if is_labelled(brain, embeddings):
+        made += measured_depth(brain, settings, run)
         trained = train_on_brain(brain, embedded.embedding, settings.train, settings.head)
         mapped = parcellate_brain(
             stored,

@@ -9,6 +9,7 @@ from cytoarch.drafting import draft_manifest
 from cytoarch.phantoms.writing import PhantomRequest, write_phantom
 from cytoarch.reporting.phantoms import draw_pictures
 from flows.console import EXIT_OK, bars, say, stderr_console
+from flows.places import DEFAULT_STORE
 
 
 def manifest(folder: Path, *, brain: str = "", output: Path | None = None, labels_folder: Path | None = None) -> int:
@@ -68,6 +69,57 @@ def phantom(
     print(f"truth     {folder / 'truth'}")
     for picture in drawn:
         print(f"picture   {picture}")
+    return EXIT_OK
+
+
+def cut_atlas(
+    manifest_path: Path,
+    anchorings_path: Path,
+    volume_path: Path,
+    *,
+    brain_id: str,
+    store_path: Path = DEFAULT_STORE,
+    axes: str = "",
+    ontology_path: Path | None = None,
+    level: int | None = None,
+    folder: str = "atlas",
+) -> int:
+    """Cut an atlas along the sections of a brain: label images, their table, and a manifest that names them automatic.
+
+    Parameters
+    ----------
+    manifest_path
+        The manifest of the brain; the new one lies beside it.
+    anchorings_path
+        Anchorings of QuickNII, DeepSlice, VisuAlign or ABBA, by the file names of the scans or by section.
+    volume_path
+        Label volume of the atlas, NIfTI or NRRD.
+    brain_id
+        Brain in the store: its sections have been ingested.
+    store_path
+        Folder of the store.
+    axes
+        Where the axes of the volume's file run, such as PIR for the Allen CCF; blank: as the file says.
+    ontology_path
+        Structures of the atlas: JSON of Allen's API, or a table with id, name, parent_id.
+    level
+        Level of the ontology to cut at, 0 is the root; blank: as fine as the volume.
+    folder
+        Name of the folder of label images, beside the manifest.
+
+    """
+    from cytoarch.steps.atlas_labels import cut_brain
+
+    made = cut_brain(
+        manifest_path, anchorings_path, volume_path, brain_id, store_path, axes, ontology_path, level, folder
+    )
+    for one in made.without:
+        say(stderr_console(), "look at", f"{one} has no anchoring in {anchorings_path.name}")
+    print(f"labels    {made.sections} sections, {made.structures} structures, in {made.folder}")
+    print(f"manifest  {made.manifest_path}")
+    print(
+        f"then      python -m flows map-brain --manifest-path {made.manifest_path} --label-table-path {made.table_path}"
+    )
     return EXIT_OK
 
 

@@ -13,6 +13,7 @@ from flows.console import EXIT_USAGE, say, stderr_console
 FLOWS = (
     "map_brain",
     "ingest_brain",
+    "trace_cortex",
     "embed_brain",
     "embed_points",
     "train_classifier",
@@ -23,7 +24,7 @@ FLOWS = (
     "watch_inbox",
 )
 """Modules of flows/, each with the flow of its name."""
-PREPARING = ("manifest", "phantom", "convert_weights")
+PREPARING = ("manifest", "phantom", "convert_weights", "cut_atlas")
 CHECKING = {"verify": ("verify", "verify-brain"), "validate": ("validate",)}
 
 

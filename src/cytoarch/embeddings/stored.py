@@ -1,15 +1,16 @@
 """Committed embeddings of a section, opened for reading."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.errors import ModelError, SectionError
+from cytoarch.geometry import Grid
 from cytoarch.images.views import Level, StoredImage
 from cytoarch.tiling import partition
 
@@ -26,13 +27,25 @@ COMPUTED = "computed"
 """Name of the image that says which tokens were computed."""
 
 
+class AddedChannels(Protocol):
+    """What is known of every place of a section and joins its embeddings as a further layer (depth in the cortex)."""
+
+    @property
+    def dim(self) -> int:
+        """Channels it adds."""
+
+    def channels(self, grid: Grid) -> Float32:
+        """(c, y, x) float32 at the centres of a grid's cells."""
+
+
 @dataclass(frozen=True)
 class SectionEmbeddings:
-    """The committed embeddings of a section; layers are stacked along c."""
+    """The committed embeddings of a section; layers are stacked along c, what is added to them follows."""
 
     layers: tuple[StoredImage, ...]
     marks: Level | None = None
     """Which tokens were computed; None: all."""
+    added: tuple[AddedChannels, ...] = ()
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -59,7 +72,11 @@ class SectionEmbeddings:
     @property
     def dims(self) -> tuple[int, ...]:
         """Length of the embedding per layer."""
-        return tuple(layer.channels for layer in self.layers)
+        return (*(layer.channels for layer in self.layers), *(one.dim for one in self.added))
+
+    def joined_by(self, *added: AddedChannels) -> Self:
+        """The same embeddings with further layers."""
+        return replace(self, added=(*self.added, *added))
 
     @property
     def chunk(self) -> int:
@@ -85,7 +102,9 @@ class SectionEmbeddings:
     def read(self, y: int, x: int, height: int, width: int) -> Float32:
         """A window (c, height, width) float32 of all layers, in tokens, inside the grid."""
         window = slice(y, y + height), slice(x, x + width)
-        return np.concatenate([layer.levels[0].pixels(*window).astype(np.float32) for layer in self.layers])
+        cells = self.layers[0].grid.window(y, x, height, width)
+        stored = (layer.levels[0].pixels(*window).astype(np.float32) for layer in self.layers)
+        return np.concatenate([*stored, *(one.channels(cells) for one in self.added)])
 
     def map_blocks(self, compute: Callable[[Float32], Array], y: int, x: int, height: int, width: int) -> Array:
         """What `compute` gives (..., h, w) for parts (c, h, w) of a window, put together; parts are held one by one."""

@@ -5,6 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cytoarch.anatomy.depth_maps import DEPTH_CHANNELS, DepthInput
 from cytoarch.brains import LabelClass
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import ModelError
@@ -44,12 +45,24 @@ class HeadCard(BaseModel):
     encoder_digest: str = Field(max_length=128)
     token_px: int = Field(ge=1, le=MAX_TOKEN_PX)
     pixel_size_um: float = Field(gt=0, le=100_000, allow_inf_nan=False)
+    depth: DepthInput = Field(default="none", description="Depth in the cortex as a last layer beside the encoder's.")
+
+    @model_validator(mode="after")
+    def _depth_is_the_last_layer(self) -> Self:
+        if self.depth != "none" and (len(self.dims) < 2 or self.dims[-1] != DEPTH_CHANNELS):
+            raise ValueError(f"depth takes {DEPTH_CHANNELS} channels as the last of several layers, not {self.dims}")
+        return self
 
     @model_validator(mode="after")
     def _cells_are_whole_pixels(self) -> Self:
         if self.token_px % self.cells_per_token:
             raise ValueError(f"{self.cells_per_token} cells along a token of {self.token_px} px are no whole pixels")
         return self
+
+    @property
+    def embedded_dims(self) -> tuple[int, ...]:
+        """Length of the encoder's embedding per layer."""
+        return self.dims if self.depth == "none" else self.dims[:-1]
 
     @property
     def cell_um(self) -> float:
@@ -80,10 +93,10 @@ def _faults(error: ValidationError) -> str:
 
 
 def check_fits(card: HeadCard, dims: tuple[int, ...], encoder_digest: str, pixel_size_um: float) -> None:
-    """Raise ModelError unless a head was trained on embeddings of exactly this kind."""
-    wanted = (card.dims, card.encoder_digest, card.pixel_size_um)
+    """Raise ModelError unless a head was trained on embeddings of exactly this kind, whatever was added to them."""
+    wanted = (card.embedded_dims, card.encoder_digest, card.pixel_size_um)
     if (dims, encoder_digest, pixel_size_um) != wanted:
         raise ModelError(
-            f"the head was trained on embeddings {card.dims} of encoder {card.encoder_digest[:12]} at "
+            f"the head was trained on embeddings {card.embedded_dims} of encoder {card.encoder_digest[:12]} at "
             f"{card.pixel_size_um:g} um per pixel; these are {dims} of {encoder_digest[:12]} at {pixel_size_um:g} um"
         )

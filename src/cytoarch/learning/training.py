@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from cytoarch.anatomy.depth_maps import DepthInput
 from cytoarch.brains import LabelClass
 from cytoarch.errors import TrainingError
 from cytoarch.learning.cards import HeadCard
@@ -33,6 +34,9 @@ class TrainSettings(BaseModel):
         default="areas", pattern=r"^[a-z][a-z0-9-]{0,15}$", description="What the labels are: areas, layers, ..."
     )
     by_group: bool = Field(default=False, description="Train on the coarser areas in the label table's group column.")
+    depth: DepthInput = Field(
+        default="none", description="Depth in the cortex as a further input, where layers are learned: laplace or none."
+    )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of sampling, initialisation and order.")
 
 

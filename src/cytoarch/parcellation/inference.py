@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from cytoarch.anatomy.depth_maps import DepthMap, depth_channels
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.embeddings import SectionEmbeddings, SectionReader
 from cytoarch.encoders.protocol import Encoder
@@ -18,7 +19,7 @@ from cytoarch.images.views import StoredImage
 from cytoarch.learning.application import predict_bands
 from cytoarch.learning.heads import Head
 from cytoarch.progress import Progress
-from cytoarch.tiling import TilePlan, WindowKind, blending_window, map_tiles
+from cytoarch.tiling import ReadTile, TilePlan, WindowKind, blending_window, map_tiles
 
 Float32 = NDArray[np.float32]
 
@@ -73,6 +74,7 @@ def probability_bands(
     settings: ParcellateSettings,
     batch_size: int,
     on_progress: Progress | None = None,
+    depth: DepthMap | None = None,
 ) -> Iterator[tuple[int, Float32]]:
     """Class probabilities of a section, the encoder seeing every tile, blended: bands (first cell row, (k, rows, gx)).
 
@@ -83,13 +85,17 @@ def probability_bands(
         head, encoder, reader.view.height, reader.view.width, settings.overlap, settings.window
     )
     classes = len(head.card.classes)
+    token_px = encoder.tiles.token_px
 
     def compute(tiles: Float32) -> Float32:
-        return head.probabilities(np.concatenate(encoder.encode(tiles), axis=1))
+        if depth is None:
+            return head.probabilities(np.concatenate(encoder.encode(tiles), axis=1))
+        codes = depth_channels(tiles[:, -1, ::token_px, ::token_px])
+        return head.probabilities(np.concatenate([*encoder.encode(tiles[:, :-1]), np.moveaxis(codes, -1, 1)], axis=1))
 
     return map_tiles(
         compute,
-        reader.read,
+        reader.read if depth is None else _with_depth(reader, depth, token_px),
         layout.plan,
         layout.window,
         classes,
@@ -98,6 +104,18 @@ def probability_bands(
         empty=np.full(classes, 1 / classes, dtype=np.float32),
         on_progress=on_progress,
     )
+
+
+def _with_depth(reader: SectionReader, depth: DepthMap, token_px: int) -> ReadTile:
+    """Reads windows with depth as a last plane, every pixel that of its token; tiles begin where tokens begin."""
+    tokens = reader.view.grid.grouped(token_px)
+
+    def read(y: int, x: int, height: int, width: int) -> Float32:
+        codes = depth.codes(tokens.window(y // token_px, x // token_px, height // token_px, width // token_px))
+        plane = np.repeat(np.repeat(codes, token_px, 0), token_px, 1)
+        return np.concatenate([reader.read(y, x, height, width), plane[None]])
+
+    return read
 
 
 def write_probabilities(
@@ -110,19 +128,20 @@ def write_probabilities(
     settings: ParcellateSettings,
     batch_size: int,
     on_progress: Progress | None = None,
+    depth: DepthMap | None = None,
 ) -> dict[str, Any]:
     """Write a section's probabilities (k + 1, y, x) float32 on the head's grid: outside tissue, then the classes.
 
     They sum to 1; outside tissue channel 0 is 1, inside it is 0. With `embeddings` the head starts from them;
-    without, the encoder sees every tile anew.
+    without, the encoder sees every tile anew. A head that learned with depth needs that of the section.
     """
     reader = SectionReader.open(image, encoder, head.card.embedding, head.card.pixel_size_um)
     cells = head.card.cells_per_token
     if embeddings is not None:
         grid = embeddings.layers[0].grid.split(cells)
-        bands = predict_bands(head, embeddings, on_progress)
+        bands = predict_bands(head, embeddings if depth is None else embeddings.joined_by(depth), on_progress)
     else:
-        bands = probability_bands(head, encoder, reader, tissue, settings, batch_size, on_progress)
+        bands = probability_bands(head, encoder, reader, tissue, settings, batch_size, on_progress, depth)
         grid = reader.view.grid.grouped(encoder.tiles.token_px // cells)
     mask = tissue.on_grid(grid)
     if embeddings is not None:

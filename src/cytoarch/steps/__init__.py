@@ -2,7 +2,9 @@
 
 from cytoarch.steps.clusters import ClusterFitStep, ClustersStep
 from cytoarch.steps.colours import ColourFitStep, ColoursStep
+from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.embeddings import EmbeddingsStep
+from cytoarch.steps.midline import CortexPointsStep, MidlineStep
 from cytoarch.steps.opened import open_brain, open_study, read_only
 from cytoarch.steps.parcellations import ParcellationStep, ProbabilitiesStep
 from cytoarch.steps.points import PointsStep, PointTable
@@ -24,9 +26,12 @@ __all__ = [
     "ClustersStep",
     "ColourFitStep",
     "ColoursStep",
+    "CortexPointsStep",
+    "DepthStep",
     "EmbeddingsStep",
     "LabelsStep",
     "ManifestFile",
+    "MidlineStep",
     "ParcellationStep",
     "PointTable",
     "PointsStep",

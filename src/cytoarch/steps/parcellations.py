@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from cytoarch.anatomy.depth_maps import DepthMap
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.embeddings import EmbedSettings, SectionEmbeddings
 from cytoarch.images.views import StoredImage
 from cytoarch.learning.cards import HeadCard, check_fits
 from cytoarch.parcellation.inference import ParcellateSettings, write_probabilities
 from cytoarch.parcellation.smoothing import SmoothSettings, score_label_map, write_parcellation
+from cytoarch.steps.depth import depth_of
 from cytoarch.steps.sections import LABELS, SECTION
 from cytoarch.steps.sources import EncoderSource, FactsOf, HeadSource, Maybe
 from cytoarch.steps.step import Facts, Inputs, Step, Stored, conduct
@@ -39,6 +41,7 @@ class ProbabilitiesStep(Step[StoredImage]):
     embedded: FactsOf | None = None
     section: Stored[StoredImage] = SECTION
     tissue: Stored[TissueMask] = TISSUE
+    depth: Stored[DepthMap] | None = None
     batch_size: int = conduct(2)
 
     @property
@@ -50,7 +53,7 @@ class ProbabilitiesStep(Step[StoredImage]):
         """Blend the head's probabilities over overlapping tiles, or take them from stored embeddings."""
         head, encoder = inputs[self.head], inputs[self.encoder]
         card = head.card
-        check_fits(card, card.dims, encoder.digest, card.pixel_size_um)  # weights may have been replaced
+        check_fits(card, card.embedded_dims, encoder.digest, card.pixel_size_um)  # weights may have been replaced
         if self.embedded is not None:
             facts = inputs[self.embedded]
             check_fits(card, tuple(facts["dims"]), facts["encoder_digest"], float(facts["pixel_size_um"]))
@@ -64,6 +67,7 @@ class ProbabilitiesStep(Step[StoredImage]):
             ParcellateSettings.model_validate({"overlap": self.overlap, "window": self.window}),
             self.batch_size,
             inputs.on_progress,
+            None if self.depth is None else inputs[self.depth],
         )
 
     @classmethod
@@ -142,6 +146,7 @@ def parcellation_steps(
         settings.window,
         embeddings if cached else None,
         FactsOf(embeddings) if cached else None,
+        depth=depth_of(card.depth),
         batch_size=encoder.settings.batch_size,
     )
     return probabilities, ParcellationStep(probabilities.stored, head, smooth, settings.level)

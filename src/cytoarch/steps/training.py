@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from cytoarch.anatomy.depth_maps import DEPTH_CHANNELS, DepthMap
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.brains import LabelTable
 from cytoarch.digests import canonical_json, files_digest
@@ -28,6 +29,7 @@ from cytoarch.learning.training import (
 )
 from cytoarch.sampling import OnDemand
 from cytoarch.steps.colours import name_of
+from cytoarch.steps.depth import depth_of
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.sections import LABELS, SECTION, content_of
 from cytoarch.steps.sources import Each, FactsOf, MadeFrom, Table, sections_with
@@ -65,6 +67,7 @@ class TrainingStep(Step[Training]):
     tissue: Each[TissueMask]
     scans: Each[Mapping[str, str]]
     table: Table = Table()
+    depth: Each[DepthMap] | None = None
 
     @classmethod
     def of(
@@ -72,6 +75,7 @@ class TrainingStep(Step[Training]):
     ) -> "TrainingStep":
         """The training of one kind of head on one way of embedding."""
         labelled = (embeddings, LABELS)
+        depth = depth_of(train.depth)
         return cls(
             kind,
             train,
@@ -80,12 +84,14 @@ class TrainingStep(Step[Training]):
             Each(LABELS, labelled),
             Each(TISSUE, labelled),
             Each(MadeFrom(SECTION), labelled),
+            depth=None if depth is None else Each(depth, labelled),
         )
 
     @property
     def name(self) -> str:
         """What is learned, by what, from what."""
-        return f"{target_name(self.train)}-{self.kind}-{name_of(self.embeddings)}"[:64]
+        told = "" if self.train.depth == "none" else f"-{self.train.depth}"
+        return f"{target_name(self.train)}-{self.kind}{told}-{name_of(self.embeddings)}"[:64]
 
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
         """Train and score; raises TrainingError if there is too little to learn from."""
@@ -96,9 +102,14 @@ class TrainingStep(Step[Training]):
         ids = tuple(opened)
         dims = check_same_dims((one, opened[one]) for one in ids)
         card = self._card(table, inputs[self.embedded][ids[0]], dims)
-        sections = OnDemand(
-            len(ids), lambda at: LabelledSection(ids[at], opened[ids[at]], labels[ids[at]].levels[0], tissue[ids[at]])
-        )
+        depths = self._depths(inputs, ids)
+
+        def labelled(at: int) -> LabelledSection:
+            one = ids[at]
+            embeddings = opened[one].joined_by(depths[one]) if depths is not None else opened[one]
+            return LabelledSection(one, embeddings, labels[one].levels[0], tissue[one])
+
+        sections = OnDemand(len(ids), labelled)
         split = split_sections(ids, {one: content_of(made) for one, made in inputs[self.scans].items()})
         head, fit, scores = train_and_score(card, self.train, sections, split, inputs.on_progress)
         files = head_files(head)
@@ -114,18 +125,32 @@ class TrainingStep(Step[Training]):
             "scores": headline(scores),
         }
 
+    def _depths(self, inputs: Inputs, ids: tuple[str, ...]) -> Mapping[str, DepthMap] | None:
+        """The depth of every section, where it is learned with. Raises TrainingError if one has none."""
+        if self.depth is None:
+            return None
+        depths = inputs[self.depth]
+        missing = [one for one in ids if one not in depths]
+        if missing:
+            raise TrainingError(
+                f"{len(missing)} of {len(ids)} labelled sections ({', '.join(missing[:5])}) have no depth "
+                f"{self.train.depth!r}; run trace-cortex first, or train with depth none"
+            )
+        return depths
+
     def _card(self, table: LabelTable, embedded: Facts, dims: tuple[int, ...]) -> HeadCard:
         token_px = int(embedded["token_px"])
         return HeadCard(
             kind=self.kind,
             target=target_name(self.train),
             classes=table.classes(self.train.by_group),
-            dims=dims,
+            dims=dims if self.depth is None else (*dims, DEPTH_CHANNELS),
             cells_per_token=cells_per_token(self.kind, token_px),
             embedding=EmbedSettings.model_validate(embedded["embedding"]),
             encoder_digest=embedded["encoder_digest"],
             token_px=token_px,
             pixel_size_um=float(embedded["pixel_size_um"]),
+            depth=self.train.depth,
         )
 
     @classmethod

@@ -1,0 +1,135 @@
+"""The middle of the cortex of a section, and the points along it of a whole brain as one table."""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from cytoarch.anatomy.depth_maps import DepthMap
+from cytoarch.anatomy.midline import MidlineSettings
+from cytoarch.anatomy.points import SCHEMA, Placed, SectionMidline, points_table, section_midline
+from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.brains import stated_section
+from cytoarch.digests import canonical_json
+from cytoarch.geometry import scan_to_section, section_to_brain
+from cytoarch.images.views import StoredImage
+from cytoarch.steps.depth import DepthStep
+from cytoarch.steps.sections import SECTION
+from cytoarch.steps.sources import Each, Row
+from cytoarch.steps.step import Facts, Inputs, Step, Stored
+from cytoarch.steps.tissue import TISSUE
+from cytoarch.store.staging import Staging
+
+MIDLINE_FILE = "midline.npz"
+TABLE_FILE, PARQUET_FILE, SCHEMA_FILE = "points.csv", "points.parquet", "schema.json"
+
+
+@dataclass(frozen=True)
+class MidlineStep(Step[SectionMidline]):
+    """The middle of a section's cortex as lines, and points along it."""
+
+    step: ClassVar[str] = "midline"
+    verb: ClassVar[str] = "trace"
+
+    depth: Stored[DepthMap]
+    traced: MidlineSettings = field(default_factory=MidlineSettings)
+    tissue: Stored[TissueMask] = TISSUE
+
+    @classmethod
+    def of(cls, depth: DepthStep, traced: MidlineSettings) -> "MidlineStep":
+        """The middle by a way of measuring depth."""
+        return cls(depth.stored, traced)
+
+    @property
+    def name(self) -> str:
+        """The kind of line, and of depth."""
+        return f"{self.traced.line}-{self.depth.name}-{self.traced.spacing_um:g}um"
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Trace the middle and keep it; the facts count it."""
+        tissue = inputs[self.tissue]
+        found = section_midline(tissue.classes, inputs[self.depth], tissue.grid, self.traced)
+        held = io.BytesIO()
+        lines = {f"line_{number}": line for number, line in enumerate(found.lines_um)}
+        arrays = {one: getattr(found, one) for one in ("places_um", "line", "along_um", "depth", "tissue_share")}
+        np.savez(held, allow_pickle=False, **lines, **arrays)
+        staging.write(MIDLINE_FILE, held.getvalue())
+        length = sum(float(np.linalg.norm(np.diff(line, axis=0), axis=1).sum()) for line in found.lines_um)
+        return {"points": len(found.line), "lines": len(found.lines_um), "length_mm": round(length / 1000, 4)}
+
+    @classmethod
+    def opened(cls, folder: Path) -> SectionMidline:
+        """Lines and points."""
+        with np.load(folder / MIDLINE_FILE, allow_pickle=False) as held:
+            count = sum(name.startswith("line_") for name in held)
+            lines = tuple(held[f"line_{number}"] for number in range(count))
+            return SectionMidline(
+                lines, held["places_um"], held["line"], held["along_um"], held["depth"], held["tissue_share"]
+            )
+
+
+class PointsTable(NamedTuple):
+    """The points of a brain, as files."""
+
+    csv_path: Path
+    """What `embed-points` takes."""
+    parquet_path: Path
+
+
+@dataclass(frozen=True)
+class CortexPointsStep(Step[PointsTable]):
+    """The points along the cortex of a brain as a table: CSV and Parquet, with its schema beside them."""
+
+    step: ClassVar[str] = "cortex-points"
+    scope: ClassVar = "brain"
+    verb: ClassVar[str] = "gather points"
+
+    midlines: Each[SectionMidline]
+    images: Each[StoredImage]
+    placed: Each[Mapping[str, Any]]
+
+    @classmethod
+    def of(cls, midline: Stored[SectionMidline]) -> "CortexPointsStep":
+        """The points along one kind of middle."""
+        traced = (midline,)
+        columns = ("flip", "rotation", "position_um", "region_px")
+        return cls(Each(midline, traced), Each(SECTION, traced), Each(Row(columns), traced))
+
+    @property
+    def name(self) -> str:
+        """That of the middle."""
+        source = self.midlines.source
+        return source.name if isinstance(source, Stored) else "points"
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Gather the points of all sections."""
+        midlines, images, stated = inputs[self.midlines], inputs[self.images], inputs[self.placed]
+        table = points_table(midlines, {one: _placed(one, images[one], stated[one]) for one in midlines})
+        staging.write(TABLE_FILE, table.to_csv(index=False).encode())
+        staging.write(PARQUET_FILE, table.to_parquet(None, index=False))
+        columns = [column._asdict() for column in SCHEMA if column.name in table.columns]
+        staging.write(SCHEMA_FILE, canonical_json({"columns": columns}).encode())
+        return {"points": len(table), "sections": int(table["section_id"].nunique())}
+
+    @classmethod
+    def opened(cls, folder: Path) -> PointsTable:
+        """The files of the table."""
+        return PointsTable(folder / TABLE_FILE, folder / PARQUET_FILE)
+
+
+def schema_of(folder: Path) -> list[dict[str, str]]:
+    """The columns of a committed table: name, kind, meaning."""
+    columns: list[dict[str, str]] = json.loads((folder / SCHEMA_FILE).read_text())["columns"]
+    return columns
+
+
+def _placed(section_id: str, image: StoredImage, row: Mapping[str, Any]) -> Placed:
+    """Where a section lies by what the manifest states."""
+    section = stated_section(section_id, row)
+    to_section = scan_to_section(image.grid, section.region_px)
+    to_brain = section_to_brain(image.grid, section.flip, section.rotation, section.position_um)
+    return Placed(to_section.inverse(), to_brain, "both")
