@@ -157,10 +157,10 @@ def learned(
     kinds: Sequence[str] = ("laplace",),
 ) -> Learned:
     """Tokens of the texture bank with their layers and depth; `drawn` are tissue classes by a person, if there are."""
-    encoder = load_encoder("texture")
+    encoder = load_encoder(EmbedSettings())
     step = encoder.tiles.token_px
     height, width = (edge // encoder.tiles.align_px * encoder.tiles.align_px for edge in layers.shape)
-    image = pixels[:, :height, :width].astype(np.float32) / 255
+    image = (pixels[:, :height, :width] / 255).astype(np.float32)
     tokens = encoder.encode(image[None])[0][0]
     grid = Grid.at_corner(layers.shape, pixel_um, (0.0, 0.0))
     on_tokens = grid.window(0, 0, height, width).grouped(step)
@@ -264,7 +264,7 @@ def rows_of(name: str, split: str, train: Sequence[Learned], test: Sequence[Lear
 def main(arguments: Sequence[str]) -> int:
     """Print the parts asked for; all of them are written into the README."""
     parts = {"time": times, "truth": against_truth, "layers": layers}
-    held = []
+    held: list[list[str]] = []
     for name in arguments or parts:
         held.append([])
         for line in parts[name]():
