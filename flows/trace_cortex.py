@@ -4,9 +4,10 @@ from prefect import flow
 
 from cytoarch.anatomy.depth import DepthSettings
 from cytoarch.anatomy.midline import MidlineSettings
+from cytoarch.anatomy.surfaces import SurfaceSettings
 from cytoarch.errors import StoreError
 from cytoarch.steps.depth import DepthStep
-from cytoarch.steps.midline import CortexPointsStep, MidlineStep
+from cytoarch.steps.midline import CortexPictureStep, CortexPointsStep, MidlineStep, MidsurfaceStep
 from cytoarch.steps.opened import open_brain
 from cytoarch.steps.sources import sections_with
 from cytoarch.steps.tissue import TISSUE
@@ -19,6 +20,7 @@ def trace_cortex(
     brain: StoredBrain,
     depth: DepthSettings = DepthSettings(),
     midline: MidlineSettings = MidlineSettings(),
+    surface: SurfaceSettings = SurfaceSettings(),
     skip: tuple[str, ...] = (),
     run: RunSettings = RunSettings(),
 ) -> Summary:
@@ -30,6 +32,7 @@ def trace_cortex(
         brain: The brain in the store.
         depth: How depth is measured.
         midline: Where points are taken.
+        surface: How the middle is made a surface, where its lines are those of a surface.
         skip: Sections to leave out.
         run: How the work is spread.
 
@@ -39,13 +42,19 @@ def trace_cortex(
         if not sections:
             raise StoreError(f"{opened.name}: no section has tissue; run ingest-brain first")
         depths = DepthStep(depth)
-        middle = MidlineStep.of(depths, midline)
-        made = run_steps("trace", runner, opened, [depths, middle], run, sections)
+        made, mesh = 0, None
+        if midline.line == "surface":
+            mesh = MidsurfaceStep(surface)
+            made += run_whole("make the surface", opened, mesh)
+        middle = MidlineStep.of(depths, midline, mesh)
+        picture = CortexPictureStep(depths.stored, middle.stored)
+        made += run_steps("trace", runner, opened, [depths, middle, picture], run, sections)
         points = CortexPointsStep.of(middle.stored)
         made += run_whole("gather points", opened, points)
         facts = opened.catalogue.require(points.product(), "trace first").facts
         table = points.opened(opened.catalogue.path(points.product()))
         notes = {"points": f"{facts['points']} on {facts['sections']} sections", "table": str(table.csv_path)}
+        notes["pictures"] = str(opened.catalogue.folder / "derived" / picture.step / picture.name)
         without = [
             one.section_id
             for one in sections_with(opened, depths.stored)

@@ -27,7 +27,7 @@ STEP_CELLS = 0.25
 """Of following a gradient."""
 _STILL = 1e-9
 
-MidlineKind = Literal["depth", "skeleton"]
+MidlineKind = Literal["depth", "skeleton", "surface"]
 
 
 class MidlineSettings(BaseModel):
@@ -37,7 +37,8 @@ class MidlineSettings(BaseModel):
 
     line: MidlineKind = Field(
         default="depth",
-        description="depth: where depth is one half; skeleton: of the grey matter, where no white matter is told.",
+        description="depth: where depth is one half; skeleton: of the grey matter, where no white matter is told; "
+        "surface: where the section cuts the middle surface of the reconstructed brain.",
     )
     spacing_um: float = Field(default=1000.0, ge=10, le=100_000, description="Between points, along a line (um).")
     patch_um: float = Field(
@@ -45,6 +46,9 @@ class MidlineSettings(BaseModel):
     )
     tissue_share: float = Field(
         default=0.5, ge=0, le=1, description="Least share of its patch that is tissue, for a point to be kept."
+    )
+    farthest_um: float = Field(
+        default=2000.0, ge=0, le=20_000, description="Lines of a surface are moved to the middle by at most this (um)."
     )
     shortest_um: float = Field(
         default=1000.0, ge=0, le=100_000, description="Lines and spurs below this are left out (um)."

@@ -8,18 +8,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cytoarch.anatomy.depth_maps import DepthMap
+from cytoarch.anatomy.depth_maps import WHITE_MATTER, DepthMap
 from cytoarch.anatomy.matter import GREY
 from cytoarch.anatomy.midline import (
     Line,
     MidlineSettings,
     depth_lines,
+    moved_to_middle,
     points_along,
     skeleton_lines,
     smoothed,
     tissue_shares,
 )
-from cytoarch.anatomy.ribbons import BACKGROUND, Float64, Int64
+from cytoarch.anatomy.ribbons import BACKGROUND, Float64, Int64, Mask
+from cytoarch.anatomy.surfaces import Mesh, cut, cut_angles
+from cytoarch.errors import SectionError
 from cytoarch.geometry import Grid, Transform
 
 SKELETON_SMOOTHING_CELLS = 2.0
@@ -73,6 +76,8 @@ class SectionMidline:
     """(n,) NaN where depth is not known."""
     tissue_share: Float64
     """(n,)."""
+    cut_angle_deg: Float64
+    """(n,) between the normals of cortex and section; NaN without a surface."""
 
     def chosen(self, keep: NDArray[np.bool_]) -> Self:
         """The same lines with some of the points."""
@@ -81,33 +86,55 @@ class SectionMidline:
 
 
 def section_midline(
-    classes: NDArray[np.uint8], depth: DepthMap | None, grid: Grid, settings: MidlineSettings
+    classes: NDArray[np.uint8],
+    depth: DepthMap,
+    grid: Grid,
+    settings: MidlineSettings,
+    surface: tuple[Mesh, Transform] | None = None,
 ) -> SectionMidline:
     """The middle of the cortex in tissue classes (y, x) on a grid, and the points along it that are kept.
 
-    `depth` is needed unless the line is the skeleton of all grey matter. A point is kept if its patch holds enough
-    tissue and it lies in cortex itself.
+    A point is kept if its patch holds enough tissue and it lies in cortex itself; where there is no depth, all grey
+    matter counts as cortex. `surface` is the middle surface and the way from um in the section to mm in the brain,
+    where lines are to be cut from it. Raises SectionError if they are and it is not given.
     """
-    shortest, spacing = settings.shortest_um / grid.cell_um, settings.spacing_um / grid.cell_um
-    lines = _lines(classes, depth, settings, shortest)
-    places, number = points_along(lines, spacing)
+    cortex = depth.cortex if depth.cortex.any() else classes == GREY
+    lines = _lines(cortex, depth, grid, settings, surface)
+    places, number = points_along(lines, settings.spacing_um / grid.cell_um)
     places_um = grid.um(places)
-    rows, columns = np.rint(places).astype(np.int64).T
+    rows, columns = np.clip(np.rint(places).astype(np.int64), 0, np.array(grid.shape) - 1).T
     share = tissue_shares(classes != BACKGROUND, grid, places_um, settings.patch_um)
-    inside = (classes if depth is None else depth.cortex)[rows, columns] == 1
-    at = np.full(len(places), np.nan) if depth is None else depth.depth[rows, columns].astype(np.float64)
-    along = _counted(number, settings.spacing_um, lines, grid.cell_um)
-    found = SectionMidline(tuple(grid.um(one.places) for one in lines), places_um, number, along, at, share)
-    return found.chosen(inside & (share >= settings.tissue_share))
+    found = SectionMidline(
+        tuple(grid.um(one.places) for one in lines),
+        places_um,
+        number,
+        _counted(number, settings.spacing_um, lines, grid.cell_um),
+        np.where(depth.cortex[rows, columns], depth.depth[rows, columns], np.nan).astype(np.float64),
+        share,
+        np.full(len(places), np.nan) if surface is None else cut_angles(*surface, places_um),
+    )
+    return found.chosen(cortex[rows, columns] & (share >= settings.tissue_share))
 
 
 def _lines(
-    classes: NDArray[np.uint8], depth: DepthMap | None, settings: MidlineSettings, shortest: float
+    cortex: Mask, depth: DepthMap, grid: Grid, settings: MidlineSettings, surface: tuple[Mesh, Transform] | None
 ) -> list[Line]:
-    if settings.line == "skeleton" or depth is None:
-        cortex = classes == GREY if depth is None or not depth.cortex.any() else depth.cortex
+    """The lines of the middle, in cells."""
+    shortest = settings.shortest_um / grid.cell_um
+    white = depth.ribbon == WHITE_MATTER
+    if settings.line == "skeleton":
         return [smoothed(one, SKELETON_SMOOTHING_CELLS) for one in skeleton_lines(cortex, shortest)]
-    return depth_lines(depth.depth, depth.cortex, depth.ribbon == 2, shortest)
+    if settings.line == "depth":
+        return depth_lines(depth.depth, depth.cortex, white, shortest)
+    if surface is None:
+        raise SectionError("no surface was made that the section could cut; run reconstruct-brain first")
+    lines = []
+    for line in cut(*surface):
+        moved, _ = moved_to_middle(
+            grid.cells(line), depth.depth, depth.cortex, white, settings.farthest_um / grid.cell_um
+        )
+        lines.append(Line(moved, bool(np.array_equal(line[0], line[-1]))))
+    return [one for one in lines if one.length() >= shortest]
 
 
 def _counted(number: Int64, spacing_um: float, lines: Sequence[Line], cell_um: float) -> Float64:
@@ -156,6 +183,6 @@ def _rows(section_id: str, midline: SectionMidline, placed: Placed) -> pd.DataFr
         "tissue_share": midline.tissue_share.round(5),
         "line": midline.line,
         "along_mm": (midline.along_um / 1000).round(5),
-        "cut_angle_deg": np.full(len(brain), np.nan),
+        "cut_angle_deg": midline.cut_angle_deg.round(3),
     }
     return pd.DataFrame(values, index=range(len(brain)))

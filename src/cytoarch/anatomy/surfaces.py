@@ -27,6 +27,9 @@ class SurfaceSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    voxel_um: float = Field(
+        default=300.0, ge=10, le=5000, description="Edge of the voxels that depth is measured on (um)."
+    )
     edge_mm: float = Field(default=0.3, gt=0, le=10, description="Edges of triangles (mm); CytoNet takes 0.3.")
     rounds: int = Field(default=8, ge=0, le=50, description="Rounds of evening out triangles; 0: none.")
     smallest_share: float = Field(

@@ -4,7 +4,7 @@ from cytoarch.steps.clusters import ClusterFitStep, ClustersStep
 from cytoarch.steps.colours import ColourFitStep, ColoursStep
 from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.embeddings import EmbeddingsStep
-from cytoarch.steps.midline import CortexPointsStep, MidlineStep
+from cytoarch.steps.midline import CortexPointsStep, MidlineStep, MidsurfaceStep
 from cytoarch.steps.opened import open_brain, open_study, read_only
 from cytoarch.steps.parcellations import ParcellationStep, ProbabilitiesStep
 from cytoarch.steps.points import PointsStep, PointTable
@@ -32,6 +32,7 @@ __all__ = [
     "LabelsStep",
     "ManifestFile",
     "MidlineStep",
+    "MidsurfaceStep",
     "ParcellationStep",
     "PointTable",
     "PointsStep",
