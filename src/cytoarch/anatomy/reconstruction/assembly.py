@@ -253,7 +253,8 @@ def _with_doubts(
     settings: ReconstructionSettings,
 ) -> Reconstruction:
     """The same brain with what a person should look at."""
-    stains = odd_stains({row.section_id: (row.stain, *seen[row.section_id][4:6]) for row in rows})
+    looks = {row.section_id: (row.stain, *seen[row.section_id][4:6]) for row in rows}
+    stains = odd_stains({name: look for name, look in looks.items() if seen[name].coarse is not None})
     planes = {name: one.coarse for name, one in seen.items() if one.coarse is not None}
     order = misplaced(brain, planes, settings, elsewhere)
     flags = {

@@ -65,6 +65,8 @@ def _about_its_place(
 
 def odd_stains(looks: Mapping[str, tuple[str, str, int]]) -> Mapping[str, str]:
     """Sections that look otherwise than most: (stain as stated, polarity, channels) by section -> in what way."""
+    if not looks:
+        return {}
     usual = [Counter(each).most_common(1)[0][0] for each in zip(*looks.values(), strict=True)]
     words = ("it is stained with {} where most are {}", "its tissue is {} on the slide where most are {}",
              "its scan has {} channel(s) where most have {}")  # fmt: skip

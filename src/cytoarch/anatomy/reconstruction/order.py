@@ -5,7 +5,7 @@ differences along the series tells where it fits (the insertion step of a travel
 changed: a section that fits elsewhere much better is reported.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,8 @@ from cytoarch.geometry import Float64, Grid
 
 LEAST = 0.01
 """Differences below this share of the pictures' squares are none."""
+MOST_MOVED = 20
+"""Sections that are said to be out of order at most."""
 FEWEST = 5
 """Sections below which nothing is said about their order."""
 
@@ -39,15 +41,36 @@ def misplaced(
     """
     chosen = [one for one in brain if one.linked and one.section_id in planes]
     found = dict(known)
-    apart = differences(chosen, planes) if len(chosen) >= FEWEST else np.zeros((0, 0))
-    usual = float(np.median(np.diag(apart, 1))) if len(apart) else 0.0
-    for at, one in enumerate(chosen if len(apart) else ()):
-        here, gap, there = insertion(apart, at)
-        if here - there > max(LEAST, settings.order_gain * usual):
-            others = [each.section_id for each in chosen if each is not one]
-            found[one.section_id] = _told(others, gap)
+    if len(chosen) >= FEWEST:
+        apart = differences(chosen, planes)
+        least = max(LEAST, settings.order_gain * float(np.median(np.diag(apart, 1))))
+        found |= moved([one.section_id for one in chosen], apart, least)
     remarks = (f"sections {', '.join(found)} seem out of order: check section_number in the manifest",) if found else ()
     return Order(found, remarks)
+
+
+def moved(names: Sequence[str], apart: Float64, least: float) -> dict[str, str]:
+    """Which sections have to be moved so that no other one fits elsewhere better by `least` -> where they fit.
+
+    The one that gains most is moved first, in thought, so that those it was among are not blamed for it.
+
+    >>> places = np.array([0.0, 1.0, 6.0, 3.0, 4.0, 5.0, 2.0, 7.0])
+    >>> moved("abcdefgh", np.abs(places[:, None] - places[None]), 0.5)
+    {'c': 'fits better between g and h', 'g': 'fits better between b and d'}
+    """
+    order = list(range(len(names)))
+    found: dict[str, str] = {}
+    for _ in range(MOST_MOVED):
+        seen = apart[np.ix_(order, order)]
+        tried = [insertion(seen, at) for at in range(len(order))]
+        gains = [-np.inf if names[order[at]] in found else here - there for at, (here, _, there) in enumerate(tried)]
+        at = int(np.argmax(gains))
+        if gains[at] <= least:
+            break
+        node, gap = order.pop(at), tried[at][1]
+        found[names[node]] = _told([names[one] for one in order], gap)
+        order.insert(gap, node)
+    return found
 
 
 def differences(sections: list[PlacedSection], planes: Mapping[str, Plane]) -> Float64:
