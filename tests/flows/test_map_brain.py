@@ -206,7 +206,7 @@ def test_the_report_shows_every_section_and_only_files_that_exist(mapped: Mapped
     page = mapped.store.brain_path("P01") / "report" / "index.html"
     html = page.read_text()
     sources = re.findall(r'src="([^"]+)"', html)
-    assert len(sources) == 5 * 5 + 1
+    assert len(sources) == 5 * 5 + 2
     assert all((page.parent / source).is_file() for source in sources)
     assert not re.search(r"https?://", html)
     for section in mapped.brain.sections:
