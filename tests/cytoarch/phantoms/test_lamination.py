@@ -82,7 +82,7 @@ def patches() -> list[Patches]:
     return [sample_patches(brain, per_area=5, sections=12, pixel_size_um=5.0) for brain in brains]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.xdist_group("legibility")
 def test_nearly_every_area_of_every_brain_is_sampled(patches: list[Patches]) -> None:
     for one in patches:
@@ -92,14 +92,14 @@ def test_nearly_every_area_of_every_brain_is_sampled(patches: list[Patches]) -> 
     assert set(np.concatenate([one.area for one in patches]).tolist()) == set(range(1, AREA_COUNT + 1))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.xdist_group("legibility")
 @pytest.mark.parametrize("what", ["mean", "histogram"])
 def test_grey_levels_do_not_give_areas_away(patches: list[Patches], what: str) -> None:
     assert times_chance(patches, what) <= 1.5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.xdist_group("legibility")
 def test_laminar_profiles_tell_the_areas_of_unknown_brains(patches: list[Patches]) -> None:
     assert times_chance(patches, "profile") >= 5
