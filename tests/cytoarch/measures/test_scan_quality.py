@@ -252,3 +252,9 @@ def test_values_that_differ_little_have_scores_all_the_same():
 
 def test_nothing_has_no_contrast():
     assert contrast(0.0, 0.0) == 0.0
+
+
+def test_of_three_values_each_is_expected_from_the_other_two():
+    """On the line through them, on their median, or between."""
+    np.testing.assert_allclose(expected_from_neighbours(np.array([1.0, 1.0, 9.0])), [1.0, 5.0, 1.0])
+    np.testing.assert_allclose(expected_from_neighbours(np.array([0.0, 7.0, 2.0])), [4.5, 1.0, 3.5])
