@@ -35,7 +35,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 
 
 def copied(room: str) -> tuple[Path, bool]:
-    """A copy of what git would commit, and whether anything is new in it.
+    """A copy of what git would commit, and whether code is new in it.
 
     It lies in a folder that keeps what mutmut found out about the same files before.
     """
@@ -48,7 +48,7 @@ def copied(room: str) -> tuple[Path, bool]:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         if not (copy / name).exists() or not cmp(ROOT / name, copy / name, shallow=False):
             shutil.copyfile(ROOT / name, copy / name)
-            is_new = True
+            is_new |= name.endswith(".py")
     for path in [path for folder in (copy, copy / "mutants") for path in folder.glob("tests/**/test_*.py")]:
         if str(path.relative_to(copy)).removeprefix("mutants/") not in names:
             path.unlink()
