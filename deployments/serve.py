@@ -14,7 +14,7 @@ from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # started as a script from the checkout
 
-from flows.serving import SERVING_PATH, answers, direct_loopback
+from flows.serving import SERVING_PATH, answers, direct_loopback, unusable_proxies
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
@@ -86,8 +86,11 @@ def main() -> int:
     if taken:
         print(f"something already answers at {', '.join(taken)}; stop it or choose other ports", file=sys.stderr)
         return 2
+    unusable = unusable_proxies(os.environ)
+    if unusable:
+        print(f"left aside, as Prefect cannot use proxies of their kind: {', '.join(unusable)}", file=sys.stderr)
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in unusable},
         **direct_loopback(os.environ),
         "DO_NOT_TRACK": "true",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

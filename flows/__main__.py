@@ -3,7 +3,7 @@
 import os
 import sys
 
-from flows.serving import START_LIMIT, direct_loopback, running_servers
+from flows.serving import START_LIMIT, direct_loopback, running_servers, unusable_proxies
 from flows.waiting import busy
 
 DEFAULTS = {
@@ -27,6 +27,9 @@ def main() -> None:
         sys.exit(2)
     # said before the libraries are imported, since they look once
     os.environ.update(direct_loopback(os.environ))
+    for name in unusable_proxies(os.environ):
+        print(f"note: the proxy in {name} is of a kind that Prefect cannot use; it is left aside", file=sys.stderr)
+        del os.environ[name]
     for name, value in {**DEFAULTS, **running_servers()}.items():
         os.environ.setdefault(name, value)
     from flows.terminal import run

@@ -1,5 +1,6 @@
 """Commands that prepare what flows work on: a manifest, a phantom brain, weights."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -37,7 +38,8 @@ def manifest(folder: Path, *, brain: str = "", output: Path | None = None, label
         say(console, "look at", remark)
     print(f"draft     {target}")
     print("complete  brain_id, blank pixel sizes, and what else you know; remove each '?' you have checked")
-    print(f"then      python -m flows map-brain --manifest-path {target} --scans-path {root}")
+    command = ["python", "-m", "flows", "map-brain", "--manifest-path", str(target), "--scans-path", str(root)]
+    print(f"then      {shlex.join(command)}")
     return EXIT_OK
 
 

@@ -5,6 +5,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LOOK_EVERY_S, SAY_EVERY_S = 0.5, 10.0
 MOST_PORTS = 5
 
+_PROXIES = tuple(name for proxy in ("http", "https", "all") for name in (f"{proxy}_proxy", f"{proxy}_proxy".upper()))
 _NAMES = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI")
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Whatever HTTP_PROXY says: a proxy cannot reach this machine's loopback."""
@@ -61,6 +63,20 @@ def direct_loopback(environment: Mapping[str, str]) -> dict[str, str]:
         hosts += [host for host in LOOPBACK if host not in hosts]
     value = ",".join(hosts)
     return {"NO_PROXY": value, "no_proxy": value}
+
+
+def unusable_proxies(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The variables that name a proxy with which Prefect cannot even speak to this machine's loopback.
+
+    Its library builds every proxy it is told of before it looks which addresses go past them, and breaks at kinds that
+    it does not know: desktops write `socks://` for all traffic. SOCKS 5 needs the package socksio.
+
+    >>> unusable_proxies({"HTTP_PROXY": "proxy.hospital.org:3128", "ALL_PROXY": "socks://proxy.hospital.org:1080"})
+    ('ALL_PROXY',)
+    """
+    usable = {"http", "https", *(("socks5", "socks5h") if find_spec("socksio") else ())}
+    named = {name: environment.get(name, "") for name in _PROXIES}
+    return tuple(name for name, url in named.items() if "://" in url and url.partition("://")[0] not in usable)
 
 
 def start_prefect(say: Callable[[str], None]) -> None:

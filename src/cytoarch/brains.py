@@ -21,13 +21,19 @@ PIXEL_SIZE_LIMITS_UM = (0.05, 100.0)
 RESERVED_IDS = ("ome", "zarr.json")
 """Names that a collection of sections needs for itself (in any case)."""
 
+Region = tuple[int, int, int, int]
+"""(y0, y1, x0, x1) in pixels of the whole scan."""
+
 _YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 _SIX_NUMBERS = "six numbers yy yx y xy xx x"
 _REGION = re.compile(r"^(\d+):(\d+)\s+(\d+):(\d+)$")
 
 
 def _yes_no(value: object) -> object:
-    return _YES_NO.get(value.lower(), value) if isinstance(value, str) else value
+    """A truth value; spreadsheets write one in their own language where they took a cell for one."""
+    if isinstance(value, str) and value.lower() not in _YES_NO:
+        raise ValueError("yes or no is needed")
+    return _YES_NO[value.lower()] if isinstance(value, str) else value
 
 
 def _lower_case(value: object) -> object:
@@ -88,7 +94,7 @@ class Section(BaseModel):
     plane: Literal["coronal", "sagittal", "horizontal", "unstated"] = Field(
         default="unstated", description="Cutting plane."
     )
-    region_px: Annotated[tuple[int, int, int, int] | None, BeforeValidator(_region)] = Field(
+    region_px: Annotated[Region | None, BeforeValidator(_region)] = Field(
         default=None, description="y0:y1 x0:x1 of this section on a slide that holds several (scan pixels)."
     )
     plane_index: int | None = Field(default=None, ge=0, description="Plane of a stack, from 0.")
@@ -108,7 +114,7 @@ class Section(BaseModel):
 
     @field_validator("region_px")
     @classmethod
-    def _ordered(cls, region: tuple[int, int, int, int] | None) -> tuple[int, int, int, int] | None:
+    def _ordered(cls, region: Region | None) -> Region | None:
         if region is not None and not (region[0] < region[1] and region[2] < region[3]):
             raise ValueError("y0:y1 x0:x1 is needed, with y0 < y1 and x0 < x1")
         return region
@@ -304,17 +310,32 @@ def _duplicates(sections: list[tuple[int, Section]]) -> list[str]:
     return faults
 
 
+def _share_most(one: Region | None, other: Region | None) -> bool:
+    """Whether more than half of one part of a plane (None: all of it) lies in the other.
+
+    Frames drawn around neighbours on a slide overlap a little, at their corners.
+
+    >>> _share_most((0, 10, 0, 10), (0, 10, 4, 14)), _share_most((0, 10, 0, 10), (5, 15, 5, 15))
+    (True, False)
+    """
+    if one is None or other is None:
+        return True
+    height, width = (min(one[k + 1], other[k + 1]) - max(one[k], other[k]) for k in (0, 2))
+    smaller = min((region[1] - region[0]) * (region[3] - region[2]) for region in (one, other))
+    return height > 0 and width > 0 and 2 * height * width > smaller
+
+
 def _shared_files(
     sections: list[tuple[int, Section]], places: Mapping[tuple[int, str], Path], scans_path: Path
 ) -> list[str]:
-    """Rows of one brain with the same part of a scan, or with the label image of another scan.
+    """Rows of one brain with the same part of a scan, or most of it, or with the label image of another scan.
 
     Of two such sections one could train a head and the other test it. Rows that are left out are not looked at.
     `places` are the files that the paths of the rows lead to, as far as they lead to any. Label images are told apart
     by name: git-annex keeps two blank ones as links to one file.
     """
     faults: list[str] = []
-    scans: dict[tuple[str, Path, object, int], int] = {}
+    scans: dict[tuple[str, Path, int], dict[int, Region | None]] = defaultdict(dict)
     labelled: dict[tuple[str, str], tuple[int, Path]] = {}
     for number, section in sections:
         scan = places.get((number, section.path))
@@ -322,11 +343,17 @@ def _shared_files(
         if section.exclude or scan is None:
             continue
         brain = section.brain_id.lower()
-        first = scans.setdefault((brain, scan, section.region_px, section.plane_index or 0), number)
-        if first != number:
+        regions = scans[brain, scan, section.plane_index or 0]
+        first = next((row for row, region in regions.items() if _share_most(region, section.region_px)), None)
+        regions[number] = section.region_px
+        if first is not None:
+            is_same = regions[first] == section.region_px
+            shared = (
+                "region_px and plane_index" if is_same else "plane_index, and most of one region_px is in the other"
+            )
             faults.append(
-                f"row {number}: {section.path!r} is already the scan of row {first}, with the same region_px and "
-                "plane_index; correct one of them, or exclude it with a reason"
+                f"row {number}: {section.path!r} is already the scan of row {first}, with the same {shared}; correct "
+                "one of them, or exclude it with a reason"
             )
         elif labels is not None and labelled.setdefault((brain, labels), (number, scan))[1] != scan:
             faults.append(

@@ -10,6 +10,7 @@ from cytoarch.errors import ScanError
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _ID = re.compile(ID_PATTERN)
+_LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
 _URL_LIKE = re.compile(r"://|::|^[A-Za-z][A-Za-z0-9+.-]+:")
 
 
@@ -21,6 +22,15 @@ def is_id(text: str) -> bool:
     (True, False, False, False)
     """
     return _ID.fullmatch(text) is not None
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file is what desktops leave in folders that somebody looks into, or beside files that they copy.
+
+    >>> [is_litter(name) for name in (".DS_Store", "._s001.json", "Thumbs.db", ".zattrs", "s001.json")]
+    [True, True, True, False, False]
+    """
+    return name in _LITTER or name.startswith("._")
 
 
 def confined(path: str | Path, root: Path) -> Path:

@@ -21,9 +21,9 @@ def csv_rows(
     """The non-blank cells of each row with its row number, and faults of single rows.
 
     Columns that are not `known` are a fault, unless that is None. In a table that was `drafted` for a person, cells
-    that still bear the mark `UNCONFIRMED` are faults. Empty columns at the end are no columns, and a first line that
-    names the separator is no row. Raises ManifestError if the file cannot be read as a table with the `required`
-    columns.
+    that still bear the mark `UNCONFIRMED` are faults. Empty columns at the end are no columns, blank lines above the
+    header are passed over, and a first line that names the separator is no row. Raises ManifestError if the file cannot
+    be read as a table with the `required` columns.
     """
     text = _text(path)
     separator = _SEPARATOR_LINE.match(text)
@@ -34,12 +34,13 @@ def csv_rows(
     except csv.Error as error:
         raise ManifestError(str(path), [f"not a CSV file: {error}"]) from None
     lines = [[cell.strip() for cell in cells] for cells in lines]
-    header = _named(lines)
-    faults = _header_faults(header, known, required)
+    top = next((number for number, cells in enumerate(lines, start=1) if any(cells)), 1)
+    header = _named(lines[top - 1 :])
+    faults = _header_faults(header, known, required, top)
     if faults:
         raise ManifestError(str(path), faults)
     rows: list[tuple[int, dict[str, str]]] = []
-    for number, cells in enumerate(lines[1:], start=2):
+    for number, cells in enumerate(lines[top:], start=top + 1):
         if not any(cells):
             continue
         if not len(cells) >= len(header) >= _reach(cells):
@@ -55,9 +56,16 @@ def csv_rows(
     return rows, faults
 
 
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""How files of Excel, Numbers and LibreOffice begin, whatever they are called."""
+
+
 def _text(path: Path) -> str:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
+        if content.startswith(_WORKBOOKS):
+            raise ManifestError(str(path), ["is a workbook of a spreadsheet, not a table; save it as 'CSV UTF-8'"])
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         raise ManifestError(str(path), ["the file does not exist"]) from None
     except OSError as error:
@@ -80,7 +88,7 @@ def _delimiter(text: str, required: tuple[str, ...]) -> str:
 
     That with which the header names the most of the required columns.
     """
-    head = re.split(r"[\r\n]", text, maxsplit=1)[0]
+    head = next((line for line in re.split(r"[\r\n]+", text) if line.strip(" ,;\t")), "")
 
     def fit(character: str) -> tuple[int, int]:
         names = {name.strip(' "') for name in head.split(character)}
@@ -102,18 +110,18 @@ def _named(lines: list[list[str]]) -> list[str]:
     return lines[0][: max(_reach(lines[0]), used)]
 
 
-def _header_faults(header: list[str], known: tuple[str, ...] | None, required: tuple[str, ...]) -> list[str]:
-    faults = [f"row 1: column {name} is missing" for name in required if name not in header]
+def _header_faults(header: list[str], known: tuple[str, ...] | None, required: tuple[str, ...], row: int) -> list[str]:
+    faults = [f"row {row}: column {name} is missing" for name in required if name not in header]
     if known is not None:
         faults += [
-            f"row 1: column {name!r} is not known; the columns are {', '.join(known)}"
+            f"row {row}: column {name!r} is not known; the columns are {', '.join(known)}"
             if name
-            else f"row 1: column {place} has no name; name it or clear it"
+            else f"row {row}: column {place} has no name; name it or clear it"
             for place, name in enumerate(header, start=1)
             if name not in known
         ]
     twice = sorted({name for name in header if name and header.count(name) > 1})
-    return faults + [f"row 1: column {name!r} appears twice" for name in twice]
+    return faults + [f"row {row}: column {name!r} appears twice" for name in twice]
 
 
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")

@@ -73,6 +73,12 @@ def test_yes_and_no_are_understood_in_the_ways_people_write_them(brains_of: Brai
     assert brain.sections[0].exclude is meant
 
 
+@pytest.mark.parametrize("cell", ["WAHR", "FAUX", "x"])
+def test_a_truth_value_in_another_language_is_told_what_to_write(brains_of: Brains, cell: str) -> None:
+    (fault,) = faults_of(lambda: brains_of(f"B1,s1,1,a.tif,{cell},lost", header=f"{HEADER},exclude,reason"))
+    assert fault == f"row 2: exclude {cell!r}: yes or no is needed"
+
+
 def test_a_byte_order_mark_windows_line_ends_and_blank_rows_change_nothing(tmp_path: Path) -> None:
     plain, excel = tmp_path / "plain.csv", tmp_path / "excel.csv"
     plain.write_text(f"{HEADER}\n{ROW}\n", encoding="utf-8")
@@ -367,6 +373,33 @@ def test_a_region_named_in_two_rows_is_refused_with_both(brains_of: Brains) -> N
     assert fault.startswith("row 4: 'a.tif' is already the scan of row 3")
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ("0:90 0:90", "0:91 0:90", True),  # drawn twice by hand
+        ("0:90 0:90", "", True),
+        ("", "10:20 10:20", True),
+        ("0:90 0:90", "30:60 30:60", True),
+        ("0:90 0:90", "0:90 44:134", True),
+        ("0:90 0:90", "0:90 45:135", False),
+        ("0:90 0:90", "80:170 80:170", False),  # frames around neighbours
+        ("0:90 0:90", "0:90 90:180", False),
+    ],
+)
+def test_parts_of_a_scan_of_which_one_is_mostly_in_the_other_are_refused(
+    brains_of: Brains, one: str, other: str, shared: bool
+) -> None:
+    def read() -> object:
+        return brains_of(f"B1,s1,1,a.tif,{one},,,,", f"B1,s2,2,a.tif,{other},,,,", header=PLACED)
+
+    if shared:
+        (fault,) = faults_of(read)
+        assert "row 3: 'a.tif' is already the scan of row 2" in fault
+        assert "most of one region_px" in fault
+    else:
+        read()
+
+
 def test_a_scan_may_hold_several_sections_that_share_the_label_image_drawn_on_it(brains_of: Brains) -> None:
     (brain,) = brains_of(
         "B1,s1,1,a.tif,0:9 0:9,,a.png,,",
@@ -451,7 +484,7 @@ def test_an_absolute_path_below_the_folder_of_scans_is_accepted(brains_of: Brain
         (f"{HEADER}\n{ROW}\n".encode("utf-16"), "UTF-8"),
         (f"{HEADER}\nB1,s1,1,Gr\xf6\xdfe.tif\n".encode("latin-1"), "UTF-8"),
         (f'{HEADER}\nB1,s1,1,"a.tif\n'.encode(), "CSV"),
-        (b"PK\x03\x04\x14\x00\x06\x00", "NUL"),
+        (b"PK\x03\x04\x14\x00\x06\x00", "workbook"),
     ],
 )
 def test_a_file_that_is_no_whole_manifest_is_refused(tmp_path: Path, content: bytes, word: str) -> None:

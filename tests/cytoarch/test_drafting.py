@@ -459,9 +459,11 @@ def test_a_link_to_a_scan_that_has_a_row_gets_none_as_map_brain_would_refuse_it(
 
 
 ODD = ("scan:1.tif", "file:2.tif", " a3.tif", "?4.tif", "a?5.tif", 'a,b;c"6.tif', "a\nb7.tif", "\xa0a8.tif", "s:9.tif")
+FORMULAS = ("=1+1_1.tif", "+2.tif", "-3.tif", "@4.tif")
+"""Spreadsheets compute such cells when they open a table, and save what comes out."""
 
 
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("name", ODD + FORMULAS)
 @pytest.mark.parametrize("below", ["scans", " scans", "?scans", "a:scans"])
 def test_what_is_drafted_leads_back_to_the_file(tmp_path: Path, name: str, below: str) -> None:
     scans_in(tmp_path / below, name)
@@ -473,6 +475,13 @@ def test_what_is_drafted_leads_back_to_the_file(tmp_path: Path, name: str, below
         assert confined(section.path, root) == tmp_path.resolve() / below / name
         assert section.labels is None or confined(section.labels, root) == label.resolve()
         assert (section.labels is None) == (labels is None)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_no_path_in_a_draft_is_a_formula(tmp_path: Path, name: str) -> None:
+    draft_manifest(scans_in(tmp_path / "scans", name), tmp_path / "m.csv")
+    (row,) = csv.DictReader((tmp_path / "m.csv").read_text().splitlines())
+    assert row["path"] == f"./{name}"
 
 
 def test_a_name_that_no_manifest_can_hold_is_named_and_left_out(tmp_path: Path) -> None:

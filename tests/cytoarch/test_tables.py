@@ -83,6 +83,13 @@ def test_a_table_in_another_encoding_is_refused_and_told_what_to_save(
         kind.read(table(tmp_path, text.encode(encoding)))
 
 
+@every_kind
+@pytest.mark.parametrize("start", [b"PK\x03\x04\x14\x00", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"])
+def test_a_workbook_is_refused_as_one_and_told_what_to_save(tmp_path: Path, kind: Kind, start: bytes) -> None:
+    with pytest.raises(CytoarchError, match=r"is a workbook .* 'CSV UTF-8'"):
+        kind.read(table(tmp_path, start + bytes(500)))
+
+
 def rows_of(folder: Path, text: str, known: tuple[str, ...] | None = None) -> list[tuple[int, dict[str, str]]]:
     rows, faults = csv_rows(table(folder, text), known, ("a", "b"))
     assert faults == []
@@ -109,6 +116,14 @@ def test_the_header_says_what_separates_cells_and_nothing_below_it_does(tmp_path
 def test_a_line_that_names_the_separator_is_not_counted_among_the_rows(tmp_path: Path) -> None:
     assert rows_of(tmp_path, "sep=;\na;b\n1;2") == [(2, {"a": "1", "b": "2"})]
     assert faults_of(tmp_path, "sep=;\na;b\n1") == ["row 2: 1 cells where the header has 2"]
+
+
+def test_rows_below_blank_lines_are_counted_as_a_spreadsheet_does(tmp_path: Path) -> None:
+    assert rows_of(tmp_path, "a,b\n1,2") == [(2, {"a": "1", "b": "2"})]
+    assert rows_of(tmp_path, "\n,,\na,b\n1,2") == [(4, {"a": "1", "b": "2"})]
+    assert rows_of(tmp_path, "sep=;\r\n;;;\r\na;b\r\n1;2") == [(3, {"a": "1", "b": "2"})]
+    assert rows_of(tmp_path, ";;\r;\ra;b\r1,5;2") == [(4, {"a": "1,5", "b": "2"})]
+    assert faults_of(tmp_path, "\n\na,c\n1,2") == ["row 3: column b is missing"]
 
 
 def test_a_separator_that_is_named_is_believed(tmp_path: Path) -> None:

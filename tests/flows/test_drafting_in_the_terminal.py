@@ -1,6 +1,7 @@
 """The command that drafts a manifest: whatever the files are called, it ends with a draft or with one error."""
 
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,18 @@ def test_files_that_cannot_be_drafted_are_told_beside_the_draft(
     (row,) = (scans / "manifest.csv").read_text(encoding="utf-8").splitlines()[1:]
     assert row.startswith("B1,a_01,?1,scans/a_01.tif,")
     assert "?labels/a_01-v2.png" in row
+
+
+def test_the_command_to_go_on_with_is_one_that_a_shell_understands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "Dr. Ähre's $HOME; 50 % & more"
+    home.mkdir()
+    scans = folder_of(home / "scans 2026", b"a_01.tif")
+    assert run(["manifest", str(scans)]) == EXIT_OK
+    (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("then")]
+    command = shlex.split(line.removeprefix("then"))
+    assert command[3:] == ["map-brain", "--manifest-path", str(scans / "manifest.csv"), "--scans-path", str(scans)]
 
 
 def test_a_folder_whose_name_is_no_text_is_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

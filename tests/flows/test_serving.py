@@ -8,6 +8,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -23,7 +24,14 @@ from prefect.settings import (
 
 from cytoarch.errors import StoreError
 from flows import serving
-from flows.serving import START_LIMIT, answers, direct_loopback, running_servers, start_prefect
+from flows.serving import (
+    START_LIMIT,
+    answers,
+    direct_loopback,
+    running_servers,
+    start_prefect,
+    unusable_proxies,
+)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 pytestmark = [pytest.mark.alone, pytest.mark.xdist_group("alone")]
@@ -109,6 +117,37 @@ def test_loopback_is_not_proxied_by_any_library(
 def test_what_was_not_proxied_before_is_not_now(environment: dict[str, str], value: str) -> None:
     assert direct_loopback(environment) == {"NO_PROXY": value, "no_proxy": value}
     assert direct_loopback(direct_loopback(environment)) == direct_loopback(environment)
+
+
+@pytest.mark.parametrize(
+    ("url", "usable"),
+    [
+        ("http://proxy.hospital.org:3128", True),
+        ("https://proxy.hospital.org:3128", True),
+        ("proxy.hospital.org:3128", True),
+        ("", True),
+        ("socks://proxy.hospital.org:1080/", False),
+        ("socks4://proxy.hospital.org:1080", False),
+        ("socks5://proxy.hospital.org:1080", None),
+        ("socks5h://proxy.hospital.org:1080", None),
+        ("ftp://proxy.hospital.org", False),
+    ],
+)
+@pytest.mark.parametrize("name", ["ALL_PROXY", "all_proxy", "HTTPS_PROXY"])
+def test_proxies_that_prefects_library_cannot_build_are_left_aside(
+    monkeypatch: pytest.MonkeyPatch, name: str, url: str, usable: bool | None
+) -> None:
+    """Even for addresses that go past the proxy; None: where the package for SOCKS is installed."""
+    monkeypatch.setenv(name, url)
+    for other, value in direct_loopback(os.environ).items():
+        monkeypatch.setenv(other, value)
+    expected = find_spec("socksio") is not None if usable is None else usable
+    assert unusable_proxies({name: url}) == (() if expected else (name,))
+    if expected:
+        httpx.Client().close()
+    else:
+        with pytest.raises((ValueError, ImportError)):
+            httpx.Client()
 
 
 def test_servers_are_believed_if_both_answer_on_loopback(
@@ -228,9 +267,10 @@ def terminal(home: Path, inbox: Path, **environment: str) -> "subprocess.Complet
 @pytest.mark.slow
 def test_a_flow_runs_behind_a_proxy_that_is_dead(tmp_path: Path) -> None:
     (tmp_path / "inbox").mkdir()
-    done = terminal(tmp_path / "home", tmp_path / "inbox")
+    done = terminal(tmp_path / "home", tmp_path / "inbox", ALL_PROXY="socks://127.0.0.1:9/")
     assert done.returncode == 0, done.stderr
     assert "nothing to do" in done.stdout
+    assert done.stderr.startswith("note: the proxy in ALL_PROXY is of a kind that Prefect cannot use")
 
 
 @pytest.mark.slow

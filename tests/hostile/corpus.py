@@ -13,7 +13,7 @@ from tests.hostile.lying_sizes import label_plans, size_plans
 from tests.hostile.lying_stores import store_plans
 from tests.hostile.lying_tags import segment_plans, tag_plans, text_plans
 from tests.hostile.plans import Plan
-from tests.hostile.several_images import density_plans, image_plans
+from tests.hostile.several_images import density_plans, image_plans, palette_plans, shape_plans
 from tests.hostile.sound import Content
 
 
@@ -67,7 +67,7 @@ def plans() -> tuple[Plan, ...]:
     found = [
         *sound_plans(), *cut_plans(), *flipped_plans(), *tag_plans(), *segment_plans(), *text_plans(), *store_plans(),
         *bomb_plans(), *impostor_plans(), *name_plans(), *size_plans(), *label_plans(),
-        *image_plans(), *density_plans(),
+        *image_plans(), *shape_plans(), *palette_plans(), *density_plans(),
     ]  # fmt: skip
     assert len({plan.name for plan in found}) == len(found)
     return tuple(found)
@@ -81,5 +81,7 @@ SAMPLE = (
     "name-newline", "name-250", "name-socket", "size-72dpi", "size-ome-nan-stated", "label-unknown-ids",
     "lie-pages-thumbnail-first", "lie-ome-three-sections", "store-thumbnail-first", "size-300dpi", "size-600dpi-stated",
     "label-palette-of-greys-turned", "label-grey-of-2-bits", "label-erased", "label-thumbnail-first",
+    "odd-one-pixel", "odd-thin", "label-jpeg2000-tiles", "label-erased-tif", "lie-palette-of-greys",
+    "size-300x600dpi-stated", "size-imagej-300dpi",
 )  # fmt: skip
 """A few cases of every kind, which run in the normal suite."""

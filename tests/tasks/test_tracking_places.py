@@ -3,7 +3,10 @@
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,7 @@ NAMES = (
 )  # fmt: skip
 """Legal names of folders that mean something to one of the libraries that an address passes through."""
 MODEL = "models:/areas-probe-B01@champion"
+ROOT = Path(__file__).resolve().parents[2]
 TAGS = {"config_digest": "c0", "input_digest": "i0", "encoder_digest": "e0"}
 
 
@@ -183,3 +187,19 @@ def test_a_head_in_the_store_is_found_though_its_files_in_the_registry_are_gone(
     digest = use(store)
     shutil.rmtree(store.tracking_path / "artifacts")
     assert fetch_head(store, MODEL) == digest
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_three_processes_may_be_the_first_in_a_new_store(tmp_path: Path) -> None:
+    """Each finds the database missing, half made or there."""
+    program = (
+        "import sys; from pathlib import Path; from cytoarch.store.brain_store import BrainStore; "
+        "from tasks.tracking.database import experiment_id; print(experiment_id(BrainStore(Path(sys.argv[1]))))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "store")]
+    run = partial(subprocess.Popen, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    processes = [run(command) for _ in range(3)]
+    said = [one.communicate(timeout=300) for one in processes]
+    assert [one.returncode for one in processes] == [0, 0, 0], said
+    assert len({out for out, _ in said}) == 1

@@ -9,6 +9,9 @@ from cytoarch.images.scans import SUFFIXES, is_scan
 from cytoarch.paths import confined
 from cytoarch.tables import UNCONFIRMED
 
+_FORMULAS = ("=", "+", "-", "@")
+"""How a cell begins that spreadsheets compute, also where the table was read from CSV."""
+
 
 def printable(path: Path) -> str:
     """A path as it can be shown and written: of a byte that is no UTF-8 text, its number."""
@@ -69,15 +72,16 @@ def common_root(folders: Iterable[Path], files: Iterable[Path]) -> Path:
 def cell_for(path: Path, root: Path) -> str:
     """What a manifest writes for a file below `root`, its own name where it is a link; read back, it is that file.
 
-    Names that would be read as something else get a `./` in front: blanks are stripped from cells, and a leading `?` is
-    the mark of what a person has to confirm. Raises ScanError, naming the file, if no cell leads to it.
+    Names that would be read as something else get a `./` in front: blanks are stripped from cells, a leading `?` is the
+    mark of what a person has to confirm, and spreadsheets compute what begins like a formula. Raises ScanError, naming
+    the file, if no cell leads to it.
     """
     text = (path.parent.resolve() / path.name).relative_to(root).as_posix()
     if not is_text(path):
         raise ScanError(
             f"{printable(path)}: its name is no UTF-8 text, which a manifest is; rename it (`convmv` does so for many)"
         )
-    if text.startswith(UNCONFIRMED) or text != text.strip() or ":" in text:
+    if text.startswith((UNCONFIRMED, *_FORMULAS)) or text != text.strip() or ":" in text:
         text = f"./{text}"
     confined(text, root)
     return text
@@ -86,7 +90,7 @@ def cell_for(path: Path, root: Path) -> str:
 def _is_image(path: Path) -> bool:
     if _is_hidden(path.name):
         return False
-    return is_scan(path) or (path.suffix.lower() in SUFFIXES and lacks_content(path))
+    return path.suffix.lower() in SUFFIXES and (is_scan(path) or lacks_content(path))
 
 
 def _is_hidden(name: str) -> bool:

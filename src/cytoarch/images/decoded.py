@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.errors import ScanError
+from cytoarch.images.label_ids import is_palette_of_greys
 from cytoarch.images.planes import Pixels, Rows, check_dtype, check_size
 from cytoarch.tiling import partition
 
@@ -42,7 +43,7 @@ _BOX_COUNT = 1000
 
 
 def open_rows(path: Path) -> Rows:
-    """The plane of a PNG or JPEG file: 8- or 16-bit grey or RGB, with or without alpha; palettes become RGB.
+    """The plane of a PNG or JPEG file: 8- or 16-bit grey or RGB, with or without alpha; palettes become what they show.
 
     The format is told by the first bytes, not the suffix. The EXIF orientation of a JPEG is reported, not applied.
     Only headers are read here. Raises ScanError if the file is neither format, CMYK or of another depth, too large,
@@ -64,16 +65,18 @@ def open_rows(path: Path) -> Rows:
             f"{path}: an interlaced PNG or progressive JPEG of {height} x {width} pixels, which can only be decoded "
             f"whole (limit {MAX_WHOLE_PIXELS} pixels); save it without interlacing or as a tiled TIFF"
         )
-    shape, dtype = (bands, height, width), _DTYPES[pixel]
+    stored, dtype = (bands, height, width), _DTYPES[pixel]
+    is_grey = bands <= 2 or is_palette_of_greys(path)  # of which libvips gives the grey three times
+    kept = slice(0, bands, 3) if is_grey and bands > 2 else slice(bands)
     return Rows(
-        shape=shape,
+        shape=(len(range(bands)[kept]), height, width),
         dtype=dtype,
-        kind="grey" if bands <= 2 else "rgb",
+        kind="grey" if is_grey else "rgb",
         alpha=bands in (2, 4),
         orientation=orientation,
         stated_pixel_sizes=(),
         remarks=(),
-        bands=lambda: _vips_bands(path, shape, dtype),
+        bands=lambda: (band[kept] for band in _vips_bands(path, stored, dtype)),
     )
 
 

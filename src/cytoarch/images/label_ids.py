@@ -90,8 +90,21 @@ def png_colours(path: Path) -> tuple[str, ...]:
     if header is None or header.colour != _PALETTE:
         return ()
     with _opened(path) as image:
-        palette = np.asarray(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+        return colours_of(np.asarray(image.getpalette("RGB"), dtype=np.int64).reshape(-1, 3))
+
+
+def colours_of(palette: NDArray[np.int64]) -> tuple[str, ...]:
+    """The colours (#rrggbb) of a palette (n, 3) of 0 to 255."""
     return tuple(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in palette.tolist())
+
+
+def is_palette_of_greys(path: Path) -> bool:
+    """Whether a file is a PNG with a palette of nothing but greys, as optimisers make of grey scans."""
+    header = PngHeader.of(path)
+    if header is None or header.colour != _PALETTE:
+        return False
+    with _opened(path) as image:
+        return _palette_greys(image, _transparent_numbers(image)) is not None
 
 
 @contextmanager
@@ -156,12 +169,21 @@ def with_checked_greys(scan: Scan, greys: Greys | None) -> Scan:
     return replace(scan, _read=read)
 
 
-def without_erased(scan: Scan) -> Scan:
-    """The ids of a scan of two channels, ids and opacity: 0 where a pixel is fully transparent, with a remark."""
+def without_erased(scan: Scan, multiplied: bool = False) -> Scan:
+    """The ids of a scan of two channels, ids and opacity: 0 where a pixel is fully transparent, with a remark.
+
+    Where the ids were `multiplied` with the opacity, reading raises ScanError if a pixel is half transparent.
+    """
     _, height, width = scan.shape
+    opaque = int(np.iinfo(scan.dtype).max)
 
     def read(y: int, x: int, h: int, w: int) -> NDArray[Any]:
         ids, opacity = scan.read(y, x, h, w)
+        if multiplied and ((opacity != 0) & (opacity != opaque)).any():
+            raise ScanError(
+                "its ids were multiplied with their opacity, and some pixels are half transparent: their ids are lost; "
+                "make every pixel opaque or erase it, or save the ids without opacity"
+            )
         return np.where(opacity == 0, 0, ids).astype(scan.dtype, copy=False)[None]
 
     return replace(scan, shape=(1, height, width), remarks=(*scan.remarks, ERASED), _read=read)

@@ -4,6 +4,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
 from cytoarch.errors import ScanError
+from cytoarch.images.pixel_size import may_be_pixel_size
 
 UM_PER_UNIT = {"m": 1e6, "cm": 1e4, "mm": 1e3, "um": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1e-3, "inch": 25400.0}
 
@@ -61,7 +62,7 @@ def _pixel_size_um(pixels: ET.Element) -> float | None:
     x_um, y_um = (_length_um(pixels, name) for name in ("PhysicalSizeX", y_name))
     if x_um is None or y_um is None:
         return None
-    if abs(x_um - y_um) > 0.01 * x_um:
+    if abs(x_um - y_um) > 0.01 * x_um and any(map(may_be_pixel_size, (x_um, y_um))):
         raise ScanError(f"its pixels are not square ({y_um:g} x {x_um:g} um by its OME-XML); resample it")
     return x_um
 

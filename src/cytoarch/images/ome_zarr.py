@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cytoarch.errors import ScanError
+from cytoarch.images.pixel_size import may_be_pixel_size
 from cytoarch.images.planes import Kind, Scan, StatedPixelSize, check_size, reading
 from cytoarch.images.store_folders import Metadata, folder_below, read_json
 from cytoarch.images.zarr_arrays import absent_chunks, array_metadata, check_chunk_area, open_array
@@ -204,6 +205,6 @@ def _pixel_sizes(multiscale: Metadata, dataset: Metadata, names: Sequence[str]) 
     y_um, x_um = (float(factors[names.index(name)]) * _UM_PER_UNIT[units[name]] for name in "yx")
     if not (0 < y_um < math.inf and 0 < x_um < math.inf):
         return ()
-    if abs(x_um - y_um) > 0.01 * x_um:
+    if abs(x_um - y_um) > 0.01 * x_um and any(map(may_be_pixel_size, (x_um, y_um))):
         raise ScanError(f"its pixels are not square ({y_um:g} x {x_um:g} um by its metadata); resample it")
     return (StatedPixelSize("ngff", x_um),)

@@ -72,6 +72,16 @@ def print_density_dpi(pixel_size_um: float) -> int | None:
     return None
 
 
+def may_be_pixel_size(size_um: float) -> bool:
+    """Whether a stated size (um) can be believed: within what is plausible, and no print density.
+
+    >>> [may_be_pixel_size(size) for size in (0.5, 20.0, 25400 / 300, 25400 / 98)]
+    [True, True, False, False]
+    """
+    low, high = PIXEL_SIZE_LIMITS_UM
+    return low <= size_um <= high and print_density_dpi(size_um) is None
+
+
 def without_print_densities(scan: Scan) -> Scan:
     """The scan without the pixel sizes that are print densities, with a remark for each.
 

@@ -42,6 +42,8 @@ class Scan:
     remarks: tuple[str, ...]
     """What was done to the pixels on the way in, for the record."""
     _read: Callable[[int, int, int, int], NDArray[Any]]
+    colours: tuple[str, ...] = ()
+    """Of a label image, in which colour (#rrggbb) its palette shows each number; none where it has no palette."""
 
     def read(self, y: int, x: int, height: int, width: int) -> Pixels:
         """The window (c, height, width) that starts at (y, x), which must lie inside the plane."""

@@ -17,8 +17,8 @@ import tifffile
 from cytoarch.errors import ScanError
 from cytoarch.images.czi import open_czi
 from cytoarch.images.decoded import open_jp2, open_rows
-from cytoarch.images.label_ids import png_numbers, without_erased
-from cytoarch.images.ome_zarr import open_ome_zarr
+from cytoarch.images.label_ids import png_colours, png_numbers, without_erased
+from cytoarch.images.ome_zarr import is_ome_zarr, open_ome_zarr
 from cytoarch.images.pixel_size import without_print_densities
 from cytoarch.images.planes import Pixels, Scan, cropped, reading
 from cytoarch.images.spooling import readable
@@ -72,9 +72,18 @@ def open_scan(
 
 
 def is_scan(path: Path) -> bool:
-    """Whether there is a file, or a folder of OME-Zarr, whose suffix is one that can be read."""
+    """Whether there is a file, or a folder of OME-Zarr, whose suffix is one that can be read; or an image in such."""
     suffix = path.suffix.lower()
-    return suffix in SUFFIXES and (path.is_dir() if suffix in FOLDER_SUFFIXES else path.is_file())
+    if suffix in FOLDER_SUFFIXES or suffix not in SUFFIXES:
+        return is_store(path)
+    return path.is_file()
+
+
+def is_store(path: Path) -> bool:
+    """Whether a path is a folder of OME-Zarr: by its suffix, or as one of the images in a folder of that suffix."""
+    if path.suffix.lower() in FOLDER_SUFFIXES:
+        return path.is_dir()
+    return any(folder.suffix.lower() in FOLDER_SUFFIXES for folder in path.parents) and is_ome_zarr(path)
 
 
 def check_is_scan(path: Path) -> None:
@@ -82,7 +91,7 @@ def check_is_scan(path: Path) -> None:
     suffix = path.suffix.lower()
     if not path.exists():
         raise ScanError(f"{path}: no such file; check the path in the manifest")
-    if suffix not in SUFFIXES:
+    if suffix not in SUFFIXES and not is_store(path):
         raise ScanError(f"{path}: {suffix or 'no'} suffix; a scan with one of {', '.join(SUFFIXES)} is needed")
     if not is_scan(path):
         needed = "a folder, as OME-Zarr is," if suffix in FOLDER_SUFFIXES else "a file"
@@ -91,7 +100,7 @@ def check_is_scan(path: Path) -> None:
 
 def scan_files(path: Path) -> list[Path]:
     """The files a scan consists of, sorted. Raises ScanError if a folder holds links that lead out of it."""
-    return sorted(store_files(path)) if path.suffix.lower() in FOLDER_SUFFIXES and path.is_dir() else [path]
+    return sorted(store_files(path)) if is_store(path) else [path]
 
 
 def _opened(path: Path, plane_index: int | None, as_numbers: bool, spooling: Spooling, stack: ExitStack) -> Scan:
@@ -104,7 +113,7 @@ def _opened(path: Path, plane_index: int | None, as_numbers: bool, spooling: Spo
         return scan
     if suffix == ".czi":
         return open_czi(path, stack, plane_index)
-    if suffix in FOLDER_SUFFIXES:
+    if is_store(path):
         return open_ome_zarr(path, plane_index)
     if plane_index not in (None, 0):
         raise ScanError(f"plane_index is {plane_index} but the file holds one plane")
@@ -143,6 +152,7 @@ def open_labels(path: Path, spooling: Spooling | None = None) -> Iterator[Scan]:
 def _png_labels(path: Path, spooling: Spooling, stack: ExitStack) -> Scan:
     rows = png_numbers(path) or open_rows(path)
     scan = readable(replace(rows, alpha=False), spooling.scratch, stack, spooling.on_progress)
+    scan = replace(scan, colours=png_colours(path))
     return without_erased(scan) if rows.alpha and scan.shape[0] == 2 else scan
 
 

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cytoarch.brains import LabelTable, Section
 from cytoarch.errors import ScanError
-from cytoarch.images.label_ids import png_colours
 from cytoarch.images.layout import CHUNK_PX, SHARD_CHUNKS, Journal, Pyramid, level_count
 from cytoarch.images.ngff import NGFF_VERSION, image_label, label_dtype, omero
 from cytoarch.images.pixel_size import PixelSize, resolve_pixel_size
@@ -126,8 +125,10 @@ def write_labels(
     with open_labels(label_path, Spooling(journal.scratch, phases.spooled)) as labels:
         read = _fitted(labels, section, shape)
         counts = _counted(read, section, shape, known, phases.checked)
-        _check_colours(png_colours(label_path), np.flatnonzero(counts), section, table)
-        own = {"origin": section.labels_origin, **({"remarks": list(labels.remarks)} if labels.remarks else {})}
+        used = np.flatnonzero(counts)
+        _check_colours(labels.colours, used, section, table)
+        remarks = [*labels.remarks, *_unknown_colours(labels.colours, used, table)]
+        own = {"origin": section.labels_origin, **({"remarks": remarks} if remarks else {})}
         pyramid = Pyramid(shape, dtype, pixel_size_um, "mode", levels=level_count(*shape))
         write_group(journal, "", {"ome": {"version": NGFF_VERSION, "labels": [LABEL_NAME]}})
         write_pyramid(
@@ -196,6 +197,19 @@ def _check_colours(colours: Sequence[str], used: NDArray[np.int64], section: Sec
                 f"{meant} in the label table; either may be meant, as optimisers reorder palettes. Save it as grey "
                 "PNG of ids, or correct the table's colours"
             )
+
+
+def _unknown_colours(colours: Sequence[str], used: NDArray[np.int64], table: LabelTable) -> list[str]:
+    """A remark where a palette shows ids in colours that the table does not give: nothing can tell who chose them."""
+    given = {label.id: (label.colour or "").lower() for label in table.labels}
+    own_greys = (f"#{one:02x}{one:02x}{one:02x}" for one in range(256))
+    meant = {one: (given.get(one), grey) for one, grey in enumerate(own_greys)}
+    unknown = [one for one in used.tolist() if 0 < one < len(colours) and colours[one] not in meant.get(one, ())]
+    if not unknown:
+        return []
+    more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+    shown = f"the palette shows id {unknown[0]}{more} in colours that the label table does not give"
+    return [f"{shown}: whether an optimiser has reordered it cannot be told"]
 
 
 def _label_entry(table: LabelTable) -> dict[str, Any]:

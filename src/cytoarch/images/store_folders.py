@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cytoarch.errors import ScanError
+from cytoarch.paths import is_litter
 
 MAX_METADATA_BYTES = 16 << 20
 """Largest metadata file that is read."""
@@ -17,6 +18,7 @@ Metadata = Mapping[str, Any]
 def store_files(path: Path) -> Iterator[Path]:
     """Every file below a store, sorted within each folder, files before folders, so that its digest can be computed.
 
+    What desktops leave there is passed over: who looks at a store does not change it.
     Raises ScanError at a link that leads out of the store or to a folder, at what is neither file nor folder, at a name
     that is no UTF-8, at folders nested too deep, and at a folder that cannot be listed.
     """
@@ -40,6 +42,8 @@ def files_below(folder: Path, root: Path, depth: int = 0) -> Iterator[Path]:
     except OSError as error:
         raise ScanError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from None
     for entry in found:
+        if is_litter(entry.name):
+            continue
         if not entry.name.isprintable():
             raise ScanError(
                 f"{folder}: holds a file named {entry.name!r}; a name of plain text is needed, rename or remove it"

@@ -10,8 +10,9 @@ import numpy as np
 import tifffile
 
 from cytoarch.errors import ScanError
-from cytoarch.images.label_ids import greys_of, with_checked_greys
+from cytoarch.images.label_ids import colours_of, greys_of, with_checked_greys, without_erased
 from cytoarch.images.ome_xml import UM_PER_UNIT, names_other_files, ome_pixel_size_um
+from cytoarch.images.pixel_size import may_be_pixel_size
 from cytoarch.images.planes import (
     MAX_TILE_BYTES,
     Kind,
@@ -31,10 +32,13 @@ from cytoarch.progress import Progress
 _APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([0-9.]+)")
 _JPEG = (6, 7, 33003, 33004, 33005, 34712)
 """Compressions whose decoder gives RGB, whatever the photometric tag says: JPEG and JPEG 2000."""
-_LOSSY = (6, 7)
-"""Compressions by JPEG proper."""
+_KEEPING_IDS = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 34933, 50000)
+"""Compressions that change no number, whatever their settings: none, CCITT, LZW, deflate, PackBits, LZMA, Zstandard,
+PNG. JPEG changes all; JPEG 2000, JPEG XL, JPEG XR, WebP and LERC may or may not, and no tag says so."""
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
-_ALPHA = (1, 2)
+_ASSOCIATED = 1
+"""Opacity with which the other samples were multiplied."""
+_ALPHA = (_ASSOCIATED, 2)
 _BILEVEL = (2, 3, 4)
 """CCITT compressions, of black and white."""
 _TILE_TAGS = (322, 323, 324, 325)
@@ -89,7 +93,7 @@ def open_tiff(
             bands=segments.bands,
         )
         scan = readable(rows, scratch, stack, on_progress)
-    scan = _as_stored(scan, page) if as_numbers else _as_it_looks(scan, page, c_axis)
+    scan = _as_stored(scan, page, c_axis) if as_numbers else _as_it_looks(scan, page, c_axis)
     tag = page.tags.get(274)
     return oriented(scan, int(tag.value) if tag is not None else 1)
 
@@ -132,14 +136,28 @@ def _kind(page: tifffile.TiffPage, c_axis: str, c: int) -> Kind:
     return "grey" if c == 1 else "multichannel"
 
 
-def _as_stored(scan: Scan, page: tifffile.TiffPage) -> Scan:
-    """The scan with the numbers that are stored. Raises ScanError for JPEG, which changes them."""
-    if page.compression in _LOSSY:
-        raise ScanError("is compressed by JPEG, which does not keep ids; save it as a TIFF or PNG without loss")
+def _as_stored(scan: Scan, page: tifffile.TiffPage, c_axis: str) -> Scan:
+    """The scan with the numbers that are stored, 0 where they were erased.
+
+    Raises ScanError for compressions that change numbers, or may have.
+    """
+    if page.compression not in _KEEPING_IDS:
+        raise ScanError(
+            f"is compressed by {page.compression.name}, which does not keep ids, or not with every setting; save it as "
+            "a TIFF or PNG without loss (LZW, deflate)"
+        )
+    if scan.shape[0] == 2 and _has_alpha(page, c_axis):
+        return without_erased(scan, multiplied=_ASSOCIATED in map(int, page.extrasamples))
     if page.colormap is None or int(page.photometric) != _PALETTE:
         return scan
     palette = page.colormap.T.astype(np.int64)  # 16 bits a colour; 8-bit numbers are shown by the upper byte
+    scan = replace(scan, colours=colours_of(palette >> 8))
     return with_checked_greys(scan, greys_of(palette >> 8 if len(palette) <= 256 else palette))
+
+
+def _has_alpha(page: tifffile.TiffPage, c_axis: str) -> bool:
+    """Whether a sample of each pixel is its opacity."""
+    return c_axis == "S" and any(int(sample) in _ALPHA for sample in page.extrasamples)
 
 
 def _as_it_looks(scan: Scan, page: tifffile.TiffPage, c_axis: str) -> Scan:
@@ -148,8 +166,7 @@ def _as_it_looks(scan: Scan, page: tifffile.TiffPage, c_axis: str) -> Scan:
     grey_or_rgb = photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) or scan.kind == "rgb"
     if not grey_or_rgb:
         raise ScanError(f"its pixels are {page.photometric.name}; grey or RGB is needed, save the scan so")
-    alpha = c_axis == "S" and scan.shape[0] > 1 and any(int(sample) in _ALPHA for sample in page.extrasamples)
-    if alpha or (scan.kind == "rgb" and scan.shape[0] == 4):
+    if (scan.shape[0] > 1 and _has_alpha(page, c_axis)) or (scan.kind == "rgb" and scan.shape[0] == 4):
         scan = without_alpha(scan)
         scan = replace(scan, kind="grey" if scan.shape[0] == 1 else scan.kind)
     if photometric == _WHITE_IS_ZERO:
@@ -217,6 +234,6 @@ def _pixel_sizes(tiff: tifffile.TiffFile, series: tifffile.TiffPageSeries) -> It
     if unit.lower() not in UM_PER_UNIT or not (nx and dx and ny and dy):
         return
     x_um, y_um = (UM_PER_UNIT[unit.lower()] * d / n for n, d in ((nx, dx), (ny, dy)))
-    if abs(x_um - y_um) > 0.01 * x_um:
+    if abs(x_um - y_um) > 0.01 * x_um and any(map(may_be_pixel_size, (x_um, y_um))):
         raise ScanError(f"its pixels are not square ({y_um:g} x {x_um:g} um by its TIFF tags); resample it")
     yield StatedPixelSize("tiff-tag", x_um)

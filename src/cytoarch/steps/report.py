@@ -21,7 +21,7 @@ from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.parcellations import ParcellationStep
 from cytoarch.steps.pictures import PICTURES_NAME, THUMBNAIL_FILE, PicturesStep, Shown
 from cytoarch.steps.reconstruction import ALIGNMENT, ALIGNMENT_PAGE, RECONSTRUCTION, SHEET_FILE
-from cytoarch.steps.sections import LABELS, SECTION, content_of
+from cytoarch.steps.sections import LABELS, SECTION, PixelsDigest
 from cytoarch.steps.sources import Each, FactsOf, Failures, HeadSource, MadeFrom, Sections, Statements, sections_with
 from cytoarch.steps.step import Facts, Inputs, Place, Step, Stored
 from cytoarch.steps.tissue import TISSUE
@@ -68,6 +68,7 @@ class ReportStep(Step[Path]):
     encoder: Each[Mapping[str, str]]
     scans: Each[Mapping[str, str]]
     label_files: Each[Mapping[str, str]]
+    pixels: Each[str]
     mapped: Each[Facts] | None = None
     clusters: Each[Facts] | None = None
     head: HeadSource | None = None
@@ -103,6 +104,7 @@ class ReportStep(Step[Path]):
             Each(MadeFrom(embeddings), (*having, embeddings)),
             Each(MadeFrom(SECTION), (*having, SECTION)),
             Each(MadeFrom(LABELS), (*having, LABELS)),
+            Each(PixelsDigest(), (*having, SECTION)),
             Each(FactsOf(mapped), (*having, mapped)) if mapped else None,
             Each(FactsOf(clusters), (*having, clusters)) if clusters else None,
             HeadSource(shown.model_digest) if training and shown.model_digest else None,
@@ -136,7 +138,7 @@ class ReportStep(Step[Path]):
             brain_id=brain.brain_id,
             subtitle=_subtitle(brain),
             headline=_headline(brain, entries, drawn, metrics),
-            notices=_notices(brain, inputs[self.embedded], inputs[self.label_files], inputs[self.scans]),
+            notices=_notices(brain, inputs[self.embedded], inputs[self.label_files], inputs[self.pixels]),
             sections=entries,
             legends=_legends(card, next((len(one["sizes"]) for one in clusters.values()), 0)),
             scores=scores,
@@ -311,7 +313,7 @@ def _headline(
 
 
 def _notices(
-    brain: Brain, embedded: Mapping[str, Facts], labels: Mapping[str, Any], scans: Mapping[str, Mapping[str, str]]
+    brain: Brain, embedded: Mapping[str, Facts], labels: Mapping[str, Any], pixels: Mapping[str, str]
 ) -> list[str]:
     origins = sorted({section.labels_origin for section in brain.sections if section.section_id in labels})
     words = {
@@ -333,10 +335,10 @@ def _notices(
             + (", ..." if len(upsampled) > 8 else "")
         )
     alike: dict[str, list[str]] = {}
-    for one, made in scans.items():
-        alike.setdefault(content_of(made), []).append(one)
+    for one, digest in pixels.items():
+        alike.setdefault(digest, []).append(one)
     notices += [
-        f"Sections {', '.join(ids)} show the very same scan: check the manifest. No score compares them."
+        f"Sections {', '.join(ids)} show the very same pixels: check the manifest. No score compares them."
         for ids in alike.values()
         if len(ids) > 1
     ]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from cytoarch.brains import Section
 from cytoarch.containment import Contained, Limits
+from cytoarch.digests import values_digest
 from cytoarch.errors import ScanError
 from cytoarch.images.scans import check_is_scan, scan_files
 from cytoarch.images.sections import LABEL_NAME, IngestSettings
@@ -16,11 +17,15 @@ from cytoarch.images.views import StoredImage
 from cytoarch.paths import confined
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.sources import Row, Table
-from cytoarch.steps.step import Facts, Inputs, Place, Source, Step, Stored, conduct
+from cytoarch.steps.step import Facts, Inputs, MissingInputError, Place, Source, Step, Stored, conduct
 from cytoarch.store.staging import Staging
 
 SCAN_NAME = "scan"
 LABELS_NAME = "manifest"
+PIXELS = "pixels"
+"""The fact that tells the pixels of a section from those of any other."""
+FULL_RESOLUTION = "0"
+"""The folder of the first level of an image."""
 
 
 @cache
@@ -90,7 +95,7 @@ class SectionStep(Step[StoredImage]):
     """The pixels of a section, as scanned, with a pyramid."""
 
     step: ClassVar[str] = "sections"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     verb: ClassVar[str] = "ingest"
 
     scan: ManifestFile
@@ -106,7 +111,9 @@ class SectionStep(Step[StoredImage]):
         """Stream the scan into the store."""
         scan = inputs[self.scan]
         section = {**inputs[self.stated], "path": scan.stated}
-        return _contained("section_work", inputs, staging, self.ingest, scan, {"section": section})
+        facts = _contained("section_work", inputs, staging, self.ingest, scan, {"section": section})
+        whole = values_digest([facts["shape"], facts["dtype"], staging.trace(f"{FULL_RESOLUTION}/c/")])
+        return {**facts, PIXELS: whole}
 
     @classmethod
     def opened(cls, folder: Path) -> StoredImage:
@@ -116,6 +123,25 @@ class SectionStep(Step[StoredImage]):
 
 SECTION = Stored(SectionStep, SCAN_NAME)
 """The pixels of the section at hand."""
+
+
+@dataclass(frozen=True)
+class PixelsDigest(Source[str]):
+    """What tells the pixels of a section from those of any other, whatever file they came from and what rows state."""
+
+    def digests(self, place: Place) -> Mapping[str, str]:
+        """The digest itself."""
+        return {"": self.open(place)}
+
+    def open(self, place: Place) -> str:
+        """A digest of the full resolution as it is stored: the same pixels give the same bytes."""
+        facts = SECTION.record(place).facts
+        if PIXELS not in facts:
+            raise MissingInputError(
+                f"{place.home.name}: section {place.section_id} was ingested by an earlier version, which did not note "
+                "what its pixels are; run ingest-brain again"
+            )
+        return str(facts[PIXELS])
 
 
 @dataclass(frozen=True)
@@ -201,11 +227,6 @@ def _contained(
     )
     staging.join()  # what the child wrote
     return facts
-
-
-def content_of(made_from: Mapping[str, str]) -> str:
-    """What tells the pixels of a section from those of any other: the scan, and what of it was read."""
-    return f"{made_from['scan']} {made_from['stated']}"
 
 
 def cores_each(workers: int) -> int:

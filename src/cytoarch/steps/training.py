@@ -31,8 +31,8 @@ from cytoarch.sampling import OnDemand
 from cytoarch.steps.colours import name_of
 from cytoarch.steps.depth import depth_of
 from cytoarch.steps.opened import OpenBrain
-from cytoarch.steps.sections import LABELS, SECTION, content_of
-from cytoarch.steps.sources import Each, FactsOf, MadeFrom, Table, sections_with
+from cytoarch.steps.sections import LABELS, PixelsDigest
+from cytoarch.steps.sources import Each, FactsOf, Table, sections_with
 from cytoarch.steps.step import Facts, Inputs, Place, Step, Stored
 from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.records import Committed
@@ -65,7 +65,7 @@ class TrainingStep(Step[Training]):
     embedded: Each[Mapping[str, Any]]
     labels: Each[StoredImage]
     tissue: Each[TissueMask]
-    scans: Each[Mapping[str, str]]
+    pixels: Each[str]
     table: Table = Table()
     depth: Each[DepthMap] | None = None
 
@@ -83,7 +83,7 @@ class TrainingStep(Step[Training]):
             Each(FactsOf(embeddings), labelled),
             Each(LABELS, labelled),
             Each(TISSUE, labelled),
-            Each(MadeFrom(SECTION), labelled),
+            Each(PixelsDigest(), labelled),
             depth=None if depth is None else Each(depth, labelled),
         )
 
@@ -110,7 +110,7 @@ class TrainingStep(Step[Training]):
             return LabelledSection(one, embeddings, labels[one].levels[0], tissue[one])
 
         sections = OnDemand(len(ids), labelled)
-        split = split_sections(ids, {one: content_of(made) for one, made in inputs[self.scans].items()})
+        split = split_sections(ids, inputs[self.pixels])
         head, fit, scores = train_and_score(card, self.train, sections, split, inputs.on_progress)
         files = head_files(head)
         for name, content in files.items():

@@ -180,7 +180,7 @@ def _clear_leftovers(home: Path) -> None:
     for folder in ("", "scan-digests/", "records/*/*/", "sections.ome.zarr/", "sections.ome.zarr/OME/"):
         for draft in home.glob(f"{folder}.*.draft"):
             draft.unlink(missing_ok=True)
-    for staging in (home / "staging").glob("*"):
+    for staging in (home / "staging").glob("*/"):
         if not (staging / "content").exists() and not (staging / "record.json").exists():
             shutil.rmtree(staging)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cytoarch.digests import canonical_json, content_digest
 from cytoarch.errors import StoreError
+from cytoarch.paths import is_litter
 from cytoarch.store.disk import write_atomically
 from cytoarch.store.products import WHOLE_BRAIN, Product, Work, product_of
 from cytoarch.store.records import Committed, Record, fingerprint, read_committed, read_record
@@ -125,11 +126,12 @@ class Catalogue:
 
     def record_paths(self) -> list[Path]:
         """The files of all records, in the order of their addresses."""
-        return sorted((self.folder / "records").glob("*/*/*.json"))
+        return sorted(path for path in (self.folder / "records").glob("*/*/*.json") if not is_litter(path.name))
 
     def names(self, step: str) -> list[str]:
         """The names under which a step has products."""
-        return sorted({path.parent.name for path in (self.folder / "records" / step).glob("*/*.json")})
+        records = (path for path in (self.folder / "records" / step).glob("*/*.json") if not is_litter(path.name))
+        return sorted({path.parent.name for path in records})
 
     def section_ids(self, step: str, name: str) -> list[str]:
         """The sections that have a committed product of this step and name."""
@@ -150,7 +152,8 @@ class Catalogue:
         with self._lock:
             if key not in self._listed:
                 try:
-                    self._listed[key] = set(os.listdir(self.folder / "records" / step / name))  # noqa: PTH208 - names are all that is asked for, of thousands of files
+                    names = os.listdir(self.folder / "records" / step / name)  # noqa: PTH208 - names are all that is asked for, of thousands of files
+                    self._listed[key] = {one for one in names if not is_litter(one)}
                 except FileNotFoundError:
                     self._listed[key] = set()
             return self._listed[key]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cytoarch.digests import content_digest, files_digest, hash_file
 from cytoarch.errors import StoreError
+from cytoarch.paths import is_litter
 from cytoarch.store.disk import flush_to_disk, write_atomically
 
 
@@ -26,7 +27,8 @@ class Models:
     def is_whole(self, digest: str) -> bool:
         """Whether a model is there as it was kept."""
         path = self.path(digest)
-        files = sorted(one for one in path.iterdir() if one.is_file()) if path.is_dir() else []
+        found = path.iterdir() if path.is_dir() else ()
+        files = sorted(one for one in found if one.is_file() and not is_litter(one.name))
         return content_digest({one.name: hash_file(one).sha256 for one in files}) == digest
 
     def add(self, files: Mapping[str, bytes]) -> str:

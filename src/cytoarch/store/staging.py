@@ -23,10 +23,12 @@ from cytoarch.digests import (
     FileSeal,
     canonical_json,
     checksum_file,
+    content_digest,
     hash_and_checksum,
     sealed_json,
 )
 from cytoarch.errors import StoreError
+from cytoarch.paths import is_litter
 from cytoarch.store.disk import flush_to_disk, write_atomically, writing
 from cytoarch.store.records import Record, read_record
 
@@ -150,6 +152,11 @@ class Staging:
         write_atomically(self._record_path, sealed_json(record))
         return record
 
+    def trace(self, folder: str) -> str:
+        """A digest of the finished files below a folder by key, size and crc32c: the same for equal content."""
+        found = {key: f"{one.crc32c:08x} {one.size_bytes}" for key, one in self._checksums.items()}
+        return content_digest({key: text for key, text in found.items() if key.startswith(folder)})
+
     def _read_back(self) -> dict[str, FileSeal]:
         """The seals of all files. Raises StoreError for the first that is not as it was written, which is removed."""
         seals = {}
@@ -199,7 +206,7 @@ class Staging:
         shutil.rmtree(self.folder)
 
     def _files(self) -> list[Path]:
-        every = (path for path in self.path.rglob("*") if not path.is_dir())
+        every = (path for path in self.path.rglob("*") if not path.is_dir() and not is_litter(path.name))
         return sorted(path for path in every if path.relative_to(self.path).parts[0] not in self._guests)
 
     def _key(self, file: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from cytoarch.brains import Brain
 from cytoarch.digests import FileSeal, hash_file, open_sealed
 from cytoarch.errors import StoreError
+from cytoarch.paths import is_litter
 from cytoarch.progress import Progress
 from cytoarch.store.brain_store import BrainStore, group_metadata
 from cytoarch.store.catalogue import Catalogue
@@ -138,5 +139,5 @@ def _files_below(home: Path) -> Iterator[str]:
     for name in FOLDERS:
         for path in sorted((home / name).rglob("*")):
             key = path.relative_to(home).as_posix()
-            if path.is_file() and key not in COLLECTION:
+            if path.is_file() and key not in COLLECTION and not is_litter(path.name):
                 yield key

@@ -306,6 +306,22 @@ def test_a_lossless_jpeg_2000_is_decoded_bit_for_bit(
     np.testing.assert_array_equal(whole(rows), channel_first(pixels))
 
 
+def test_a_jpeg_2000_of_12_bits_keeps_its_numbers(tmp_path: Path) -> None:
+    pixels = noise(H, W, dtype="uint16") >> 4
+    rows = open_jp2(jp2(tmp_path / "a.jp2", pixels, level=0, bitspersample=12))
+    assert rows.dtype == np.uint16
+    np.testing.assert_array_equal(whole(rows)[0], pixels)
+
+
+@pytest.mark.parametrize("tile_px", [(37, 53), (300, 7)])
+def test_a_jpeg_2000_of_tiles_that_do_not_divide_it_is_decoded_bit_for_bit(
+    tmp_path: Path, tile_px: tuple[int, int]
+) -> None:
+    pixels = noise(H, W, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.jp2", irreversible=False, tile_size=tile_px)
+    np.testing.assert_array_equal(whole(open_jp2(tmp_path / "a.jp2")), channel_first(pixels))
+
+
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
 def test_opacity_that_a_jpeg_2000_declares_is_alpha(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "a.jp2"

@@ -147,6 +147,51 @@ def test_erased_pixels_are_unlabelled_and_that_is_said(tmp_path: Path, dtype: st
     assert remarks(path) == ("what is fully transparent is read as unlabelled",)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+@pytest.mark.parametrize("alpha", ["unassalpha", "assocalpha"])
+@pytest.mark.parametrize("tile", [None, (32, 48)])
+def test_erased_pixels_of_a_tiff_are_unlabelled_as_those_of_a_png(
+    tmp_path: Path, dtype: str, planes: str, alpha: str, tile: tuple[int, int] | None
+) -> None:
+    ids = noise(H, W, dtype=dtype)
+    opacity = np.full_like(ids, np.iinfo(dtype).max)
+    opacity[10:30, 20:50] = 0
+    path = tiff(
+        tmp_path / "a.tif",
+        np.stack([ids, opacity], axis=-1 if planes == "contig" else 0),
+        photometric="minisblack",
+        planarconfig=planes,
+        extrasamples=[alpha],
+        tile=tile,
+    )
+    found = read_labels(path)
+    assert found.dtype == ids.dtype
+    np.testing.assert_array_equal(found, np.where(opacity == 0, 0, ids))
+    assert remarks(path) == ("what is fully transparent is read as unlabelled",)
+
+
+@pytest.mark.parametrize(("alpha", "kept"), [("unassalpha", True), ("assocalpha", False)])
+def test_ids_that_were_multiplied_with_a_half_opacity_are_lost(tmp_path: Path, alpha: str, kept: bool) -> None:
+    ids = noise(H, W)
+    opacity = np.full_like(ids, 255)
+    opacity[40:50, 3:9] = 128  # the rim of a soft brush
+    pixels = np.stack([ids, opacity], axis=-1)
+    path = tiff(tmp_path / "a.tif", pixels, photometric="minisblack", planarconfig="contig", extrasamples=[alpha])
+    if kept:
+        np.testing.assert_array_equal(read_labels(path), ids)
+    else:
+        assert "multiplied with their opacity" in refusal_of(path, lambda: read_labels(path))
+
+
+def test_a_second_channel_that_is_no_opacity_is_refused(tmp_path: Path) -> None:
+    pixels = noise(H, W, 2)
+    path = tiff(
+        tmp_path / "a.tif", pixels, photometric="minisblack", planarconfig="contig", extrasamples=["unspecified"]
+    )
+    assert "2 channels" in refusal_of(path, lambda: read_labels(path))
+
+
 @pytest.mark.parametrize(("bits", "colour"), [(1, 0), (2, 0), (4, 0), (8, 0), (2, 3), (4, 3), (8, 3)])
 def test_erased_ids_may_be_one_number_that_is_transparent(tmp_path: Path, bits: int, colour: int) -> None:
     """An optimiser's shorter way to write the opacity."""
@@ -172,6 +217,24 @@ def test_ids_that_went_through_jpeg_are_refused_whatever_the_file_is_called(tmp_
     else:
         tiff(path, smooth(1), compression="jpeg", tile=(32, 48))
     assert "JPEG" in refusal_of(path, lambda: read_labels(path))
+
+
+@pytest.mark.parametrize("compression", ["jpeg2000", "jpegxl", "jpegxr", "lerc"])
+@pytest.mark.parametrize("level", [1, 90])
+def test_ids_under_a_compression_that_may_change_them_are_refused(tmp_path: Path, compression: str, level: int) -> None:
+    """A lossy one gives ids that nobody drew, and no tag says which it was."""
+    settings = {"level": level / 100 if compression == "jpegxr" else level}
+    path = tiff(tmp_path / "a.tif", noise(H, W), compression=compression, compressionargs=settings, tile=(32, 48))
+    text = refusal_of(path, lambda: read_labels(path))
+    assert compression.upper() in text
+    assert "without loss" in text
+
+
+@pytest.mark.parametrize("compression", ["lzw", "deflate", "adobe_deflate", "packbits", "lzma", "zstd", "png"])
+def test_ids_under_a_compression_that_never_changes_numbers_are_read(tmp_path: Path, compression: str) -> None:
+    ids = noise(H, W)
+    path = tiff(tmp_path / "a.tif", ids, compression=compression, tile=(32, 48))
+    np.testing.assert_array_equal(read_labels(path), ids)
 
 
 def test_white_is_zero_leaves_the_ids_of_a_tiff_as_they_are_stored(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from cytoarch.images.layout import Pyramid
 from cytoarch.images.ngff import omero
 from cytoarch.images.ome_zarr import is_ome_zarr, open_ome_zarr
 from cytoarch.images.pyramids import write_group, write_pyramid
+from cytoarch.images.scans import is_scan, open_scan, scan_files
 from cytoarch.store.staging import Staging
 
 # -- what others write -------------------------------------------------------------------------------------------------
@@ -154,6 +155,29 @@ def test_a_pixel_size_is_stated_with_a_unit_or_not_at_all(
 
 
 @pytest.mark.parametrize("version", FORMATS)
+def test_levels_of_any_factor_that_lie_anywhere_are_read_in_millimetres(tmp_path: Path, version: str) -> None:
+    """Levels a third of each other's edges, each with a translation; the largest is the scan wherever it lies."""
+    pixels = noise(H, W)
+    path = write(tmp_path / "a.zarr", pixels, "yx", version, scale=0.0021, unit="millimeter")
+    write(tmp_path / "b.zarr", np.ascontiguousarray(pixels[1::3, 1::3]), "yx", version)
+    first = metadata(path, version)["multiscales"][0]["datasets"][0]["path"]
+    shutil.copytree(tmp_path / "b.zarr" / first, path / "third")
+
+    def add_level(ome: Any) -> None:
+        datasets = ome["multiscales"][0]["datasets"][:1]
+        place = [{"type": "scale", "scale": [0.0063] * 2}, {"type": "translation", "translation": [0.0021] * 2}]
+        datasets[0]["coordinateTransformations"].append({"type": "translation", "translation": [5.0, 7.0]})
+        ome["multiscales"][0]["datasets"] = [*datasets, {"path": "third", "coordinateTransformations": place}]
+
+    change(path, version, add_level)
+    (path / first / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    scan, found = whole(path)
+    np.testing.assert_array_equal(found[0], pixels)
+    assert scan.remarks == ()
+    assert [one.value_um for one in scan.stated_pixel_sizes] == [pytest.approx(2.1)]
+
+
+@pytest.mark.parametrize("version", FORMATS)
 def test_scales_of_the_multiscale_and_its_level_multiply(tmp_path: Path, version: str) -> None:
     path = write(tmp_path / "a.zarr", noise(3, H, W), "cyx", version, scale=2.0)
     outer = [{"type": "scale", "scale": [1.0, 0.25, 0.25]}, {"type": "translation", "translation": [0.0, 7.0, 7.0]}]
@@ -195,6 +219,21 @@ def test_a_collection_of_one_image_is_that_image_and_of_several_is_refused(
     assert "2 images; name the folder of one of them as path: 0, 1" in refusal(root)
     assert is_ome_zarr(root / "1")
     np.testing.assert_array_equal(whole(root / "0")[1][0], pixels)
+
+
+@pytest.mark.parametrize("version", FORMATS)
+def test_an_image_of_a_collection_is_a_scan_as_the_refusal_advises(tmp_path: Path, version: str) -> None:
+    """Its folder has no suffix; folders below it, or outside of any store, are no scans."""
+    pixels = noise(H, W)
+    write(tmp_path / "a.zarr" / "1", pixels, "yx", version)
+    write(tmp_path / "elsewhere", pixels, "yx", version)
+    image = tmp_path / "a.zarr" / "1"
+    assert is_scan(image)
+    assert scan_files(image) == sorted(one for one in image.rglob("*") if one.is_file())
+    with open_scan(image) as scan:
+        np.testing.assert_array_equal(scan.read(0, 0, H, W)[0], pixels)
+    for other in (tmp_path / "elsewhere", tmp_path / "a.zarr" / "2", tmp_path / "a.zarr" / "1" / "zarr.json"):
+        assert not is_scan(other)
 
 
 def test_a_collection_as_our_stores_have_is_followed(staging: Staging) -> None:

@@ -143,6 +143,21 @@ def test_every_file_of_a_store_is_listed_once_in_a_fixed_order(tmp_path: Path) -
     assert again == [file.relative_to(path) for file in listed]
 
 
+@pytest.mark.parametrize("version", FORMATS)
+def test_what_a_desktop_leaves_in_a_store_is_no_part_of_it(tmp_path: Path, version: str) -> None:
+    """Its digest would change whenever somebody looks into its folders, and with it all that was made of it."""
+    pixels = noise(3, H, W)
+    path = write(tmp_path / "a.zarr", pixels, "cyx", version)
+    listed = list(store_files(path))
+    for folder in [path, *(one for one in path.rglob("*") if one.is_dir())]:
+        for name in (".DS_Store", "._zarr.json", "Thumbs.db"):
+            (folder / name).write_bytes(b"\0\0\0\1Bud1")
+    assert list(store_files(path)) == listed
+    scan, found = whole(path)
+    np.testing.assert_array_equal(found, pixels)
+    assert scan.remarks == ()
+
+
 def test_codecs_that_could_run_code_are_refused_before_zarr_sees_them(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zarr", noise(H, W), "yx", "0.4")
     edit_array(path, "0.4", lambda array: array.update(filters=[{"id": "pickle"}]))

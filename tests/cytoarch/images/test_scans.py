@@ -212,6 +212,20 @@ def test_a_palette_png_is_read_in_the_colours_it_shows(tmp_path: Path) -> None:
     np.testing.assert_array_equal(whole(tmp_path / "a.png"), channel_first(np.asarray(image.convert("RGB"))))
 
 
+@pytest.mark.parametrize("erased", [False, True])
+def test_a_palette_of_nothing_but_greys_is_a_grey_scan(tmp_path: Path, erased: bool) -> None:
+    """As optimisers write grey scans of few greys: it was read in three channels among grey ones."""
+    numbers = noise(H, W) % 5
+    greys = np.array([200, 3, 90, 255, 17], np.uint8)
+    image = Image.fromarray(numbers, mode="P")
+    image.putpalette(np.repeat(greys, 3).tolist())
+    image.save(tmp_path / "a.png", **({"transparency": 2} if erased else {}))
+    scan = opened(tmp_path / "a.png")
+    assert (scan.kind, scan.shape) == ("grey", (1, H, W))
+    assert scan.remarks == (("alpha channel left out",) if erased else ())
+    np.testing.assert_array_equal(whole(tmp_path / "a.png")[0], greys[numbers])
+
+
 @pytest.mark.parametrize("mode", ["LA", "1", "PA"])
 def test_rarer_png_modes_are_read_as_pillow_converts_them(tmp_path: Path, mode: str) -> None:
     image = Image.fromarray(noise(H, W)).convert("LA" if mode == "PA" else mode)

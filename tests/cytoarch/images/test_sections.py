@@ -324,6 +324,41 @@ def test_a_palette_that_shows_ids_in_the_colours_of_others_is_refused(
         assert not staging.has("zarr.json")
 
 
+def palette_file(path: Path, colours: dict[int, tuple[int, int, int]]) -> Path:
+    """The ids with a palette, as PNG or TIFF."""
+    image = Image.fromarray(ids().astype(np.uint8), mode="P")
+    image.putpalette([value for number in range(8) for value in colours.get(number, (0, 0, 0))])
+    image.save(path)
+    return path
+
+
+def test_a_palette_tiff_is_checked_like_a_png(staging: Staging, tmp_path: Path) -> None:
+    path = palette_file(tmp_path / "a.tif", {1: (0, 0, 255), 7: (255, 0, 0)})
+    with pytest.raises(ScanError, match=r"a\.tif: its palette shows number 1 in #0000ff, which is the colour of id 7"):
+        write_labels(staging, path, section(labels="a.tif"), TABLE, (300, 270), 2.0)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize(
+    ("colours", "said"),
+    [
+        ({1: (255, 0, 0), 7: (0, 0, 255)}, ""),
+        ({number: (number, number, number) for number in range(8)}, ""),
+        ({1: (255, 0, 0), 7: (9, 9, 0)}, "the palette shows id 7 in colours"),
+        ({1: (9, 0, 0), 7: (9, 9, 0)}, "the palette shows id 1 and 1 more in colours"),
+    ],
+)
+def test_colours_that_the_table_does_not_give_are_remarked(
+    staging: Staging, tmp_path: Path, suffix: str, colours: dict[int, tuple[int, int, int]], said: str
+) -> None:
+    """An optimiser reorders such a palette and nothing tells."""
+    path = palette_file(tmp_path / f"a{suffix}", colours)
+    facts = write_labels(staging, path, section(labels=path.name), TABLE, (300, 270), 2.0)
+    remarks = facts.get("remarks", [])
+    assert [remark[: len(said)] for remark in remarks] == ([said] if said else [])
+    np.testing.assert_array_equal(open_level(staging.path / "labels"), ids())
+
+
 def test_ids_that_are_not_in_the_table_are_refused_and_named(staging: Staging, tmp_path: Path) -> None:
     pixels = ids()
     pixels[5, 5], pixels[6, 6] = 3, 9

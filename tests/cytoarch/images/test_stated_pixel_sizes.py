@@ -1,5 +1,6 @@
 """What scans state about their pixel size."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,34 @@ def test_pixels_that_are_not_square_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.ome.tif"
     tifffile.imwrite(path, noise(H, W), metadata={"axes": "YX", "PhysicalSizeX": 1.0, "PhysicalSizeY": 2.0})
     assert "not square" in refusal(path)
+
+
+@pytest.mark.parametrize("dpi", [(204, 98), (204, 196), (300, 600)])
+def test_densities_that_are_no_pixel_sizes_need_not_be_square(
+    staging: Staging, tmp_path: Path, dpi: tuple[int, int]
+) -> None:
+    """Fax machines and printers have other densities across than along."""
+    path = tiff(tmp_path / "a.tif", noise(H, W), resolution=dpi, resolutionunit="INCH")
+    section = Section(brain_id="B1", section_id="s1", section_number=1, path="a.tif", pixel_size_um=2.0)
+    facts = write_section(staging, path, section)
+    assert (facts["pixel_size_um"], facts["pixel_size_source"]) == (2.0, "manifest")
+    assert "ignored" in facts["remarks"][0]
+
+
+@pytest.mark.parametrize("metadata", ["OME-XML", "NGFF"])
+def test_converters_carry_such_densities_along(tmp_path: Path, metadata: str) -> None:
+    x_um, y_um = 25400 / 300, 25400 / 600
+    if metadata == "OME-XML":
+        sizes = {"axes": "YX", "PhysicalSizeX": x_um, "PhysicalSizeY": y_um}
+        tifffile.imwrite(tmp_path / "a.ome.tif", noise(H, W), metadata=sizes)
+        assert stated(tmp_path / "a.ome.tif") == []
+    else:
+        path = write_store(tmp_path / "a.zarr", noise(H, W), "yx", "0.5", scale=1.0)
+        group = json.loads((path / "zarr.json").read_text())
+        for dataset in group["attributes"]["ome"]["multiscales"][0]["datasets"]:
+            dataset["coordinateTransformations"] = [{"type": "scale", "scale": [y_um, x_um]}]
+        (path / "zarr.json").write_text(json.dumps(group))
+        assert stated(path) == []
 
 
 # -- print densities ---------------------------------------------------------------------------------------------------

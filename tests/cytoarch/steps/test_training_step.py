@@ -1,9 +1,11 @@
 """A head learns from the sections that are trained on, and maps are scored on those held out."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score
 
@@ -20,6 +22,7 @@ from tests.cytoarch.steps.small_brain import (
     SmallBrain,
     Steps,
     labels_of,
+    scan_of,
 )
 
 pytestmark = pytest.mark.xdist_group("steps")
@@ -61,6 +64,33 @@ def test_labels_of_a_section_that_is_trained_on_decide_the_head(small: SmallBrai
     with small.opened() as opened:
         before = training_of(opened, Steps(small, opened).training.name)[0].facts["model"]
     assert relabelled(small, TRAIN[0])[0] != before
+
+
+@pytest.mark.parametrize("saved", ["again.png", "again.tif", "s2-copy.tif"])
+def test_the_same_pixels_are_never_learned_from_and_tested_on(small: SmallBrain, saved: str) -> None:
+    """A scan that was saved once more, in another format or compression, or whose row states more than the other."""
+    scans = small.scans
+    if saved == "again.png":
+        Image.fromarray(scan_of("s2")).save(scans / saved)
+    elif saved == "again.tif":
+        tifffile.imwrite(scans / saved, scan_of("s2"), tile=(32, 32), compression="zlib", metadata=None)
+    else:
+        (scans / saved).write_bytes((scans / "s2.tif").read_bytes())
+    sections = tuple(
+        one.model_copy(update={"path": saved, "plane_index": 0, "pixel_size_source": "manifest"})
+        if one.section_id == "s5"
+        else one
+        for one in small.sections
+    )
+    changed = replace(small, sections=sections)
+    with changed.opened() as opened:
+        steps = Steps(changed, opened)
+        steps.make_all()
+        facts = training_of(opened, steps.training.name)[0].facts
+        report = opened.catalogue.folder / "report" / "index.html"
+    assert {"s2", "s5"} <= set(facts["held_out"])
+    assert not {"s2", "s5"} & set(facts["train"])
+    assert "Sections s2, s5 show the very same pixels" in report.read_text()
 
 
 # -- scores of maps ----------------------------------------------------------------------------------------------------

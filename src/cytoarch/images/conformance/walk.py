@@ -15,6 +15,7 @@ from cytoarch.images.conformance.nodes import GROUP_KINDS, Node
 from cytoarch.images.conformance.rules import collection_faults, group_faults
 from cytoarch.images.conformance.schemas import second_opinion
 from cytoarch.images.ngff import NGFF_VERSION
+from cytoarch.paths import is_litter
 from cytoarch.progress import Progress
 
 MAX_METADATA_BYTES = 16 << 20
@@ -158,6 +159,8 @@ class _Walk:
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
+                    if is_litter(entry.name):
+                        continue
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.name)
                     elif entry.is_file(follow_symlinks=False):
