@@ -7,7 +7,7 @@ from cytoarch.images.sections import IngestSettings
 from cytoarch.steps.opened import open_brain
 from cytoarch.steps.running import Outcome
 from cytoarch.steps.sections import LabelsStep, ManifestFile, SectionStep, scan_sizes
-from cytoarch.steps.tissue import QualityPageStep, QualityStep, TissueStep
+from cytoarch.steps.tissue import DrawnTissueStep, QualityPageStep, QualityStep, TissueStep
 from cytoarch.store.collection import write_collection
 from flows.parameters import BrainSource, RunSettings
 from flows.stages import Summary, final_state, for_each_brain, run_name, run_steps, run_whole, workers
@@ -37,6 +37,7 @@ def ingest_brain(
     steps = (
         SectionStep(ManifestFile(scans, "path", ingest.rehash), ingest=ingest),
         LabelsStep(ManifestFile(scans, "labels", ingest.rehash), ingest=ingest),
+        DrawnTissueStep(ManifestFile(scans, "tissue_path", ingest.rehash), tissue.pixel_size_um, ingest=ingest),
         TissueStep(tissue),
         QualityStep(),
     )

@@ -85,6 +85,11 @@ class Section(BaseModel):
     exclude: Annotated[bool, BeforeValidator(_yes_no)] = Field(default=False, description="yes: leave it out.")
     reason: str = Field(default="", max_length=500, description="Why it is left out, or any remark.")
     labels: str | None = Field(default=None, description="Label image in scan orientation; 0 is unlabelled.")
+    tissue_path: str | None = Field(
+        default=None,
+        description="Tissue that a person drew, instead of what is found: a mask or label image (1 grey, 2 white) in "
+        "scan orientation, or outlines as GeoJSON in pixels of the scan.",
+    )
     labels_origin: Literal["expert", "automatic", "molecular", "phantom", "unstated"] = Field(
         default="unstated", description="Who drew the labels; reports say so beside every score."
     )
@@ -228,7 +233,7 @@ def read_manifest(manifest_path: Path, scans_path: Path, label_table_path: Path 
             faults += row_faults(number, error)
             continue
         sections.append((number, section))
-        for path in filter(None, (section.path, section.labels)):
+        for path in filter(None, (section.path, section.labels, section.tissue_path)):
             try:
                 places[number, path] = confined(path, scans_path)
             except ScanError as error:

@@ -97,10 +97,12 @@ class Tissue:
         return float(self.mask.mean())
 
 
-def find_tissue(pixels: Float32, pixel_size_um: float, settings: TissueSettings) -> Tissue:
+def find_tissue(pixels: Float32, pixel_size_um: float, settings: TissueSettings, drawn: UInt8 | None = None) -> Tissue:
     """The tissue in an overview (c, y, x) or (y, x) float32 of any range.
 
-    The slide is taken to be what most of the scan's rim shows. Raises SectionError if the overview is flat.
+    The slide is taken to be what most of the scan's rim shows. `drawn` are classes (y, x) that a person drew: they are
+    taken as they are, and only where they name no white matter is that looked for within them. Raises SectionError if
+    the overview is flat.
     """
     planes = pixels if pixels.ndim == 3 else pixels[None]
     slide = find_slide(planes, None if settings.polarity == "auto" else settings.polarity)
@@ -111,6 +113,12 @@ def find_tissue(pixels: Float32, pixel_size_um: float, settings: TissueSettings)
         thin_px=settings.thin_mm * px_per_mm,
         pale_px=settings.pale_mm * px_per_mm,
     )
+    if drawn is not None:
+        stain = slide.differences(planes).mean(axis=0)
+        classes = drawn
+        if not (drawn == WHITE).any():
+            classes = matter(stain, drawn > 0, slide.polarity, pixel_size_um, settings.molecular_mm, rules.smallest_px)
+        return Tissue(classes, pixel_size_um, slide.polarity, 0.0, int(ndimage.label(drawn)[1]))
     if settings.method == "paper":
         grey = np.asarray(planes.mean(axis=0))
         classes, threshold = paper_classes(grey, slide.polarity == "bright", rules.smallest_px)
@@ -192,9 +200,13 @@ class TissueMask:
     @classmethod
     def open(cls, path: Path) -> Self:
         """Read the mask of a committed tissue product. Raises SectionError if it is damaged."""
-        level = StoredImage.open(path / "labels" / "tissue").levels[0]
-        classes = level.pixels()
-        return cls(classes > 0, level.grid, classes)
+        return cls.of(StoredImage.open(path / "labels" / "tissue"))
+
+    @classmethod
+    def of(cls, labels: StoredImage) -> Self:
+        """The mask in a label image of classes. Raises SectionError if it is damaged."""
+        classes = labels.levels[0].pixels()
+        return cls(classes > 0, labels.levels[0].grid, classes)
 
     @property
     def classes(self) -> UInt8:

@@ -123,7 +123,7 @@ def write_labels(
     known = {label.id for label in table.labels}
     dtype = label_dtype(max(known))
     with open_labels(label_path, Spooling(journal.scratch, phases.spooled)) as labels:
-        read = _fitted(labels, section, shape)
+        read = fitted_labels(labels, section, section.labels, shape)
         counts = _counted(read, section, shape, known, phases.checked)
         used = np.flatnonzero(counts)
         _check_colours(labels.colours, used, section, table)
@@ -148,8 +148,8 @@ ReadPlane = Callable[[int, int, int, int], NDArray[Any]]
 """(y, x, height, width) -> (height, width)"""
 
 
-def _fitted(labels: Scan, section: Section, shape: tuple[int, int]) -> ReadPlane:
-    """Reads the label image on the pixels of its section. Raises ScanError if it has another size."""
+def fitted_labels(labels: Scan, section: Section, stated: str | None, shape: tuple[int, int]) -> ReadPlane:
+    """Reads the label image, which is `stated` so, on the pixels of its section. Raises ScanError on another size."""
     _, height, width = labels.shape
     y0, x0 = 0, 0
     if section.region_px is not None and (height, width) != shape:
@@ -157,7 +157,7 @@ def _fitted(labels: Scan, section: Section, shape: tuple[int, int]) -> ReadPlane
         height, width = min(y1, height) - y0, min(x1, width) - x0
     if (height, width) != shape:
         raise ScanError(
-            f"{section.labels}: the label image has {labels.shape[1]} x {labels.shape[2]} pixels where the scan has "
+            f"{stated}: the label image has {labels.shape[1]} x {labels.shape[2]} pixels where the scan has "
             f"{shape[0]} x {shape[1]}; draw it on the scan as it was scanned"
         )
 

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
+from cytoarch.anatomy.drawn import OUTLINE_SUFFIXES
 from cytoarch.brains import Section
 from cytoarch.containment import Contained, Limits
 from cytoarch.digests import values_digest
@@ -26,6 +27,8 @@ PIXELS = "pixels"
 """The fact that tells the pixels of a section from those of any other."""
 FULL_RESOLUTION = "0"
 """The folder of the first level of an image."""
+CONTAINED = "cytoarch.images.contained"
+"""Where the functions are that children call."""
 
 
 @cache
@@ -44,10 +47,10 @@ class OutsideFile(NamedTuple):
 
 @dataclass(frozen=True)
 class ManifestFile(Source[OutsideFile]):
-    """The scan or label image that the manifest names for a section."""
+    """The scan, label image or drawn tissue that the manifest names for a section."""
 
     scans_path: Path
-    column: Literal["path", "labels"]
+    column: Literal["path", "labels", "tissue_path"]
     rehash: bool = False
     """Whether it is read again to see that it has not changed."""
 
@@ -83,7 +86,7 @@ class ManifestFile(Source[OutsideFile]):
         return str(getattr(place.section, self.column))
 
     def _files(self, place: Place) -> tuple[Path, list[Path]]:
-        path = _existing(self._stated(place), self.scans_path)
+        path = _existing(self._stated(place), self.scans_path, self.column)
         return path, self._files_of(path)
 
     def _files_of(self, path: Path) -> list[Path]:
@@ -111,7 +114,7 @@ class SectionStep(Step[StoredImage]):
         """Stream the scan into the store."""
         scan = inputs[self.scan]
         section = {**inputs[self.stated], "path": scan.stated}
-        facts = _contained("section_work", inputs, staging, self.ingest, scan, {"section": section})
+        facts = contained(f"{CONTAINED}:section_work", inputs, staging, self.ingest, scan, {"section": section})
         whole = values_digest([facts["shape"], facts["dtype"], staging.trace(f"{FULL_RESOLUTION}/c/")])
         return {**facts, PIXELS: whole}
 
@@ -178,7 +181,7 @@ class LabelsStep(Step[StoredImage]):
             "shape": image.levels[0].size,
             "pixel_size_um": image.pixel_size_um,
         }
-        return _contained("labels_work", inputs, staging, self.ingest, labels, arguments)
+        return contained(f"{CONTAINED}:labels_work", inputs, staging, self.ingest, labels, arguments)
 
     @classmethod
     def opened(cls, folder: Path) -> StoredImage:
@@ -202,7 +205,7 @@ def scan_sizes(sections: Iterable[Section], scans_path: Path) -> dict[str, int]:
     return sizes
 
 
-def _contained(
+def contained(
     work: str,
     inputs: Inputs,
     staging: Staging,
@@ -212,7 +215,7 @@ def _contained(
 ) -> dict[str, Any]:
     """Fill the staging folder from an untrusted file, in a child process."""
     facts = containment().run(
-        f"cytoarch.images.contained:{work}",
+        work,
         {
             "name": inputs.name,
             "file": str(source.path),
@@ -234,12 +237,13 @@ def cores_each(workers: int) -> int:
     return max(1, (os.cpu_count() or 1) // workers)
 
 
-def _existing(path: str, scans_path: Path) -> Path:
+def _existing(path: str, scans_path: Path, column: str) -> Path:
     try:
         full = confined(path, scans_path)
         if not full.exists():
             raise ScanError(f"{path}: no such file below {scans_path}; check the path in the manifest")
-        check_is_scan(full)  # a pipe would never end
+        if column != "tissue_path" or full.suffix.lower() not in OUTLINE_SUFFIXES or not full.is_file():
+            check_is_scan(full)  # a pipe would never end
         if full.is_file():
             with full.open("rb") as file:
                 file.read(1)

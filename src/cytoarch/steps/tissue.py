@@ -9,6 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cytoarch.anatomy.tissue import TissueMask, TissueSettings, find_tissue, overview_channels, write_tissue
+from cytoarch.brains import Section
+from cytoarch.errors import SectionError
+from cytoarch.images.sections import IngestSettings
 from cytoarch.images.views import StoredImage
 from cytoarch.reporting.quality import (
     QualityEntry,
@@ -18,16 +21,62 @@ from cytoarch.reporting.quality import (
     section_quality,
     shown_figures,
 )
-from cytoarch.steps.sections import SECTION
-from cytoarch.steps.sources import Each, FactsOf, Failures, Statements
-from cytoarch.steps.step import Facts, Inputs, Step, Stored
+from cytoarch.steps.sections import SECTION, ManifestFile, contained
+from cytoarch.steps.sources import Each, FactsOf, Failures, Maybe, Row, Statements
+from cytoarch.steps.step import Facts, Inputs, Step, Stored, conduct
 from cytoarch.store.staging import Staging
 
 TISSUE_NAME = "otsu"
+DRAWN_NAME = "drawn"
 QUALITY_NAME = "scan"
 QUALITY_PAGE_NAME = "page"
 PICTURE_FILE = "quality.png"
 PAGE_FILE = "index.html"
+
+
+@dataclass(frozen=True)
+class DrawnTissueStep(Step[TissueMask]):
+    """The tissue that a person drew for a section, on its overview grid."""
+
+    step: ClassVar[str] = "tissue"
+    version: ClassVar[int] = 1
+    verb: ClassVar[str] = "ingest"
+
+    drawn: ManifestFile
+    overview_um: float = TissueSettings().pixel_size_um
+    stated: Row = Row(("region_px",))
+    section: Stored[StoredImage] = SECTION
+    ingest: IngestSettings = conduct(IngestSettings())
+
+    @property
+    def name(self) -> str:
+        """It was drawn."""
+        return DRAWN_NAME
+
+    def applies(self, section: Section) -> bool:
+        """Only where the manifest names a drawing."""
+        return section.tissue_path is not None
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Read the drawing in a child process, which writes the classes."""
+        drawn, image = inputs[self.drawn], inputs[self.section]
+        arguments = {
+            "section": {**inputs[self.stated], "tissue_path": drawn.stated},
+            "shape": image.grid.shape,
+            "pixel_size_um": image.pixel_size_um,
+            "origin_um": image.grid.origin_um,
+            "overview_um": self.overview_um,
+        }
+        return contained("cytoarch.anatomy.drawn:drawn_work", inputs, staging, self.ingest, drawn, arguments)
+
+    @classmethod
+    def opened(cls, folder: Path) -> TissueMask:
+        """The mask."""
+        return TissueMask.of(StoredImage.open(folder))
+
+
+DRAWN = Stored(DrawnTissueStep, DRAWN_NAME)
+"""The drawn tissue of the section at hand."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +89,8 @@ class TissueStep(Step[TissueMask]):
 
     found: TissueSettings = field(default_factory=TissueSettings)
     section: Stored[StoredImage] = SECTION
+    drawn: Maybe[TissueMask] = Maybe(DRAWN)
+    stated: Row = Row(("tissue_path",))
 
     @property
     def name(self) -> str:
@@ -49,9 +100,14 @@ class TissueStep(Step[TissueMask]):
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
         """Find the tissue and write it over the overview."""
         pixels, grid = overview_channels(inputs[self.section], self.found.pixel_size_um)
-        tissue = find_tissue(pixels, grid.cell_um, self.found)
+        drawn, stated = inputs[self.drawn], inputs[self.stated]["tissue_path"]
+        if stated is not None and drawn is None:
+            raise SectionError(f"{stated}: is not in the store yet; run the ingestion of the manifest that names it")
+        classes = None if drawn is None else drawn.classes_on_grid(grid)
+        tissue = find_tissue(pixels, grid.cell_um, self.found, classes)
         write_tissue(staging, np.asarray(pixels.mean(axis=0)), tissue, grid)
         return {
+            "origin": "found" if classes is None else "person",
             "area_mm2": tissue.area_mm2,
             "white_mm2": tissue.white_mm2,
             "fraction": tissue.fraction,
