@@ -5,16 +5,14 @@ reached; thin things taken away (lines, letters, dots of a frame), pale ones soo
 pale tissue filled; ink and small pieces left out.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cytoarch.anatomy.slide import Float32, Mask, Slide, border
+from cytoarch.anatomy.slide import SOFT_PX, Float32, Mask, Slide, border
 
-SOFT_PX = 0.6
-"""Smoothing of the picture before tissue is looked for (sd): more closes sulci."""
 SEEN = 5.0
 """What differs from the slide by so many standard deviations of its noise is something."""
 SURE = 4.0
@@ -55,6 +53,11 @@ class OutlineRules:
     pale_px: float
     """The same for pale things."""
 
+    def fitting(self, deepest_px: float) -> "OutlineRules":
+        """The rules for a picture in which no tissue is deeper: nothing wider than a quarter of it is thin."""
+        most = deepest_px / 2
+        return replace(self, thin_px=min(self.thin_px, most), pale_px=min(self.pale_px, most))
+
 
 @dataclass(frozen=True)
 class Outline:
@@ -84,16 +87,19 @@ def outline(pixels: Float32, slide: Slide, rules: OutlineRules) -> Outline:
         return Outline(np.zeros(stain.shape, np.bool_), stain, 0.0, SEEN * slide.noise, 0, 0.0, 0.0)
     dense = float(np.percentile(stain[something], DENSE_PERCENTILE))
     threshold = _gap(stain[slide.scanned], dense, SURE * slide.noise)
-    stained = _with_edges(slide.scanned & (stain > threshold), stain, dense)
+    rough = slide.scanned & (stain > threshold)
+    depth = distances(rough)
+    rules = rules.fitting(float(depth.max()))
+    stained = _with_edges(rough, depth, stain, dense)
     turned = _hue_angles(differences, slide, stained & (stain > HALF * dense))
     ink = stained & (_black(pixels, slide, stain, dense) | (turned > OTHER_HUE_DEG))
     thick = opened(stained, rules.pale_px / 2) | opened(stained & (stain > HALF * dense), rules.thin_px / 2)
     for _ in range(REGROWN_PX):
         thick = ndimage.binary_dilation(thick) & stained
     filled = _without_holes(thick, stain, rules.smallest_px, slide.noise)
-    mask, pieces, dropped_px, ink_px = _pieces(_without_strokes(filled, ink, rules.pale_px / 2), ink, rules)
+    mask, pieces, dropped_px = _pieces(_without_strokes(filled, ink, rules.pale_px / 2), ink, rules)
     area = max(1, int(mask.sum()))
-    return Outline(mask, stain, dense, threshold, pieces, dropped_px / area, ink_px / area)
+    return Outline(mask, stain, dense, threshold, pieces, dropped_px / area, int((ink & ~mask).sum()) / area)
 
 
 def _gap(stain: NDArray[np.floating], dense: float, least: float) -> float:
@@ -105,9 +111,8 @@ def _gap(stain: NDArray[np.floating], dense: float, least: float) -> float:
     return float(middles[allowed][counts[allowed].argmin()]) if allowed.any() else least
 
 
-def _with_edges(mask: Mask, stain: Float32, dense: float) -> Mask:
+def _with_edges(mask: Mask, depth: Float32, stain: Float32, dense: float) -> Mask:
     """The mask without the blurred rim in which less than half the stain of the tissue beside it is reached."""
-    depth = distances(mask)
     inner = (depth > 2).astype(np.float32)
     weight = ndimage.gaussian_filter(inner, NEAR_PX)
     beside = ndimage.gaussian_filter(inner * np.minimum(stain, 1.5 * dense), NEAR_PX) / np.maximum(weight, 1e-3)
@@ -171,8 +176,8 @@ def _means(values: Float32, labels: NDArray[np.int32], count: int) -> NDArray[np
     return np.where(areas > 0, sums / np.maximum(areas, 1), np.nan)
 
 
-def _pieces(mask: Mask, ink: Mask, rules: OutlineRules) -> tuple[Mask, int, int, int]:
-    """The mask without ink and small pieces, the number of pieces, and the areas of what was left out and of ink."""
+def _pieces(mask: Mask, ink: Mask, rules: OutlineRules) -> tuple[Mask, int, int]:
+    """The mask without ink and small pieces, the number of pieces, and the area of what was left out."""
     labels, count = ndimage.label(mask)
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     inked = np.bincount(labels.ravel(), weights=ink.ravel(), minlength=count + 1) >= INKED * np.maximum(areas, 1)
@@ -181,7 +186,7 @@ def _pieces(mask: Mask, ink: Mask, rules: OutlineRules) -> tuple[Mask, int, int,
     areas[0], inked[0] = 0, False
     largest = int(areas[~inked].max(initial=0))
     kept = ~inked & thick & (areas >= max(1.0, rules.smallest_px, rules.smallest_share * largest))
-    return np.asarray(kept[labels]), int(kept.sum()), int(areas[~kept].sum()), int(areas[inked].sum())
+    return np.asarray(kept[labels]), int(kept.sum()), int(areas[~kept].sum())
 
 
 def distances(mask: Mask) -> Float32:

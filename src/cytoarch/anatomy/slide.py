@@ -20,6 +20,8 @@ Polarity = Literal["dark", "bright"]
 
 ENOUGH_PX = 384
 """Longer edge of the sample of a picture that the slide is fitted to."""
+SOFT_PX = 0.4
+"""Smoothing of a picture before anything is looked for (sd): more closes sulci."""
 RIM_PX = 4
 """Width of the rim of the scan that is looked at first."""
 MODE_SHARE = 0.25
@@ -47,7 +49,7 @@ class Slide:
     level: Float32
     """(c, y, x) what the slide shows at every place."""
     noise: float
-    """Standard deviation of the slide (mean of the channels, pixels smoothed by 1 px)."""
+    """Standard deviation of the slide (mean of the channels, pixels smoothed by SOFT_PX)."""
     polarity: Polarity
     """Whether tissue is darker or brighter than the slide."""
     scanned: Mask
@@ -74,7 +76,7 @@ def find_slide(pixels: Float32, polarity: Polarity | None = None) -> Slide:
     """
     scanned = ~_padding(pixels)
     step = max(1, round(max(scanned.shape) / ENOUGH_PX))  # a slide is smooth: a sample of its pixels tells all of it
-    smooth = ndimage.gaussian_filter(pixels, (0, 1, 1))[:, ::step, ::step]
+    smooth = ndimage.gaussian_filter(pixels, (0, SOFT_PX, SOFT_PX))[:, ::step, ::step]
     if float(np.ptp(smooth.mean(axis=0))) < 1e-6:
         raise SectionError("the scan is one flat grey: there is no tissue to find; check the scan")
     sampled = _slide(smooth, scanned[::step, ::step], polarity)
@@ -86,7 +88,7 @@ def find_slide(pixels: Float32, polarity: Polarity | None = None) -> Slide:
 
 def _slide(smooth: Float32, scanned: Mask, polarity: Polarity | None) -> Slide:
     grey = smooth.mean(axis=0)
-    rim = scanned & ~ndimage.binary_erosion(scanned, iterations=RIM_PX)
+    rim = scanned & ~ndimage.binary_erosion(scanned, iterations=max(1, min(RIM_PX, min(grey.shape) // 12)))
     low, high = np.percentile(grey[scanned], (1, 99))
     span = max(float(high - low), 1e-6)
     level = _along(smooth, rim, span)
