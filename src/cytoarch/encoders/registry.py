@@ -13,6 +13,7 @@ ENTRY_POINTS = "cytoarch.encoders"
 """Group under which a package names its encoders: id -> callable(EncoderSettings) -> Encoder."""
 OURS = (
     "texture",
+    "lite0",
     "dinov3:<short name, hub id or folder>",
     "dinov2:<short name, hub id or folder>",
     "cytonet:<hub id or folder>",
@@ -27,7 +28,8 @@ class EncoderSettings(BaseModel):
     encoder: str = Field(
         default="texture",
         max_length=500,
-        description="texture (no weights); dinov3:vits16, vits16plus, vitb16, vitl16, vith16plus, vit7b16, vitl16-sat, "
+        description="texture (no weights); lite0 (EfficientNet-Lite0, weights of the package "
+        "cytoarch[lite0]); dinov3:vits16, vits16plus, vitb16, vitl16, vith16plus, vit7b16, vitl16-sat, "
         "vit7b16-sat, convnext-tiny, -small, -base, -large; dinov2:small, base, large, giant, small-registers, ...; "
         "or dinov3:, dinov2:, cytonet: and a hub id, or a local folder with config.json and safetensors.",
     )
@@ -38,7 +40,7 @@ class EncoderSettings(BaseModel):
         default=(),
         max_length=8,
         description="1-based transformer blocks (or stages 1 to 4 of a ConvNeXt) to read; blank: four evenly spaced "
-        "(of a ConvNeXt stages 3 and 4, of CytoNet the last).",
+        "(of a ConvNeXt stages 3 and 4, of CytoNet the last, of lite0 all five).",
     )
     norm: bool = Field(default=True, description="Apply the model's final norm to every layer; no: as computed.")
     tile_px: int | None = Field(default=None, ge=64, le=4096, description="Edge of a tile; blank: the encoder's own.")
@@ -68,6 +70,20 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
                 "the processor; leave these settings out, or choose another encoder"
             )
         return TextureEncoder()
+    if settings.encoder == "lite0":
+        from cytoarch.encoders.lite import load_lite
+
+        ignored = [name for name in ("revision", "norm") if not _is_default(settings, name)]
+        if ignored:
+            raise ModelError(f"the encoder lite0 has no {', '.join(ignored)} to set; leave these settings out")
+        models = _of_models(settings)
+        return load_lite(
+            settings.encoder,
+            blocks=models["blocks"],
+            tile_px=models["tile_px"],
+            precision=models["precision"],
+            device=models["device"],
+        )
     if kind in ("dinov3", "dinov2") and argument:
         from cytoarch.encoders.dino import load_dino
 
