@@ -3,3 +3,4 @@
 from pathlib import Path
 
 DEFAULT_STORE = Path("work/store")
+DEFAULT_EXPORTS = Path("work/exports")

@@ -21,10 +21,12 @@ FLOWS = (
     "parcellate_brain",
     "cluster_brain",
     "reconstruct_brain",
+    "export_brain",
     "watch_inbox",
 )
 """Modules of flows/, each with the flow of its name."""
 PREPARING = ("manifest", "phantom", "convert_weights", "cut_atlas")
+TAKING_HOME = ("export", "view")
 CHECKING = {"verify": ("verify", "verify-brain"), "validate": ("validate",)}
 
 
@@ -53,6 +55,8 @@ def application() -> App:
         app.command(f"flows.commands:{name}", name=_spoken(name), help=_first_sentence(name, name))
     for name in PREPARING:
         app.command(f"flows.preparing:{name}", name=_spoken(name), help=_first_sentence("preparing", name))
+    for name in TAKING_HOME:
+        app.command(f"flows.taking_home:{name}", name=name, help=_first_sentence("taking_home", name))
     for name, spoken in CHECKING.items():
         app.command(f"flows.checking:{name}", name=spoken, help=_first_sentence("checking", name))
     return app

@@ -84,7 +84,9 @@ class Section(BaseModel):
     )
     exclude: Annotated[bool, BeforeValidator(_yes_no)] = Field(default=False, description="yes: leave it out.")
     reason: str = Field(default="", max_length=500, description="Why it is left out, or any remark.")
-    labels: str | None = Field(default=None, description="Label image in scan orientation; 0 is unlabelled.")
+    labels: str | None = Field(
+        default=None, description="Label image, or GeoJSON of outlines, in scan orientation; 0 is unlabelled."
+    )
     tissue_path: str | None = Field(
         default=None,
         description="Tissue that a person drew, instead of what is found: a mask or label image (1 grey, 2 white) in "

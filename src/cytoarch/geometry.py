@@ -165,6 +165,16 @@ class Grid:
         rows, columns = (np.clip(at, 0, n - 1) for at, n in zip(self.places_in(other), other.shape, strict=True))
         return rows, columns
 
+    def corners_in(self, other: "Grid") -> "Transform":
+        """From places (y, x) in cells of this grid to those of another, both zero at the corner of the first cell.
+
+        >>> Grid((4, 4), 8.0, (6.0, 6.0)).corners_in(Grid((16, 16), 2.0, (0.0, 0.0)))(np.array([1.0, 0.5])).tolist()
+        [5.5, 3.5]
+        """
+        factor = self.cell_um / other.cell_um
+        first = other.from_corner(np.array(self.corner_um)).tolist()
+        return Transform.scaling((factor, factor)).then(Transform.shift((first[0], first[1])))
+
     def overlap(self, other: "Grid") -> tuple[slice, slice]:
         """The rows and columns of this grid that another one covers, wholly or in part; empty where they lie apart.
 

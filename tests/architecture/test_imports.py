@@ -32,7 +32,7 @@ ROOMS = (
     ("sampling",),
     ("learning",),
     ("parcellation", "discovery"),
-    ("reporting",),
+    ("reporting", "exports"),
     ("steps",),
 )
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.collection import COLLECTION
 
 Damage = Callable[[random.Random, Path], None]
 
@@ -43,5 +44,5 @@ def committed_files(store: BrainStore, brain_id: str) -> dict[str, list[str]]:
             if record.step != "annotations":
                 files[kind].append(key)
     files["records"] = [str(path.relative_to(home)) for path in store.catalogue(brain_id).record_paths()]
-    files["collection"] = ["sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json"]
+    files["collection"] = list(COLLECTION)
     return files

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.collection import COLLECTION
 from cytoarch.store.drafts import ensure
 from cytoarch.store.products import Product, Work
 from cytoarch.store.records import read_record
@@ -22,7 +23,6 @@ from tests.endurance.traces import CHANGING, identities, identity, temporary
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("endurance 2")]
 
 MOST_AT_ONCE = 12
-COLLECTION = ("sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json")
 ANNOTATION = Product("annotations", "ada", "s1")
 
 

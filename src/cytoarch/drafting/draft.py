@@ -21,7 +21,7 @@ from cytoarch.drafting.folders import (
 from cytoarch.drafting.headers import stated_pixel_sizes
 from cytoarch.drafting.names import bare_name, match_labels, section_ids, section_numbers
 from cytoarch.errors import ManifestError, ScanError
-from cytoarch.images.scans import SUFFIXES, TIFF_SUFFIXES
+from cytoarch.images.scans import DRAWN_SUFFIXES, SUFFIXES, TIFF_SUFFIXES
 from cytoarch.paths import is_id
 from cytoarch.progress import Progress
 from cytoarch.store.disk import write_atomically
@@ -51,7 +51,7 @@ def draft_manifest(
         below = folders_with_images(scans_folder)
         hint = f"; there are some in {', '.join(below[:_SHOWN])}" if below else ""
         raise ManifestError(printable(scans_folder), [f"no file with a suffix of {', '.join(SUFFIXES)}{hint}"])
-    labels = images_in(labels_folder) if labels_folder else []
+    labels = images_in(labels_folder, DRAWN_SUFFIXES) if labels_folder else []
     root = common_root([scans_folder, labels_folder or scans_folder], [*scans, *labels])
     paths, remarks = _cells(scans, root)
     remarks += _drop_copies(paths)

@@ -23,15 +23,17 @@ def is_text(path: Path) -> bool:
     return printable(path) == str(path)
 
 
-def images_in(folder: Path) -> list[Path]:
+def images_in(folder: Path, also: tuple[str, ...] = ()) -> list[Path]:
     """The scans or label images in a folder by name, links to content that is not here among them; nothing hidden.
+
+    Files whose suffix is one of `also` count as images, too.
 
     Raises ManifestError if the folder cannot be listed.
     """
     if not folder.is_dir():
         raise ManifestError(printable(folder), ["there is no such folder"])
     try:
-        return sorted(path for path in folder.iterdir() if _is_image(path))
+        return sorted(path for path in folder.iterdir() if _is_image(path) or _has_suffix(path, also))
     except OSError as error:
         raise ManifestError(
             printable(folder), [f"cannot be listed ({error.strerror}); check its permissions"]
@@ -91,6 +93,10 @@ def _is_image(path: Path) -> bool:
     if _is_hidden(path.name):
         return False
     return path.suffix.lower() in SUFFIXES and (is_scan(path) or lacks_content(path))
+
+
+def _has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
+    return path.suffix.lower() in suffixes and path.is_file() and not _is_hidden(path.name)
 
 
 def _is_hidden(name: str) -> bool:

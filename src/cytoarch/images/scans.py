@@ -32,6 +32,8 @@ UNTESTED_SUFFIXES = (".ndpi", ".scn", ".bif", ".svslide")
 ROW_SUFFIXES = (".png", ".jpg", ".jpeg")
 JP2_SUFFIXES = (".jp2", ".j2k")
 FOLDER_SUFFIXES = (".zarr",)
+DRAWN_SUFFIXES = (".geojson",)
+"""Labels that are drawn as outlines instead of pixels."""
 SUFFIXES = (*TIFF_SUFFIXES, *UNTESTED_SUFFIXES, *ROW_SUFFIXES, *JP2_SUFFIXES, ".czi", *FOLDER_SUFFIXES)
 
 

@@ -1,6 +1,7 @@
 """Sections and their label images brought into the store: pixels as scanned, with a pyramid and physical scale."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,9 +14,9 @@ from cytoarch.errors import ScanError
 from cytoarch.images.layout import CHUNK_PX, SHARD_CHUNKS, Journal, Pyramid, level_count
 from cytoarch.images.ngff import NGFF_VERSION, image_label, label_dtype, omero
 from cytoarch.images.pixel_size import PixelSize, resolve_pixel_size
-from cytoarch.images.planes import Pixels, Scan
+from cytoarch.images.planes import Pixels, Scan, reading
 from cytoarch.images.pyramids import write_group, write_pyramid
-from cytoarch.images.scans import Spooling, open_labels, open_scan
+from cytoarch.images.scans import DRAWN_SUFFIXES, Spooling, open_labels, open_scan
 from cytoarch.palette import class_colours
 from cytoarch.progress import Progress
 from cytoarch.tiling import partition
@@ -122,7 +123,7 @@ def write_labels(
     phases = _Phases(on_progress)
     known = {label.id for label in table.labels}
     dtype = label_dtype(max(known))
-    with open_labels(label_path, Spooling(journal.scratch, phases.spooled)) as labels:
+    with _opened(label_path, section, table, shape, Spooling(journal.scratch, phases.spooled)) as labels:
         read = fitted_labels(labels, section, section.labels, shape)
         counts = _counted(read, section, shape, known, phases.checked)
         used = np.flatnonzero(counts)
@@ -142,6 +143,22 @@ def write_labels(
             on_progress=phases.written,
         )
     return {"labelled_px": int(counts[1:].sum()), **own}
+
+
+@contextmanager
+def _opened(
+    path: Path, section: Section, table: LabelTable, shape: tuple[int, int], spooling: Spooling
+) -> Iterator[Scan]:
+    """The label image in a file, or the areas drawn in one, open for reading by window."""
+    if path.suffix.lower() in DRAWN_SUFFIXES:
+        from cytoarch.images.drawn import drawn_labels
+
+        with reading(path, "GeoJSON"):
+            labels = drawn_labels(path, table, shape, section.region_px)
+        yield labels
+        return
+    with open_labels(path, spooling) as labels:
+        yield labels
 
 
 ReadPlane = Callable[[int, int, int, int], NDArray[Any]]

@@ -81,6 +81,11 @@ class StoredImage:
         return cls(tuple(levels), dict(own))
 
     @property
+    def folder(self) -> Path:
+        """The folder it lies in."""
+        return Path(self.levels[0].array.store.root).parent  # type: ignore[attr-defined]  # a local store
+
+    @property
     def pixel_size_um(self) -> float:
         """Pixel edge of the finest level (um)."""
         return self.levels[0].pixel_size_um

@@ -12,7 +12,7 @@ from cytoarch.brains import Section
 from cytoarch.containment import Contained, Limits
 from cytoarch.digests import values_digest
 from cytoarch.errors import ScanError
-from cytoarch.images.scans import check_is_scan, scan_files
+from cytoarch.images.scans import DRAWN_SUFFIXES, check_is_scan, scan_files
 from cytoarch.images.sections import LABEL_NAME, IngestSettings
 from cytoarch.images.views import StoredImage
 from cytoarch.paths import confined
@@ -242,7 +242,8 @@ def _existing(path: str, scans_path: Path, column: str) -> Path:
         full = confined(path, scans_path)
         if not full.exists():
             raise ScanError(f"{path}: no such file below {scans_path}; check the path in the manifest")
-        if column != "tissue_path" or full.suffix.lower() not in OUTLINE_SUFFIXES or not full.is_file():
+        drawn = {"labels": DRAWN_SUFFIXES, "tissue_path": OUTLINE_SUFFIXES}.get(column, ())
+        if not (full.suffix.lower() in drawn and full.is_file()):
             check_is_scan(full)  # a pipe would never end
         if full.is_file():
             with full.open("rb") as file:

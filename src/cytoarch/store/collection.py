@@ -1,30 +1,96 @@
 """The sections of a brain as one NGFF collection: the layout of bioformats2raw, version 3."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from xml.etree import ElementTree as ET
 
 from cytoarch.brains import Brain
-from cytoarch.store.brain_store import write_group
+from cytoarch.errors import StoreError
+from cytoarch.store.brain_store import group_metadata
 from cytoarch.store.catalogue import Catalogue
-from cytoarch.store.products import PLACES
+from cytoarch.store.disk import write_atomically
+from cytoarch.store.products import PLACES, Product
+from cytoarch.store.records import read_record
 
 NGFF_VERSION = "0.5"
-COLLECTION = ("sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json")
+COLLECTION = (
+    "sections.ome.zarr/zarr.json",
+    "sections.ome.zarr/OME/zarr.json",
+    "sections.ome.zarr/OME/METADATA.ome.xml",
+)
 """The files of the collection itself."""
+SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+
+
+class Image(NamedTuple):
+    """An image of a collection."""
+
+    path: str
+    facts: Mapping[str, Any]
+    """Its shape (c, y, x), dtype and pixel_size_um; empty where its record cannot be read."""
 
 
 def collection_groups(catalogue: Catalogue, brain: Brain) -> dict[Path, dict[str, Any]]:
     """The groups of a brain's collection and their attributes: the committed sections in cutting order."""
-    committed = {one for name in catalogue.names("sections") for one in catalogue.section_ids("sections", name)}
-    series = [section.section_id for section in brain.kept if section.section_id in committed]
     folder = catalogue.folder / PLACES["sections"].split("/")[0]
+    return {folder / place: groups for place, groups in groups_of(_series(catalogue, brain)).items()}
+
+
+def groups_of(series: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The attributes of the groups of a collection, by their folder in it."""
     return {
-        folder: {"ome": {"version": NGFF_VERSION, "bioformats2raw.layout": 3}},
-        folder / "OME": {"ome": {"version": NGFF_VERSION, "series": series}},
+        "": {"ome": {"version": NGFF_VERSION, "bioformats2raw.layout": 3}},
+        "OME": {"ome": {"version": NGFF_VERSION, "series": list(series)}},
     }
 
 
+def ome_xml(images: Sequence[Image]) -> bytes:
+    """The images of a collection as OME-XML, in order: readers that find them there look nowhere else."""
+    root = ET.Element("OME", {"xmlns": SCHEMA})
+    for path, facts in images:
+        image = ET.SubElement(root, "Image", {"ID": f"Image:{path}", "Name": path})
+        if not facts:
+            continue
+        sizes = dict(zip(("SizeC", "SizeY", "SizeX"), map(str, facts["shape"]), strict=True))
+        edge = {f"PhysicalSize{axis}": f"{facts['pixel_size_um']:.10g}" for axis in "XY"}
+        units = {f"PhysicalSize{axis}Unit": "µm" for axis in "XY"}
+        kind = {"ID": f"Pixels:{path}", "DimensionOrder": "XYCZT", "Type": facts["dtype"], "SizeZ": "1", "SizeT": "1"}
+        pixels = ET.SubElement(image, "Pixels", {**kind, **sizes, **edge, **units})
+        for channel in range(int(facts["shape"][0])):
+            ET.SubElement(pixels, "Channel", {"ID": f"Channel:{path}:{channel}", "SamplesPerPixel": "1"})
+        ET.SubElement(pixels, "MetadataOnly")
+    ET.indent(root)
+    return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
+
+
+def collection_files(catalogue: Catalogue, brain: Brain) -> dict[str, bytes]:
+    """The files of a brain's collection itself, by their key in the folder of the brain."""
+    series = _series(catalogue, brain)
+    groups, xml = groups_of(series), ome_xml([_image(catalogue, one) for one in series])
+    return dict(zip(COLLECTION, (group_metadata(groups[""]), group_metadata(groups["OME"]), xml), strict=True))
+
+
 def write_collection(catalogue: Catalogue, brain: Brain) -> None:
-    """Write the metadata of a brain's collection of sections."""
-    for folder, attributes in collection_groups(catalogue, brain).items():
-        write_group(folder, attributes)
+    """Write the metadata of a brain's collection of sections; files that are as they should be are left alone."""
+    for key, content in collection_files(catalogue, brain).items():
+        path = catalogue.folder / key
+        if not path.exists() or path.read_bytes() != content:
+            write_atomically(path, content)
+
+
+def _series(catalogue: Catalogue, brain: Brain) -> list[str]:
+    committed = {one for name in catalogue.names("sections") for one in catalogue.section_ids("sections", name)}
+    return [section.section_id for section in brain.kept if section.section_id in committed]
+
+
+def _image(catalogue: Catalogue, section_id: str) -> Image:
+    """What the record of a section says of its pixels, whether or not its files are still whole."""
+    for name in catalogue.names("sections"):
+        product = Product("sections", name, section_id)
+        try:
+            record = catalogue.record(product) or read_record(catalogue.record_path(product))
+        except (StoreError, FileNotFoundError):  # `verify` names it
+            continue
+        return Image(section_id, record.facts if "shape" in record.facts else {})
+    return Image(section_id, {})

@@ -10,9 +10,9 @@ from cytoarch.digests import FileSeal, hash_file, open_sealed
 from cytoarch.errors import StoreError
 from cytoarch.paths import is_litter
 from cytoarch.progress import Progress
-from cytoarch.store.brain_store import BrainStore, group_metadata
+from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.catalogue import Catalogue
-from cytoarch.store.collection import COLLECTION, collection_groups
+from cytoarch.store.collection import COLLECTION, collection_files
 from cytoarch.store.products import FOLDERS, Product, product_folder
 from cytoarch.store.records import Record, read_record
 
@@ -113,17 +113,17 @@ def _brain_faults(store: BrainStore, catalogue: Catalogue, brain_id: str) -> Ite
     path = store.shared_path(brain_id)
     home = catalogue.folder
     try:
-        groups = collection_groups(catalogue, open_sealed(path.read_bytes(), Brain))
+        files = collection_files(catalogue, open_sealed(path.read_bytes(), Brain))
     except (FileNotFoundError, ValueError) as error:
         yield Fault(path.name, f"not what was written ({error})", "run ingest-brain again")
         for key in COLLECTION:
             if (home / "sections.ome.zarr").exists():
                 yield Fault(key, f"cannot be compared while {path.name} is damaged", HEALS)
         return
-    for folder, attributes in groups.items():
-        group = folder / "zarr.json"
-        if not group.is_file() or group.read_bytes() != group_metadata(attributes):
-            yield Fault(group.relative_to(home).as_posix(), "is not the list of the committed sections", HEALS)
+    for key, content in files.items():
+        file = home / key
+        if not file.is_file() or file.read_bytes() != content:
+            yield Fault(key, "is not the list of the committed sections", HEALS)
 
 
 def _model_faults(store: BrainStore, records: list[Record]) -> Iterator[Fault]:

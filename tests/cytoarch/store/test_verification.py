@@ -11,14 +11,13 @@ from cytoarch.brains import Brain, Section
 from cytoarch.errors import StoreError
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.catalogue import Catalogue
-from cytoarch.store.collection import write_collection
+from cytoarch.store.collection import COLLECTION, write_collection
 from cytoarch.store.drafts import Draft, begin, ensure
 from cytoarch.store.products import WHOLE_BRAIN, Product, Work
 from cytoarch.store.records import Committed
 from cytoarch.store.verification import HEALS, REPLACES, RESTORE, RESTORE_RECORD, Fault, Verification, verify_brain
 from tests.products import TISSUE, WORK, fresh, state, writes
 
-COLLECTION = ("sections.ome.zarr/zarr.json", "sections.ome.zarr/OME/zarr.json")
 SCANS = {one: Product("sections", "scan", one) for one in ("s1", "s2")}
 NOTES = Product("annotations", "ada", "s1")
 TRAINING = Product("training", "areas", WHOLE_BRAIN)

@@ -1,0 +1,343 @@
+"""What a brain's exports hold: maps, labels, tables and points; each format is written whole or not at all."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cytoarch import __version__
+from cytoarch.anatomy.reconstruction import Reconstruction
+from cytoarch.brains import Section
+from cytoarch.errors import SectionError, StoreError
+from cytoarch.exports import ngff
+from cytoarch.exports.areas import area_rows, areas_csv
+from cytoarch.exports.folder import Draft, whole_folder
+from cytoarch.exports.legends import Legend, SectionMap, legend_of_classes, legend_of_clusters
+from cytoarch.exports.names import Names
+from cytoarch.exports.neuroglancer import section_state
+from cytoarch.exports.qupath import qupath_features
+from cytoarch.exports.settings import FORMATS, ExportSettings, Format
+from cytoarch.exports.volume import PlacedMap, label_table, lattice_of, sidecar, volume_of, write_volume
+from cytoarch.geometry import Transform, section_to_brain
+from cytoarch.images.ngff import label_dtype
+from cytoarch.images.views import StoredImage
+from cytoarch.progress import Progress
+from cytoarch.steps.clusters import ClusterFitStep, ClustersStep
+from cytoarch.steps.exports import OF_LABELS, AreasStep, section_areas
+from cytoarch.steps.opened import OpenBrain
+from cytoarch.steps.parcellations import ParcellationStep
+from cytoarch.steps.points import PointsStep
+from cytoarch.steps.reconstruction import RECONSTRUCTION
+from cytoarch.steps.sections import LABELS, SECTION
+from cytoarch.steps.sources import open_head, require_stored, sections_with
+from cytoarch.steps.step import Place, Stored
+from cytoarch.store.products import WHOLE_BRAIN
+
+LABELS_KIND, CLUSTERS_KIND = "labels", "clusters"
+ALIGNED = "sections aligned with each other by rigid transforms (reconstruction)"
+STACKED = "sections centre on centre after flip and rotation, at their stated positions"
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What of a brain is exported."""
+
+    brain: OpenBrain
+    settings: ExportSettings
+    map_name: str | None
+    clusters_name: str | None
+
+    @classmethod
+    def of(cls, brain: OpenBrain, settings: ExportSettings) -> "Taken":
+        """The map and the clusters that are asked for. Raises MissingInputError, listing the choices, if in doubt."""
+        hint = "Name one of them"
+        chosen = []
+        for step, name in ((ParcellationStep, settings.map_name), (ClustersStep, settings.clusters_name)):
+            there = bool(brain.catalogue.names(step.step)) or name
+            chosen.append(require_stored(step, Place(brain), name, hint) if there else None)
+        return cls(brain, settings, *chosen)
+
+    @property
+    def areas(self) -> tuple[AreasStep, ...]:
+        """What is counted for the tables: the map, and labels where the brain has any."""
+        steps = (AreasStep.of(self.map_name),) if self.map_name else ()
+        return (*steps, AreasStep.of(None)) if sections_with(self.brain, LABELS) else steps
+
+    @property
+    def map_digest(self) -> str | None:
+        """The digest of the model that drew the map."""
+        if self._mapped is None:
+            return None
+        records = (self.brain.catalogue.record(self._mapped.product(one.section_id)) for one in self.brain.sections)
+        return next((record.inputs["head"] for record in records if record is not None), None)
+
+    @cached_property
+    def _mapped(self) -> Stored[Any] | None:
+        return Stored(ParcellationStep, self.map_name) if self.map_name else None
+
+    @cached_property
+    def legends(self) -> Mapping[str, Legend]:
+        """What the values mean, by the kind of map."""
+        table = self.brain.brain.label_table
+        found: dict[str, Legend] = {}
+        if self.map_digest is not None:
+            card = open_head(self.brain.store, self.map_digest).card
+            found[card.target] = legend_of_classes(card.classes, table)
+        if table is not None and sections_with(self.brain, LABELS):
+            found[LABELS_KIND] = legend_of_classes(table.classes(by_group=False), table)
+        if self.clusters_name is not None:
+            fitted = Stored(ClusterFitStep, self.clusters_name).open(Place(self.brain))
+            found[CLUSTERS_KIND] = legend_of_clusters(len(fitted.centres))
+        return found
+
+    @property
+    def map_kind(self) -> str | None:
+        """The word of the map: areas, layers."""
+        return next((one for one in self.legends if one not in (LABELS_KIND, CLUSTERS_KIND)), None)
+
+    def maps(self, section: Section) -> list[SectionMap]:
+        """The maps of a section, as far as it has them."""
+        place = Place(self.brain, section)
+        found = []
+        for kind, legend in self.legends.items():
+            source: Stored[Any] = LABELS if kind == LABELS_KIND else self._stored(kind)
+            if self.brain.catalogue.record(source.product(section.section_id)) is None:
+                continue
+            source.record(place)  # one that is older than what it was made from is an error
+            opened = source.open(place)
+            labels = opened if isinstance(opened, StoredImage) else opened.labels
+            found.append(SectionMap(kind, labels, legend))
+        return found
+
+    def _stored(self, kind: str) -> Stored[Any]:
+        if kind == CLUSTERS_KIND:
+            return Stored(ClustersStep, str(self.clusters_name))
+        return Stored(ParcellationStep, str(self.map_name))
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """The sections that have pixels."""
+        return sections_with(self.brain, SECTION)
+
+    @cached_property
+    def reconstruction(self) -> Reconstruction | None:
+        """The brain put together, where that was done. Raises MissingInputError if it is older than its sections."""
+        if self.brain.catalogue.record(RECONSTRUCTION.product(WHOLE_BRAIN)) is None:
+            return None
+        RECONSTRUCTION.record(Place(self.brain))
+        return RECONSTRUCTION.open(Place(self.brain))
+
+    @cached_property
+    def places(self) -> Mapping[str, Transform]:
+        """From (y, x) um in the frame of a section to (x, y, z) mm in the brain, of the sections that have a place."""
+        if self.reconstruction is not None:
+            return {one.section_id: one.to_brain for one in self.reconstruction if one.z_um is not None}
+        return {
+            one.section_id: section_to_brain(
+                SECTION.open(Place(self.brain, one)).grid, one.flip, one.rotation, one.position_um
+            )
+            for one in self.sections
+            if one.position_um is not None
+        }
+
+    @property
+    def placed_by(self) -> str:
+        """How sections were placed."""
+        return STACKED if self.reconstruction is None else ALIGNED
+
+    @property
+    def names(self) -> Names:
+        """What files are called."""
+        return Names(self.brain.brain_id, self.settings.naming)
+
+    def about(self, export_format: Format) -> dict[str, Any]:
+        """What the card of an export says."""
+        return {
+            "cytoarch": __version__,
+            "format": export_format,
+            "brain": self.brain.brain_id,
+            "stated": self.brain.brain.digest,
+            "map": self.map_name,
+            "model": self.map_digest,
+            "clusters": self.clusters_name,
+            "settings": self.settings.model_dump(mode="json"),
+        }
+
+
+def export(taken: Taken, export_format: Format, folder: Path, on_progress: Progress | None = None) -> dict[str, str]:
+    """Write one format of a brain into `folder`/brain/format, whole or not at all; returns what was left out, and why.
+
+    Raises StoreError where the brain has nothing that the format holds, or the folder cannot be written.
+    """
+    target = folder / taken.brain.brain_id / export_format
+    reason = lacking(taken, export_format)
+    if reason:
+        raise StoreError(f"{taken.brain.name}: nothing to write as {export_format}: {reason}")
+    about = taken.about(export_format)
+    with whole_folder(target, about) as draft:
+        left_out = WRITERS[export_format](taken, draft, on_progress or (lambda _done, _total: None))
+        about["left_out"] = left_out
+        description = taken.names.description()
+        if description is not None:
+            _write(draft / "dataset_description.json", _json(description))
+    return left_out
+
+
+def chosen_formats(taken: Taken) -> tuple[tuple[Format, ...], dict[str, str]]:
+    """The formats to write, and those that are not although none was named, with the reason."""
+    if taken.settings.formats:
+        return taken.settings.formats, {}
+    reasons = {one: lacking(taken, one) for one in FORMATS}
+    return tuple(one for one in FORMATS if not reasons[one]), {one: why for one, why in reasons.items() if why}
+
+
+def lacking(taken: Taken, export_format: Format) -> str:
+    """Why a format has nothing to hold; blank: it has."""
+    if export_format == "points":
+        return "" if taken.brain.catalogue.names(PointsStep.step) else "no points were sampled; run embed-points"
+    if export_format == "neuroglancer" and not taken.settings.served_at:
+        return "no address is stated at which the export will be served (served_at); `view` needs none"
+    if not taken.legends:
+        return "there is neither a map, nor are there labels or clusters; run map-brain"
+    if export_format == "areas":
+        return "" if taken.areas else "there is neither a map nor are there labels"
+    if export_format == "nifti" and len(taken.places) < 2:
+        return "fewer than two sections have a place along the cutting axis; state position_um, or thickness_um"
+    return ""
+
+
+# -- formats -----------------------------------------------------------------------------------------------------------
+
+
+def _each_section(
+    taken: Taken, on_progress: Progress, left_out: dict[str, str]
+) -> Iterator[tuple[Section, list[SectionMap]]]:
+    """Sections that have maps; those whose maps cannot be opened are left out."""
+    sections = taken.sections
+    for done, section in enumerate(sections, start=1):
+        try:
+            maps = taken.maps(section)
+        except (SectionError, StoreError) as error:
+            left_out[section.section_id] = str(error)
+        else:
+            if maps:
+                yield section, maps
+        on_progress(done, len(sections))
+
+
+def _write_areas(taken: Taken, draft: Path, on_progress: Progress) -> dict[str, str]:
+    left_out = {}
+    for done, step in enumerate(taken.areas, start=1):
+        kind = LABELS_KIND if step.name == OF_LABELS else str(taken.map_kind)
+        counted = section_areas(taken.brain, step.stored)
+        rows = area_rows(counted, taken.legends[kind])
+        _write(draft / taken.names.of_brain(f"{kind}.areas", "csv", "areas"), areas_csv(rows))
+        if kind == taken.map_kind or len(taken.areas) == 1:
+            _write(draft / "areas.csv", areas_csv(rows))
+        mapped = {one.section_id for one in counted}
+        left_out |= {
+            f"{kind} of {one.section_id}": "not measured" for one in taken.sections if one.section_id not in mapped
+        }
+        on_progress(done, len(taken.areas))
+    return left_out
+
+
+def _write_qupath(taken: Taken, draft: Path, on_progress: Progress) -> dict[str, str]:
+    left_out: dict[str, str] = {}
+    for section, maps in _each_section(taken, on_progress, left_out):
+        scan = SECTION.open(Place(taken.brain, section)).grid
+        for one in maps:
+            subject = f"{taken.brain.brain_id}/{section.section_id}/{one.kind}"
+            try:
+                found = qupath_features(one, scan, section.region_px, taken.settings.tolerance_um, subject)
+            except SectionError as error:
+                left_out[f"{one.kind} of {section.section_id}"] = str(error)
+                continue
+            path = draft / taken.names.of_section(section.section_id, one.kind, "geojson")
+            _write(path, json.dumps(found, separators=(",", ":")).encode())
+    return left_out
+
+
+def _write_ome_zarr(taken: Taken, draft: Path, on_progress: Progress) -> dict[str, str]:
+    left_out: dict[str, str] = {}
+    images = []
+    for section, maps in _each_section(taken, on_progress, left_out):
+        size_um = taken.settings.picture_um
+        drawn = [one.labels.pixel_size_um for one in maps if one.kind != LABELS_KIND]
+        wanted = size_um if size_um is not None else min(drawn, default=0.0)
+        image = SECTION.open(Place(taken.brain, section))
+        try:
+            images.append(ngff.write_section(Draft(draft), section.section_id, image, maps, wanted))
+        except SectionError as error:
+            left_out[section.section_id] = str(error)
+    ngff.write_collection(draft, images)
+    return left_out
+
+
+def _write_nifti(taken: Taken, draft: Path, on_progress: Progress) -> dict[str, str]:
+    left_out: dict[str, str] = {}
+    by_kind: dict[str, list[PlacedMap]] = {}
+    for section, maps in _each_section(taken, lambda _done, _total: None, left_out):
+        place = taken.places.get(section.section_id)
+        if place is None:
+            left_out[section.section_id] = "has no place in the brain"
+            continue
+        for one in maps:
+            by_kind.setdefault(one.kind, []).append(PlacedMap(section.section_id, one.labels, place))
+    for done, (kind, placed) in enumerate(by_kind.items(), start=1):
+        cell_um = max(one.labels.pixel_size_um for one in placed)
+        lattice = lattice_of(placed, taken.settings.voxel_um or cell_um)
+        legend = taken.legends[kind]
+        volume = volume_of(placed, lattice, label_dtype(max(row.value for row in legend)))
+        write_volume(draft / taken.names.of_brain(kind, "nii.gz"), volume, lattice, f"mm; {taken.placed_by}")
+        _write(draft / taken.names.of_brain(kind, "tsv"), label_table(legend))
+        _write(draft / taken.names.of_brain(kind, "json"), _json(sidecar(lattice, taken.placed_by, taken.about("nifti"))))
+        on_progress(done, len(by_kind))
+    return left_out
+
+
+def _write_points(taken: Taken, draft: Path, on_progress: Progress) -> dict[str, str]:
+    from cytoarch.embeddings.sampled import open_points
+
+    names = taken.brain.catalogue.names(PointsStep.step)
+    for done, name in enumerate(names, start=1):
+        stored = Stored(PointsStep, name)
+        folders = [stored.open(Place(taken.brain, one)) for one in sections_with(taken.brain, stored)]
+        path = draft / taken.names.of_brain(name, "h5ad", "points")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        open_points(folders).write_h5ad(path)
+        on_progress(done, len(names))
+    return {}
+
+
+def _write_neuroglancer(taken: Taken, draft: Path, on_progress: Progress) -> dict[str, str]:
+    left_out: dict[str, str] = {}
+    base = f"{taken.settings.served_at.rstrip('/')}/ome-zarr/{ngff.COLLECTION}"
+    for section, maps in _each_section(taken, on_progress, left_out):
+        image = SECTION.open(Place(taken.brain, section))
+        home = f"{base}/{section.section_id}"
+        layers = {one.kind: (f"{home}/labels/{one.kind}", one.legend, None) for one in maps}
+        state = section_state(section.section_id, image, home, layers)
+        _write(draft / taken.names.of_section(section.section_id, "neuroglancer", "json"), _json(state))
+    return left_out
+
+
+WRITERS: Mapping[Format, Callable[[Taken, Path, Progress], dict[str, str]]] = {
+    "areas": _write_areas,
+    "qupath": _write_qupath,
+    "ome-zarr": _write_ome_zarr,
+    "nifti": _write_nifti,
+    "points": _write_points,
+    "neuroglancer": _write_neuroglancer,
+}
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=True).encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
