@@ -44,13 +44,13 @@ class Lattice:
     @property
     def affine(self) -> Float64:
         """(4, 4) from voxels to mm, as NIfTI counts: whole numbers are centres."""
-        matrix = np.diag([*self.size_mm, 1.0])
+        matrix: Float64 = np.diag([*self.size_mm, 1.0])
         matrix[:3, 3] = self.first_mm
         return matrix
 
     def along(self, axis: int) -> Float64:
         """The centres of the voxels along an axis (mm)."""
-        return self.first_mm[axis] + np.arange(self.shape[axis]) * self.size_mm[axis]
+        return np.asarray(self.first_mm[axis] + np.arange(self.shape[axis], dtype=np.float64) * self.size_mm[axis])
 
 
 def lattice_of(maps: Sequence[PlacedMap], voxel_um: float) -> Lattice:

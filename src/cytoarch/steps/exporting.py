@@ -228,7 +228,7 @@ def _each_section(
 
 
 def _write_areas(taken: Taken, draft: Path, on_progress: Progress) -> dict[str, str]:
-    left_out = {}
+    left_out: dict[str, str] = {}
     for done, step in enumerate(taken.areas, start=1):
         kind = LABELS_KIND if step.name == OF_LABELS else str(taken.map_kind)
         counted = section_areas(taken.brain, step.stored)
@@ -293,7 +293,8 @@ def _write_nifti(taken: Taken, draft: Path, on_progress: Progress) -> dict[str, 
         volume = volume_of(placed, lattice, label_dtype(max(row.value for row in legend)))
         write_volume(draft / taken.names.of_brain(kind, "nii.gz"), volume, lattice, f"mm; {taken.placed_by}")
         _write(draft / taken.names.of_brain(kind, "tsv"), label_table(legend))
-        _write(draft / taken.names.of_brain(kind, "json"), _json(sidecar(lattice, taken.placed_by, taken.about("nifti"))))
+        known = sidecar(lattice, taken.placed_by, taken.about("nifti"))
+        _write(draft / taken.names.of_brain(kind, "json"), _json(known))
         on_progress(done, len(by_kind))
     return left_out
 

@@ -1,0 +1,219 @@
+"""What is exported of a mapped brain is read back by other programs, and comes home again."""
+
+import csv
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import shapely
+import zarr
+
+from cytoarch.errors import StoreError
+from cytoarch.exports.settings import ExportSettings
+from cytoarch.images.conformance import conformance_faults
+from cytoarch.images.sections import write_labels
+from cytoarch.images.views import StoredImage
+from cytoarch.steps.exporting import Taken, chosen_formats, export
+from cytoarch.steps.opened import open_brain
+from cytoarch.steps.running import make_sections
+from cytoarch.store.collection import write_collection
+from cytoarch.store.staging import Staging
+from tests.cytoarch.steps.small_brain import HEIGHT, IDS, SIZE_UM, TABLE, WIDTH, SmallBrain, labels_of
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def taken(mapped: SmallBrain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Taken]:
+    """A copy of the mapped brain whose sections have places, opened, its areas measured."""
+    root = shutil.copytree(mapped.folder / "store", tmp_path_factory.mktemp("exported") / "store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        with open_brain(root, "B1") as opened:
+            placed = [
+                one.model_copy(update={"position_um": 200.0 * at}) for at, one in enumerate(opened.brain.sections)
+            ]
+            opened.brain = opened.brain.model_copy(update={"sections": tuple(placed)})
+            opened.__dict__.pop("rows", None)
+            write_collection(opened.catalogue, opened.brain)
+            taken = Taken.of(opened, ExportSettings())
+            assert all(one.status == "made" for one in make_sections(taken.areas, opened))
+            yield taken
+
+
+@pytest.fixture(scope="module")
+def home(taken: Taken, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the brain's exports."""
+    folder = tmp_path_factory.mktemp("out")
+    formats, notes = chosen_formats(taken)
+    assert formats == ("areas", "qupath", "ome-zarr", "nifti")
+    assert set(notes) == {"points", "neuroglancer"}
+    for one in formats:
+        assert export(taken, one, folder) == {}
+    return folder / "B1"
+
+
+def labels_in(taken: Taken, section_id: str) -> dict[str, Any]:
+    maps = taken.maps(taken.brain.rows[section_id])
+    return {one.kind: one for one in maps}
+
+
+def test_every_format_tells_what_it_holds_and_its_files_are_as_they_were_written(home: Path) -> None:
+    for folder in home.iterdir():
+        card = json.loads((folder / "export.json").read_text())
+        on_disk = {one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file()} - {"export.json"}
+        assert set(card["files"]) == on_disk
+        assert (card["brain"], card["format"], card["left_out"]) == ("B1", folder.name, {})
+
+
+def test_shapely_finds_the_areas_of_the_map_in_what_qupath_reads(taken: Taken, home: Path) -> None:
+    for section_id in IDS[:2]:
+        for kind, one in labels_in(taken, section_id).items():
+            level = one.labels.levels[0]
+            counts = np.bincount(level.pixels().ravel())
+            content = json.loads((home / "qupath" / f"{section_id}.{kind}.geojson").read_text())
+            names = {row.value: row for row in one.legend}
+            found = {feature["properties"]["measurements"]["label"]: feature for feature in content["features"]}
+            assert set(found) == {int(value) for value in np.flatnonzero(counts) if value}
+            for value, feature in found.items():
+                shape = shapely.geometry.shape(feature["geometry"])
+                area_um2 = shape.area * SIZE_UM**2
+                assert shape.is_valid
+                assert area_um2 == pytest.approx(counts[value] * level.pixel_size_um**2, rel=0.01)
+                assert feature["properties"]["classification"]["name"] == names[value].name
+                assert tuple(feature["properties"]["classification"]["color"]) == names[value].colour
+
+
+def test_outlines_of_a_persons_labels_come_home_as_the_same_label_image(
+    home: Path, tmp_path: Path, taken: Taken
+) -> None:
+    staging = Staging(tmp_path / "labels").open()
+    path = home / "qupath" / "s2.labels.geojson"
+    facts = write_labels(staging, path, taken.brain.rows["s2"], TABLE, (HEIGHT, WIDTH), SIZE_UM)
+    read = StoredImage.open(staging.path / "labels").levels[0].pixels()
+    assert (read == labels_of()).all()
+    assert facts["labelled_px"] == np.count_nonzero(labels_of())
+
+
+def test_the_table_of_areas_counts_the_cells_of_the_map(taken: Taken, home: Path) -> None:
+    rows = list(csv.DictReader((home / "areas" / "areas.csv").read_text().splitlines()))
+    one = labels_in(taken, "s0")[str(taken.map_kind)].labels.levels[0]
+    counts = np.bincount(one.pixels().ravel())
+    found = {int(row["id"]): row for row in rows if row["section_id"] == "s0"}
+    assert {value: int(row["cells"]) for value, row in found.items()} == {
+        int(value): int(counts[value]) for value in np.flatnonzero(counts) if value
+    }
+    total = next(row for row in rows if row["section_id"] == "all")
+    assert float(total["volume_mm3"]) == pytest.approx(0.2 * float(total["mm2"]), rel=1e-4)
+
+
+def layers_of(path: Path) -> list[Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # napari's own
+        from napari_ome_zarr._reader import napari_get_reader
+
+        reader = napari_get_reader(str(path))
+        assert reader is not None
+        found: list[Any] = reader()
+    return found
+
+
+def place_of(layer: Any, cell: tuple[float, float]) -> np.ndarray[Any, Any]:
+    """Where napari draws a pixel of a layer (um)."""
+    _, metadata, _ = layer
+    place = np.asarray(metadata["affine"].affine_matrix) @ [*(np.array(cell) * np.array(metadata["scale"])[-2:]), 1.0]
+    return np.asarray(place[:2])
+
+
+def test_napari_lays_scan_labels_and_maps_in_register(taken: Taken, home: Path) -> None:
+    layers = layers_of(home / "ome-zarr" / "sections.ome.zarr" / "s1")
+    scan, *maps = layers
+    assert [kind for _, _, kind in layers] == ["image", *["labels"] * len(taken.legends)]
+    sizes = {tuple(data[0].shape[-2:]) for data, _, _ in layers}
+    assert len(sizes) == 1
+    size_um = float(np.array(scan[1]["scale"])[-1])
+    for cell in ((0.0, 0.0), (20.0, 31.0)):
+        for layer in maps:
+            assert np.abs(place_of(layer, cell) - place_of(scan, cell)).max() <= size_um / 2
+    for data, metadata, _ in maps:
+        kind = metadata["name"].rpartition("/")[-1]
+        expected = labels_in(taken, "s1")[kind]
+        assert {row.name for row in expected.legend} == set(metadata["properties"]["name"])
+        assert {row.value for row in expected.legend} == set(metadata["colormap"])
+        assert set(np.unique(np.asarray(data[0]))) <= {0, *(row.value for row in expected.legend)}
+
+
+def test_napari_opens_all_sections_of_the_export_and_of_the_store(taken: Taken, home: Path) -> None:
+    per_section = 1 + len(taken.legends)
+    assert len(layers_of(home / "ome-zarr" / "sections.ome.zarr")) == len(IDS) * per_section
+    assert len(layers_of(taken.brain.catalogue.folder / "sections.ome.zarr")) == 2 * len(IDS)
+
+
+def test_exported_images_conform(home: Path) -> None:
+    assert conformance_faults(home / "ome-zarr" / "sections.ome.zarr") == []
+    group = zarr.open_group(home / "ome-zarr" / "sections.ome.zarr" / "s0" / "labels" / "clusters", mode="r")
+    assert "image-label" in dict(group.attrs)["ome"]
+
+
+def test_the_volume_holds_what_lies_in_the_sections(taken: Taken, home: Path) -> None:
+    image = nib.load(home / "nifti" / "B1.labels.nii.gz")
+    volume = np.asarray(image.dataobj)
+    assert volume.shape[2] == len(IDS)
+    for value in (3, 7):
+        voxels = np.argwhere(volume == value)
+        mm = nib.affines.apply_affine(image.affine, voxels)
+        assert len(voxels) * np.prod(image.header.get_zooms()) == pytest.approx(
+            np.count_nonzero(labels_of() == value) * (SIZE_UM / 1000) ** 2 * 0.2 * len(IDS), rel=0.02
+        )
+        assert (mm[:, 0].mean() < 0) == (value == 3)  # cortex is on the left
+    table = (home / "nifti" / "B1.labels.tsv").read_text().splitlines()
+    assert table[1] == "3\tcortex\t#ff0000\tn/a"
+
+
+def test_a_half_written_export_is_never_taken_for_done(
+    taken: Taken, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cytoarch.steps import exporting
+
+    out = tmp_path / "out"
+    shutil.copytree(home, out / "B1")
+    before = (out / "B1" / "qupath" / "export.json").read_bytes()
+
+    def broken(*_: object) -> dict[str, str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(exporting, "WRITERS", {**exporting.WRITERS, "qupath": broken})
+    with pytest.raises(KeyboardInterrupt):
+        export(taken, "qupath", out)
+    assert (out / "B1" / "qupath" / "export.json").read_bytes() == before
+    assert [one.name for one in (out / "B1").iterdir() if one.name.startswith(".")] == []
+
+
+def test_a_folder_that_is_no_export_is_left_alone(taken: Taken, tmp_path: Path) -> None:
+    mine = tmp_path / "B1" / "areas" / "thesis.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(StoreError, match="is no export"):
+        export(taken, "areas", tmp_path)
+    assert mine.read_text() == "mine"
+
+
+def test_bids_names_and_what_describes_them(taken: Taken, tmp_path: Path) -> None:
+    bids = Taken.of(taken.brain, ExportSettings(naming="bids"))
+    export(bids, "qupath", tmp_path)
+    folder = tmp_path / "B1" / "qupath"
+    assert (folder / "sub-B1" / "micr" / "sub-B1_sample-s0_seg-labels_dseg.geojson").is_file()
+    assert json.loads((folder / "dataset_description.json").read_text())["DatasetType"] == "derivative"
+
+
+def test_what_there_is_nothing_for_is_said_where_it_is_asked_for(taken: Taken, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="run embed-points"):
+        export(taken, "points", tmp_path)
+    assert not (tmp_path / "B1" / "points").exists()
