@@ -21,7 +21,7 @@ Polarity = Literal["dark", "bright"]
 ENOUGH_PX = 384
 """Longer edge of the sample of a picture that the slide is fitted to."""
 SOFT_PX = 0.6
-"""Smoothing of a picture before anything is looked for (sd): more closes sulci, less lets noise break pale tissue up."""
+"""Smoothing of a picture before anything is looked for (sd): more closes sulci, less breaks up noisy pale tissue."""
 RIM_PX = 4
 """Width of the rim of the scan that is looked at first."""
 MODE_SHARE = 0.25
