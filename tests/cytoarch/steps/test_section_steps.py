@@ -414,5 +414,5 @@ def test_the_size_of_a_scan_is_that_of_its_files_and_0_where_it_cannot_be_found(
         for number, path in enumerate(paths)
     ]
     left_out = Section(brain_id="B1", section_id="x", section_number=99, path="a.tif", exclude=True, reason="torn")
-    sizes = scan_sizes(Brain(brain_id="B1", sections=(*rows, left_out)), scans)
+    sizes = scan_sizes(Brain(brain_id="B1", sections=(*rows, left_out)).kept, scans)
     assert sizes == {"s0": 1234, "s1": 0, "s2": 100, "s3": 0, "s4": 0, "s5": 1234}
