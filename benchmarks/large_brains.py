@@ -185,20 +185,21 @@ def steps_of(brain: Any) -> list[Any]:
     from cytoarch.steps.clusters import ClusterFitStep, ClustersStep
     from cytoarch.steps.colours import ColourFitStep, ColoursStep
     from cytoarch.steps.embeddings import EmbeddingsStep
-    from cytoarch.steps.pictures import PicturesStep
+    from cytoarch.steps.pictures import PicturesStep, Shown
     from cytoarch.steps.report import ReportStep
+    from cytoarch.steps.scales import ScaleStep
     from cytoarch.steps.training import TrainingStep
-    from tasks.summaries import Remembered
 
     embeddings = EmbeddingsStep.of(EmbedSettings(), brain)
     clusters = ClusterFitStep.of(embeddings.stored, ClusterSettings())
     colours = ColourFitStep.of(embeddings.stored)
-    shown = Remembered(embeddings.name, None, None, clusters.name).shown
+    shown = Shown(embeddings.name, clusters.name)
     return [
         embeddings,
         colours,
         ColoursStep.of(colours),
-        TrainingStep.of(embeddings.stored, "probe", ProbeSettings()),
+        ScaleStep.of(embeddings.stored),
+        TrainingStep.of(brain.brain_id, embeddings.stored, "probe", ProbeSettings()),
         clusters,
         ClustersStep.of(clusters),
         PicturesStep.of(shown),

@@ -24,10 +24,11 @@ from flows.console import EXIT_BROKEN, EXIT_OK, EXIT_SECTIONS_FAILED, bars, say,
 from flows.parameters import BrainSource, MapSettings, StoredBrain
 from flows.serving import start_prefect
 from flows.stages import Summary
+from flows.study import StudyChoice
 from flows.watch_inbox import InboxSettings
 from tasks.progress import listening
 
-UNPREFIXED = (BrainSource, StoredBrain, InboxSettings)
+UNPREFIXED = (BrainSource, StoredBrain, InboxSettings, StudyChoice)
 """Their fields are flags of their own: they are said in every call."""
 
 

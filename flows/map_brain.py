@@ -3,10 +3,12 @@
 from prefect import flow
 
 from cytoarch.anatomy.depth import DepthSettings
-from cytoarch.errors import StoreError
+from cytoarch.anatomy.depth_maps import DepthInput
+from cytoarch.errors import ModelError, StoreError
 from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.encoders import encoder_for
+from cytoarch.steps.models import check_model, misfit, settings_for
 from cytoarch.steps.opened import OpenBrain, open_brain
 from cytoarch.steps.pictures import PicturesStep
 from cytoarch.steps.report import ReportStep
@@ -14,7 +16,7 @@ from cytoarch.steps.running import Outcome
 from cytoarch.steps.sections import ready_sections
 from cytoarch.steps.sources import sections_with
 from cytoarch.steps.step import Stored
-from cytoarch.steps.training import is_labelled
+from cytoarch.steps.training import is_labelled, target_name
 from flows.cluster_brain import cluster_brain
 from flows.embed_brain import embed_brain
 from flows.ingest_brain import ingest_brain
@@ -28,12 +30,13 @@ from tasks.summaries import (
     configuration_of,
     configuration_tags,
     metrics_of,
+    model_tags,
     notes_of,
     publish_section_table,
     publish_summary,
     remember_model,
 )
-from tasks.tracking import BrainLedger
+from tasks.tracking import BrainLedger, Chosen, choose_model
 
 
 @flow(name="map-brain", flow_run_name=run_name("map"))
@@ -42,7 +45,8 @@ def map_brain(
 ) -> Summary:
     """Map a whole brain: ingest, tissue, reconstruct, embed, train, parcellate, smooth, cluster, report.
 
-    A step whose result is current is not done again.
+    A brain without labels is mapped by a model of other brains, where one is asked for. A step whose result is current
+    is not done again.
 
     Args:
         source: The manifest, the scans and the store.
@@ -51,7 +55,8 @@ def map_brain(
 
     """
     brains = source.brains()
-    encoder_for(settings.embed)  # an encoder that cannot be loaded is found before any section is read
+    if not settings.model:
+        encoder_for(settings.embed)  # an encoder that cannot be loaded is found before any section is read
     if len(brains) > 1:
         return for_each_brain(map_brain, source, brains, {"settings": settings, "run": run})
     with open_brain(source.store_path, brains[0]) as brain:
@@ -59,26 +64,44 @@ def map_brain(
             source.model_copy(update={"brain_id": brain.brain_id}), settings.ingest, settings.tissue, run
         )
         check_left(brain, len(ready_sections(brain)), "ingested")
-        ledger = _ledger(brain, settings)
+        chosen = _chosen(brain, settings)
+        if chosen is not None:
+            settings = settings.model_copy(update={"embed": settings_for(chosen.card, settings.embed)})
+        ledger = _ledger(brain, settings, chosen)
         if ingested.made:
             ledger.open()
         try:
-            return final_state(_map(brain, settings, run, ledger, ingested.made))
+            return final_state(_map(brain, settings, run, ledger, ingested.made, chosen))
         except BaseException:
             ledger.close({}, failed=True)
             raise
 
 
-def measured_depth(brain: OpenBrain, settings: MapSettings, run: RunSettings) -> int:
+def measured_depth(brain: OpenBrain, kind: DepthInput, run: RunSettings) -> int:
     """Measure the depth that the head is told of, where it is told of any; returns for how many sections."""
-    if settings.train.depth == "none":
+    if kind == "none":
         return 0
     with workers(run) as runner:
-        step = DepthStep(DepthSettings(kind=settings.train.depth))
+        step = DepthStep(DepthSettings(kind=kind))
         return run_steps("measure depth", runner, brain, [step], run, ready_sections(brain))
 
 
-def _map(brain: OpenBrain, settings: MapSettings, run: RunSettings, ledger: BrainLedger, made: int) -> Summary:
+def _chosen(brain: OpenBrain, settings: MapSettings) -> Chosen | None:
+    """The head that was asked for, once it is known to read this brain; None: the brain's own labels are learned."""
+    if not settings.model:
+        return None
+    target = target_name(settings.train)
+    chosen = choose_model(brain.store, settings.model, target, lambda card: misfit(card, brain), (settings.embed,))
+    try:
+        check_model(chosen.card, brain)
+    except ModelError as error:
+        raise ModelError(f"{settings.model} cannot map {brain.name}: {error}") from None
+    return chosen
+
+
+def _map(
+    brain: OpenBrain, settings: MapSettings, run: RunSettings, ledger: BrainLedger, made: int, chosen: Chosen | None
+) -> Summary:
     """Everything after ingestion."""
     stored = StoredBrain(brain_id=brain.brain_id, store_path=brain.store.root)
     if settings.reconstruct != "none":
@@ -87,13 +110,18 @@ def _map(brain: OpenBrain, settings: MapSettings, run: RunSettings, ledger: Brai
     embeddings = Stored(EmbeddingsStep, embedded.embedding)
     check_left(brain, len(sections_with(brain, embeddings)), "embedded")
     made += embedded.made
-    found = Remembered(embedded.embedding)
-    if is_labelled(brain, embeddings):
-        made += measured_depth(brain, settings, run)
+    found = Remembered(embedded.embedding, chosen=chosen)
+    if chosen is not None:
+        made += measured_depth(brain, chosen.card.depth, run)
+    elif is_labelled(brain, embeddings):
+        made += measured_depth(brain, settings.train.depth, run)
         trained = train_on_brain(brain, embedded.embedding, settings.train, settings.head)
+        made += trained.made
+        found = found._replace(trained=trained)
+    if found.model_digest is not None:
         mapped = parcellate_brain(
             stored,
-            trained.digest,
+            found.model_digest,
             embedded.embedding,
             settings.parcellate,
             settings.smooth,
@@ -101,8 +129,8 @@ def _map(brain: OpenBrain, settings: MapSettings, run: RunSettings, ledger: Brai
             settings.embed.batch_size,
             run=run,
         )
-        made += trained.made + mapped.made
-        found = found._replace(trained=trained, parcellation=mapped.parcellation)
+        made += mapped.made
+        found = found._replace(parcellation=mapped.parcellation)
     clustered = cluster_brain(stored, embedded.embedding, settings.cluster, run=run)
     made += clustered.made
     return _remembered(brain, found._replace(clusters=clustered.clusters), settings, run, ledger, made)
@@ -116,14 +144,14 @@ def _remembered(
     model = remember_model(brain, found, metrics, settings.train, ledger)
     if made or not ledger.finished:
         ledger.open()
-    shown = found.shown
+    shown = found.shown(brain)
     with workers(run) as runner:
         run_steps("draw", runner, brain, [PicturesStep.of(shown)], run)
     training = found.trained.name if found.trained else None
     made += run_whole(
         "report", brain, ReportStep.of(found.embedding, shown, training, model, settings.reconstruct != "none")
     )
-    ledger.close(metrics)
+    ledger.close(metrics, map_name=found.parcellation)
     notes = notes_of(brain, found, model, metrics, str(ledger.run_id))
     publish_section_table(brain.brain, [Outcome(one, "failed", why) for one, why in brain.failed.items()])
     publish_summary(brain, made, notes)
@@ -137,10 +165,13 @@ def check_left(brain: OpenBrain, count: int, done: str) -> None:
         raise StoreError(f"{brain.name}: no section could be {done} ({reasons})")
 
 
-def _ledger(brain: OpenBrain, settings: MapSettings) -> BrainLedger:
+def _ledger(brain: OpenBrain, settings: MapSettings, chosen: Chosen | None) -> BrainLedger:
     """The MLflow row of this brain, configuration and input."""
-    other = "decoder" if settings.head == "probe" else "probe"
-    unplaced = ("align", "volume") if settings.reconstruct == "none" else ()
-    configuration = configuration_of(settings, unused=[other, *unplaced])
+    others = [one for one in ("probe", "decoder", "context") if one != settings.head]
+    unused = [*others, "model"] if chosen is None else [*others, settings.head, "head"]
+    unused += ["align", "volume"] if settings.reconstruct == "none" else []
+    configuration = configuration_of(settings, unused=unused)
+    if chosen is not None:
+        configuration["model"] = chosen.digest
     tags = configuration_tags(brain, configuration, encoder_for(settings.embed).digest)
-    return BrainLedger(brain.store, brain.brain, tags.configuration, tags.tags)
+    return BrainLedger(brain.store, brain.brain, tags.configuration, tags.tags | model_tags(chosen))

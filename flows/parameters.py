@@ -13,7 +13,7 @@ from cytoarch.discovery.clusters import ClusterSettings
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import ManifestError
 from cytoarch.images.sections import IngestSettings
-from cytoarch.learning.training import DecoderSettings, ProbeSettings
+from cytoarch.learning.training import ContextSettings, DecoderSettings, HeadSettings, ProbeSettings
 from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.parcellation.smoothing import SmoothSettings
 from cytoarch.paths import ID_PATTERN
@@ -93,11 +93,23 @@ class MapSettings(BaseModel):
     )
     volume: VolumeSettings = Field(default=VolumeSettings(), description="How the volume of the brain is made.")
     embed: EmbedSettings = Field(default=EmbedSettings(), description="The encoder and how it sees the sections.")
-    head: Literal["probe", "decoder"] = Field(
-        default="probe", description="probe (linear, token by token) or decoder (layers fused, cells of 4 px)."
+    model: str = Field(
+        default="",
+        max_length=500,
+        description="Map with this head instead of training one: models:/NAME@champion, models:/NAME/VERSION, a "
+        "digest, or auto (the champion of the target that fits; auto:layers names the target). Encoder and pixel "
+        "size are its own. Blank: train on the brain's labels, where it has any.",
+    )
+    head: Literal["probe", "decoder", "context"] = Field(
+        default="probe",
+        description="probe (linear, token by token), decoder (layers fused, cells of 4 px) or context (convolutions "
+        "over the tokens around).",
     )
     probe: ProbeSettings = Field(default=ProbeSettings(), description="How a probe is trained.")
     decoder: DecoderSettings = Field(default=DecoderSettings(), description="How a decoder is trained.")
+    context: ContextSettings = Field(
+        default=ContextSettings(), description="How a head that sees the tokens around is trained."
+    )
     parcellate: ParcellateSettings = Field(
         default=ParcellateSettings(), description="How tiles overlap and which level the maps are drawn on."
     )
@@ -105,9 +117,10 @@ class MapSettings(BaseModel):
     cluster: ClusterSettings = Field(default=ClusterSettings(), description="How many clusters, from how many tokens.")
 
     @property
-    def train(self) -> ProbeSettings | DecoderSettings:
+    def train(self) -> HeadSettings:
         """How the chosen head is trained."""
-        return self.probe if self.head == "probe" else self.decoder
+        chosen: HeadSettings = getattr(self, self.head)
+        return chosen
 
 
 class RunSettings(BaseModel):

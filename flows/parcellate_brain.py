@@ -1,23 +1,32 @@
 """A head applied to every section of a brain."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from prefect import flow
 from pydantic import Field
 
+from cytoarch.embeddings import EmbedSettings, SectionEmbeddings
 from cytoarch.encoders.registry import EncoderSettings
+from cytoarch.errors import StoreError
+from cytoarch.learning.cards import HeadCard
+from cytoarch.learning.heads import load_domain
 from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.parcellation.smoothing import SmoothSettings
+from cytoarch.steps.agreement import AgreementStep
 from cytoarch.steps.embeddings import EmbeddingsStep
-from cytoarch.steps.opened import open_brain
-from cytoarch.steps.parcellations import parcellation_steps
+from cytoarch.steps.familiarity import FamiliarityStep
+from cytoarch.steps.models import misfit, settings_for
+from cytoarch.steps.opened import OpenBrain, open_brain
+from cytoarch.steps.parcellations import parcellation_steps, scale_for
+from cytoarch.steps.scales import ScaleStep
 from cytoarch.steps.sections import ready_sections
-from cytoarch.steps.sources import open_head, require_stored
-from cytoarch.steps.step import Place, Stored
+from cytoarch.steps.sources import open_head, require_stored, sections_with
+from cytoarch.steps.step import Place, Step, Stored
 from cytoarch.store.brain_store import BrainStore
 from flows.parameters import RunSettings, StoredBrain
-from flows.stages import Parcellated, final_state, run_name, run_steps, skipping, workers
-from tasks.tracking import fetch_head
+from flows.stages import Parcellated, final_state, run_name, run_steps, run_whole, skipping, workers
+from tasks.summaries import notes_of_map
+from tasks.tracking import choose_model
 
 
 @flow(name="parcellate-brain", flow_run_name=run_name("parcellate"))
@@ -35,9 +44,13 @@ def parcellate_brain(
 ) -> Parcellated:
     """Map every section with a head: probabilities by overlapping tiles, smoothed, and label maps.
 
+    Maps are counted against labels where there are any, and compared with what the head learned from where the brain
+    is embedded as the head needs it.
+
     Args:
         brain: The brain in the store.
-        model: models:/NAME@champion, models:/NAME/VERSION or a model digest; blank: areas-probe-BRAIN@champion.
+        model: models:/NAME@champion, models:/NAME/VERSION, a model digest, or auto:TARGET (the champion that fits);
+            blank: areas-probe-BRAIN@champion.
         embedding: Name of the stored embedding, where parcellation starts from the cache.
         parcellate: How tiles overlap and which level the maps are drawn on.
         smooth: How strongly maps are smoothed.
@@ -51,18 +64,43 @@ def parcellate_brain(
     store = BrainStore(brain.store_path)
     store.check_there(brain.brain_id)  # before a model is fetched
     wanted = model or f"models:/areas-probe-{brain.brain_id}@champion"
-    digest = fetch_head(store, wanted, (allow,)) if wanted.startswith("models:/") else wanted
-    card = open_head(store, digest).card
-    conducted = {"device": device, "batch_size": batch_size}
+    conducted = EmbedSettings(device=device, batch_size=batch_size)
     with open_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip), workers(run) as runner:
-        chosen = (
-            require_stored(EmbeddingsStep, Place(opened), embedding, "Run embed-brain, or name one of them")
-            if parcellate.source == "cache"
-            else embedding
+        chosen = choose_model(store, wanted, "areas", lambda card: misfit(card, opened), (allow,))
+        head, card = chosen.digest, open_head(store, chosen.digest).card
+        embeddings = _embeddings(opened, settings_for(card, conducted), parcellate, embedding)
+        steps = parcellation_steps(
+            card, head, embeddings, parcellate, smooth, conducted.model_dump(include=set(EmbedSettings.CONDUCT))
         )
-        steps = parcellation_steps(card, digest, Stored(EmbeddingsStep, chosen), parcellate, smooth, conducted)
         steps[0].encoder.encoder  # noqa: B018 - one that cannot be loaded is found before any section is read
-        made = run_steps("parcellate", runner, opened, steps, run, ready_sections(opened))
+        made = _scaled(opened, card, embeddings)
+        after: list[Step[Any]] = [AgreementStep.of(steps[1])]
+        if load_domain(store.models.path(head)) is not None and sections_with(opened, embeddings):
+            after.append(FamiliarityStep.of(steps[1], steps[0], embeddings))
+        made += run_steps("parcellate", runner, opened, [*steps, *after], run, ready_sections(opened))
         maps = opened.catalogue.folder / "derived" / "parcellations" / steps[1].name
-        notes = {"parcellation": steps[1].name, "maps": str(maps)}
+        notes = {"parcellation": steps[1].name, "maps": str(maps), "model": head} | notes_of_map(opened, steps[1].name)
         return final_state(Parcellated(opened.brain_id, made, dict(opened.failed), notes, steps[1].name))
+
+
+def _scaled(brain: OpenBrain, card: HeadCard, embeddings: Stored[SectionEmbeddings]) -> int:
+    """Fit the scale that a head measures this brain's embeddings in, where it needs one."""
+    if scale_for(card, embeddings) is None:
+        return 0
+    if not sections_with(brain, embeddings):
+        raise StoreError(
+            f"{brain.name}: the model measures embeddings in the mean and spread of their own brain, and this one has "
+            f"no embeddings {embeddings.name}; run embed-brain with --encoder {card.embedding.encoder} "
+            f"--pixel-size-um {card.pixel_size_um:g}"
+        )
+    return run_whole("fit scale", brain, ScaleStep.of(embeddings))
+
+
+def _embeddings(
+    brain: OpenBrain, settings: EmbedSettings, parcellate: ParcellateSettings, named: str
+) -> Stored[SectionEmbeddings]:
+    """The stored embeddings that a head reads: those named, the only ones, or those of its own kind."""
+    if parcellate.source == "cache":
+        hint = "Run embed-brain, or name one of them"
+        return Stored(EmbeddingsStep, require_stored(EmbeddingsStep, Place(brain), named, hint))
+    return Stored(EmbeddingsStep, named or EmbeddingsStep.of(settings, brain).name)

@@ -19,6 +19,8 @@ FLOWS = (
     "train_classifier",
     "train_decoder",
     "parcellate_brain",
+    "score_brain",
+    "study",
     "cluster_brain",
     "reconstruct_brain",
     "export_brain",

@@ -1,9 +1,10 @@
 """What the two training flows share."""
 
-from cytoarch.learning.training import DecoderSettings, Kind, ProbeSettings
+from cytoarch.learning.training import HeadSettings, Kind
 from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.opened import OpenBrain, open_brain
-from cytoarch.steps.sources import require_stored
+from cytoarch.steps.scales import ScaleStep
+from cytoarch.steps.sources import require_stored, sections_with
 from cytoarch.steps.step import Place, Stored
 from cytoarch.steps.training import Trained, TrainingStep, held_out_labels, keep_head, training_of
 from flows.parameters import StoredBrain
@@ -11,15 +12,18 @@ from flows.stages import Summary, final_state, run_whole, skipping
 from tasks.tracking import register_head, run_url
 
 
-def train_on_brain(brain: OpenBrain, embedding: str, settings: ProbeSettings | DecoderSettings, kind: Kind) -> Trained:
+def train_on_brain(brain: OpenBrain, embedding: str, settings: HeadSettings, kind: Kind) -> Trained:
     """Train a head on the labelled sections of a brain, and keep it among the store's models."""
-    step = TrainingStep.of(Stored(EmbeddingsStep, embedding), kind, settings)
-    made = run_whole("train", brain, step)
+    made = 0
+    if settings.standardise == "brain" and sections_with(brain, Stored(EmbeddingsStep, embedding)):
+        made = run_whole("fit scale", brain, ScaleStep.of(Stored(EmbeddingsStep, embedding)))
+    step = TrainingStep.of(brain.brain_id, Stored(EmbeddingsStep, embedding), kind, settings)
+    made += run_whole("train", brain, step)
     return Trained(keep_head(brain, step.name), step.name, bool(made))
 
 
 def train_and_register(
-    brain: StoredBrain, embedding: str, settings: ProbeSettings | DecoderSettings, kind: Kind, skip: tuple[str, ...]
+    brain: StoredBrain, embedding: str, settings: HeadSettings, kind: Kind, skip: tuple[str, ...]
 ) -> Summary:
     """Train a head and make it a version of its registered model."""
     with open_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip):

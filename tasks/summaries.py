@@ -11,14 +11,18 @@ from pydantic import BaseModel
 
 from cytoarch.brains import Brain
 from cytoarch.digests import canonical_json, content_digest
+from cytoarch.steps.familiarity import Familiarity, FamiliarityStep
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.pictures import Shown
 from cytoarch.steps.report import INDEX_FILE, RegisteredModel, brain_metrics
+from cytoarch.steps.report_scores import origin
 from cytoarch.steps.running import Outcome
 from cytoarch.steps.sections import LABELS, SECTION
+from cytoarch.steps.sources import open_head, sections_with
+from cytoarch.steps.step import Place, Stored
 from cytoarch.steps.tissue import TISSUE
 from cytoarch.steps.training import Trained, held_out_labels, training_of
-from tasks.tracking import BrainLedger, register_head, run_url, tracking_uri
+from tasks.tracking import BrainLedger, Chosen, ModelVersion, register_head, run_url, tracking_uri
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~])")
 
@@ -30,12 +34,20 @@ class Remembered(NamedTuple):
     trained: Trained | None = None
     parcellation: str | None = None
     clusters: str | None = None
+    chosen: Chosen | None = None
+    """The head of other brains that mapped it, where one did."""
 
     @property
-    def shown(self) -> Shown:
+    def model_digest(self) -> str | None:
+        """The head that maps it; None: there is none."""
+        return self.trained.digest if self.trained else self.chosen.digest if self.chosen else None
+
+    def shown(self, brain: OpenBrain) -> Shown:
         """What the report shows of it."""
-        digest = self.trained.digest if self.trained else None
-        return Shown(self.embedding, self.clusters, self.parcellation, digest)
+        digest = self.model_digest
+        compared = Stored(FamiliarityStep, self.parcellation) if self.parcellation else None
+        is_compared = compared is not None and bool(sections_with(brain, compared))
+        return Shown(self.embedding, self.clusters, self.parcellation, digest, is_compared)
 
 
 class Configuration(NamedTuple):
@@ -119,9 +131,10 @@ def configuration_tags(brain: OpenBrain, configuration: dict[str, Any], encoder_
 def remember_model(
     brain: OpenBrain, found: Remembered, metrics: Mapping[str, float], parameters: BaseModel, ledger: BrainLedger
 ) -> RegisteredModel | None:
-    """Make a trained head a version of its registered model; None where nothing was trained."""
+    """Make a trained head a version of its registered model, or name that of another brain's head; None: neither."""
     if found.trained is None:
-        return None
+        version = found.chosen.version if found.chosen else None
+        return registered(version) if version else None
     record, _ = training_of(brain, found.trained.name)
     scores = {name: value for name, value in metrics.items() if name.partition("/")[0] not in ("sections", "tissue")}
     version = register_head(
@@ -133,7 +146,30 @@ def remember_model(
         held_out_labels(record),
         ledger.open,
     )
+    return registered(version)
+
+
+def registered(version: ModelVersion) -> RegisteredModel:
+    """A version of a model, as the report shows it."""
     return RegisteredModel(version.name, version.version, version.champion, version.run_id, version.reason)
+
+
+def model_tags(chosen: Chosen | None) -> dict[str, str]:
+    """The tags that say by which head of other brains a brain was mapped."""
+    if chosen is None:
+        return {}
+    tags = {"model_digest": chosen.digest, "model_brains": ", ".join(chosen.card.brains)[:4000]}
+    if chosen.version is not None:
+        tags |= {"model_name": chosen.version.name, "model_version": str(chosen.version.version)}
+    return tags
+
+
+def notes_of_map(brain: OpenBrain, parcellation: str) -> dict[str, str]:
+    """How far a brain lies from what the model that mapped it learned from, as far as that is known."""
+    stored: Stored[Any] = Stored(FamiliarityStep, parcellation)
+    facts = [stored.record(Place(brain, one)).facts for one in sections_with(brain, stored)]
+    compared = Familiarity.of(facts)
+    return {"familiarity": compared.sentence()} if compared else {}
 
 
 def notes_of(
@@ -148,13 +184,24 @@ def notes_of(
         "MLflow run": run_url(brain.store, run_id),
         "MLflow database": tracking_uri(brain.store),
     }
+    if found.parcellation is not None and found.model_digest is not None:
+        card = open_head(brain.store, found.model_digest).card
+        notes["mapped by"] = origin(card, brain.brain_id, model.label if model else found.model_digest[:12])
+        notes |= notes_of_map(brain, found.parcellation)
     if model is not None:
         notes["model"] = f"{model.name} version {model.version}" + (" (champion)" if model.is_champion else "")
         notes["champion"] = model.verdict
-    shown = ("held_out/macro_f1", "held_out/top1", "map/macro_f1", "clusters/purity_labels", "clusters/purity_sections")
+    shown = (
+        "headline/macro_f1",
+        "held_out/macro_f1",
+        "held_out/top1",
+        "map/macro_f1",
+        "clusters/purity_labels",
+        "clusters/purity_sections",
+    )
     return notes | {name: f"{metrics[name]:.3f}" for name in shown if name in metrics}
 
 
 def metrics_of(brain: OpenBrain, found: Remembered) -> dict[str, float]:
     """The figures of a mapped brain."""
-    return brain_metrics(brain, found.shown, found.trained.name if found.trained else None)
+    return brain_metrics(brain, found.shown(brain), found.trained.name if found.trained else None)

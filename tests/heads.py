@@ -41,7 +41,7 @@ def register_in(
     held_out: Mapping[str, str] = HELD_OUT,
     encoder: str = "texture",
 ) -> ModelVersion:
-    """Register such a probe in a store, with a held-out macro-F1."""
-    metrics = {} if score is None else {"held_out/macro_f1": score}
+    """Register such a probe in a store, with a headline macro-F1."""
+    metrics = {} if score is None else {"headline/macro_f1": score}
     digest = store.models.add(files_of_head(number, classes, encoder))
     return register_head(store, "B01", digest, metrics, {}, held_out)

@@ -31,6 +31,7 @@ from cytoarch.steps.opened import OpenBrain, open_brain
 from cytoarch.steps.parcellations import parcellation_steps
 from cytoarch.steps.pictures import PicturesStep, Shown
 from cytoarch.steps.running import make, make_sections
+from cytoarch.steps.scales import ScaleStep
 from cytoarch.steps.sections import LabelsStep, ManifestFile, SectionStep
 from cytoarch.steps.sources import open_head
 from cytoarch.steps.step import Place, Step
@@ -99,7 +100,8 @@ def _map(brain: OpenBrain, scans: Path) -> None:
     fit = ColourFitStep.of(embeddings.stored)
     _whole(brain, fit)
     _each(brain, [ColoursStep.of(fit)])
-    training = TrainingStep.of(embeddings.stored, "probe", ProbeSettings())
+    _whole(brain, ScaleStep.of(embeddings.stored))
+    training = TrainingStep.of(brain.brain_id, embeddings.stored, "probe", ProbeSettings())
     make(training, brain)
     digest = keep_head(brain, training.name)
     card = open_head(brain.store, digest).card

@@ -4,6 +4,7 @@ Runs are named explicitly in every call: MLflow's notion of an active run is per
 Models are registered as folders of safetensors and JSON; nothing from the registry is ever executed or unpickled.
 """
 
+from tasks.tracking.choosing import Chosen, choose_model
 from tasks.tracking.database import (
     CHAMPION,
     EXPERIMENT,
@@ -16,19 +17,24 @@ from tasks.tracking.database import (
 )
 from tasks.tracking.fetching import fetch_head
 from tasks.tracking.registry import ModelVersion, register_head
-from tasks.tracking.runs import PARENT_KIND, BrainLedger, git_revision
+from tasks.tracking.runs import PARENT_KIND, BrainLedger, git_revision, log_later
+from tasks.tracking.studies import log_study
 
 __all__ = [
     "CHAMPION",
     "EXPERIMENT",
     "PARENT_KIND",
     "BrainLedger",
+    "Chosen",
     "ModelVersion",
     "artifacts_path",
+    "choose_model",
     "database_path",
     "database_uri",
     "fetch_head",
     "git_revision",
+    "log_later",
+    "log_study",
     "make_relative",
     "register_head",
     "run_url",

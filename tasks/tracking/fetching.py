@@ -10,14 +10,14 @@ from cytoarch.digests import content_digest, hash_file
 from cytoarch.encoders.registry import EncoderSettings
 from cytoarch.errors import ModelError, StoreError
 from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE, HeadCard
-from cytoarch.learning.heads import head_files, load_head
+from cytoarch.learning.heads import load_domain, load_head
 from cytoarch.store.brain_store import BrainStore
 from tasks.tracking.database import EXPERIMENT, HEAD_FOLDER, artifacts, client, experiment_id, tracking_uri
 
 LIMITS_BYTES = {CARD_FILE: 4 << 20, WEIGHTS_FILE: 2 << 30}
 """The largest files of a head that are fetched."""
 
-_MODEL_URI = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))")
+MODEL_URI = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))")
 
 
 def fetch_head(store: BrainStore, model_uri: str, allow: Sequence[EncoderSettings] = ()) -> str:
@@ -29,7 +29,7 @@ def fetch_head(store: BrainStore, model_uri: str, allow: Sequence[EncoderSetting
 
     Raises ModelError if the registry has no such model, its files are not a head, or it names another encoder.
     """
-    match = _MODEL_URI.fullmatch(model_uri)
+    match = MODEL_URI.fullmatch(model_uri)
     if match is None:
         raise ModelError(
             f"{model_uri!r} names no registered model; models:/NAME@ALIAS or models:/NAME/VERSION is needed"
@@ -41,6 +41,7 @@ def fetch_head(store: BrainStore, model_uri: str, allow: Sequence[EncoderSetting
     with tempfile.TemporaryDirectory() as scratch:
         folder = _download(store, model_uri, version, Path(scratch))
         head = load_head(folder)
+        load_domain(folder)  # what lies beside the weights is checked before it is kept, too
         _check_encoder(store, model_uri, head.card, allow)
         found = _files_digest(folder)
         if digest and found != digest:
@@ -50,7 +51,7 @@ def fetch_head(store: BrainStore, model_uri: str, allow: Sequence[EncoderSetting
             )
         if not _is_kept(store, found):
             store.models.remove(found)  # a damaged one would be left as it is
-        return store.models.add(head_files(head))
+        return store.models.add({name: (folder / name).read_bytes() for name in LIMITS_BYTES})
 
 
 def _version(store: BrainStore, model_uri: str, name: str, alias: str | None, number: str | None) -> Any:

@@ -12,8 +12,11 @@ from cytoarch.store.brain_store import BrainStore
 from tasks.tracking.database import CHAMPION, HEAD_FOLDER, artifacts, client, experiment_id
 from tasks.tracking.runs import flat, log_metrics, log_params, run_tags
 
-SCORE = "held_out/macro_f1"
+SCORE = "headline/macro_f1"
 """The figure by which heads are compared."""
+
+DEVIATION, DEVIATION_TAG = "headline/macro_f1_sd", "headline_macro_f1_sd"
+"""Its standard deviation over seeds, where there are several: one head is better than another by more than that."""
 
 _VERDICT = "verdict"
 """Tag that says why a version is the champion or not; a run that was killed before may have left none."""
@@ -64,8 +67,9 @@ def register_head(
     """Make a trained head a version of its registered model, unless it is one already.
 
     The first version becomes the champion. A later one does if it was asked the same question (target, classes,
-    held-out sections and their labels) and its held-out macro-F1 is higher; the answer of another question is not
-    compared, and the version says so.
+    held-out sections and their labels) and its headline, the macro-F1 on the hardest of them, is higher, by more than
+    the deviation over seeds where there are several. The answer of another question is not compared, and the version
+    says so.
 
     Args:
         store: The store that holds the head.
@@ -85,7 +89,8 @@ def register_head(
         run = _training_run(store, brain_id, digest, card, metrics, params, parent)
         tags = {"model_digest": digest, "encoder_digest": card.encoder_digest, "brain": brain_id, **asked}
         if math.isfinite(metrics.get(SCORE, math.nan)):
-            tags["held_out_macro_f1"] = repr(metrics[SCORE])
+            tags["headline_macro_f1"] = repr(metrics[SCORE])
+            tags |= {DEVIATION_TAG: repr(metrics[DEVIATION])} if DEVIATION in metrics else {}
         version = _new_version(store, name, run, tags)
     champion, reason = _settle_champion(store, name, version)
     client(store).set_terminated(version.run_id)
@@ -111,7 +116,7 @@ def _judge(version: Any, champion: Any) -> tuple[bool, str]:
     if champion is None or champion.version == version.version:
         return True, "champion: there was none"
     other = f"version {champion.version}"
-    score, best = version.tags.get("held_out_macro_f1"), champion.tags.get("held_out_macro_f1")
+    score, best = version.tags.get("headline_macro_f1"), champion.tags.get("headline_macro_f1")
     if version.tags["question"] != champion.tags.get("question"):
         return False, (
             f"not compared with the champion, {other}: {_difference(version.tags, champion.tags)}; "
@@ -121,8 +126,11 @@ def _judge(version: Any, champion: Any) -> tuple[bool, str]:
         return False, f"not the champion: it has no {SCORE}"
     if best is None:
         return True, f"champion: {other} has no {SCORE}"
-    is_better = float(score) > float(best)
+    margin = max(float(one.tags.get(DEVIATION_TAG, 0)) for one in (version, champion))
+    is_better = float(score) - float(best) > margin
     said = f"{SCORE} {float(score):.4f} is {'above' if is_better else 'not above'} the {float(best):.4f} of {other}"
+    if margin:
+        said += f" by more than the deviation over seeds, {margin:.4f}"
     return is_better, f"{'champion' if is_better else 'not the champion'}: {said}"
 
 

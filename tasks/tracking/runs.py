@@ -17,6 +17,8 @@ from cytoarch.store.brain_store import BrainStore
 from tasks.tracking.database import artifacts, client, experiment_id
 
 PARENT_KIND = "brain"
+MAP_TAG = "map"
+"""Tag that names the maps of a brain's row, by which it is found when labels arrive."""
 
 
 class BrainLedger:
@@ -59,9 +61,11 @@ class BrainLedger:
         self._opened = True
         return self.run_id
 
-    def close(self, metrics: Mapping[str, float], failed: bool = False) -> None:
-        """Log the figures and end the run, if it was opened."""
+    def close(self, metrics: Mapping[str, float], failed: bool = False, map_name: str | None = None) -> None:
+        """Log the figures and end the run, if it was opened; `map_name` is that of the maps that it made."""
         if self._opened and self.run_id is not None:
+            if map_name is not None:
+                client(self._store).set_tag(self.run_id, MAP_TAG, map_name)
             log_metrics(self._store, self.run_id, metrics)
             client(self._store).set_terminated(self.run_id, status="FAILED" if failed else "FINISHED")
 
@@ -72,6 +76,18 @@ class BrainLedger:
         if known:
             self.run_id = str(known[0].info.run_id)
             self.finished = known[0].info.status == "FINISHED"
+
+
+def log_later(store: BrainStore, brain_id: str, map_name: str, metrics: Mapping[str, float]) -> list[str]:
+    """Log figures of maps to the latest row of the brain that made them; its id, or none where there is no such row."""
+    where = f"tags.kind = '{PARENT_KIND}' and tags.brain = '{brain_id}' and tags.{MAP_TAG} = '{map_name}'"
+    known = client(store).search_runs(
+        [experiment_id(store)], filter_string=where, max_results=1, order_by=["attributes.start_time DESC"]
+    )
+    for run in known:
+        log_metrics(store, str(run.info.run_id), metrics)
+        client(store).set_tag(run.info.run_id, "scored_later", "labels arrived after the map was made")
+    return [str(run.info.run_id) for run in known]
 
 
 def git_revision() -> str:

@@ -86,6 +86,7 @@ def test_every_section_is_mapped_and_every_product_has_its_record(mapped: Mapped
     steps = {record.step for record in mapped.store.catalogue("P01").records()}
     assert steps == {
         "sections", "labels", "tissue", "embeddings", "colours", "training", "probabilities", "parcellations",
+        "agreement", "scales", "familiarity",
         "clusters", "quality", "pictures", "report", "reconstruction", "volume",
     }  # fmt: skip
     assert isinstance(mapped.summary, Summary)
@@ -96,7 +97,7 @@ def test_every_section_is_mapped_and_every_product_has_its_record(mapped: Mapped
 def test_no_other_run_is_let_in_during_any_stage(mapped: MappedBrain) -> None:
     assert set(mapped.second_run) == {
         "ingest", "quality", "reconstruct", "draw links", "volume", "embed",
-        "fit colours", "colours", "train", "parcellate", "fit clusters", "cluster",
+        "fit colours", "colours", "fit scale", "train", "parcellate", "fit clusters", "cluster",
         "draw", "report",
     }  # fmt: skip
     for stage, told in mapped.second_run.items():
@@ -136,7 +137,7 @@ def test_every_image_is_accepted_by_ome_zarr_models(mapped: MappedBrain) -> None
         else:
             NgffImage.from_zarr(group)
             images += 1
-    assert (images, labels) == (5 * 8 + 1, 5 * 4)
+    assert (images, labels) == (5 * 9 + 1, 5 * 5)
 
 
 def test_pixels_and_physical_sizes_are_those_of_the_scans(mapped: MappedBrain) -> None:
@@ -171,7 +172,14 @@ def test_mlflow_holds_one_parent_row_with_links_both_ways(mapped: MappedBrain) -
     assert {"brain", "config_digest", "input_digest", "encoder_digest", "git_revision", "prefect.flow_run_id"} <= set(
         tags
     )
-    assert {"held_out/macro_f1", "held_out/top1", "held_out/top3", "map/macro_f1", "sections/mapped"} <= set(metrics)
+    assert {
+        "held_out/macro_f1",
+        "held_out/top1",
+        "held_out/top3",
+        "headline/macro_f1",
+        "familiarity/outside95",
+        "sections/mapped",
+    } <= set(metrics)
     with get_client(sync_client=True) as prefect:
         artifacts = prefect.read_latest_artifacts()
         assert prefect.read_flow_run(tags["prefect.flow_run_id"]).name == "map-P01"
@@ -207,7 +215,7 @@ def test_the_report_shows_every_section_and_only_files_that_exist(mapped: Mapped
     page = mapped.store.brain_path("P01") / "report" / "index.html"
     html = page.read_text()
     sources = re.findall(r'src="([^"]+)"', html)
-    assert len(sources) == 5 * 5 + 2
+    assert len(sources) == 5 * 6 + 2
     assert all((page.parent / source).is_file() for source in sources)
     assert not re.search(r"https?://", html)
     for section in mapped.brain.sections:

@@ -76,7 +76,7 @@ def test_an_alias_that_a_killed_run_did_not_set_is_set_by_the_next(
     register(4, 0.6)
     client.delete_registered_model_alias(NAME, "champion")
     assert register(4, 0.6).champion
-    assert client.get_model_version_by_alias(NAME, "champion").tags["held_out_macro_f1"] == "0.6"
+    assert client.get_model_version_by_alias(NAME, "champion").tags["headline_macro_f1"] == "0.6"
 
 
 def test_a_registered_head_is_read_back_as_it_was_kept(
@@ -107,9 +107,9 @@ def test_versions_say_why_they_are_the_champion_or_not(tmp_path: Path) -> None:
     said = [register_in(store, number, score) for number, score in ((1, 0.5), (2, 0.25), (3, 0.75), (4, None))]
     assert [(one.champion, one.reason) for one in said] == [
         (True, "champion: there was none"),
-        (False, "not the champion: held_out/macro_f1 0.2500 is not above the 0.5000 of version 1"),
-        (True, "champion: held_out/macro_f1 0.7500 is above the 0.5000 of version 1"),
-        (False, "not the champion: it has no held_out/macro_f1"),
+        (False, "not the champion: headline/macro_f1 0.2500 is not above the 0.5000 of version 1"),
+        (True, "champion: headline/macro_f1 0.7500 is above the 0.5000 of version 1"),
+        (False, "not the champion: it has no headline/macro_f1"),
     ]
     for one in said:
         kept = mlflow.get_model_version(NAME, str(one.version))
@@ -255,7 +255,7 @@ def test_a_training_is_a_run_below_the_brains_with_its_figures(tmp_path: Path) -
     store = BrainStore(tmp_path)
     parent = ledger(store)
     digest = store.models.add(files_of_head(1))
-    metrics = {"held_out/macro_f1": math.nan, "held_out/top1": 0.5}
+    metrics = {"headline/macro_f1": math.nan, "held_out/top1": 0.5}
     version = register_head(store, "B01", digest, metrics, {"penalty": 0.1}, HELD_OUT, parent.open)
     mlflow = MlflowClient(tracking_uri(store), tracking_uri(store))
     run = mlflow.get_run(version.run_id)
@@ -268,7 +268,7 @@ def test_a_training_is_a_run_below_the_brains_with_its_figures(tmp_path: Path) -
     assert run.data.metrics["held_out/top1"] == 0.5
     known = mlflow.get_model_version(NAME, "1")
     assert (known.tags["brain"], known.tags["encoder_digest"]) == ("B01", "e0")
-    assert "held_out_macro_f1" not in known.tags, "a score that is not defined cannot be beaten"
+    assert "headline_macro_f1" not in known.tags, "a score that is not defined cannot be beaten"
     assert register_in(store, 2, 0.5).champion
 
 

@@ -2,10 +2,11 @@
 
 from cytoarch.embeddings.reading import SectionReader
 from cytoarch.embeddings.settings import EmbedSettings, embedding_name, working_pixel_size_um
-from cytoarch.embeddings.stored import SectionEmbeddings, check_same_dims
+from cytoarch.embeddings.stored import Scale, SectionEmbeddings, check_same_dims
 
 __all__ = [
     "EmbedSettings",
+    "Scale",
     "SectionEmbeddings",
     "SectionReader",
     "check_same_dims",

@@ -39,6 +39,20 @@ class AddedChannels(Protocol):
 
 
 @dataclass(frozen=True)
+class Scale:
+    """The mean and the spread of the embeddings of a brain, by value: what differs from brain to brain by staining."""
+
+    mean: Float32
+    """(c,)."""
+    spread: Float32
+    """(c,), above zero."""
+
+    def apply(self, embeddings: Float32) -> Float32:
+        """Embeddings (..., c, y, x) less the mean, in units of the spread."""
+        return np.asarray((embeddings - self.mean[:, None, None]) / self.spread[:, None, None], dtype=np.float32)
+
+
+@dataclass(frozen=True)
 class SectionEmbeddings:
     """The committed embeddings of a section; layers are stacked along c, what is added to them follows."""
 
@@ -46,6 +60,8 @@ class SectionEmbeddings:
     marks: Level | None = None
     """Which tokens were computed; None: all."""
     added: tuple[AddedChannels, ...] = ()
+    scale: "Scale | None" = None
+    """What embeddings are measured in as they are read; None: as they are stored."""
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -103,8 +119,13 @@ class SectionEmbeddings:
         """A window (c, height, width) float32 of all layers, in tokens, inside the grid."""
         window = slice(y, y + height), slice(x, x + width)
         cells = self.layers[0].grid.window(y, x, height, width)
-        stored = (layer.levels[0].pixels(*window).astype(np.float32) for layer in self.layers)
-        return np.concatenate([*stored, *(one.channels(cells) for one in self.added)])
+        stored = np.concatenate([layer.levels[0].pixels(*window).astype(np.float32) for layer in self.layers])
+        measured = stored if self.scale is None else self.scale.apply(stored)
+        return np.concatenate([measured, *(one.channels(cells) for one in self.added)])
+
+    def measured_in(self, scale: "Scale | None") -> Self:
+        """The same embeddings, less the mean and in units of the spread of a scale; what is added stays as it is."""
+        return replace(self, scale=scale)
 
     def map_blocks(self, compute: Callable[[Float32], Array], y: int, x: int, height: int, width: int) -> Array:
         """What `compute` gives (..., h, w) for parts (c, h, w) of a window, put together; parts are held one by one."""

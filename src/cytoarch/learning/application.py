@@ -24,7 +24,7 @@ TILE_BYTES = 1 << 30
 """A head computes on at most so much at once, or on the smallest tile."""
 TILE_TOKENS = 64
 HALO_TOKENS = 4
-"""Reach of a head beyond a token: two 3 x 3 convolutions and an interpolation, rounded up."""
+"""Reach of a head beyond a token: two 3 x 3 convolutions and an interpolation, rounded up; a head may say otherwise."""
 BATCH_TILES = 4
 
 
@@ -36,19 +36,24 @@ class Layout(NamedTuple):
     batch: int
 
 
+def halo_of(head: Head) -> int:
+    """Tokens around a tile that a head must see: its own reach, where it states one."""
+    return max(HALO_TOKENS, int(getattr(head, "reach_tokens", 0)))
+
+
 def layout(head: Head, width: int) -> Layout:
     """How sections of so many tokens along x are cut, so that bands and tiles stay within their bytes.
 
     The result of a head does not depend on it: what a tile keeps is further from its edge than the head reaches.
     """
-    cells = head.card.cells_per_token
+    cells, halo = head.card.cells_per_token, halo_of(head)
     row_bytes = 4 * len(head.card.classes) * width * cells**2
-    kept = TILE_TOKENS - 2 * HALO_TOKENS
+    kept = max(TILE_TOKENS - 2 * halo, TILE_TOKENS // 2)
     rows = min(kept, max(1, BAND_BYTES // (2 * row_bytes)))
     tokens = TILE_BYTES // head.bytes_per_token  # that may be computed at once
-    edge = max(2 * HALO_TOKENS + 1, math.isqrt(tokens))
-    rows, columns = min(rows, edge - 2 * HALO_TOKENS), min(kept, edge - 2 * HALO_TOKENS)
-    tile = (rows + 2 * HALO_TOKENS) * (columns + 2 * HALO_TOKENS)
+    edge = max(2 * halo + 1, math.isqrt(tokens))
+    rows, columns = min(rows, edge - 2 * halo), min(kept, edge - 2 * halo)
+    tile = (rows + 2 * halo) * (columns + 2 * halo)
     return Layout(rows, columns, min(BATCH_TILES, max(1, tokens // tile)))
 
 
@@ -65,6 +70,7 @@ def predict_bands(
         raise ModelError(f"the head needs embeddings {head.card.dims}; these are {embeddings.dims}")
     cells, classes = head.card.cells_per_token, len(head.card.classes)
     height, width = embeddings.grid
+    halo = halo_of(head)
     rows, columns, batch = layout(head, width)
     strips, steps = -(-height // rows), -(-width // columns)
     for index, (y, _, strip, _) in enumerate(partition(height, 1, rows)):
@@ -72,20 +78,20 @@ def predict_bands(
         parts = [(x, w) for _, x, _, w in partition(1, width, columns)]
         for _, group in groupby(enumerate(parts), key=lambda numbered: numbered[0] // batch):
             at = list(map(itemgetter(1), group))
-            tiles = np.stack([_with_halo(embeddings, y, x, rows, columns) for x, _ in at])
+            tiles = np.stack([_with_halo(embeddings, y, x, rows, columns, halo) for x, _ in at])
             found = head.probabilities(tiles)
             for (x, w), one in zip(at, found, strict=True):
-                halo = HALO_TOKENS * cells
-                band[:, :, x * cells : (x + w) * cells] = one[:, halo:, halo:][:, : strip * cells, : w * cells]
+                edge = halo * cells
+                band[:, :, x * cells : (x + w) * cells] = one[:, edge:, edge:][:, : strip * cells, : w * cells]
         yield y * cells, band
         if on_progress is not None:
             on_progress((index + 1) * steps, strips * steps)
 
 
-def _with_halo(embeddings: SectionEmbeddings, y: int, x: int, height: int, width: int) -> Float32:
+def _with_halo(embeddings: SectionEmbeddings, y: int, x: int, height: int, width: int, halo: int) -> Float32:
     """A window (c, y, x) with the halo around it, mirrored beyond the section; every tile has the same size."""
-    rows = mirrored(np.arange(y - HALO_TOKENS, y + height + HALO_TOKENS), embeddings.grid[0])
-    columns = mirrored(np.arange(x - HALO_TOKENS, x + width + HALO_TOKENS), embeddings.grid[1])
+    rows = mirrored(np.arange(y - halo, y + height + halo), embeddings.grid[0])
+    columns = mirrored(np.arange(x - halo, x + width + halo), embeddings.grid[1])
     top, left = int(rows.min()), int(columns.min())
     block = embeddings.read(top, left, int(rows.max()) - top + 1, int(columns.max()) - left + 1)
     return block[:, rows - top][:, :, columns - left]

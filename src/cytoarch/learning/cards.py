@@ -1,7 +1,7 @@
 """Cards: what a head is and what it must be fed, bounded before anything is made of it."""
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -21,7 +21,11 @@ MAX_LAYERS = 64
 MAX_DIM = 65_536
 """Longest embedding of a layer; the widest models of today have some 8,000."""
 MAX_TOKEN_PX = 4096
+MAX_BRAINS = 1000
 _FAULTS_SHOWN = 3
+
+Standardise = Literal["head", "brain"]
+"""head: by what the head was trained on; brain: by each brain's own tokens in tissue, without labels."""
 
 
 class HeadCard(BaseModel):
@@ -45,6 +49,15 @@ class HeadCard(BaseModel):
     encoder_digest: str = Field(max_length=128)
     token_px: int = Field(ge=1, le=MAX_TOKEN_PX)
     pixel_size_um: float = Field(gt=0, le=100_000, allow_inf_nan=False)
+    learned_from: dict[str, tuple[str, ...]] = Field(
+        default={}, max_length=MAX_BRAINS, description="The sections whose labels decided the weights, by brain."
+    )
+    scores_of: str = Field(
+        default="", max_length=1000, description="What its scores were made of, where that is not these very weights."
+    )
+    standardise: Standardise = Field(
+        default="head", description="Whose mean and spread embeddings are measured in before the head sees them."
+    )
     depth: DepthInput = Field(default="none", description="Depth in the cortex as a last layer beside the encoder's.")
 
     @model_validator(mode="after")
@@ -63,6 +76,15 @@ class HeadCard(BaseModel):
     def embedded_dims(self) -> tuple[int, ...]:
         """Length of the encoder's embedding per layer."""
         return self.dims if self.depth == "none" else self.dims[:-1]
+
+    @property
+    def brains(self) -> tuple[str, ...]:
+        """The brains it learned from; none: its card does not say."""
+        return tuple(self.learned_from)
+
+    def learned(self, brain_id: str) -> frozenset[str]:
+        """The sections of a brain that it learned from."""
+        return frozenset(self.learned_from.get(brain_id, ()))
 
     @property
     def cell_um(self) -> float:

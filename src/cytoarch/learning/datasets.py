@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.anatomy.tissue import TissueMask
-from cytoarch.brains import LabelClass
+from cytoarch.brains import LabelClass, LabelTable
 from cytoarch.embeddings import SectionEmbeddings
 from cytoarch.embeddings.stored import Window
 from cytoarch.images.views import Level
 from cytoarch.learning.cards import HeadCard
+from cytoarch.learning.label_tables import named_alike
 from cytoarch.learning.targets import UNLABELLED, targets_on_grid
 from cytoarch.sampling import OnDemand, TokenSource, reading, section_rng
 from cytoarch.tiling import partition
@@ -36,6 +37,10 @@ class LabelledSection:
     embeddings: SectionEmbeddings
     labels: Level
     tissue: TissueMask
+    table: LabelTable | None = None
+    """What the ids in the label image mean, where that is not what they mean to the head."""
+    by_group: bool = False
+    """Whether the classes of the head are the table's groups."""
 
     def targets(self, classes: Sequence[LabelClass], cells_per_token: int, window: Window | None = None) -> Int64:
         """Class per output cell (y, x) of a window of tokens, or of all; unlabelled without tissue or embedding.
@@ -47,6 +52,8 @@ class LabelledSection:
         tokens = self.embeddings.computed((y, x, height, width))
         computed = np.repeat(np.repeat(tokens, cells_per_token, 0), cells_per_token, 1)
         inside = self.tissue.on_grid(cells) & computed
+        if self.table is not None:
+            classes = named_alike(classes, self.table, self.by_group)[0]
         if not inside.any():
             return np.full(cells.shape, UNLABELLED, dtype=np.int64)
         return np.where(inside, targets_on_grid(self.labels, classes, cells), UNLABELLED)
@@ -85,13 +92,13 @@ class _Place(NamedTuple):
     window: Window
 
 
-def cut_crops(sections: Sequence[LabelledSection], card: HeadCard, seed: int) -> Crops:
-    """Squares of one encoder tile that hold labels, padded with unlabelled cells at the border.
+def cut_crops(sections: Sequence[LabelledSection], card: HeadCard, seed: int, edge_tokens: int | None = None) -> Crops:
+    """Squares that hold labels, of one encoder tile or as asked for, padded with unlabelled cells at the border.
 
     At most `MAX_CROPS`, and no more than fit into `CROP_BYTES`. Where there are more, the classes take turns, those
     in few squares first: a rare one is not lost by chance. Raises UnreadableSectionError if a section is damaged.
     """
-    edge, u = max(CROP_TOKENS, CROP_PX // card.token_px), card.cells_per_token
+    edge, u = edge_tokens or max(CROP_TOKENS, CROP_PX // card.token_px), card.cells_per_token
     limit = min(MAX_CROPS, max(1, CROP_BYTES // (2 * sum(card.dims) * edge**2 + 2 * (edge * u) ** 2)))
     places, found = _places(sections, card, edge, limit, seed)
     kept = sorted(_in_turns(places, limit), key=lambda place: (place.section, place.window))

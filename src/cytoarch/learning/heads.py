@@ -12,15 +12,22 @@ from numpy.typing import NDArray
 
 from cytoarch.errors import ModelError
 from cytoarch.learning.cards import CARD_FILE, HEAD_FORMAT, WEIGHTS_FILE, HeadCard, read_card
+from cytoarch.learning.domain import Domain, check_domain
 
 Float32 = NDArray[np.float32]
 Shapes = Mapping[str, tuple[int, ...]]
 
 ENTRY_POINTS = "cytoarch.heads"
 """Group under which a package names its kinds of heads: id -> class with `from_tensors(card, tensors)`."""
-OURS = {"decoder": "cytoarch.learning.decoder:Decoder", "probe": "cytoarch.learning.probes:Probe"}
+OURS = {
+    "context": "cytoarch.learning.context:ContextHead",
+    "decoder": "cytoarch.learning.decoder:Decoder",
+    "probe": "cytoarch.learning.probes:Probe",
+}
 WEIGHTS_BYTES = 1 << 30
 """Weights of a head take at most so much: a decoder of eight layers of the widest models is a tenth of it."""
+DOMAIN_PREFIX = "domain."
+"""Names the tensors beside the weights that say what the head was trained on."""
 HEADER_BYTES = 1 << 20
 """What precedes the weights in their file names the tensors and takes at most so much."""
 
@@ -80,11 +87,13 @@ def _imported(point: EntryPoint) -> HeadKind:
     return cast(HeadKind, found)
 
 
-def head_files(head: Head) -> dict[str, bytes]:
-    """The files that keep a head: a JSON card and safetensors."""
+def head_files(head: Head, domain: Domain | None = None) -> dict[str, bytes]:
+    """The files that keep a head: a JSON card and safetensors, and among these what it was trained on looked like."""
     from safetensors.numpy import save
 
     weights = {name: np.ascontiguousarray(tensor) for name, tensor in head.tensors().items()}
+    if domain is not None:
+        weights |= {f"{DOMAIN_PREFIX}{name}": np.ascontiguousarray(one) for name, one in domain.tensors().items()}
     return {CARD_FILE: head.card.model_dump_json(indent=1).encode(), WEIGHTS_FILE: save(weights)}
 
 
@@ -105,19 +114,30 @@ def load_head(folder: Path) -> Head:
         raise ModelError(f"{folder}: cannot be read ({error}); mend the disk or its rights, or train again") from error
 
 
-def _read_tensors(path: Path, check: Callable[[Shapes], None]) -> dict[str, Float32]:
-    """The float32 tensors in a file, after `check` has seen their shapes."""
+def load_domain(folder: Path) -> Domain | None:
+    """What the head kept in a folder was trained on looked like; None where that was not kept.
+
+    Raises ModelError as `load_head` does.
+    """
+    card = read_card(folder / CARD_FILE)
+    tensors = _read_tensors(folder / WEIGHTS_FILE, partial(check_domain, card), domain=True)
+    return Domain.from_tensors(card, tensors) if tensors else None
+
+
+def _read_tensors(path: Path, check: Callable[[Shapes], None], domain: bool = False) -> dict[str, Float32]:
+    """The float32 tensors of a head in a file, or those of its domain, after `check` has seen their shapes."""
     from safetensors import SafetensorError, safe_open
 
     _check_sizes(path)
     try:
         with safe_open(path, framework="numpy") as file:
-            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            names = [name for name in file.keys() if name.startswith(DOMAIN_PREFIX) == domain]  # noqa: SIM118 - no mapping
+            parts = {name.removeprefix(DOMAIN_PREFIX): file.get_slice(name) for name in names}
             kinds = sorted({str(part.get_dtype()) for part in parts.values()} - {"F32"})
             if kinds:
                 raise ModelError(f"{path}: weights of float32 are needed, found {', '.join(kinds)}")
             check({name: tuple(part.get_shape()) for name, part in parts.items()})
-            return {name: file.get_tensor(name) for name in parts}
+            return {name.removeprefix(DOMAIN_PREFIX): file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise ModelError(f"{path}: is not a head of format {HEAD_FORMAT} ({str(error)[:200]})") from None
 

@@ -1,7 +1,7 @@
 """From labelled sections of a brain to a head, and how that is asked for."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from cytoarch.anatomy.depth_maps import DepthInput
 from cytoarch.brains import LabelClass
 from cytoarch.errors import TrainingError
-from cytoarch.learning.cards import HeadCard
+from cytoarch.learning.cards import HeadCard, Standardise
+from cytoarch.learning.context import fit_context
 from cytoarch.learning.datasets import LabelledSection, cut_crops, token_sources
 from cytoarch.learning.decoder import fit_decoder
 from cytoarch.learning.evaluation import Score, score_split
@@ -21,6 +22,7 @@ from cytoarch.learning.targets import UNLABELLED
 from cytoarch.progress import Progress
 from cytoarch.sampling import OnDemand, TokenSample, draw_tokens
 
+_CONTEXT_FIT = {"components", "width", "blocks", "steps", "batch_size", "learning_rate", "weight_decay", "seed"}
 CELL_PX = 4
 """Edge of a decoder's output cell in working pixels (Zhang, Xu and Zhou upsample to this grid)."""
 
@@ -36,6 +38,15 @@ class TrainSettings(BaseModel):
     by_group: bool = Field(default=False, description="Train on the coarser areas in the label table's group column.")
     depth: DepthInput = Field(
         default="none", description="Depth in the cortex as a further input, where layers are learned: laplace or none."
+    )
+    refit: bool = Field(
+        default=True,
+        description="After scoring, fit again on all labelled sections, those held out for the scores included.",
+    )
+    standardise: Standardise = Field(
+        default="brain",
+        description="brain: embeddings are measured in the mean and spread of their own brain, found without labels, "
+        "so that a model can read brains that were stained otherwise; head: in those of the labelled tokens.",
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of sampling, initialisation and order.")
 
@@ -57,23 +68,41 @@ class DecoderSettings(TrainSettings):
     weight_decay: float = Field(default=1e-4, ge=0, le=1, description="Decay of AdamW, on all parameters.")
 
 
-Kind = Literal["probe", "decoder"]
+class ContextSettings(TrainSettings):
+    """How a context head is trained."""
+
+    components: int = Field(
+        default=64, ge=2, le=512, description="Principal components of the embeddings that it starts from."
+    )
+    width: int = Field(default=32, ge=4, le=512, description="Channels of every block.")
+    blocks: int = Field(
+        default=4, ge=1, le=6, description="Blocks, each seeing twice as far: n reach 2^n - 1 tokens around."
+    )
+    steps: int = Field(default=300, ge=10, le=100_000, description="Steps of training.")
+    batch_size: int = Field(default=2, ge=1, le=64, description="Crops in a step.")
+    crop_tokens: int = Field(default=80, ge=16, le=512, description="Edge of a crop in tokens.")
+    learning_rate: float = Field(default=3e-3, gt=0, le=1, description="Highest rate of AdamW.")
+    weight_decay: float = Field(default=1e-2, ge=0, le=1, description="Decay of AdamW.")
+
+
+Kind = Literal["probe", "decoder", "context"]
+HeadSettings = ProbeSettings | DecoderSettings | ContextSettings
 
 
 def cells_per_token(kind: Kind, token_px: int) -> int:
-    """Output cells along a token: a probe's is the token itself, a decoder's is 4 px, or the next that divides it.
+    """Output cells along a token: those of a decoder are of 4 px, or the next that divides it.
 
     >>> [cells_per_token("decoder", token_px) for token_px in (4, 14, 16, 64)]
     [1, 2, 4, 16]
     """
-    if kind == "probe":
+    if kind != "decoder":
         return 1
     return next(cells for cells in range(max(1, token_px // CELL_PX), 0, -1) if token_px % cells == 0)
 
 
 def train_head(
     card: HeadCard,
-    settings: ProbeSettings | DecoderSettings,
+    settings: HeadSettings,
     sections: Sequence[LabelledSection],
     on_progress: Progress | None = None,
 ) -> tuple[Head, dict[str, Any]]:
@@ -85,9 +114,20 @@ def train_head(
         sample = sample_tokens(sections, card.classes, settings.tokens_per_class, settings.seed)
         _check_classes(sample.strata, card.classes, sections)
         probe, fit = fit_probe(card, sample.tokens, sample.strata, settings.regularisation)
-        return probe, {**sample.facts(), **fit}
-    crops = cut_crops(sections, card, settings.seed)
+        return probe, {**sample.facts(), **fit, "untrained": untrained(sample.strata, card.classes)}
+    if isinstance(settings, ContextSettings):
+        crops = cut_crops(sections, card, settings.seed, settings.crop_tokens)
+    else:
+        crops = cut_crops(sections, card, settings.seed)
     _check_classes(crops.targets, card.classes, sections)
+    if isinstance(settings, ContextSettings):
+        context, loss = fit_context(
+            card,
+            crops,
+            **settings.model_dump(include=_CONTEXT_FIT),
+            on_progress=on_progress,
+        )
+        return context, {**crops.facts(), **loss, "untrained": untrained(crops.targets, card.classes)}
     decoder, history = fit_decoder(
         card,
         crops,
@@ -99,23 +139,43 @@ def train_head(
         seed=settings.seed,
         on_progress=on_progress,
     )
-    return decoder, {**crops.facts(), **history}
+    return decoder, {**crops.facts(), **history, "untrained": untrained(crops.targets, card.classes)}
+
+
+def untrained(targets: NDArray[Any], classes: Sequence[LabelClass]) -> list[str]:
+    """The names of the classes that no target has: a head never predicts them."""
+    present = set(np.unique(targets).tolist())
+    return [one.name for index, one in enumerate(classes) if index not in present]
+
+
+class Trained(NamedTuple):
+    """What a training gave."""
+
+    head: Head
+    facts: dict[str, Any]
+    """About the training."""
+    scores: dict[str, Score]
+    """By part of the split, of a head that did not see what it was scored on."""
 
 
 def train_and_score(
     card: HeadCard,
-    settings: ProbeSettings | DecoderSettings,
+    settings: HeadSettings,
     sections: Sequence[LabelledSection],
     split: Split,
     on_progress: Progress | None = None,
-) -> tuple[Head, dict[str, Any], dict[str, Score]]:
-    """Train a head on the sections the split trains on, and score it on those it holds out.
+) -> Trained:
+    """Train a head on the sections the split trains on, score it on those held out, then fit it again on all.
 
-    Returns the head, facts about its training, and its scores by part of the split. Raises as `train_head`.
+    Where nothing is held out, or the settings ask for no refit, the head is the one that was scored. Raises as
+    `train_head`.
     """
     places = [index for index, section in enumerate(sections) if section.section_id in split.train]
     head, facts = train_head(card, settings, OnDemand(len(places), lambda at: sections[places[at]]), on_progress)
-    return head, facts, score_split(head, sections, split)
+    scores = score_split(head, sections, split)
+    if split.held_out and settings.refit:
+        head, facts = train_head(card, settings, sections, on_progress)
+    return Trained(head, facts, scores)
 
 
 def sample_tokens(

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cytoarch.anatomy.depth_maps import DepthMap, depth_channels
 from cytoarch.anatomy.tissue import TissueMask
-from cytoarch.embeddings import SectionEmbeddings, SectionReader
+from cytoarch.embeddings import Scale, SectionEmbeddings, SectionReader
 from cytoarch.encoders.protocol import Encoder
 from cytoarch.images.bands import BandTarget, write_bands
 from cytoarch.images.layout import Journal, Pyramid
@@ -75,6 +75,7 @@ def probability_bands(
     batch_size: int,
     on_progress: Progress | None = None,
     depth: DepthMap | None = None,
+    scale: Scale | None = None,
 ) -> Iterator[tuple[int, Float32]]:
     """Class probabilities of a section, the encoder seeing every tile, blended: bands (first cell row, (k, rows, gx)).
 
@@ -88,10 +89,14 @@ def probability_bands(
     token_px = encoder.tiles.token_px
 
     def compute(tiles: Float32) -> Float32:
+        layers = encoder.encode(tiles if depth is None else tiles[:, :-1])
+        embeddings = np.concatenate(layers, axis=1)
+        if scale is not None:
+            embeddings = scale.apply(embeddings)
         if depth is None:
-            return head.probabilities(np.concatenate(encoder.encode(tiles), axis=1))
+            return head.probabilities(embeddings)
         codes = depth_channels(tiles[:, -1, ::token_px, ::token_px])
-        return head.probabilities(np.concatenate([*encoder.encode(tiles[:, :-1]), np.moveaxis(codes, -1, 1)], axis=1))
+        return head.probabilities(np.concatenate([embeddings, np.moveaxis(codes, -1, 1)], axis=1))
 
     return map_tiles(
         compute,
@@ -129,19 +134,22 @@ def write_probabilities(
     batch_size: int,
     on_progress: Progress | None = None,
     depth: DepthMap | None = None,
+    scale: Scale | None = None,
 ) -> dict[str, Any]:
     """Write a section's probabilities (k + 1, y, x) float32 on the head's grid: outside tissue, then the classes.
 
     They sum to 1; outside tissue channel 0 is 1, inside it is 0. With `embeddings` the head starts from them;
-    without, the encoder sees every tile anew. A head that learned with depth needs that of the section.
+    without, the encoder sees every tile anew. A head that learned with depth needs that of the section; `scale` is what
+    the head measures embeddings in.
     """
     reader = SectionReader.open(image, encoder, head.card.embedding, head.card.pixel_size_um)
     cells = head.card.cells_per_token
     if embeddings is not None:
         grid = embeddings.layers[0].grid.split(cells)
-        bands = predict_bands(head, embeddings if depth is None else embeddings.joined_by(depth), on_progress)
+        measured = embeddings.measured_in(scale)
+        bands = predict_bands(head, measured if depth is None else measured.joined_by(depth), on_progress)
     else:
-        bands = probability_bands(head, encoder, reader, tissue, settings, batch_size, on_progress, depth)
+        bands = probability_bands(head, encoder, reader, tissue, settings, batch_size, on_progress, depth, scale)
         grid = reader.view.grid.grouped(encoder.tiles.token_px // cells)
     mask = tissue.on_grid(grid)
     if embeddings is not None:

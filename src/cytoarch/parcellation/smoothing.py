@@ -14,7 +14,6 @@ from cytoarch.images.ngff import image_label, label_dtype
 from cytoarch.images.pyramids import write_group, write_pyramid
 from cytoarch.images.views import Level, StoredImage
 from cytoarch.learning.targets import UNLABELLED, class_of_id, target_bands
-from cytoarch.measures.overlap import confusion_matrix
 from cytoarch.palette import class_colours
 from cytoarch.tiling import partition
 
@@ -107,17 +106,22 @@ def write_parcellation(
     return {"pixel_size_um": target.pixel_size_um, "grid": list(target.size)}
 
 
-def score_label_map(label_map: StoredImage, labels: Level, classes: Sequence[LabelClass]) -> NDArray[np.int64]:
-    """Confusion (k + 1, k + 1) of a label map against a label image: outside tissue first, then the classes.
+def score_label_map(
+    label_map: StoredImage, labels: Level, classes: Sequence[LabelClass], truth: Sequence[LabelClass] | None = None
+) -> NDArray[np.int64]:
+    """Confusion (t + 1, k + 1) of a label map against a label image: outside tissue first, then the classes.
 
-    Takes `targets.TARGET_BYTES` at once. Raises SectionError if either is damaged.
+    `truth` says what ids the classes have in the label image, and may name more classes after them; None: the same as
+    on the map. Takes `targets.TARGET_BYTES` at once. Raises SectionError if either is damaged.
     """
-    drawn, lookup, count = label_map.levels[0], class_of_id(classes), len(classes) + 1
-    confusion = np.zeros((count, count), dtype=np.int64)
-    for row, band in target_bands(labels, classes, drawn.grid):
+    known = classes if truth is None else truth
+    drawn, lookup = label_map.levels[0], class_of_id(classes)
+    confusion = np.zeros((len(known) + 1, len(classes) + 1), dtype=np.int64)
+    for row, band in target_bands(labels, known, drawn.grid):
         values = drawn.pixels(slice(row, row + len(band)))
         for _, x, _, width in partition(1, band.shape[1], max(1, SCORED_CELLS // len(band))):
-            truth, predicted = (one[:, x : x + width] for one in (band, values))
-            labelled = truth != UNLABELLED
-            confusion += confusion_matrix(truth[labelled] + 1, lookup[predicted[labelled]] + 1, count)
+            true, predicted = (one[:, x : x + width] for one in (band, values))
+            labelled = true != UNLABELLED
+            pairs = (true[labelled] + 1) * confusion.shape[1] + lookup[predicted[labelled]] + 1
+            confusion += np.bincount(pairs, minlength=confusion.size).reshape(confusion.shape)
     return confusion

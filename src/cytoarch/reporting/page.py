@@ -76,6 +76,9 @@ class Page:
     """Caption -> path relative to the page."""
     provenance: Sequence[tuple[str, str]]
     placement: Placement | None = None
+    familiarity: Sequence[Mapping[str, Any]] = ()
+    """Rows of the table of how far the brain lies from what the model learned from: name, tokens, outside95, outside99,
+    words."""
 
 
 def render_pages(page: Page) -> dict[str, bytes]:

@@ -18,6 +18,12 @@ Picture = NDArray[np.uint8]
 """(y, x, 3)"""
 
 OUTLINE: Rgb = (255, 140, 0)
+HATCH: Rgb = (25, 25, 25)
+HATCH_PX, HATCH_LINE_PX = 7, 2
+"""From one slanting line to the next, and the width of one."""
+ROWS_AT_ONCE = 32
+HALF_OUTSIDE = 0.5
+"""Probability of "outside tissue" from which a pixel is not shown."""
 PICTURE_PX = 560
 """Longer edge of a picture."""
 
@@ -82,6 +88,37 @@ def overlaid(picture: Picture, values: NDArray[np.int64], colours: Mapping[int, 
     borders = find_boundaries(values, mode="inner") & (values > 0)
     result[borders] = (colour * 0.55).astype(np.uint8)[borders]
     return np.asarray(result, dtype=np.uint8)
+
+
+def confidence_picture(probabilities: StoredImage, grid: Grid) -> Picture:
+    """How sure a map is: the probability of the most probable class, from chance (dark) to 1 (bright); white outside.
+
+    `probabilities` (k + 1, y, x) hold "outside tissue" first. Read a few rows at a time: there may be many classes.
+    """
+    from matplotlib import colormaps
+
+    classes = probabilities.channels - 1
+    view, (height, width) = probabilities.on(grid), grid.shape
+    sure = np.zeros(grid.shape, dtype=np.float32)
+    inside = np.zeros(grid.shape, dtype=bool)
+    for top in range(0, height, ROWS_AT_ONCE):
+        rows = min(ROWS_AT_ONCE, height - top)
+        part = view.read(top, 0, rows, width)
+        sure[top : top + rows] = part[1:].max(axis=0) / np.maximum(part[1:].sum(axis=0), 1e-6)
+        inside[top : top + rows] = part[0] < HALF_OUTSIDE
+    scaled = np.clip((sure - 1 / classes) / max(1 - 1 / classes, 1e-6), 0, 1)
+    picture = (colormaps["viridis"](scaled)[..., :3] * 255).astype(np.uint8)
+    picture[~inside] = 255
+    return np.asarray(picture)
+
+
+def hatched(picture: Picture, where: NDArray[np.bool_]) -> Picture:
+    """The picture with slanting dark lines where (y, x) something is to be looked at twice."""
+    rows, columns = np.indices(where.shape)
+    lines = (rows + columns) % HATCH_PX < HATCH_LINE_PX
+    result = picture.copy()
+    result[where & lines] = HATCH
+    return result
 
 
 def oriented(picture: Picture, flip: str, rotation_degrees: float) -> Picture:

@@ -8,14 +8,15 @@ from typing import Any, ClassVar, NamedTuple
 
 from cytoarch.anatomy.depth_maps import DepthMap
 from cytoarch.anatomy.tissue import TissueMask
-from cytoarch.embeddings import EmbedSettings, SectionEmbeddings
+from cytoarch.embeddings import EmbedSettings, Scale, SectionEmbeddings
 from cytoarch.images.views import StoredImage
 from cytoarch.learning.cards import HeadCard, check_fits
 from cytoarch.parcellation.inference import ParcellateSettings, write_probabilities
-from cytoarch.parcellation.smoothing import SmoothSettings, score_label_map, write_parcellation
+from cytoarch.parcellation.smoothing import SmoothSettings, write_parcellation
 from cytoarch.steps.depth import depth_of
-from cytoarch.steps.sections import LABELS, SECTION
-from cytoarch.steps.sources import EncoderSource, FactsOf, HeadSource, Maybe
+from cytoarch.steps.scales import ScaleStep
+from cytoarch.steps.sections import SECTION
+from cytoarch.steps.sources import EncoderSource, FactsOf, HeadSource
 from cytoarch.steps.step import Facts, Inputs, Step, Stored, conduct
 from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.staging import Staging
@@ -42,6 +43,7 @@ class ProbabilitiesStep(Step[StoredImage]):
     section: Stored[StoredImage] = SECTION
     tissue: Stored[TissueMask] = TISSUE
     depth: Stored[DepthMap] | None = None
+    scale: Stored[Scale] | None = None
     batch_size: int = conduct(2)
 
     @property
@@ -68,6 +70,7 @@ class ProbabilitiesStep(Step[StoredImage]):
             self.batch_size,
             inputs.on_progress,
             None if self.depth is None else inputs[self.depth],
+            None if self.scale is None else inputs[self.scale],
         )
 
     @classmethod
@@ -87,10 +90,10 @@ class Parcellation(NamedTuple):
 
 @dataclass(frozen=True)
 class ParcellationStep(Step[Parcellation]):
-    """The smoothed probabilities and label map of a section, counted against its labels where it has any."""
+    """The smoothed probabilities and label map of a section."""
 
     step: ClassVar[str] = "parcellations"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     verb: ClassVar[str] = "parcellate"
 
     probabilities: Stored[StoredImage]
@@ -98,7 +101,6 @@ class ParcellationStep(Step[Parcellation]):
     smooth: SmoothSettings
     level: int | None
     section: Stored[StoredImage] = SECTION
-    labels: Maybe[StoredImage] = Maybe(LABELS)
 
     @property
     def name(self) -> str:
@@ -106,15 +108,10 @@ class ParcellationStep(Step[Parcellation]):
         return self.probabilities.name
 
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
-        """Smooth, draw the label map, and count it against the labels."""
+        """Smooth, and draw the label map."""
         card = inputs[self.head].card
         probabilities, image = inputs[self.probabilities], inputs[self.section]
-        facts = write_parcellation(staging, image, probabilities, card.classes, self.smooth, self.level, card.target)
-        labels = inputs[self.labels]
-        if labels is not None:
-            drawn = StoredImage.open(staging.path / "labels" / card.target)
-            facts["confusion"] = score_label_map(drawn, labels.levels[0], card.classes).tolist()
-        return facts
+        return write_parcellation(staging, image, probabilities, card.classes, self.smooth, self.level, card.target)
 
     @classmethod
     def opened(cls, folder: Path) -> Parcellation:
@@ -133,7 +130,8 @@ def parcellation_steps(
 ) -> tuple[ProbabilitiesStep, ParcellationStep]:
     """The two steps that map a section with a head. `embeddings` are used where the settings ask for the cache.
 
-    `conducted` holds the device and batch size, which do not decide results.
+    `conducted` holds the device and batch size, which do not decide results. A head that measures embeddings in the
+    scale of their own brain needs that to be fitted.
     """
     head = HeadSource(digest)
     encoder = EncoderSource(EmbedSettings.model_validate({**card.embedding.model_dump(), **conducted}))
@@ -147,9 +145,15 @@ def parcellation_steps(
         embeddings if cached else None,
         FactsOf(embeddings) if cached else None,
         depth=depth_of(card.depth),
+        scale=scale_for(card, embeddings),
         batch_size=encoder.settings.batch_size,
     )
     return probabilities, ParcellationStep(probabilities.stored, head, smooth, settings.level)
+
+
+def scale_for(card: HeadCard, embeddings: Stored[SectionEmbeddings]) -> Stored[Scale] | None:
+    """What a head measures the embeddings of a brain in; None: they are taken as they are."""
+    return Stored(ScaleStep, embeddings.name) if card.standardise == "brain" else None
 
 
 def parcellation_name(target: str, kind: str, digest: str) -> str:

@@ -5,15 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.brains import LabelClass
 from cytoarch.discovery.clusters import Clustering
+from cytoarch.geometry import Grid
 from cytoarch.images.views import StoredImage
+from cytoarch.learning.cards import HeadCard
 from cytoarch.palette import Rgb, class_colours, distinct_colours
 from cytoarch.reporting import pictures
 from cytoarch.reporting.pictures import Picture
 from cytoarch.steps.clusters import ClusterFitStep, ClustersStep
 from cytoarch.steps.colours import ColoursStep
+from cytoarch.steps.familiarity import FamiliarityStep
 from cytoarch.steps.parcellations import Parcellation, ParcellationStep
 from cytoarch.steps.sections import LABELS, SECTION
 from cytoarch.steps.sources import FactsOf, HeadSource, Maybe, Row, Table
@@ -24,6 +29,8 @@ from cytoarch.store.staging import Staging
 PICTURES_NAME = "map"
 THUMBNAIL_FILE = "thumbnail.png"
 THUMBNAIL_PX = 96
+FAR = 3
+"""Grade of tokens that are far from what a model learned from."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,8 @@ class Shown:
     clusters: str | None = None
     parcellation: str | None = None
     model_digest: str | None = None
+    is_compared: bool = False
+    """Whether it is known how far the brain lies from what the model learned from."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +50,14 @@ class PicturesStep(Step[Path]):
     """The pictures of one section."""
 
     step: ClassVar[str] = "pictures"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     view: ClassVar[bool] = True
     verb: ClassVar[str] = "draw"
 
     colours: Stored[StoredImage]
     parcellation: Stored[Parcellation] | None = None
     head: HeadSource | None = None
+    familiarity: Maybe[StoredImage] | None = None
     clusters: Stored[StoredImage] | None = None
     clustering: Stored[Clustering] | None = None
     section: Stored[StoredImage] = SECTION
@@ -55,7 +65,7 @@ class PicturesStep(Step[Path]):
     tissue_facts: FactsOf = FactsOf(TISSUE)
     labels: Maybe[StoredImage] = Maybe(LABELS)
     table: Table = Table()
-    stated: Row = Row(("flip", "rotation", "labels_origin"))
+    stated: Row = Row(("brain_id", "flip", "rotation", "labels_origin"))
 
     @classmethod
     def of(cls, shown: Shown) -> "PicturesStep":
@@ -64,6 +74,7 @@ class PicturesStep(Step[Path]):
             Stored(ColoursStep, shown.colours),
             Stored(ParcellationStep, shown.parcellation) if shown.parcellation else None,
             HeadSource(shown.model_digest) if shown.parcellation and shown.model_digest else None,
+            Maybe(Stored(FamiliarityStep, shown.parcellation)) if shown.parcellation and shown.is_compared else None,
             Stored(ClustersStep, shown.clusters) if shown.clusters else None,
             Stored(ClusterFitStep, shown.clusters) if shown.clusters else None,
         )
@@ -106,14 +117,29 @@ class PicturesStep(Step[Path]):
         colours = pictures.colour_picture(inputs[self.colours], grid)
         shown["embeddings, first three principal components"] = colours
         if self.parcellation is not None and self.head is not None:
-            card = inputs[self.head].card
-            values = pictures.label_values(inputs[self.parcellation].labels, grid)
-            shown[f"parcellation: {card.target}"] = pictures.overlaid(base, values, _by_value(card.classes))
+            shown |= self._mapped(inputs, base, grid, inputs[self.parcellation], inputs[self.head].card)
         if self.clusters is not None and self.clustering is not None:
             values = pictures.label_values(inputs[self.clusters], grid)
             by_value = dict(enumerate(distinct_colours(len(inputs[self.clustering].centres)), start=1))
             shown["clusters"] = pictures.painted(values, by_value)
         return shown
+
+    def _mapped(
+        self, inputs: Inputs, base: Picture, grid: Grid, parcellation: Parcellation, card: HeadCard
+    ) -> dict[str, Picture]:
+        """The map over the stain and how sure it is; hatched where the tissue is far from what was learned from."""
+        values = pictures.label_values(parcellation.labels, grid)
+        grades = inputs[self.familiarity] if self.familiarity is not None else None
+        far = np.zeros(grid.shape, bool) if grades is None else pictures.label_values(grades, grid) == FAR
+        note = "; hatched: far from what the model learned from" if far.any() else ""
+        learned = inputs.name in card.learned(inputs[self.stated]["brain_id"])
+        seen = " (learned from this section: no test)" if learned else ""
+        mapped = pictures.overlaid(base, values, _by_value(card.classes))
+        sure = pictures.confidence_picture(parcellation.probabilities, grid)
+        return {
+            f"parcellation: {card.target}{seen}{note}": pictures.hatched(mapped, far),
+            "confidence: probability of the class shown, dark is chance": pictures.hatched(sure, far),
+        }
 
     @classmethod
     def opened(cls, folder: Path) -> Path:

@@ -4,34 +4,43 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cytoarch.brains import Brain
 from cytoarch.learning.cards import HeadCard
-from cytoarch.measures.overlap import accuracy, map_macro_f1
 from cytoarch.palette import class_colours, distinct_colours
-from cytoarch.reporting.charts import confusion_chart
 from cytoarch.reporting.page import LegendEntry, Page, Placement, SectionEntry, render_pages
+from cytoarch.steps.agreement import AgreementStep, parted
 from cytoarch.steps.clusters import ClustersStep, purities
 from cytoarch.steps.embeddings import EmbeddingsStep
+from cytoarch.steps.familiarity import Familiarity, FamiliarityStep
 from cytoarch.steps.opened import OpenBrain
-from cytoarch.steps.parcellations import ParcellationStep
 from cytoarch.steps.pictures import PICTURES_NAME, THUMBNAIL_FILE, PicturesStep, Shown
 from cytoarch.steps.reconstruction import ALIGNMENT, ALIGNMENT_PAGE, RECONSTRUCTION, SHEET_FILE
+from cytoarch.steps.report_scores import PART_NAMES, class_rows, confusion, percent, said_of_model, score_rows
 from cytoarch.steps.sections import LABELS, SECTION, PixelsDigest
-from cytoarch.steps.sources import Each, FactsOf, Failures, HeadSource, MadeFrom, Sections, Statements, sections_with
+from cytoarch.steps.sources import (
+    Each,
+    FactsOf,
+    Failures,
+    HeadSource,
+    MadeFrom,
+    Sections,
+    Statements,
+    open_head,
+    sections_with,
+)
 from cytoarch.steps.step import Facts, Inputs, Place, Step, Stored
 from cytoarch.steps.tissue import TISSUE
-from cytoarch.steps.training import Training, TrainingStep, training_of
+from cytoarch.steps.training import HARDEST, Training, TrainingStep, training_of
+from cytoarch.store.products import Product
 from cytoarch.store.staging import Staging
 
 REPORT_NAME = "page"
 INDEX_FILE = "index.html"
 CONFUSION_FILE = "confusion.png"
-PART_NAMES = {"fifth": "every fifth section", "block": "held-out block", "held_out": "both, held out"}
 PICTURES = Stored(PicturesStep, PICTURES_NAME)
 
 
@@ -45,6 +54,11 @@ class RegisteredModel:
     run_id: str
     verdict: str
     """Why it is the champion, or not."""
+
+    @property
+    def label(self) -> str:
+        """How people call it."""
+        return f"{self.name} version {self.version}" + (", champion" if self.is_champion else "")
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,8 @@ class ReportStep(Step[Path]):
     scans: Each[Mapping[str, str]]
     label_files: Each[Mapping[str, str]]
     pixels: Each[str]
-    mapped: Each[Facts] | None = None
+    agreement: Each[Facts] | None = None
+    familiarity: Each[Facts] | None = None
     clusters: Each[Facts] | None = None
     head: HeadSource | None = None
     training: Stored[Training] | None = None
@@ -90,7 +105,8 @@ class ReportStep(Step[Path]):
         """The report of what was made of a brain; `model` is the version under which its head is registered."""
         embeddings = Stored(EmbeddingsStep, embedding)
         having = (PICTURES,)
-        mapped = Stored(ParcellationStep, shown.parcellation) if shown.parcellation else None
+        agreement = Stored(AgreementStep, shown.parcellation) if shown.parcellation else None
+        compared = Stored(FamiliarityStep, shown.parcellation) if shown.parcellation and shown.is_compared else None
         clusters = Stored(ClustersStep, shown.clusters) if shown.clusters else None
         return cls(
             embedding,
@@ -105,9 +121,10 @@ class ReportStep(Step[Path]):
             Each(MadeFrom(SECTION), (*having, SECTION)),
             Each(MadeFrom(LABELS), (*having, LABELS)),
             Each(PixelsDigest(), (*having, SECTION)),
-            Each(FactsOf(mapped), (*having, mapped)) if mapped else None,
+            Each(FactsOf(agreement), (*having, agreement)) if agreement else None,
+            Each(FactsOf(compared), (*having, compared)) if compared else None,
             Each(FactsOf(clusters), (*having, clusters)) if clusters else None,
-            HeadSource(shown.model_digest) if training and shown.model_digest else None,
+            HeadSource(shown.model_digest) if shown.parcellation and shown.model_digest else None,
             Stored(TrainingStep, training) if training else None,
             FactsOf(RECONSTRUCTION) if reconstructed else None,
             ALIGNMENT if reconstructed else None,
@@ -121,35 +138,57 @@ class ReportStep(Step[Path]):
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
         """Write the pages; they show the pictures where they lie."""
         brain, entries = inputs[self.stated], self._entries(inputs)
-        drawn, mapped = inputs[self.drawn], {} if self.mapped is None else inputs[self.mapped]
+        drawn, found = inputs[self.drawn], {} if self.agreement is None else inputs[self.agreement]
         clusters = {} if self.clusters is None else inputs[self.clusters]
         training = None if self.training is None else inputs[self.training]
         card = None if self.head is None else inputs[self.head].card
-        metrics = map_metrics(training, mapped) | ({} if not clusters else purities(clusters.values()))
-        scores, per_class = _scores(training, mapped)
+        unseen, learned = (None, None) if card is None else parted(card, brain.brain_id, found)
+        compared = None if self.familiarity is None else Familiarity.of(inputs[self.familiarity].values())
+        metrics = ({} if unseen is None else unseen.metrics("map")) | ({} if compared is None else compared.metrics())
+        metrics |= {} if not clusters else purities(clusters.values())
         held_out = training.metrics.get("held_out") if training else None
+        scored = unseen or (None if held_out else learned)
         charts = {}
-        if held_out and card is not None:
-            names = [one.name for one in card.classes]
-            staging.write(CONFUSION_FILE, confusion_chart(np.array(held_out["confusion"]), names, "held-out sections"))
-            charts["Held-out sections: known classes by row, predicted by column, from embeddings"] = CONFUSION_FILE
-            metrics |= {"held_out/macro_f1": held_out["macro_f1"]} if held_out["macro_f1"] is not None else {}
+        if card is not None and (held_out or scored):
+            chart, caption = confusion(card, held_out, scored)
+            staging.write(CONFUSION_FILE, chart)
+            charts[caption] = CONFUSION_FILE
+        hardest = next((one for one in HARDEST if one in training.metrics), "") if training else ""
+        if training and hardest and training.metrics[hardest]["macro_f1"] is not None:
+            metrics |= {"headline/macro_f1": training.metrics[hardest]["macro_f1"]}
+        notices = _notices(brain, inputs[self.embedded], inputs[self.label_files], inputs[self.pixels])
+        label = f"{self.model_name} version {self.model_version}" + (", champion" if self.is_champion else "")
+        label = label if self.model_name else ""
+        of_model = [] if card is None else said_of_model(label, brain.brain_id, card, compared, (unseen, learned))
         page = Page(
             brain_id=brain.brain_id,
             subtitle=_subtitle(brain),
-            headline=_headline(brain, entries, drawn, metrics),
-            notices=_notices(brain, inputs[self.embedded], inputs[self.label_files], inputs[self.pixels]),
+            headline=_headline(brain, entries, drawn, metrics, hardest),
+            notices=[*of_model, *notices],
             sections=entries,
             legends=_legends(card, next((len(one["sizes"]) for one in clusters.values()), 0)),
-            scores=scores,
-            per_class=per_class,
+            scores=score_rows(training, unseen, learned),
+            per_class=class_rows(card, held_out, scored),
             charts=charts,
             provenance=self._provenance(brain, inputs),
             placement=self._placement(inputs),
+            familiarity=[] if compared is None or card is None else [percent(one) for one in compared.rows(card)],
         )
         for name, content in render_pages(page).items():
             staging.write(name, content)
-        return {}
+        return {"shown": self._shown()}
+
+    def _shown(self) -> dict[str, Any]:
+        """What the pages show, so that they can be drawn again."""
+        return {
+            "colours": self.embedding,
+            "clusters": _name_of(self.clusters),
+            "parcellation": _name_of(self.agreement),
+            "model_digest": self.head.digest if self.head else None,
+            "is_compared": self.familiarity is not None,
+            "training": self.training.name if self.training else None,
+            "model": [self.model_name, self.model_version, self.model_run, self.is_champion],
+        }
 
     def _entries(self, inputs: Inputs) -> list[SectionEntry]:
         brain, failures = inputs[self.stated], inputs[self.failures]
@@ -204,6 +243,28 @@ class ReportStep(Step[Path]):
         return folder / INDEX_FILE
 
 
+class ShownBefore(NamedTuple):
+    """What the report of a brain shows."""
+
+    shown: Shown
+    training: str | None
+    model: RegisteredModel | None
+
+
+def shown_before(brain: OpenBrain) -> ShownBefore | None:
+    """What the report in the store shows, whether or not it is current; None: there is none that says it."""
+    record = brain.catalogue.record(Product(ReportStep.step, REPORT_NAME))
+    said = record.facts.get("shown") if record else None
+    if said is None:
+        return None
+    name, version, run_id, is_champion = said["model"]
+    model = RegisteredModel(name, version, is_champion, run_id, "") if name else None
+    shown = Shown(
+        said["colours"], said["clusters"], said["parcellation"], said["model_digest"], bool(said["is_compared"])
+    )
+    return ShownBefore(shown, said["training"], model)
+
+
 def brain_metrics(brain: OpenBrain, shown: Shown, training: str | None) -> dict[str, float]:
     """The figures by which a brain is compared with others: sections, tissue, scores of head and map, purities."""
     tissue = [TISSUE.record(Place(brain, one)).facts["area_mm2"] for one in sections_with(brain, TISSUE)]
@@ -213,66 +274,31 @@ def brain_metrics(brain: OpenBrain, shown: Shown, training: str | None) -> dict[
         "sections/excluded": len(brain.brain.sections) - len(brain.brain.kept),
         "tissue/area_mm2": sum(tissue),
     }
-    if training is not None and shown.parcellation is not None:
-        record, known = training_of(brain, training)
-        mapped = Stored(ParcellationStep, shown.parcellation)
-        found = {one.section_id: mapped.record(Place(brain, one)).facts for one in sections_with(brain, mapped)}
-        metrics |= record.facts["scores"] | map_metrics(known, found)
+    if training is not None:
+        metrics |= training_of(brain, training)[0].facts["scores"]
+    if shown.parcellation is not None and shown.model_digest is not None:
+        metrics |= map_metrics(brain, shown.parcellation, shown.model_digest)
     if shown.clusters is not None:
         clusters = Stored(ClustersStep, shown.clusters)
         metrics |= purities(clusters.record(Place(brain, one)).facts for one in sections_with(brain, clusters))
     return {name: value for name, value in metrics.items() if np.isfinite(value)}
 
 
-def map_metrics(training: Training | None, mapped: Mapping[str, Facts]) -> dict[str, float]:
-    """Scores of the smoothed label maps of the held-out sections, where there are any."""
-    confusion = _map_confusion(training, mapped)
-    if confusion is None or not confusion.sum():
-        return {}
-    return {"map/macro_f1": map_macro_f1(confusion), "map/top1": accuracy(confusion)}
+def map_metrics(brain: OpenBrain, parcellation: str, model_digest: str) -> dict[str, float]:
+    """Scores of the maps of sections that the model did not learn from, and how far the brain lies from it."""
+    card = open_head(brain.store, model_digest).card
+    unseen, _ = parted(card, brain.brain_id, _facts(brain, Stored(AgreementStep, parcellation)))
+    compared = Familiarity.of(_facts(brain, Stored(FamiliarityStep, parcellation)).values())
+    return (unseen.metrics("map") if unseen else {}) | (compared.metrics() if compared else {})
 
 
-def _map_confusion(training: Training | None, mapped: Mapping[str, Facts]) -> NDArray[np.int64] | None:
-    held_out = training.metrics.get("held_out", {}).get("sections", []) if training else []
-    found = [mapped[one] for one in held_out if one in mapped]
-    counts = [np.array(facts["confusion"], dtype=np.int64) for facts in found if "confusion" in facts]
-    return np.sum(counts, axis=0) if counts else None
+def _facts(brain: OpenBrain, stored: Stored[Any]) -> dict[str, Facts]:
+    return {one.section_id: stored.record(Place(brain, one)).facts for one in sections_with(brain, stored)}
 
 
-Rows = list[Mapping[str, Any]]
-
-
-def _scores(training: Training | None, mapped: Mapping[str, Facts]) -> tuple[Rows, Rows]:
-    """The rows of the table of scores, and those of the classes."""
-    if training is None:
-        return [], []
-    rows: Rows = [_score_row(PART_NAMES[part], facts) for part, facts in training.metrics.items()]
-    held_out = training.metrics.get("held_out")
-    if not held_out:
-        return rows, []
-    confusion = _map_confusion(training, mapped)
-    if confusion is not None:
-        rows.append(
-            {
-                "name": "the smoothed map, held-out sections",
-                "sections": len(held_out["sections"]),
-                "macro_f1": _shown(map_macro_f1(confusion)),
-                "top1": _shown(accuracy(confusion)),
-                "top3": "-",
-            }
-        )
-    return rows, [{key: _shown(value) for key, value in row.items()} for row in held_out["classes"]]
-
-
-def _score_row(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    shown = {key: _shown(facts[key]) for key in ("macro_f1", "top1", "top3")}
-    return {"name": name, "sections": len(facts["sections"]), **shown}
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+def _name_of(each: Each[Facts] | None) -> str | None:
+    """The name of the products whose facts these are."""
+    return each.source.source.name if each is not None and isinstance(each.source, FactsOf) else None
 
 
 def _legends(card: HeadCard | None, clusters: int) -> dict[str, Sequence[LegendEntry]]:
@@ -294,7 +320,7 @@ def _subtitle(brain: Brain) -> str:
 
 
 def _headline(
-    brain: Brain, entries: Iterable[SectionEntry], drawn: Sections[Facts], metrics: Mapping[str, float]
+    brain: Brain, entries: Iterable[SectionEntry], drawn: Sections[Facts], metrics: Mapping[str, float], hardest: str
 ) -> list[tuple[str, str]]:
     figures = [
         ("sections mapped", f"{len(drawn)} of {len(brain.sections)}"),
@@ -302,13 +328,17 @@ def _headline(
         ("mm2 of tissue", f"{sum(one['area_mm2'] for one in drawn.values()):.1f}"),
     ]
     for name, what in (
-        ("held_out/macro_f1", "macro-F1, held out"),
-        ("map/macro_f1", "macro-F1 of the smoothed map"),
+        ("headline/macro_f1", f"macro-F1, {PART_NAMES.get(hardest, hardest)}"),
+        ("map/macro_f1", "macro-F1 of the map, sections not learned from"),
         ("clusters/purity_labels", "cluster purity against labels"),
         ("clusters/purity_sections", "cluster purity against sections"),
     ):
         if name in metrics:
             figures.append((what, f"{metrics[name]:.3f}"))
+    if "familiarity/outside95" in metrics:
+        figures.append(
+            ("of it looks unlike what the model learned from", f"{100 * metrics['familiarity/outside95']:.0f} %")
+        )
     return figures
 
 
@@ -343,5 +373,5 @@ def _notices(
         if len(ids) > 1
     ]
     if not labels:
-        notices.append("No section has labels: nothing was trained; embeddings and clusters only.")
+        notices.append("No section has labels: nothing was trained on this brain.")
     return notices

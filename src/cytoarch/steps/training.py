@@ -1,7 +1,7 @@
 """A head trained on the labelled sections of a brain, kept with its scores."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -12,18 +12,18 @@ from cytoarch.anatomy.depth_maps import DEPTH_CHANNELS, DepthMap
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.brains import LabelTable
 from cytoarch.digests import canonical_json, files_digest
-from cytoarch.embeddings import EmbedSettings, SectionEmbeddings, check_same_dims
+from cytoarch.embeddings import EmbedSettings, Scale, SectionEmbeddings, check_same_dims
 from cytoarch.errors import TrainingError
 from cytoarch.images.views import StoredImage
 from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE, HeadCard
-from cytoarch.learning.datasets import LabelledSection
+from cytoarch.learning.datasets import LabelledSection, token_sources
+from cytoarch.learning.domain import domain_of
 from cytoarch.learning.evaluation import Score
 from cytoarch.learning.heads import head_files
-from cytoarch.learning.splits import split_sections
+from cytoarch.learning.splits import Split, split_sections
 from cytoarch.learning.training import (
-    DecoderSettings,
+    HeadSettings,
     Kind,
-    ProbeSettings,
     cells_per_token,
     train_and_score,
 )
@@ -31,6 +31,7 @@ from cytoarch.sampling import OnDemand
 from cytoarch.steps.colours import name_of
 from cytoarch.steps.depth import depth_of
 from cytoarch.steps.opened import OpenBrain
+from cytoarch.steps.scales import ScaleStep
 from cytoarch.steps.sections import LABELS, PixelsDigest
 from cytoarch.steps.sources import Each, FactsOf, Table, sections_with
 from cytoarch.steps.step import Facts, Inputs, Place, Step, Stored
@@ -55,28 +56,31 @@ class TrainingStep(Step[Training]):
     """A head trained on the labelled sections of a brain and scored on those held out."""
 
     step: ClassVar[str] = "training"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "train"
 
+    brain_id: str
     kind: Kind
-    train: ProbeSettings | DecoderSettings
+    train: HeadSettings
     embeddings: Each[SectionEmbeddings]
     embedded: Each[Mapping[str, Any]]
     labels: Each[StoredImage]
     tissue: Each[TissueMask]
     pixels: Each[str]
+    scale: Stored[Scale] | None = None
     table: Table = Table()
     depth: Each[DepthMap] | None = None
 
     @classmethod
     def of(
-        cls, embeddings: Stored[SectionEmbeddings], kind: Kind, train: ProbeSettings | DecoderSettings
+        cls, brain_id: str, embeddings: Stored[SectionEmbeddings], kind: Kind, train: HeadSettings
     ) -> "TrainingStep":
-        """The training of one kind of head on one way of embedding."""
+        """The training of one kind of head on one way of embedding a brain."""
         labelled = (embeddings, LABELS)
         depth = depth_of(train.depth)
         return cls(
+            brain_id,
             kind,
             train,
             Each(embeddings, labelled),
@@ -85,6 +89,7 @@ class TrainingStep(Step[Training]):
             Each(TISSUE, labelled),
             Each(PixelsDigest(), labelled),
             depth=None if depth is None else Each(depth, labelled),
+            scale=Stored(ScaleStep, embeddings.name) if train.standardise == "brain" else None,
         )
 
     @property
@@ -103,26 +108,37 @@ class TrainingStep(Step[Training]):
         dims = check_same_dims((one, opened[one]) for one in ids)
         card = self._card(table, inputs[self.embedded][ids[0]], dims)
         depths = self._depths(inputs, ids)
+        scale = None if self.scale is None else inputs[self.scale]
 
         def labelled(at: int) -> LabelledSection:
             one = ids[at]
-            embeddings = opened[one].joined_by(depths[one]) if depths is not None else opened[one]
+            embeddings = opened[one].measured_in(scale)
+            if depths is not None:
+                embeddings = embeddings.joined_by(depths[one])
             return LabelledSection(one, embeddings, labels[one].levels[0], tissue[one])
 
         sections = OnDemand(len(ids), labelled)
         split = split_sections(ids, inputs[self.pixels])
-        head, fit, scores = train_and_score(card, self.train, sections, split, inputs.on_progress)
-        files = head_files(head)
+        learned = ids if self.train.refit else split.train
+        card = card.model_copy(
+            update={"learned_from": {self.brain_id: learned}, "scores_of": scores_of(split, learned)}
+        )
+        trained = train_and_score(card, self.train, sections, split, inputs.on_progress)
+        used = OnDemand(len(learned), lambda at: sections[ids.index(learned[at])])
+        domain = domain_of(token_sources(used, card.classes), len(card.classes), self.train.seed)
+        files = head_files(trained.head, domain)
         for name, content in files.items():
             staging.write(name, content)
-        metrics = {name: score.as_facts(card.classes) for name, score in scores.items()}
+        metrics = {name: score.as_facts(card.classes) for name, score in trained.scores.items()}
         staging.write(METRICS_FILE, canonical_json(metrics).encode())
         return {
             "model": files_digest(files),
-            "fit": fit,
+            "fit": trained.facts,
             "train": list(split.train),
             "held_out": list(split.held_out),
-            "scores": headline(scores),
+            "learned": list(learned),
+            "scores": headline(trained.scores),
+            "headline": hardest(trained.scores),
         }
 
     def _depths(self, inputs: Inputs, ids: tuple[str, ...]) -> Mapping[str, DepthMap] | None:
@@ -151,6 +167,7 @@ class TrainingStep(Step[Training]):
             token_px=token_px,
             pixel_size_um=float(embedded["pixel_size_um"]),
             depth=self.train.depth,
+            standardise=self.train.standardise,
         )
 
     @classmethod
@@ -194,12 +211,33 @@ def held_out_labels(record: Committed) -> dict[str, str]:
     return {section: digest for section, digest in labels.items() if section not in record.facts["train"]}
 
 
-def target_name(settings: ProbeSettings | DecoderSettings) -> str:
+def target_name(settings: HeadSettings) -> str:
     """What the classes are: heads of groups and of single labels are never compared with each other."""
     return f"{settings.target}-groups" if settings.by_group else settings.target
 
 
+HARDEST = ("block", "fifth")
+"""Parts of a split, the hardest to predict first: what is far from all that was learned from."""
+
+
+def hardest(scores: Mapping[str, Score]) -> str:
+    """The part of a split whose score stands for a head; blank where nothing is held out."""
+    return next((part for part in HARDEST if part in scores), "")
+
+
 def headline(scores: Mapping[str, Score]) -> dict[str, float]:
-    """`part/metric` -> value, only those that are defined."""
+    """`part/metric` -> value, only those that are defined; `headline/` repeats those of the hardest part."""
     values = {f"{part}/{name}": value for part, score in scores.items() for name, value in score.metrics().items()}
+    part = hardest(scores)
+    values |= {f"headline/{name}": value for name, value in scores[part].metrics().items()} if part else {}
     return {name: round(value, 6) for name, value in values.items() if np.isfinite(value)}
+
+
+def scores_of(split: Split, learned: Sequence[str]) -> str:
+    """What stands on a card about its scores, where the weights are not those that were scored."""
+    if not split.held_out or len(learned) == len(split.train):
+        return ""
+    return (
+        f"Scored by an earlier fit that had not seen {len(split.held_out)} of the {len(learned)} labelled sections; "
+        "then fitted again on all of them, with the same settings."
+    )

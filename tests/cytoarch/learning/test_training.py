@@ -62,7 +62,8 @@ def test_no_held_out_section_has_any_influence_on_the_head(card, sections, kind:
     def trained_where(changed: tuple[str, ...]):
         """Labels of some sections are all of one class."""
         given = [relabelled(one, 20) if one.section_id in changed else one for one in sections]
-        the_card, settings = card(kind, (3, 4), 1 if kind == "probe" else 4), PROBE if kind == "probe" else DECODER
+        the_card = card(kind, (3, 4), 1 if kind == "probe" else 4)
+        settings = (PROBE if kind == "probe" else DECODER).model_copy(update={"refit": False})
         head, _, scores = train_and_score(the_card, settings, given, split)
         return head_files(head), scores
 
@@ -75,8 +76,15 @@ def test_no_held_out_section_has_any_influence_on_the_head(card, sections, kind:
 
 def test_a_head_is_scored_on_what_is_held_out_and_on_nothing_else(card, sections):
     split = split_sections([one.section_id for one in sections])
-    head, facts, scores = train_and_score(card("probe", (3, 4)), PROBE, sections, split)
+    only_scored = PROBE.model_copy(update={"refit": False})
+    head, facts, scores = train_and_score(card("probe", (3, 4)), only_scored, sections, split)
     assert facts["tokens"] == 3 * 20 * len(split.train)
+    again, of_all, same_scores = train_and_score(card("probe", (3, 4)), PROBE, sections, split)
+    assert of_all["tokens"] == 3 * 20 * len(sections), "what is kept is fitted to all"
+    assert head_files(again) != head_files(head)
+    assert {name: one.metrics() for name, one in same_scores.items()} == {
+        name: one.metrics() for name, one in scores.items()
+    }
     assert {name: score.sections for name, score in scores.items()} == {
         "fifth": split.fifth,
         "block": split.block,

@@ -21,14 +21,17 @@ from cytoarch.embeddings import EmbedSettings
 from cytoarch.learning.training import ProbeSettings
 from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.parcellation.smoothing import SmoothSettings
+from cytoarch.steps.agreement import AgreementStep
 from cytoarch.steps.clusters import ClusterFitStep, ClustersStep
 from cytoarch.steps.colours import ColourFitStep, ColoursStep
 from cytoarch.steps.embeddings import EmbeddingsStep
+from cytoarch.steps.familiarity import FamiliarityStep
 from cytoarch.steps.opened import OpenBrain, open_brain
 from cytoarch.steps.parcellations import ParcellationStep, ProbabilitiesStep, parcellation_steps
 from cytoarch.steps.pictures import PicturesStep, Shown
 from cytoarch.steps.report import ReportStep
 from cytoarch.steps.running import make, make_sections
+from cytoarch.steps.scales import ScaleStep
 from cytoarch.steps.sections import LabelsStep, ManifestFile, SectionStep
 from cytoarch.steps.sources import open_head
 from cytoarch.steps.step import Place, Step, is_current
@@ -160,7 +163,7 @@ class Steps:
 
     @cached_property
     def training(self) -> TrainingStep:
-        return TrainingStep.of(self.embeddings.stored, "probe", self.chain.train)
+        return TrainingStep.of(self.opened.brain_id, self.embeddings.stored, "probe", self.chain.train)
 
     @cached_property
     def model(self) -> str:
@@ -174,6 +177,18 @@ class Steps:
         return parcellation_steps(card, self.model, self.embeddings.stored, chain.parcellate, chain.smooth, {})
 
     @cached_property
+    def agreement(self) -> AgreementStep:
+        return AgreementStep.of(self.parcellation[1])
+
+    @cached_property
+    def familiarity(self) -> FamiliarityStep:
+        return FamiliarityStep.of(self.parcellation[1], self.parcellation[0], self.embeddings.stored)
+
+    @cached_property
+    def scale(self) -> ScaleStep:
+        return ScaleStep.of(self.embeddings.stored)
+
+    @cached_property
     def cluster_fit(self) -> ClusterFitStep:
         return ClusterFitStep.of(self.embeddings.stored, self.chain.cluster)
 
@@ -183,15 +198,16 @@ class Steps:
 
     @cached_property
     def shown(self) -> Shown:
-        return Shown(self.embeddings.name, self.clusters.name, self.parcellation[1].name, self.model)
+        return Shown(self.embeddings.name, self.clusters.name, self.parcellation[1].name, self.model, True)
 
     def make_all(self) -> None:
         """Ingest, embed, train, map, cluster and report; raises where a section fails."""
         self.ingest()
         self.embed()
+        make(self.scale, self.opened)
         make(self.training, self.opened)
         assert keep_head(self.opened, self.training.name) == self.model
-        self.each(*self.parcellation)
+        self.each(*self.parcellation, self.agreement, self.familiarity)
         make(self.cluster_fit, self.opened)
         self.each(self.clusters)
         self.report()

@@ -28,6 +28,8 @@ def parts(steps: Steps) -> dict[str, Step[Any]]:
         "training": steps.training,
         "probabilities": probabilities,
         "parcellations": parcellations,
+        "agreement": steps.agreement,
+        "familiarity": steps.familiarity,
         "cluster fit": steps.cluster_fit,
         "clusters": steps.clusters,
     }
@@ -63,7 +65,7 @@ def test_labels_that_changed_outdate_the_training_and_what_is_counted_against_th
     found = still_current(small)
     others = [one for one in IDS if one != "s1"]
     assert found.pop("training") == []
-    assert (found.pop("parcellations"), found.pop("clusters")) == (others, others)
+    assert (found.pop("agreement"), found.pop("clusters")) == (others, others)
     assert_outdated(found)
 
 
@@ -97,7 +99,17 @@ def test_another_tissue_outdates_all_that_is_drawn_in_it_even_where_embeddings_c
         assert before is not None
         assert after is not None
         assert (before.digest, before.fingerprint != after.fingerprint) == (after.digest, True)
-    drawn = ["colour fit", "colours", "training", "probabilities", "cluster fit", "clusters"]
+    drawn = [
+        "colour fit",
+        "colours",
+        "scale",
+        "training",
+        "probabilities",
+        "agreement",
+        "familiarity",
+        "cluster fit",
+        "clusters",
+    ]
     found = still_current(finer)
     assert found.pop("parcellations") == [], "the probabilities are older than their tissue"
     assert_outdated(found, *drawn)

@@ -112,7 +112,7 @@ def test_every_picture_of_a_section_is_one_of_its_own(report: Path) -> None:
     assert {one: {file.parent.name for file in files.values()} for one, files in shown.items()} == {
         one: {one} for one in IDS
     }
-    assert {len(set(files.values())) for files in shown.values()} == {5}
+    assert {len(set(files.values())) for files in shown.values()} == {6}
 
 
 def test_of_many_sections_the_first_page_shows_each_by_its_own_thumbnail_and_leads_to_its_own_pictures(

@@ -9,16 +9,25 @@ import tifffile
 from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score
 
+from cytoarch.brains import Label, LabelTable
+from cytoarch.embeddings import EmbedSettings
 from cytoarch.learning import training
-from cytoarch.steps.report import brain_metrics, map_metrics
+from cytoarch.learning.cards import HeadCard
+from cytoarch.learning.label_tables import named_alike
+from cytoarch.learning.training import ProbeSettings
+from cytoarch.steps.agreement import MapScore, parted
+from cytoarch.steps.report import brain_metrics
 from cytoarch.steps.running import make
-from cytoarch.steps.training import Training, training_of
+from cytoarch.steps.sources import open_head
+from cytoarch.steps.training import training_of
 from tests.cytoarch.steps.small_brain import (
     CORTEX,
     HELD_OUT,
     IDS,
+    TABLE,
     TRAIN,
     WHITE_MATTER,
+    Chain,
     SmallBrain,
     Steps,
     labels_of,
@@ -50,10 +59,13 @@ def test_only_sections_that_are_trained_on_are_learned_from(small: SmallBrain, m
         return train_head(card, settings, sections, *rest)
 
     monkeypatch.setattr(training, "train_head", heard)
-    with small.opened() as opened:
-        steps = Steps(small, opened)
+    only_scored = replace(small, chain=Chain(train=ProbeSettings(refit=False)))
+    with only_scored.opened() as opened:
+        steps = Steps(only_scored, opened)
+        make(steps.training, opened)
         before = training_of(opened, steps.training.name)[0].facts
-    model, scores = relabelled(small, *HELD_OUT)
+    learned.clear()
+    model, scores = relabelled(only_scored, *HELD_OUT)
     assert tuple(learned) == TRAIN
     assert model == before["model"], "labels of held-out sections decide no weight"
     assert before["scores"]["held_out/macro_f1"] > 0.9
@@ -93,6 +105,29 @@ def test_the_same_pixels_are_never_learned_from_and_tested_on(small: SmallBrain,
     assert "Sections s2, s5 show the very same pixels" in report.read_text()
 
 
+def test_the_head_that_is_kept_has_learned_from_all_labels_and_is_scored_as_if_it_had_not(small: SmallBrain) -> None:
+    with small.opened() as opened:
+        steps = Steps(small, opened)
+        record, training = training_of(opened, steps.training.name)
+        card = open_head(opened.store, steps.model).card
+        only_scored = steps.training.of(
+            "B1", steps.embeddings.stored, "probe", small.chain.train.model_copy(update={"refit": False})
+        )
+        scored = make(only_scored, opened)[0].facts
+    assert card.learned_from == {"B1": IDS}
+    assert "had not seen 2 of the 6 labelled sections" in card.scores_of
+    assert record.facts["scores"] == scored["scores"], "scores come from the split"
+    assert record.facts["model"] != scored["model"], "the weights from all labels"
+    assert record.facts["headline"] == "block"
+    assert record.facts["scores"]["headline/macro_f1"] == pytest.approx(training.metrics["block"]["macro_f1"], abs=1e-6)
+
+
+def test_labels_of_held_out_sections_decide_the_head_that_is_kept(small: SmallBrain) -> None:
+    with small.opened() as opened:
+        before = training_of(opened, Steps(small, opened).training.name)[0].facts["model"]
+    assert relabelled(small, *HELD_OUT)[0] != before
+
+
 # -- scores of maps ----------------------------------------------------------------------------------------------------
 
 
@@ -107,31 +142,67 @@ TRUTH = [1, 1, 1, 1, 1, 2, 2, 2, 2, 2]
 FOUND = [1, 1, 1, 2, 0, 2, 2, 0, 0, 1]
 
 
-def test_maps_are_scored_on_held_out_sections_only_and_outside_is_no_class() -> None:
-    known = Training({"held_out": {"sections": ["s2", "s4"]}}, {})
-    mapped = {
-        "s1": {"confusion": confusion(TRUTH, [3 - one for one in TRUTH])},
-        "s2": {"confusion": confusion(TRUTH[:5], FOUND[:5])},
-        "s3": {"confusion": confusion(TRUTH, TRUTH)},
-        "s4": {"confusion": confusion(TRUTH[5:], FOUND[5:])},
-    }
-    scores = map_metrics(known, mapped)
+def card_of(learned: tuple[str, ...]) -> HeadCard:
+    """A head that learned from some sections of B1."""
+    classes = TABLE.classes(by_group=False)
+    return HeadCard(
+        kind="probe", target="areas", classes=classes, dims=(3,), cells_per_token=1, embedding=EmbedSettings(),
+        encoder_digest="e0", token_px=4, pixel_size_um=4.0, learned_from={"B1": learned},
+    )  # fmt: skip
+
+
+def counted(truth: list[int], found: list[int], **unknown: int) -> dict[str, Any]:
+    return {"confusion": confusion(truth, found), "unknown": unknown}
+
+
+MAPPED = {
+    "s1": counted(TRUTH, [3 - one for one in TRUTH]),
+    "s2": counted(TRUTH[:5], FOUND[:5], fringe=3),
+    "s3": counted(TRUTH, TRUTH),
+    "s4": counted(TRUTH[5:], FOUND[5:], fringe=4),
+}
+
+
+def test_maps_are_scored_on_sections_that_were_not_learned_from_and_outside_is_no_class() -> None:
+    unseen, learned = parted(card_of(("s1", "s3")), "B1", MAPPED)
+    assert unseen is not None
+    assert learned is not None
+    assert (unseen.sections, learned.sections) == (("s2", "s4"), ("s1", "s3"))
+    scores = unseen.metrics("map")
     assert scores["map/macro_f1"] == pytest.approx(f1_score(TRUTH, FOUND, labels=[1, 2], average="macro"))
     assert scores["map/top1"] == pytest.approx(accuracy_score(TRUTH, FOUND))
+    assert unseen.unknown == {"fringe": 7}
 
 
-@pytest.mark.parametrize("held_out", [{}, {"held_out": {"sections": ["s9"]}}])
-def test_a_brain_of_which_nothing_is_held_out_has_no_score_of_its_map(held_out: dict[str, Any]) -> None:
-    assert map_metrics(Training(held_out, {}), {"s1": {"confusion": confusion(TRUTH, FOUND)}}) == {}
+def test_a_section_of_the_same_name_in_another_brain_is_no_section_learned_from() -> None:
+    unseen, learned = parted(card_of(("s1", "s3")), "B2", MAPPED)
+    assert unseen is not None
+    assert unseen.sections == ("s1", "s2", "s3", "s4")
+    assert learned is None
 
 
-def test_the_figures_of_a_brain_are_those_of_its_held_out_sections(mapped: SmallBrain) -> None:
-    with mapped.opened() as opened:
-        steps = Steps(mapped, opened)
+def test_a_class_with_labels_that_no_map_shows_is_named() -> None:
+    score = MapScore.of({"s1": counted(TRUTH, [1] * 10)}, ["s1"])
+    assert score is not None
+    assert score.never_predicted(TABLE.classes(by_group=False)) == ["white matter"]
+    assert MapScore.of({}, ["s1"]) is None
+
+
+def test_classes_are_compared_by_their_names_whatever_their_ids() -> None:
+    other = LabelTable(labels=(Label(id=9, name="white matter"), Label(id=3, name="fringe")))
+    known, strange = named_alike(card_of(()).classes, other, by_group=False)
+    assert [(one.name, one.ids) for one in known] == [("cortex", ()), ("white matter", (9,))]
+    assert [(one.name, one.ids) for one in strange] == [("fringe", (3,))]
+
+
+def test_the_figures_of_a_brain_are_those_of_its_sections_that_were_not_learned_from(small: SmallBrain) -> None:
+    only_scored = replace(small, chain=Chain(train=ProbeSettings(refit=False)))
+    with only_scored.opened() as opened:
+        steps = Steps(only_scored, opened)
+        steps.make_all()
         metrics = brain_metrics(opened, steps.shown, steps.training.name)
         counts = {
-            one: np.array(opened.catalogue.require(steps.parcellation[1].product(one), "").facts["confusion"])
-            for one in IDS
+            one: np.array(opened.catalogue.require(steps.agreement.product(one), "").facts["confusion"]) for one in IDS
         }
 
     def hits(section_ids: tuple[str, ...]) -> float:
@@ -140,3 +211,11 @@ def test_the_figures_of_a_brain_are_those_of_its_held_out_sections(mapped: Small
 
     assert hits(HELD_OUT) != hits(IDS), "else this could not tell"
     assert metrics["map/top1"] == pytest.approx(hits(HELD_OUT))
+
+
+def test_maps_of_sections_that_were_all_learned_from_have_no_score(mapped: SmallBrain) -> None:
+    with mapped.opened() as opened:
+        steps = Steps(mapped, opened)
+        metrics = brain_metrics(opened, steps.shown, steps.training.name)
+    assert not [name for name in metrics if name.startswith("map/")]
+    assert metrics["familiarity/outside95"] < 0.3

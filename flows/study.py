@@ -1,0 +1,158 @@
+"""One model of several brains, scored on brains and parts of brains that it has not seen."""
+
+from pathlib import Path
+from typing import Literal
+
+from prefect import flow
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from cytoarch.embeddings import EmbedSettings, working_pixel_size_um
+from cytoarch.errors import StoreError
+from cytoarch.learning.studies import Role
+from cytoarch.learning.training import ContextSettings, DecoderSettings, HeadSettings, ProbeSettings
+from cytoarch.paths import ID_PATTERN
+from cytoarch.steps.embeddings import EmbeddingsStep, section_facts
+from cytoarch.steps.encoders import encoder_for
+from cytoarch.steps.opened import open_brain, open_study, read_only
+from cytoarch.steps.scales import ScaleStep
+from cytoarch.steps.sections import LABELS
+from cytoarch.steps.sources import sections_with
+from cytoarch.steps.step import Place, Stored, is_current
+from cytoarch.steps.studies import SCORES_FILE, StudyStep
+from cytoarch.store.brain_store import BrainStore
+from flows.embed_brain import embed_brain
+from flows.parameters import RunSettings, StoredBrain
+from flows.places import DEFAULT_STORE
+from flows.stages import Summary, final_state, run_whole
+from tasks.progress import stage_progress
+from tasks.steps import run_study
+from tasks.tracking import log_study, register_head, run_url
+
+
+class StudyChoice(BaseModel):
+    """Which brains a study is made of. Several are given one after the other or with commas between them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=ID_PATTERN, description="Name of the study: its folder below studies/, and its model's.")
+    brains: tuple[str, ...] = Field(min_length=1, max_length=1000, description="Brains whose labels are learned from.")
+    transfer: tuple[str, ...] = Field(
+        default=(), max_length=1000, description="Brains that are scored only, and may be used to compare settings."
+    )
+    unseen: tuple[str, ...] = Field(
+        default=(), max_length=1000, description="Brains that are scored only, and kept back from every choice."
+    )
+    target: str = Field(
+        default="areas", pattern=r"^[a-z][a-z0-9-]{0,15}$", description="What the labels are: areas, layers, ..."
+    )
+    seeds: int = Field(default=3, ge=1, le=100, description="Fits of every model, each with another seed.")
+    store_path: Path = Field(default=DEFAULT_STORE, description="Folder of the store that holds the brains.")
+
+    @field_validator("brains", "transfer", "unseen", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list | tuple):
+            return names
+        return tuple(part for name in names for part in str(name).split(",") if part)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "StudyChoice":
+        named = [*self.brains, *self.transfer, *self.unseen]
+        twice = sorted({one for one in named if named.count(one) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)}: a brain has one place in a study")
+        return self
+
+    @property
+    def roles(self) -> dict[str, Role]:
+        """What each brain is there for."""
+        roles: dict[str, Role] = dict.fromkeys(self.brains, "seen")
+        return roles | dict.fromkeys(self.transfer, "transfer") | dict.fromkeys(self.unseen, "unseen")
+
+
+@flow(name="study", flow_run_name="study-{study.name}")
+def study(
+    study: StudyChoice,
+    embed: EmbedSettings = EmbedSettings(),
+    head: Literal["probe", "decoder", "context"] = "probe",
+    probe: ProbeSettings = ProbeSettings(),
+    decoder: DecoderSettings = DecoderSettings(),
+    context: ContextSettings = ContextSettings(),
+    run: RunSettings = RunSettings(),
+) -> Summary:
+    """Train one model on several labelled brains, score it on brains and sections it has not seen, register it.
+
+    Beside it, models of all brains but one and of each brain alone are scored, each with several seeds.
+
+    Args:
+        study: The brains, and what each is there for.
+        embed: The encoder and how it sees the sections of all brains.
+        head: probe (linear, token by token), decoder (layers fused, cells of 4 px) or context (convolutions over the
+            tokens around).
+        probe: How a probe is trained.
+        decoder: How a decoder is trained.
+        context: How a context head is trained.
+        run: How the work is spread.
+
+    """
+    store = BrainStore(study.store_path)
+    of_head: dict[str, HeadSettings] = {"probe": probe, "decoder": decoder, "context": context}
+    settings = of_head[head].model_copy(update={"target": study.target})
+    embed = _one_pixel_size(study, embed)
+    made = 0
+    names = set()
+    for brain_id in study.roles:
+        stored = StoredBrain(brain_id=brain_id, store_path=study.store_path)
+        embedded = embed_brain(stored, embed, run=run)
+        embeddings = Stored(EmbeddingsStep, embedded.embedding)
+        names.add(embedded.embedding)
+        made += embedded.made
+        with open_brain(study.store_path, brain_id) as brain:
+            if not sections_with(brain, LABELS):
+                raise StoreError(f"{brain.name} has no labels in the store; ingest it with a manifest that names some")
+            made += run_whole("fit scale", brain, ScaleStep.of(embeddings))
+    if len(names) > 1:
+        listed = ", ".join(sorted(names))
+        raise StoreError(f"the brains are embedded in {len(names)} ways ({listed}): their sections differ in channels")
+    seeds = tuple(range(settings.seed, settings.seed + study.seeds))
+    step = StudyStep.of(study.roles, Stored(EmbeddingsStep, names.pop()), head, settings, seeds)
+    with open_study(study.store_path, study.name) as opened:
+        place = Place(opened)
+        if not is_current(step, place):
+            with stage_progress("study", 1) as progress:
+                made += int(run_study(study.store_path, study.name, "study", step))
+                progress.finished("study")
+                opened.catalogue.refresh(step.product())
+        record, training = step.stored.record(place), step.stored.open(place)
+        digest = store.models.add(training.head)
+        scores = opened.catalogue.path(step.product()) / SCORES_FILE
+        parameters = {"study": study.model_dump(mode="json"), head: settings.model_dump(mode="json")}
+        run_id = log_study(
+            store, study.name, record.fingerprint, study.roles, record.facts["scores"], parameters, scores
+        )
+        labels = {key: value for key, value in record.inputs.items() if "/labels/" in key}
+        version = register_head(
+            store, study.name, digest, record.facts["scores"], parameters[head], labels, lambda: run_id
+        )
+    notes = {
+        "model": f"{version.name} version {version.version}" + (" (champion)" if version.champion else ""),
+        "champion": version.reason,
+        "model digest": digest,
+        "scores": str(scores),
+        "MLflow run": run_url(store, run_id),
+        **{name: f"{value:.3f}" for name, value in record.facts["scores"].items()},
+    }
+    return final_state(Summary(study.name, made, {}, notes))
+
+
+def _one_pixel_size(study: StudyChoice, embed: EmbedSettings) -> EmbedSettings:
+    """The settings with the one pixel size that all brains are read at: the coarsest one's, where none is asked for."""
+    sizes = []
+    for brain_id in study.roles:
+        brain = read_only(study.store_path, brain_id)
+        found = [float(facts["pixel_size_um"]) for facts in section_facts(brain).values()]
+        if not found:
+            raise StoreError(f"{brain.name}: no section is ingested; run ingest-brain")
+        sizes += found
+    return embed.model_copy(update={"pixel_size_um": working_pixel_size_um(embed, encoder_for(embed), sizes)})

@@ -1,0 +1,180 @@
+"""One model of several brains: how good it is on brains, and parts of brains, that it has not seen."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from cytoarch.learning.cards import HeadCard
+from cytoarch.learning.datasets import LabelledSection
+from cytoarch.learning.evaluation import Score, score_head
+from cytoarch.learning.heads import Head
+from cytoarch.learning.splits import Split
+from cytoarch.learning.training import HeadSettings, train_head
+from cytoarch.progress import Progress
+from cytoarch.sampling import OnDemand
+
+Role = Literal["seen", "transfer", "unseen"]
+"""seen: its labels are learned from; transfer: only its unlabelled embeddings were at hand; unseen: kept back."""
+ALL, OTHERS = "all brains", "the other brains"
+"""Models: of all brains that are learned from; of all but the one that is scored."""
+
+
+@dataclass(frozen=True)
+class StudyBrain:
+    """A brain of a study."""
+
+    brain_id: str
+    role: Role
+    sections: Sequence[LabelledSection]
+    split: Split
+
+    def chosen(self, section_ids: Sequence[str]) -> Sequence[LabelledSection]:
+        """Some of its sections, opened when they are asked for."""
+        wanted = frozenset(section_ids)
+        places = [at for at in range(len(self.sections)) if self.sections[at].section_id in wanted]
+        return OnDemand(len(places), lambda index: self.sections[places[index]])
+
+
+class StudyRow(NamedTuple):
+    """A score of one model on one part of one brain."""
+
+    model: str
+    """`all brains`, `the other brains`, or the brain it learned from."""
+    brain_id: str
+    part: str
+    """fifth, block (held-out sections of a brain that was learned from), or the whole: left out, transfer, unseen."""
+    seed: int
+    score: Score
+
+
+class _Fit(NamedTuple):
+    """A model to fit, and what it is scored on: (brain, part, sections)."""
+
+    model: str
+    learned: Sequence[LabelledSection]
+    scored: Sequence[tuple[str, str, Sequence[LabelledSection]]]
+
+
+def joined(parts: Sequence[Sequence[LabelledSection]]) -> Sequence[LabelledSection]:
+    """Sections of several brains one after the other, opened when they are asked for."""
+    places = [(part, at) for part in parts for at in range(len(part))]
+    return OnDemand(len(places), lambda index: places[index][0][places[index][1]])
+
+
+def run_study(
+    card: HeadCard,
+    settings: HeadSettings,
+    brains: Sequence[StudyBrain],
+    seeds: Sequence[int],
+    on_progress: Progress | None = None,
+) -> tuple[Head, dict[str, Any], list[StudyRow]]:
+    """Score models of all brains, of all but one, and of each brain, then fit one to all labels of those to learn from.
+
+    Returns the head, facts about its training, and all scores. Raises as `train_head`.
+    """
+    seen = [one for one in brains if one.role == "seen"]
+    fits = list(_fits(brains, seen))
+    rows: list[StudyRow] = []
+    steps = len(seeds) * len(fits) + 1
+    for index, (seed, fit) in enumerate((seed, fit) for seed in seeds for fit in fits):
+        head, _ = train_head(card, settings.model_copy(update={"seed": seed}), fit.learned)
+        rows += [
+            StudyRow(fit.model, brain_id, part, seed, score_head(head, sections))
+            for brain_id, part, sections in fit.scored
+            if len(sections)
+        ]
+        if on_progress is not None:
+            on_progress(index + 1, steps)
+    head, facts = train_head(card, settings, joined([one.sections for one in seen]))
+    if on_progress is not None:
+        on_progress(steps, steps)
+    return head, facts, rows
+
+
+def _fits(brains: Sequence[StudyBrain], seen: Sequence[StudyBrain]) -> Iterator[_Fit]:
+    """All models of a study with what each is scored on; none has learned from a section that it is scored on."""
+    others = [(one.brain_id, one.role, one.sections) for one in brains if one.role != "seen"]
+    parts = {one.brain_id: _parts(one) for one in seen}
+    train = {one.brain_id: one.chosen(one.split.train) for one in seen}
+    yield _Fit(ALL, joined(list(train.values())), [*(row for rows in parts.values() for row in rows), *others])
+    for one in seen if len(seen) > 1 else ():
+        rest = joined([other.sections for other in seen if other is not one])
+        yield _Fit(OTHERS, rest, [(one.brain_id, "left out", one.sections)])
+    for one in seen if len(seen) > 1 else ():
+        whole = [(other.brain_id, "left out", other.sections) for other in seen if other is not one]
+        yield _Fit(one.brain_id, train[one.brain_id], [*parts[one.brain_id], *whole, *others])
+
+
+def _parts(brain: StudyBrain) -> list[tuple[str, str, Sequence[LabelledSection]]]:
+    found = (("fifth", brain.split.fifth), ("block", brain.split.block))
+    return [(brain.brain_id, part, brain.chosen(ids)) for part, ids in found if ids]
+
+
+class Summed(NamedTuple):
+    """Scores of one model on one part over seeds."""
+
+    model: str
+    brain_id: str
+    part: str
+    sections: int
+    macro_f1: float
+    macro_f1_sd: float
+    top1: float
+    top1_sd: float
+    seeds: int
+
+
+def summed(rows: Sequence[StudyRow]) -> list[Summed]:
+    """Mean and standard deviation over seeds of every model on every part of every brain, and over all brains alike."""
+    groups: dict[tuple[str, str, str], list[Mapping[str, float]]] = {}
+    sections: dict[tuple[str, str, str], int] = {}
+    for row in rows:
+        key = row.model, row.brain_id, row.part
+        groups.setdefault(key, []).append(row.score.metrics())
+        sections[key] = len(row.score.sections)
+    result = []
+    for key, found in groups.items():
+        values = {name: [one[name] for one in found] for name in ("macro_f1", "top1")}
+        f1, top1 = values["macro_f1"], values["top1"]
+        figures = _mean(f1), _deviation(f1), _mean(top1), _deviation(top1)
+        result.append(Summed(*key, sections[key], *figures, seeds=len(found)))
+    return result
+
+
+def headline_rows(rows: Sequence[StudyRow]) -> tuple[str, list[StudyRow]]:
+    """The hardest honest scores of the model of all brains, and what they are called.
+
+    Brains left out, where there are several; else the held-out block; else every fifth section.
+    """
+    left_out = [one for one in rows if one.model == OTHERS]
+    if left_out:
+        return "brains", left_out
+    for part in ("block", "fifth"):
+        found = [one for one in rows if one.model == ALL and one.part == part]
+        if found:
+            return part, found
+    return "", []
+
+
+def by_seed(rows: Sequence[StudyRow]) -> dict[int, dict[str, float]]:
+    """The mean of each figure over brains, by seed."""
+    seeds = sorted({one.seed for one in rows})
+    return {
+        seed: {
+            name: _mean([row.score.metrics()[name] for row in rows if row.seed == seed])
+            for name in ("macro_f1", "top1", "top3")
+        }
+        for seed in seeds
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [one for one in values if np.isfinite(one)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _deviation(values: Sequence[float]) -> float:
+    known = [one for one in values if np.isfinite(one)]
+    return float(np.std(known, ddof=1)) if len(known) > 1 else 0.0

@@ -1,0 +1,127 @@
+"""What the report says of a model: where it comes from, how far a brain lies from it, how good its maps are."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cytoarch.learning.cards import HeadCard
+from cytoarch.measures.overlap import class_scores
+from cytoarch.reporting.charts import confusion_chart
+from cytoarch.steps.agreement import MapScore
+from cytoarch.steps.familiarity import Familiarity
+from cytoarch.steps.training import Training
+
+PART_NAMES = {
+    "fifth": "every fifth section",
+    "block": "held-out block",
+    "held_out": "both, held out",
+    "brains": "each brain by a model of the others",
+}
+NAMED = 12
+"""Names that a sentence lists at most."""
+
+Rows = list[Mapping[str, Any]]
+
+
+def said_of_model(
+    label: str,
+    brain_id: str,
+    card: HeadCard,
+    compared: Familiarity | None,
+    scores: tuple[MapScore | None, MapScore | None],
+) -> list[str]:
+    """Where a model comes from, how far the brain is from what it learned from, and what its scores are of.
+
+    `scores` are those of the maps of sections that it did not learn from, and of those that it did.
+    """
+    said = [origin(card, brain_id, label or "a model of this store")]
+    said += [compared.sentence()] if compared is not None else []
+    said += [card.scores_of] if card.scores_of else []
+    counted = scores[0] or scores[1]
+    if counted is None:
+        return said
+    if not counted.confusion.sum():
+        names = listed([one.name for one in card.classes])
+        said.append(
+            f"No label has the name of a class of the model ({names}): the map has no score. Give the classes in "
+            "labels.csv the names that they have in the model."
+        )
+    if missing := counted.never_predicted(card.classes):
+        said.append(f"Never drawn on the maps although there are labels of it: {listed(missing)}.")
+    if counted.unknown:
+        said.append(
+            f"The labels know classes that the model does not: {listed(list(counted.unknown))}; their cells are in no "
+            "score."
+        )
+    return said
+
+
+def origin(card: HeadCard, brain_id: str, label: str) -> str:
+    """Which model made a map, what it was trained on, and whether it has seen the brain."""
+    if not card.brains:
+        return f"Mapped by {label}, which does not say what it was trained on."
+    sections = sum(map(len, card.learned_from.values()))
+    trained = f"trained on brain{'s' if len(card.brains) > 1 else ''} {listed(card.brains)} ({sections} sections)"
+    own = len(card.learned(brain_id))
+    seen = f"{own} of them of this brain" if own else "never seen this brain"
+    return f"Mapped by {label}, {trained}, {seen}."
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: the first few, and how many more there are."""
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def percent(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the table of familiarity with its shares as text."""
+    shares = {key: "-" if np.isnan(row[key]) else f"{100 * row[key]:.0f} %" for key in ("outside95", "outside99")}
+    return {**row, **shares}
+
+
+def confusion(card: HeadCard, held_out: Mapping[str, Any] | None, scored: MapScore | None) -> tuple[bytes, str]:
+    """The confusion chart: of held-out embeddings where there are any, else of the map; and its caption."""
+    names = [one.name for one in card.classes]
+    if held_out:
+        caption = "Held-out sections: known classes by row, predicted by column, from embeddings"
+        return confusion_chart(np.array(held_out["confusion"]), names, "held-out sections"), caption
+    counts = scored.confusion[1:, 1:] if scored else np.zeros((len(names), len(names)), dtype=np.int64)
+    return confusion_chart(counts, names, "the map"), "The map: known classes by row, drawn ones by column"
+
+
+def score_rows(training: Training | None, unseen: MapScore | None, learned: MapScore | None) -> Rows:
+    """The rows of the table of scores."""
+    rows: Rows = [_score_row(PART_NAMES[part], facts) for part, facts in training.metrics.items()] if training else []
+    maps = (("the map, sections not learned from", unseen), ("the map, sections it learned from: no test", learned))
+    for name, score in maps:
+        if score is not None and score.confusion.sum():
+            figures = {key.partition("/")[2]: _shown(value) for key, value in score.metrics("map").items()}
+            rows.append({"name": name, "sections": len(score.sections), **figures, "top3": "-"})
+    return rows
+
+
+def class_rows(card: HeadCard | None, held_out: Mapping[str, Any] | None, scored: MapScore | None) -> Rows:
+    """A row per class: of held-out embeddings where there are any, else of the map."""
+    if held_out:
+        return [{key: _shown(value) for key, value in row.items()} for row in held_out["classes"]]
+    if card is None or scored is None or not scored.confusion.sum():
+        return []
+    found = class_scores(scored.confusion)
+    figures = {"support": found.support, "precision": found.precision, "recall": found.recall, "f1": found.f1}
+    return [
+        {"name": one.name, **{key: _shown(values[i].item()) for key, values in figures.items()}}
+        for i, one in enumerate(card.classes, start=1)
+    ]
+
+
+def _score_row(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    shown = {key: _shown(facts[key]) for key in ("macro_f1", "top1", "top3")}
+    return {"name": name, "sections": len(facts["sections"]), **shown}
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return "-" if np.isnan(value) else f"{value:.3f}"
+    return str(value)

@@ -1,0 +1,58 @@
+"""The mean and spread of a brain's embeddings, found without labels: what heads of several brains measure them in."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.discovery.colours import SMALLEST_SPREAD, colour_sample
+from cytoarch.embeddings import Scale, SectionEmbeddings
+from cytoarch.errors import StoreError
+from cytoarch.reproducible import single_threaded
+from cytoarch.sampling import moments
+from cytoarch.steps.colours import FIT_FILE, name_of, tissue_sources
+from cytoarch.steps.sources import Each
+from cytoarch.steps.step import Facts, Inputs, Step, Stored
+from cytoarch.steps.tissue import TISSUE
+from cytoarch.store.staging import Staging
+
+
+@dataclass(frozen=True)
+class ScaleStep(Step[Scale]):
+    """The scale of a brain's embeddings: of tokens drawn evenly from the tissue of every section."""
+
+    step: ClassVar[str] = "scales"
+    scope: ClassVar = "brain"
+    verb: ClassVar[str] = "fit scale"
+
+    embeddings: Each[SectionEmbeddings]
+    tissue: Each[TissueMask]
+
+    @classmethod
+    def of(cls, embeddings: Stored[SectionEmbeddings]) -> "ScaleStep":
+        """The scale of one way of embedding."""
+        return cls(Each(embeddings), Each(TISSUE, having=(embeddings,)))
+
+    @property
+    def name(self) -> str:
+        """That of the embeddings."""
+        return name_of(self.embeddings)
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Draw tokens and measure them; raises StoreError if no token lies in tissue."""
+        sample = colour_sample(tissue_sources(inputs[self.embeddings], inputs[self.tissue]))
+        if not len(sample.tokens):
+            raise StoreError("no embedding lies in tissue: there is nothing to measure embeddings in")
+        with single_threaded():
+            mean, spread = moments([sample.tokens], SMALLEST_SPREAD)
+        arrays = {"mean": mean.astype(np.float32), "spread": spread.astype(np.float32)}
+        staging.write(FIT_FILE, save(arrays))
+        return sample.facts()
+
+    @classmethod
+    def opened(cls, folder: Path) -> Scale:
+        """The scale."""
+        return Scale(**load((folder / FIT_FILE).read_bytes()))
