@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cytoarch.errors import ManifestError, ScanError
+from cytoarch.palette import group_colours, hex_colour, hierarchical_colours
 from cytoarch.paths import ID_PATTERN, confined
 from cytoarch.tables import csv_rows, gathered, row_faults
 
@@ -175,13 +176,22 @@ class LabelTable(BaseModel):
     def classes(self, by_group: bool) -> "tuple[LabelClass, ...]":
         """The classes a head is trained on: one per label, or one per group in order of first appearance.
 
-        Labels without a group stand for themselves.
+        Labels without a group stand for themselves. Where the table states groups, every class has a colour: its own,
+        its group's, or a shade of it.
         """
+        shades = [hex_colour(one) for one in hierarchical_colours(self.labels)]
+        own = dict(zip((label.name for label in self.labels), shades, strict=True))
+        by_name = own | {name: hex_colour(rgb) for name, rgb in group_colours(self.labels).items()} if by_group else own
+        is_grouped = any(label.group for label in self.labels)
         members: dict[str, list[Label]] = defaultdict(list)
         for label in self.labels:
             members[(label.group or label.name) if by_group else label.name].append(label)
         return tuple(
-            LabelClass(name=name, ids=tuple(label.id for label in group), colour=group[0].colour)
+            LabelClass(
+                name=name,
+                ids=tuple(label.id for label in group),
+                colour=by_name[name] if is_grouped else group[0].colour,
+            )
             for name, group in members.items()
         )
 

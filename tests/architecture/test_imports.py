@@ -21,10 +21,10 @@ STOREYS = {
 # ground first; a room may import the rooms before it and its own
 ROOMS = (
     ("errors", "progress", "geometry"),
-    ("digests", "tiling", "measures", "reproducible"),
+    ("digests", "tiling", "measures", "reproducible", "palette"),
     ("paths", "tables"),
     ("brains",),
-    ("palette", "containment"),
+    ("containment",),
     ("store",),
     ("images",),
     ("drafting", "anatomy", "encoders", "phantoms"),

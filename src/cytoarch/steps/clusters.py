@@ -115,7 +115,9 @@ def cluster_purities(brain: OpenBrain, name: str) -> dict[str, float]:
 def purities(facts: Iterable[Facts]) -> dict[str, float]:
     """Purity of clusters against sections, and against labels, from what is known of every section."""
     known = list(facts)
-    result = {"clusters/purity_sections": purity(np.array([one["sizes"] for one in known]).T)}
+    result = {}
+    if len(known) > 1:  # one section is pure by itself
+        result["clusters/purity_sections"] = purity(np.array([one["sizes"] for one in known]).T)
     by_label = [np.array(one["by_label"]) for one in known if "by_label" in one]
     if by_label:
         result["clusters/purity_labels"] = purity(np.sum(by_label, axis=0))

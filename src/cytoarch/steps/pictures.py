@@ -97,7 +97,7 @@ class PicturesStep(Step[Path]):
         attributes, tissue = image.attributes, inputs[self.tissue_facts]
         details = {
             "pixel": f"{attributes['pixel_size_um']:g} um ({attributes['pixel_size_source']})",
-            "size": " x ".join(str(edge) for edge in attributes["shape"][1:]),
+            "width x height": "{1:,} x {0:,} px".format(*attributes["shape"][1:]),
             "tissue": f"{tissue['area_mm2']:.1f} mm2",
         }
         labels = inputs[self.labels]
@@ -113,7 +113,10 @@ class PicturesStep(Step[Path]):
         if labels is not None and table is not None:
             values = pictures.label_values(labels, grid)
             origin = inputs[self.stated]["labels_origin"]
-            shown[f"labels ({origin})"] = pictures.overlaid(base, values, _by_value(table.classes(by_group=False)))
+            by_id = _by_value(table.classes(by_group=False))
+            if self.head is not None:  # labels are shown as the map shows them: groups where it knows groups only
+                by_id = {**by_id, **_by_value(inputs[self.head].card.classes)}
+            shown[f"labels ({origin})"] = pictures.overlaid(base, values, by_id)
         colours = pictures.colour_picture(inputs[self.colours], grid)
         shown["embeddings, first three principal components"] = colours
         if self.parcellation is not None and self.head is not None:
@@ -148,5 +151,6 @@ class PicturesStep(Step[Path]):
 
 
 def _by_value(classes: Sequence[LabelClass]) -> Mapping[int, Rgb]:
-    """The colour of each class by the label value that stands for it."""
-    return {one.ids[0]: rgb for one, rgb in zip(classes, class_colours(classes), strict=True)}
+    """The colour of each class by every label value that means it."""
+    coloured = zip(classes, class_colours(classes), strict=True)
+    return {value: rgb for one, rgb in coloured for value in one.ids}
