@@ -252,7 +252,7 @@ def test_the_sample_and_the_fit_stay_within_their_bytes(monkeypatch: pytest.Monk
         "asked_per_section": 100,
         "drawn_per_section": 100,
     }
-    per_token = 2 * 5 + 80 + 4 * 5 + 8 * 3
+    per_token = 2 * 5 + 80 + 3 * 4 * 5 + 8 * 3  # stored; a candidate; as float32, and twice more in k-means; distances
     monkeypatch.setattr(sampling, "SAMPLE_BYTES", 200 * per_token)
     assert cluster_sample(sources, settings).facts()["drawn_per_section"] == 50
     monkeypatch.setattr(sampling, "SAMPLE_BYTES", 200 * per_token - 1)

@@ -228,7 +228,7 @@ def test_files_of_no_record_beside_those_of_a_product_are_listed_and_left(
     store: BrainStore, catalogue: Catalogue
 ) -> None:
     strays = ["annotations/ada/s1/notes.txt", "derived/tissue/otsu/s1/.tmp", "sections.ome.zarr/s1/0/c/9", "derived/x"]
-    strays.append("sections.ome.zarr/OME/METADATA.ome.xml")
+    strays.append("sections.ome.zarr/OME/notes.txt")
     put(store, strays)
     before = state(store.root)
     found = verify_brain(store, "B1")
@@ -327,6 +327,10 @@ def test_a_damaged_brain_file_is_named_and_ingesting_again_heals_it(
 
 
 def changed(path: Path) -> None:
+    """Still of its format, and no longer what was written."""
+    if path.suffix == ".xml":
+        path.write_text(path.read_text(encoding="utf-8").replace("Image:s1", "Image:s7"), encoding="utf-8")
+        return
     metadata = json.loads(path.read_bytes())
     metadata["attributes"]["ome"]["version"] = "0.4"
     path.write_text(json.dumps(metadata))
