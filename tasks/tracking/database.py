@@ -5,6 +5,7 @@ MLflow writes the address of its files into the database when an experiment is m
 a store can be moved, and be served or not, without anything in it being wrong.
 """
 
+import fcntl
 import logging
 import os
 import re
@@ -35,6 +36,8 @@ _ADDRESSES = (
 """Where MLflow's schema keeps addresses of files."""
 
 _client_lock = threading.Lock()
+_made: set[str] = set()
+"""The databases of stores whose tables this process has seen made."""
 
 
 def tracking_uri(store: BrainStore) -> str:
@@ -76,7 +79,22 @@ def client(store: BrainStore) -> Any:
         uri = tracking_uri(store)
         if is_own(store):
             store.tracking_path.mkdir(parents=True, exist_ok=True)
+        if is_own(store) and uri not in _made:
+            _make_tables(store, uri)
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _make_tables(store: BrainStore, uri: str) -> None:
+    """Have the tables of the store's own database made: of processes that come at once, by one."""
+    from mlflow import MlflowClient
+
+    folder = os.open(store.tracking_path, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
+    finally:
+        os.close(folder)
+    _made.add(uri)
 
 
 def is_own(store: BrainStore) -> bool:
