@@ -126,7 +126,8 @@ def at_spots(data: Path, donor: str, features: Features) -> tuple[NDArray[np.flo
     """Features (n, f) and layers (n,) of all spots of a donor."""
     values, layers = [], []
     for one in DONORS[donor]:
-        image = np.asarray(Image.open(data / "images" / f"{one}.png").convert("RGB"), dtype=np.float32) / 255
+        scanned = np.asarray(Image.open(data / "images" / f"{one}.png").convert("RGB"))
+        image = scanned.astype(np.float32) / np.float32(255)
         places, ids = spots_of(data, one)
         rows, columns = np.round(places).astype(np.int64).T
         values.append(features(image)[rows, columns])

@@ -38,6 +38,7 @@ def find(tmp_path: Path) -> Find:
     return found
 
 
+@pytest.mark.long
 def test_nissl_sections_of_nine_species_agree_with_experts_outlines(real_data: Path, find: Find) -> None:
     found = {}
     for section in outlined_sections(real_data / "mammals_nissl"):
