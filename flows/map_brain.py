@@ -43,7 +43,7 @@ from tasks.tracking import BrainLedger, Chosen, choose_model
 def map_brain(
     source: BrainSource = BrainSource(), settings: MapSettings = MapSettings(), run: RunSettings = RunSettings()
 ) -> Summary:
-    """Map a whole brain: ingest, tissue, reconstruct, embed, train, parcellate, smooth, cluster, report.
+    """Map a whole brain: ingest, tissue, embed, reconstruct, train, parcellate, smooth, cluster, report.
 
     A brain without labels is mapped by a model of other brains, where one is asked for. A step whose result is current
     is not done again.
@@ -104,9 +104,9 @@ def _map(
 ) -> Summary:
     """Everything after ingestion."""
     stored = StoredBrain(brain_id=brain.brain_id, store_path=brain.store.root)
+    embedded = embed_brain(stored, settings.embed, run=run)  # first: it finds what cannot be embedded at once
     if settings.reconstruct != "none":
         made += reconstruct_brain(stored, settings.align, settings.volume).made
-    embedded = embed_brain(stored, settings.embed, run=run)
     embeddings = Stored(EmbeddingsStep, embedded.embedding)
     check_left(brain, len(sections_with(brain, embeddings)), "embedded")
     made += embedded.made

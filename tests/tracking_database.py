@@ -16,8 +16,8 @@ def made_once(folder: Path) -> Iterator[None]:
 
     original, template = mlflow.MlflowClient, folder / "mlflow.db"
 
-    def client(tracking_uri: str, registry_uri: str) -> Any:
-        kind, _, path = tracking_uri.partition(":///")
+    def client(tracking_uri: str | None = None, registry_uri: str | None = None) -> Any:
+        kind, _, path = (tracking_uri or "").partition(":///")
         if kind == "sqlite" and path.startswith("/") and not Path(path).exists():
             if not template.exists():
                 original(

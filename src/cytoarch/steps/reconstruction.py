@@ -198,7 +198,7 @@ def has_volume(brain: OpenBrain) -> bool:
 class AlignmentStep(Step[Path]):
     """Pictures of how the sections of a brain were put together: each of them, a contact sheet, a page."""
 
-    step: ClassVar[str] = "reconstruction"
+    step: ClassVar[str] = "alignment"
     version: ClassVar[int] = 1
     scope: ClassVar = "brain"
     view: ClassVar[bool] = True

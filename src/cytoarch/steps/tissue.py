@@ -27,7 +27,7 @@ from cytoarch.steps.step import Facts, Inputs, Step, Stored, conduct
 from cytoarch.store.staging import Staging
 
 TISSUE_NAME = "otsu"
-DRAWN_NAME = "drawn"
+DRAWN_NAME = "person"
 QUALITY_NAME = "scan"
 QUALITY_PAGE_NAME = "page"
 PICTURE_FILE = "quality.png"
@@ -38,7 +38,7 @@ PAGE_FILE = "index.html"
 class DrawnTissueStep(Step[TissueMask]):
     """The tissue that a person drew for a section, on its overview grid."""
 
-    step: ClassVar[str] = "tissue"
+    step: ClassVar[str] = "drawn-tissue"
     version: ClassVar[int] = 1
     verb: ClassVar[str] = "ingest"
 

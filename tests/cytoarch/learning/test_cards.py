@@ -241,7 +241,7 @@ def test_a_package_can_add_a_kind_of_head(card, offered, tmp_path: Path):
 def test_an_unknown_kind_is_refused_and_those_there_are_are_listed(card, offered, tmp_path: Path):
     offered("even", f"{__name__}:Even")
     folder = kept(tmp_path / "head", card("probe", (3, 4)), probe_weights(), kind="oracle")
-    assert "no kind of head 'oracle'; the kinds are decoder, probe, even" in refusal(folder)
+    assert "no kind of head 'oracle'; the kinds are context, decoder, probe, even" in refusal(folder)
 
 
 @pytest.mark.parametrize(("module", "name"), [("no_such_package.heads", "Head"), (__name__, "absent")])

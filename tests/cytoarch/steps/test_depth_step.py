@@ -101,6 +101,7 @@ def test_a_head_learns_with_depth_and_maps_alike_from_cache_and_encoder(banded: 
         steps = Steps(small, opened)
         steps.each(*small.ingestion())
         steps.each(steps.embeddings)
+        make(steps.scale, opened)
         with pytest.raises(
             TrainingError, match=r"6 of 6 labelled sections .* have no depth 'laplace'; run trace-cortex"
         ):

@@ -41,8 +41,8 @@ def notices(
     ids = [one.section_id for one in brain.sections]
     embedded = {one: {"upsampled": one in upsampled} for one in ids}
     labels = dict.fromkeys(labelled, "")
-    made = {one: {"scan": (scans or {}).get(one, one), "stated": "{}"} for one in ids}
-    return report._notices(brain, embedded, labels, made)
+    pixels = {one: (scans or {}).get(one, one) for one in ids}
+    return report._notices(brain, embedded, labels, pixels)
 
 
 # -- notices -----------------------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def test_sections_that_are_coarser_than_the_encoder_sees_are_named(count: int, n
 def test_sections_that_show_the_same_scan_are_named_together() -> None:
     rows = [{"labels_origin": "expert"}] * 5
     said = notices(*rows, scans={"s0": "one", "s3": "one", "s1": "two", "s2": "two"})
-    ends = " show the very same scan: check the manifest. No score compares them."
+    ends = " show the very same pixels: check the manifest. No score compares them."
     assert said == [f"Sections s0, s3{ends}", f"Sections s1, s2{ends}"]
 
 
