@@ -26,7 +26,7 @@ from cytoarch.reporting.quality import sample_section
 from cytoarch.store.staging import Staging
 
 HEIGHT, WIDTH, PIXEL_UM = 901, 1203, 1.7
-SPOT_UM, RADIUS_UM = np.array([711.3, 1202.9]), 300.0
+SPOT_UM, RADIUS_UM = np.array([684.1, 1094.3]), 340.0
 """Place from the centre of the first pixel, as NGFF counts, and size."""
 WORKING_UM, TOKEN_UM, TISSUE_UM = 6.25, 25.0, 64.0
 CLASSES = (LabelClass(name="ground", ids=(5,)), LabelClass(name="spot", ids=(7,)))
