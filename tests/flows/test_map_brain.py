@@ -87,7 +87,7 @@ def test_every_section_is_mapped_and_every_product_has_its_record(mapped: Mapped
     assert steps == {
         "sections", "labels", "tissue", "embeddings", "colours", "training", "probabilities", "parcellations",
         "agreement", "scales", "familiarity",
-        "clusters", "quality", "pictures", "report", "reconstruction", "volume",
+        "clusters", "quality", "pictures", "report", "reconstruction", "alignment", "volume",
     }  # fmt: skip
     assert isinstance(mapped.summary, Summary)
     assert mapped.summary.failed == {}

@@ -25,7 +25,7 @@ def test_every_picture_is_shown_and_nothing_runs_off_the_page(mapped: MappedBrai
     if chromium is None:
         pytest.skip("chromium is not installed")
     home = tmp_path / "brain"
-    for folder in ("report", "derived/pictures", "derived/reconstruction"):
+    for folder in ("report", "derived/pictures", "derived/alignment"):
         shutil.copytree(mapped.store.brain_path("P01") / folder, home / folder)
     page = home / "report" / "index.html"
     page.write_text(page.read_text().replace("</body>", f"{COUNT}</body>"))
@@ -36,5 +36,5 @@ def test_every_picture_is_shown_and_nothing_runs_off_the_page(mapped: MappedBrai
     title = re.search(r"<title>pictures (\d+) missing (\d+) wide (\d+)</title>", done.stdout)
     assert title, done.stdout[:500] + done.stderr[-500:]
     pictures, missing, width = (int(number) for number in title.groups())
-    assert (pictures, missing) == (5 * 5 + 2, 0)
+    assert (pictures, missing) == (5 * 6 + 2, 0)
     assert width <= 1280
