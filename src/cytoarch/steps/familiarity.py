@@ -99,9 +99,9 @@ class Verdict(NamedTuple):
 
 
 VERDICTS = (
-    Verdict(0.5, "far from", "do not trust it without a look at every section"),
-    Verdict(0.2, "in part unlike", "trust it only where it is not hatched"),
-    Verdict(0.0, "like", "it can be read as on the brains that it was scored on"),
+    Verdict(0.5, "far from", "do not trust the map without a look at every section"),
+    Verdict(0.2, "in part unlike", "trust the map only where it is not hatched"),
+    Verdict(0.0, "like", "the map can be read like those of the brains that the model was scored on"),
 )
 
 
@@ -142,8 +142,8 @@ class Familiarity(NamedTuple):
         return (
             f"In all, this brain looks {found.words} what the model learned from: {100 * self.outside:.0f} % of its "
             "tokens lie outside the range that holds 95 % of the labelled tokens of their class (5 % would, were it "
-            f"just like them), {100 * self.far:.0f} % outside that of 99 %, which is hatched in the pictures. As for "
-            f"the map, {found.advice}."
+            f"just like them), {100 * self.far:.0f} % outside that of 99 %, which is hatched in the "
+            f"pictures: {found.advice}."
         )
 
     def rows(self, card: HeadCard) -> Sequence[Mapping[str, Any]]:

@@ -203,7 +203,8 @@ class ReportStep(Step[Path]):
                 entries.append(SectionEntry(one, number, status, reason))
                 continue
             facts, folder = drawn[one], os.path.relpath(pictures[one], inputs.folder)
-            files = {caption: f"{folder}/{file}" for caption, file in facts["pictures"].items()}
+            in_order = sorted(facts["pictures"].items(), key=lambda named: int(named[1].partition(".")[0]))
+            files = {caption: f"{folder}/{file}" for caption, file in in_order}  # records keep no order of names
             digests = {"scan": scans[one]["scan"], **({"labels": labels[one]["labels"]} if one in labels else {})}
             small = f"{folder}/{THUMBNAIL_FILE}"
             kept = SectionEntry(one, number, "kept", facts["remarks"], facts["details"], files, small, digests)

@@ -91,6 +91,13 @@ def test_the_report_shows_the_stain_of_each_section_beside_its_name(report: Path
     assert sections_with_mark_of(section_id, shown, "scan, tissue outlined", on_whole_picture) == [section_id]
 
 
+def test_the_pictures_of_a_section_stand_in_the_order_in_which_they_were_made(report: Path) -> None:
+    """The scan first, then what is known, what the encoder saw, the map and how sure it is, clusters."""
+    for files in shown_on(report).values():
+        begins = [alt.split(",")[0].split(" of section")[0].split(":")[0].split(" (")[0] for alt in files]
+        assert begins == ["scan", "labels", "embeddings", "parcellation", "confidence", "clusters"]
+
+
 @pytest.mark.parametrize("section_id", IDS)
 def test_the_page_of_quality_shows_the_stain_of_each_section_beside_its_name(
     mapped: SmallBrain, section_id: str
