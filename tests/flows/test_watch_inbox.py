@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -43,12 +44,15 @@ def waits(folder: Path, settle_s: float = 60, grace_s: float = 7200) -> str:
 
 
 def test_a_manifest_at_fault_is_told_with_every_fault(
-    tmp_path: Path, prefect_server: None, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, prefect_server: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the table, in the log and in the name of the state: where a person who does not see the terminal looks."""
     for name, rows in {"bad": "B1,s1,one,a.tif,-4\nB1,s1,2,b.tif,0\n", "none": "", "soon": "B2,s1,1,a.tif,5\n"}.items():
         (tmp_path / f"{name}.csv").write_text(f"brain_id,section_id,section_number,path,pixel_size_um\n{rows}")
         aged(tmp_path / f"{name}.csv", 600)
+    warned: list[str] = []
+    logger = SimpleNamespace(warning=lambda text, *values: warned.append(text % values))
+    monkeypatch.setattr("tasks.inbox.get_run_logger", lambda: logger)
     state = watch_inbox(inbox=InboxSettings(inbox_path=tmp_path), return_state=True)  # type: ignore[call-overload]
     assert state.name == "2 unreadable, 1 waiting"
     with get_client(sync_client=True) as client:
@@ -60,9 +64,7 @@ def test_a_manifest_at_fault_is_told_with_every_fault(
     assert len(told["bad.csv"]) >= 3, told
     assert len(told["none.csv"]) == 1
     assert [row["status"] for row in table if row["found"] == "soon.csv: B2"] == ["waiting"]
-    warned = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
-    for row in table:
-        assert f"{row['found']} is {row['status']}: {row['what']}" in warned
+    assert warned == [f"{row['found']} is {row['status']}: {row['what']}" for row in table]
 
 
 def test_a_brain_that_has_settled_waits_for_nothing(inbox: Path) -> None:

@@ -201,7 +201,7 @@ def opened(mask: Mask, radius_px: float) -> Mask:
     >>> line = np.zeros((7, 12), dtype=bool)
     >>> line[1:6, 1:6] = line[3] = True
     >>> opened(line, 2).astype(int)[3].tolist()
-    [0, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
+    [1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
     """
     if radius_px < 1:
         return mask
