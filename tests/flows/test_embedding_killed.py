@@ -53,7 +53,7 @@ def stored_brain(root: Path) -> BrainStore:
                 staging, layout, lambda y, x, h, w: pixels[..., y : y + h, x : x + w], name="scan",
                 own_attributes={"kind": "grey"},
             )  # fmt: skip
-            return {"kind": "grey", "shape": pixels.shape, "pixel_size_um": 4.0}
+            return {"kind": "grey", "shape": pixels.shape, "dtype": str(pixels.dtype), "pixel_size_um": 4.0}
 
         def tissue(staging, mask=mask, overview=overview):
             write_tissue(staging, overview, Tissue(mask, 64.0, "dark", 0.5), Grid(mask.shape, 64.0, (0.0, 0.0)))

@@ -50,7 +50,7 @@ def ome_xml(images: Sequence[Image]) -> bytes:
     root = ET.Element("OME", {"xmlns": SCHEMA})
     for path, facts in images:
         image = ET.SubElement(root, "Image", {"ID": f"Image:{path}", "Name": path})
-        if not facts:
+        if not {"shape", "dtype", "pixel_size_um"} <= facts.keys():  # not to be read, or of an older version
             continue
         sizes = dict(zip(("SizeC", "SizeY", "SizeX"), map(str, facts["shape"]), strict=True))
         edge = {f"PhysicalSize{axis}": f"{facts['pixel_size_um']:.10g}" for axis in "XY"}
