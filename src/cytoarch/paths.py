@@ -81,6 +81,6 @@ def _without_links(home: Path, text: str) -> Path | None:
         try:
             if stat.S_ISLNK(os.lstat(at).st_mode):
                 return None
-        except FileNotFoundError:
+        except OSError:  # not there, below a file, or too long a name: whoever opens it is told
             return None
     return Path(at)
