@@ -64,7 +64,9 @@ def test_a_relative_folder_is_that_of_the_folder_one_is_in(tmp_path: Path, monke
         assert confined("a.tif", Path("scans")) == tmp_path / name / "scans" / "a.tif"
 
 
-@pytest.mark.parametrize("name", ["none.tif", "a.tif/b.tif", "x" * 300 + ".tif"], ids=["absent", "below a file", "long"])
+@pytest.mark.parametrize(
+    "name", ["none.tif", "a.tif/b.tif", "x" * 300 + ".tif"], ids=["absent", "below a file", "long"]
+)
 def test_a_file_that_cannot_be_there_has_a_path_all_the_same(tmp_path: Path, name: str) -> None:
     """It costs its section when it is opened, not the whole manifest."""
     (tmp_path / "a.tif").touch()
