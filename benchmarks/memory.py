@@ -31,7 +31,7 @@ from cytoarch.discovery.colours import ColourMap, colour_sample
 from cytoarch.embeddings import EmbedSettings, SectionEmbeddings
 from cytoarch.geometry import Grid
 from cytoarch.images.views import Level, StoredImage
-from cytoarch.learning import application, datasets, decoder, evaluation, probes, targets
+from cytoarch.learning import application, datasets, evaluation, networks, probes, targets
 from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.datasets import Crops, LabelledSection, cut_crops
 from cytoarch.learning.decoder import Decoder, FusionNetwork, fit_decoder
@@ -240,8 +240,8 @@ CASES: Mapping[str, Case] = {
         "colours.SAMPLE_BYTES + 8 PART_BYTES",
     ),
     "crops": Case("decoder crops", crops, datasets.CROP_BYTES + targets.TARGET_BYTES, "CROP_BYTES + TARGET_BYTES"),
-    "step-4": Case("a step of a decoder, 4 cells a token", step(4), decoder.STEP_BYTES, "STEP_BYTES"),
-    "step-16": Case("a step of a decoder, 16 cells a token", step(16), decoder.STEP_BYTES, "STEP_BYTES"),
+    "step-4": Case("a step of a decoder, 4 cells a token", step(4), networks.STEP_BYTES, "STEP_BYTES"),
+    "step-16": Case("a step of a decoder, 16 cells a token", step(16), networks.STEP_BYTES, "STEP_BYTES"),
     "bands-probe": Case(
         "bands of a probe",
         bands(a_probe, 57),

@@ -41,7 +41,8 @@ def export_brain(
         failed: dict[str, str] = {}
         with stage_progress("export", len(formats)) as progress:
             for one in formats:
-                failed |= export_format(home_of(opened), export, one, folder)
+                left_out = export_format(home_of(opened), export, one, folder)
+                failed |= {f"{name} ({one})": why for name, why in left_out.items()}
                 notes[one] = str((folder / opened.brain_id / one).absolute())
                 progress.finished(one)
         return final_state(Summary(opened.brain_id, made + len(formats), {**opened.failed, **failed}, notes))

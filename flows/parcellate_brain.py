@@ -17,8 +17,8 @@ from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.familiarity import FamiliarityStep
 from cytoarch.steps.models import misfit, settings_for
 from cytoarch.steps.opened import OpenBrain, open_brain
-from cytoarch.steps.parcellations import parcellation_steps, scale_for
-from cytoarch.steps.scales import ScaleStep
+from cytoarch.steps.parcellations import parcellation_steps
+from cytoarch.steps.scales import ScaleStep, scale_of
 from cytoarch.steps.sections import ready_sections
 from cytoarch.steps.sources import open_head, require_stored, sections_with
 from cytoarch.steps.step import Place, Step, Stored
@@ -85,7 +85,7 @@ def parcellate_brain(
 
 def _scaled(brain: OpenBrain, card: HeadCard, embeddings: Stored[SectionEmbeddings]) -> int:
     """Fit the scale that a head measures this brain's embeddings in, where it needs one."""
-    if scale_for(card, embeddings) is None:
+    if scale_of(card.standardise, embeddings) is None:
         return 0
     if not sections_with(brain, embeddings):
         raise StoreError(

@@ -119,9 +119,8 @@ def cut_atlas(
         say(stderr_console(), "look at", f"{one} has no anchoring in {anchorings_path.name}")
     print(f"labels    {made.sections} sections, {made.structures} structures, in {made.folder}")
     print(f"manifest  {made.manifest_path}")
-    print(
-        f"then      python -m flows map-brain --manifest-path {made.manifest_path} --label-table-path {made.table_path}"
-    )
+    then = ["python", "-m", "flows", "map-brain", "--manifest-path", str(made.manifest_path)]
+    print(f"then      {shlex.join([*then, '--label-table-path', str(made.table_path)])}")
     return EXIT_OK
 
 

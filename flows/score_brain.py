@@ -70,6 +70,8 @@ def score_brain(
         for name in maps:
             stored = Stored(ParcellationStep, name)
             mapped = sections_with(opened, stored)
+            if not mapped:
+                continue
             digest = opened.catalogue.require(stored.product(mapped[0].section_id), "map it").inputs["head"]
             made += run_steps("score", runner, opened, [AgreementStep(stored, HeadSource(digest))], run, mapped)
             metrics = map_metrics(opened, name, digest)
@@ -89,5 +91,5 @@ def _drawn_again(brain: OpenBrain, run: RunSettings) -> int:
         return 0
     with workers(run) as runner:
         run_steps("draw", runner, brain, [PicturesStep.of(before.shown)], run)
-    step = ReportStep.of(before.shown.colours, before.shown, before.training, before.model)
+    step = ReportStep.of(before.shown.colours, before.shown, before.training, before.model, before.reconstructed)
     return run_whole("report", brain, step)

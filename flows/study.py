@@ -131,9 +131,10 @@ def study(
         run_id = log_study(
             store, study.name, record.fingerprint, study.roles, record.facts["scores"], parameters, scores
         )
-        labels = {key: value for key, value in record.inputs.items() if "/labels/" in key}
+        question = {key: value for key, value in record.inputs.items() if "/labels/" in key}
+        question |= {f"role/{one}": role for one, role in study.roles.items()}
         version = register_head(
-            store, study.name, digest, record.facts["scores"], parameters[head], labels, lambda: run_id
+            store, study.name, digest, record.facts["scores"], parameters[head], question, lambda: run_id
         )
     notes = {
         "model": f"{version.name} version {version.version}" + (" (champion)" if version.champion else ""),

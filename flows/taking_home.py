@@ -82,6 +82,7 @@ def view(
     napari: bool = False,
     out: Path = DEFAULT_EXPORTS,
     map_name: str = "",
+    clusters_name: str = "",
     port: int = 0,
     store_path: Path = DEFAULT_STORE,
 ) -> int:
@@ -99,6 +100,8 @@ def view(
         Folder of the exports, for napari.
     map_name
         Parcellation to show; blank where there is only one.
+    clusters_name
+        Clusters to show; blank where there are only one kind of them.
     port
         Port on 127.0.0.1; 0: any that is free.
     store_path
@@ -107,7 +110,8 @@ def view(
     """
     if napari:
         return _napari(brain, section, out)
-    return _view(open_viewing(store_path, brain, ExportSettings(map_name=map_name), port), section)
+    settings = ExportSettings(map_name=map_name, clusters_name=clusters_name)
+    return _view(open_viewing(store_path, brain, settings, port), section)
 
 
 def _view(viewing: Viewing, section: str) -> int:
@@ -126,8 +130,7 @@ def _napari(brain: str, section: str, out: Path) -> int:
     collection = out / brain / "ome-zarr" / COLLECTION
     shown = collection / section if section else collection
     if not (shown / "zarr.json").is_file():
-        raise StoreError(
-            f"{shown}: is not there; write it with `python -m flows export {brain} --formats ome-zarr --out {out}`"
-        )
+        command = shlex.join(["python", "-m", "flows", "export", brain, "--formats", "ome-zarr", "--out", str(out)])
+        raise StoreError(f"{shown}: is not there; write it with `{command}`")
     print(shlex.join(["napari", "--plugin", "napari-ome-zarr", str(shown)]))
     return 0

@@ -3,7 +3,6 @@
 import importlib.util
 import secrets
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,21 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from cytoarch.errors import StoreError
+from cytoarch.errors import SectionError, StoreError
 from cytoarch.exports.neuroglancer import PUBLIC_CLIENT, section_state, segment_names, state_link
 from cytoarch.exports.settings import ExportSettings
+from cytoarch.steps.clusters import ClustersStep
 from cytoarch.steps.exporting import Taken
 from cytoarch.steps.opened import OpenBrain, read_only
+from cytoarch.steps.parcellations import ParcellationStep
 from cytoarch.steps.sections import SECTION
 from cytoarch.steps.sources import sections_with
 from cytoarch.steps.step import Place
 
 HOST = "127.0.0.1"
-SERVED = ("sections.ome.zarr", "derived")
-"""The folders of a brain that are served: images. Records, annotations and locks are not."""
-FRAME_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
+SERVED = ("sections.ome.zarr", *(f"derived/{one.step}" for one in (ParcellationStep, ClustersStep)))
+"""The folders of a brain that are served: scans, labels, maps and clusters, which is all that is shown."""
+PRIVATE_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
 
 
 @dataclass(frozen=True)
@@ -115,19 +116,19 @@ class Viewing:
     async def _index(self, _request: Request) -> Response:
         rows = "".join(f'<li><a href="section/{one}">{one}</a></li>' for one in self.section_ids)  # ids are letters
         page = f"<!doctype html><title>{self.brain.brain_id}</title><h1>{self.brain.brain_id}</h1><ul>{rows}</ul>"
-        return HTMLResponse(page, headers=FRAME_HEADERS)
+        return HTMLResponse(page, headers=PRIVATE_HEADERS)
 
     async def _names(self, request: Request) -> Response:
-        legends: Mapping[str, Any] = Taken.of(self.brain, self.settings).legends
+        legends = Taken.of(self.brain, self.settings).legends
         kind = request.path_params["kind"]
         if kind not in legends:
             return PlainTextResponse("no such map", status_code=404)
-        return JSONResponse(segment_names(legends[kind]), headers=FRAME_HEADERS)
+        return JSONResponse(segment_names(legends[kind]), headers=PRIVATE_HEADERS)
 
     async def _section(self, request: Request) -> Response:
         try:
-            return RedirectResponse(self.link(request.path_params["section_id"]), headers=FRAME_HEADERS)
-        except StoreError as error:
+            return RedirectResponse(self.link(request.path_params["section_id"]), headers=PRIVATE_HEADERS)
+        except (SectionError, StoreError) as error:
             return PlainTextResponse(str(error), status_code=404)
 
 

@@ -40,7 +40,10 @@ def copied(room: str) -> tuple[Path, bool]:
     It lies in a folder that keeps what mutmut found out about the same files before.
     """
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, stdout=-1, check=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        check=True,
     )
     names = {name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()}
     copy, is_new = COPIES / room, False
@@ -143,8 +146,10 @@ def main() -> None:
             shutil.rmtree(COPIES / room, ignore_errors=True)
         report(room, run(room, asked.count, asked.seed, asked.workers, asked.seconds))
         return
+    flags = [f"--{name}={getattr(asked, name)}" for name in ("count", "seed", "workers", "seconds")]
+    flags += ["--fresh"] if asked.fresh else []
     for room in asked.rooms or ROOMS:
-        subprocess.run([sys.executable, "-m", "tests.mutants", room, *sys.argv[1 + len(asked.rooms) :]], check=True)
+        subprocess.run([sys.executable, "-m", "tests.mutants", room, *flags], check=True)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,16 @@ class Grid:
         return self.shape[0] * self.cell_um, self.shape[1] * self.cell_um
 
     @property
+    def corners_um(self) -> Float64:
+        """(4, 2) (y, x) of the outer corners of the whole.
+
+        >>> Grid((2, 3), 16.0, (8.0, 8.0)).corners_um.tolist()
+        [[0.0, 0.0], [32.0, 0.0], [0.0, 48.0], [32.0, 48.0]]
+        """
+        (top, left), (height, width) = self.corner_um, self.extent_um
+        return np.array([[top, left], [top + height, left], [top, left + width], [top + height, left + width]])
+
+    @property
     def centre_um(self) -> Pair:
         """(y, x) of the middle of the whole."""
         (top, left), (height, width) = self.corner_um, self.extent_um

@@ -45,13 +45,14 @@ def choose_model(
         return _fitting(store, wanted.partition(":")[2] or target, misfit, allow)
     if _DIGEST.fullmatch(wanted):
         return Chosen(wanted, load_head(store.models.path(wanted)).card, None)
-    if MODEL_URI.fullmatch(wanted) is None:
+    match = MODEL_URI.fullmatch(wanted)
+    if match is None:
         raise ModelError(
             f"{wanted!r} names no model; models:/NAME@{CHAMPION}, models:/NAME/VERSION, the digest of a model in the "
             f"store, or {AUTO} is needed. {_known(store)}"
         )
     digest = fetch_head(store, wanted, allow)
-    return Chosen(digest, load_head(store.models.path(digest)).card, _registered(store, wanted))
+    return Chosen(digest, load_head(store.models.path(digest)).card, _registered(store, *match.groups()))
 
 
 def _fitting(
@@ -110,11 +111,7 @@ def _known(store: BrainStore) -> str:
     return f"Registered models: {', '.join(names) or 'none'}"
 
 
-def _registered(store: BrainStore, uri: str) -> ModelVersion | None:
-    match = MODEL_URI.fullmatch(uri)
-    if match is None:
-        return None
-    name, alias, number = match.groups()
+def _registered(store: BrainStore, name: str, alias: str | None, number: str | None) -> ModelVersion:
     mlflow = client(store)
     version = mlflow.get_model_version_by_alias(name, alias) if alias else mlflow.get_model_version(name, number)
     kept = mlflow.get_registered_model(name).aliases or {}

@@ -144,11 +144,13 @@ def log_params(store: BrainStore, run_id: str, params: Mapping[str, Any]) -> Non
 
 
 def log_metrics(store: BrainStore, run_id: str, metrics: Mapping[str, float]) -> None:
-    """Log figures."""
+    """Log figures, in batches of as many as MLflow takes."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    client(store).log_batch(run_id, metrics=[Metric(name, value, now, 0) for name, value in sorted(metrics.items())])
+    entities = [Metric(name, value, now, 0) for name, value in sorted(metrics.items())]
+    for first in range(0, len(entities), 1000):
+        client(store).log_batch(run_id, metrics=entities[first : first + 1000])
 
 
 def _log_documents(store: BrainStore, artifact_uri: str, documents: Mapping[str, Any]) -> None:

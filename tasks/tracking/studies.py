@@ -35,7 +35,7 @@ def log_study(
 
     """
     mlflow, experiment = client(store), experiment_id(store)
-    where = f"tags.kind = '{STUDY_KIND}' and tags.study_digest = '{fingerprint}'"
+    where = f"tags.kind = '{STUDY_KIND}' and tags.study_digest = '{fingerprint}' and attributes.status = 'FINISHED'"
     for known in mlflow.search_runs([experiment], filter_string=where, max_results=1):
         return str(known.info.run_id)
     brains = ", ".join(f"{brain} ({role})" for brain, role in roles.items())
@@ -44,7 +44,7 @@ def log_study(
     run = mlflow.create_run(experiment, run_name=f"study-{name}", tags=tags)
     run_id = str(run.info.run_id)
     log_params(store, run_id, flat(parameters))
-    log_metrics(store, run_id, {_key(one): value for one, value in metrics.items()})
+    log_metrics(store, run_id, metrics)
     artifacts(store, str(run.info.artifact_uri)).log_artifact(str(scores_path))
     with scores_path.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -60,8 +60,3 @@ def _log_row(store: BrainStore, experiment: str, parent: str, study: str, row: M
     figures = {one: float(row[one]) for one in _SHOWN if row[one] != "nan"}
     log_metrics(store, str(run.info.run_id), figures)
     client(store).set_terminated(run.info.run_id)
-
-
-def _key(name: str) -> str:
-    """A name that MLflow takes."""
-    return "".join(one if one.isalnum() or one in "_-. /:" else "-" for one in name)

@@ -42,7 +42,7 @@ SCHEMA = (
     Column("section_id", "text", "Section of the manifest."),
     Column("y_px", "float64", "Row in pixels of the scan; the centre of the first one is 0."),
     Column("x_px", "float64", "Column in pixels of the scan."),
-    Column("hemisphere", "text", "left or right; blank where it is not known."),
+    Column("hemisphere", "text", "left or right: as the manifest states it; of sections of both, by x in the brain."),
     Column("x_mm", "float64", "Place in the brain (mm); the three are left out where the brain's are not known."),
     Column("y_mm", "float64", "Place in the brain (mm)."),
     Column("z_mm", "float64", "Place in the brain (mm)."),

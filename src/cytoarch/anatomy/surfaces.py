@@ -148,9 +148,9 @@ def cut_angles(mesh: Mesh, to_brain: Transform, places_um: Float64) -> Float64:
     """
     from scipy.spatial import cKDTree
 
-    normals = np.zeros_like(mesh.vertices_mm)
+    normals, crosses = np.zeros_like(mesh.vertices_mm), mesh.crosses
     for corner in range(3):
-        np.add.at(normals, mesh.triangles[:, corner], mesh.crosses)
+        np.add.at(normals, mesh.triangles[:, corner], crosses)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), FLAT)
     _, nearest = cKDTree(mesh.vertices_mm).query(to_brain(places_um))
     cosine = np.abs(normals[nearest] @ _normal(to_brain))

@@ -140,9 +140,10 @@ def converted(source: Path, target: Path) -> Path:
     tensors: dict[str, Tensor] = torch.load(source, map_location="cpu", weights_only=True)
     kept = trunk_of(tensors)
     draft = target.with_name(f"{target.name}.{os.getpid()}")
-    write_folder(draft, {"model_type": "efficientnet_lite0", "source_sha256": SHA256}, kept)
-    seal = {"sha256": hash_file(draft / SINGLE).sha256}
-    (draft / CONFIG).write_text(json.dumps({"model_type": "efficientnet_lite0", **seal}) + "\n", encoding="utf-8")
+    config = {"model_type": "efficientnet_lite0"}
+    write_folder(draft, config, kept)
+    config["sha256"] = hash_file(draft / SINGLE).sha256
+    (draft / CONFIG).write_text(json.dumps(config) + "\n", encoding="utf-8")
     _put(draft, target)
     return target
 

@@ -25,8 +25,9 @@ def whole_folder(target: Path, about: Mapping[str, Any]) -> Iterator[Path]:
     if target.exists() and not (target / CARD_FILE).is_file():
         raise StoreError(f"{target} is there and is no export (it has no {CARD_FILE}); choose another folder")
     draft, old = (target.with_name(f".{target.name}.{word}") for word in ("draft", "old"))
+    scratch = Draft(draft).scratch
     with writing(target):
-        for left in (draft, old):
+        for left in (draft, old, scratch):
             if left.exists():
                 shutil.rmtree(left)
         draft.mkdir(parents=True)
@@ -36,6 +37,8 @@ def whole_folder(target: Path, about: Mapping[str, Any]) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
         if target.exists():
             target.replace(old)
         draft.replace(target)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cytoarch.brains import LabelClass, LabelTable
 from cytoarch.images.views import StoredImage
-from cytoarch.palette import Rgb, class_colours, distinct_colours
+from cytoarch.palette import Rgb, class_colours, distinct_colours, hex_colour
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class LegendRow:
     @property
     def hex(self) -> str:
         """#rrggbb."""
-        return "#{:02x}{:02x}{:02x}".format(*self.colour)
+        return hex_colour(self.colour)
 
 
 Legend = tuple[LegendRow, ...]

@@ -17,7 +17,7 @@ from cytoarch.images.layout import Journal, Pyramid, level_count
 from cytoarch.images.ngff import NGFF_VERSION, image_label, label_dtype, omero
 from cytoarch.images.pyramids import write_group, write_pyramid
 from cytoarch.images.views import Level, StoredImage
-from cytoarch.store.collection import Image, groups_of, ome_xml
+from cytoarch.store.collection import Image, files_of
 from cytoarch.store.disk import write_atomically
 
 COLLECTION = "sections.ome.zarr"
@@ -79,8 +79,5 @@ def labels_on(level: Level, grid: Grid) -> NDArray[Any]:
 
 def write_collection(folder: Path, images: Sequence[Image]) -> None:
     """Write what makes the sections in a folder one collection, in the order given."""
-    from cytoarch.store.brain_store import group_metadata
-
-    for place, attributes in groups_of([one.path for one in images]).items():
-        write_atomically(folder / COLLECTION / place / "zarr.json", group_metadata(attributes))
-    write_atomically(folder / COLLECTION / "OME" / "METADATA.ome.xml", ome_xml(images))
+    for key, content in files_of(images).items():
+        write_atomically(folder / COLLECTION / key, content)

@@ -74,7 +74,7 @@ def lattice_of(maps: Sequence[PlacedMap], voxel_um: float) -> Lattice:
     if counts[0] * counts[1] * planes > MOST_VOXELS:
         raise StoreError(
             f"a volume of {counts[0]} x {counts[1]} x {planes} voxels of {voxel_um:g} um has more than "
-            f"{MOST_VOXELS:,}; ask for larger voxels (volume_um)"
+            f"{MOST_VOXELS:,}; ask for larger voxels (voxel_um)"
         )
     first = [float(centres(low[at], low[at] + counts[at] * size, counts[at])[0]) for at in (0, 1)]
     shape = (counts[0], counts[1], planes)

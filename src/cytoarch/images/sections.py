@@ -17,7 +17,7 @@ from cytoarch.images.pixel_size import PixelSize, resolve_pixel_size
 from cytoarch.images.planes import Pixels, Scan, reading
 from cytoarch.images.pyramids import write_group, write_pyramid
 from cytoarch.images.scans import DRAWN_SUFFIXES, Spooling, open_labels, open_scan
-from cytoarch.palette import class_colours
+from cytoarch.palette import class_colours, hex_colour
 from cytoarch.progress import Progress
 from cytoarch.tiling import partition
 
@@ -219,9 +219,8 @@ def _check_colours(colours: Sequence[str], used: NDArray[np.int64], section: Sec
 def _unknown_colours(colours: Sequence[str], used: NDArray[np.int64], table: LabelTable) -> list[str]:
     """A remark where a palette shows ids in colours that the table does not give: nothing can tell who chose them."""
     given = {label.id: (label.colour or "").lower() for label in table.labels}
-    own_greys = (f"#{one:02x}{one:02x}{one:02x}" for one in range(256))
-    meant = {one: (given.get(one), grey) for one, grey in enumerate(own_greys)}
-    unknown = [one for one in used.tolist() if 0 < one < len(colours) and colours[one] not in meant.get(one, ())]
+    named = (one for one in used.tolist() if 0 < one < len(colours))
+    unknown = [one for one in named if colours[one] not in (given.get(one), hex_colour((one, one, one)))]
     if not unknown:
         return []
     more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""

@@ -58,11 +58,13 @@ def write_volume(journal: Journal, grid: VolumeGrid, slabs: Iterable[UInt8], nam
     arrays = [_array(journal, str(number), level) for number, level in enumerate(levels)]
     depth = CHUNK[0]
     for number, slab in enumerate(slabs):
-        arrays[0][number * depth : number * depth + len(slab)] = slab
+        with writing(journal.path):
+            arrays[0][number * depth : number * depth + len(slab)] = slab
     for finer, coarser in pairwise(arrays):
         for z in range(0, coarser.shape[0], depth):
             block = np.asarray(finer[2 * z : 2 * (z + depth)])
-            coarser[z : z + -(-len(block) // 2)] = halved(block)
+            with writing(journal.path):
+                coarser[z : z + -(-len(block) // 2)] = halved(block)
     write_group(journal, "", {"ome": {"version": NGFF_VERSION, "multiscales": [_multiscales(name, levels)]}})
 
 

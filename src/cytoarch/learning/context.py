@@ -17,6 +17,7 @@ from torch.nn import functional
 from cytoarch.errors import ModelError
 from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.datasets import Crops, whole_crops
+from cytoarch.learning.networks import STEP_BYTES, check_fits, probabilities_of, rebuilt, tensors_of
 from cytoarch.learning.targets import UNLABELLED
 from cytoarch.progress import Progress
 from cytoarch.reproducible import single_threaded
@@ -87,27 +88,16 @@ class ContextHead:
                 f"a context head has one cell a token, 1 to {MAX_WIDTH} channels and 1 to {MAX_BLOCKS} blocks; found "
                 f"{card.cells_per_token} cells and the tensors {dict(shapes)}"[:500]
             )
-        with torch.device("meta"):
-            network = ContextNetwork(sum(card.dims), *sizes, len(card.classes))
-        wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-        differing = sorted(name for name in {*wanted, *shapes} if wanted.get(name) != shapes.get(name))
-        if differing:
-            raise ModelError(
-                f"the weights do not fit the context head that their card describes: {differing[0]} has the shape "
-                f"{shapes.get(differing[0])}, {wanted.get(differing[0])} is needed ({len(differing)} tensors differ)"
-            )
+        check_fits("context head", lambda: ContextNetwork(sum(card.dims), *sizes, len(card.classes)), shapes)
 
     @classmethod
     def from_tensors(cls, card: HeadCard, tensors: Mapping[str, Float32]) -> Self:
         """Rebuild a head. Raises ModelError if its tensors do not fit its card."""
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         cls.check_shapes(card, shapes)
-        if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
-            raise ModelError(f"a context head's finite tensors are needed, found others among {sorted(tensors)}")
         components, width, blocks = _sizes(shapes) or (0, 0, 0)
         network = ContextNetwork(sum(card.dims), components, width, blocks, len(card.classes))
-        network.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()})
-        return cls(card, network.eval().requires_grad_(False))
+        return cls(card, rebuilt("context head", network, tensors))
 
     @property
     def reach_tokens(self) -> int:
@@ -122,13 +112,11 @@ class ContextHead:
 
     def tensors(self) -> Mapping[str, Float32]:
         """Its weights by name."""
-        return {name: tensor.detach().cpu().numpy() for name, tensor in self.network.state_dict().items()}
+        return tensors_of(self.network)
 
     def probabilities(self, embeddings: Float32) -> Float32:
         """(b, c, y, x) -> (b, k, y, x), sums to 1 over k."""
-        with torch.inference_mode():
-            result: Float32 = self.network(torch.from_numpy(embeddings)).softmax(dim=1).numpy()
-        return result
+        return probabilities_of(self.network, embeddings)
 
 
 def _sizes(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int, int] | None:
@@ -172,8 +160,10 @@ def fit_context(
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps)
         network.train()
         losses: list[float] = []
+        token_bytes = 4 * (4 * len(whitened) + 6 * (blocks + 1) * width + 6 * len(card.classes))
+        at_once = min(batch_size, len(reduced), max(1, STEP_BYTES // (token_bytes * crops.targets.shape[-1] ** 2)))
         for step in range(steps):
-            chosen = torch.randint(len(reduced), (min(batch_size, len(reduced)),)).tolist()
+            chosen = torch.randint(len(reduced), (at_once,)).tolist()
             losses.append(_step(network, optimiser, weights, [(reduced[one], crops.targets[one]) for one in chosen]))
             schedule.step()
             if not np.isfinite(losses[-1]):
@@ -192,13 +182,14 @@ def _step(
 ) -> float:
     moved = [_moved(components, torch.from_numpy(targets.astype(np.int64))) for components, targets in batch]
     targets = torch.stack([one for _, one in moved])
+    optimiser.zero_grad(set_to_none=True)
     if not bool((targets != UNLABELLED).any()):
+        optimiser.step()  # without gradients it moves nothing; the schedule counts it
         return 0.0
     logits = network.logits(torch.stack([one for one, _ in moved]))
     loss = functional.cross_entropy(
         logits, targets, weight=weights, ignore_index=UNLABELLED, label_smoothing=LABEL_SMOOTHING
     )
-    optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
     optimiser.step()
     return float(loss.detach())

@@ -14,6 +14,7 @@ from cytoarch.errors import ModelError
 from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.datasets import Crops, whole_crops
 from cytoarch.learning.losses import dice_loss, focal_loss
+from cytoarch.learning.networks import STEP_BYTES, check_fits, probabilities_of, rebuilt, tensors_of
 from cytoarch.learning.targets import UNLABELLED
 from cytoarch.progress import Progress
 from cytoarch.sampling import moments
@@ -23,8 +24,6 @@ Int64 = NDArray[np.int64]
 
 MAX_WIDTH = 4096
 """Most channels of a branch that a kept decoder may have."""
-STEP_BYTES = 3 << 30
-"""A step of training takes at most so much, or what one crop takes: smaller batches where larger ones do not fit."""
 DICE_WEIGHT = 0.33
 """lambda of the combined loss (Zhang, Xu and Zhou)"""
 
@@ -80,26 +79,15 @@ class Decoder:
         width = shapes.get("fuse.bias", ())
         if len(width) != 1 or not 1 <= width[0] <= MAX_WIDTH:
             raise ModelError(f"fuse.bias of a decoder has 1 to {MAX_WIDTH} values, found {list(width)}")
-        with torch.device("meta"):
-            network = FusionNetwork(card.dims, len(card.classes), width[0], card.cells_per_token)
-        wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-        differing = sorted(name for name in {*wanted, *shapes} if wanted.get(name) != shapes.get(name))
-        if differing:
-            name = differing[0]
-            raise ModelError(
-                f"the weights do not fit the decoder that their card describes: {name} has the shape "
-                f"{shapes.get(name)}, {wanted.get(name)} is needed ({len(differing)} of {len(wanted)} tensors differ)"
-            )
+        sizes = (card.dims, len(card.classes), width[0], card.cells_per_token)
+        check_fits("decoder", lambda: FusionNetwork(*sizes), shapes)
 
     @classmethod
     def from_tensors(cls, card: HeadCard, tensors: Mapping[str, Float32]) -> Self:
         """Rebuild a decoder. Raises ModelError if its tensors do not fit its card."""
         cls.check_shapes(card, {name: tensor.shape for name, tensor in tensors.items()})
-        if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
-            raise ModelError(f"a decoder's finite tensors are needed, found others among {sorted(tensors)}")
         network = FusionNetwork(card.dims, len(card.classes), len(tensors["fuse.bias"]), card.cells_per_token)
-        network.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()})
-        return cls(card, network.eval().requires_grad_(False))
+        return cls(card, rebuilt("decoder", network, tensors))
 
     @property
     def bytes_per_token(self) -> int:
@@ -111,13 +99,11 @@ class Decoder:
 
     def tensors(self) -> Mapping[str, Float32]:
         """Its weights by name."""
-        return {name: tensor.detach().cpu().numpy() for name, tensor in self.network.state_dict().items()}
+        return tensors_of(self.network)
 
     def probabilities(self, embeddings: Float32) -> Float32:
         """(b, c, y, x) -> (b, k, y u, x u), sums to 1 over k."""
-        with torch.inference_mode():
-            result: Float32 = self.network(torch.from_numpy(embeddings)).softmax(dim=1).numpy()
-        return result
+        return probabilities_of(self.network, embeddings)
 
 
 def fit_decoder(

@@ -33,7 +33,11 @@ HEADER_BYTES = 1 << 20
 
 
 class Head(Protocol):
-    """A trained head."""
+    """A trained head.
+
+    One that decides a token by others further around than `application.HALO_TOKENS` says so in a property
+    `reach_tokens`; without it, tiles would show seams.
+    """
 
     @property
     def card(self) -> HeadCard:

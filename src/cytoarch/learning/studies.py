@@ -127,7 +127,7 @@ class Summed(NamedTuple):
 
 
 def summed(rows: Sequence[StudyRow]) -> list[Summed]:
-    """Mean and standard deviation over seeds of every model on every part of every brain, and over all brains alike."""
+    """Mean and standard deviation over seeds of every model on every part of every brain."""
     groups: dict[tuple[str, str, str], list[Mapping[str, float]]] = {}
     sections: dict[tuple[str, str, str], int] = {}
     for row in rows:
@@ -138,7 +138,7 @@ def summed(rows: Sequence[StudyRow]) -> list[Summed]:
     for key, found in groups.items():
         values = {name: [one[name] for one in found] for name in ("macro_f1", "top1")}
         f1, top1 = values["macro_f1"], values["top1"]
-        figures = _mean(f1), _deviation(f1), _mean(top1), _deviation(top1)
+        figures = mean(f1), deviation(f1), mean(top1), deviation(top1)
         result.append(Summed(*key, sections[key], *figures, seeds=len(found)))
     return result
 
@@ -163,18 +163,20 @@ def by_seed(rows: Sequence[StudyRow]) -> dict[int, dict[str, float]]:
     seeds = sorted({one.seed for one in rows})
     return {
         seed: {
-            name: _mean([row.score.metrics()[name] for row in rows if row.seed == seed])
+            name: mean([row.score.metrics()[name] for row in rows if row.seed == seed])
             for name in ("macro_f1", "top1", "top3")
         }
         for seed in seeds
     }
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[float]) -> float:
+    """The mean of the figures that are finite; nan if none is."""
     known = [one for one in values if np.isfinite(one)]
     return float(np.mean(known)) if known else float("nan")
 
 
-def _deviation(values: Sequence[float]) -> float:
+def deviation(values: Sequence[float]) -> float:
+    """The sample deviation of the figures that are finite; 0 of fewer than two."""
     known = [one for one in values if np.isfinite(one)]
     return float(np.std(known, ddof=1)) if len(known) > 1 else 0.0

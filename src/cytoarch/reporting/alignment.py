@@ -42,7 +42,7 @@ class Shown(NamedTuple):
 def plane_grid(brain: Reconstruction, longest_px: int = PANEL_PX) -> Grid:
     """A grid in the plane of the brain that holds the scans of nearly all linked sections."""
     chosen = [one for one in brain if one.linked] or list(brain)
-    corners = np.concatenate([one.plane(one.grid.um(np.argwhere(np.ones((2, 2))) * one.grid.shape)) for one in chosen])
+    corners = np.concatenate([one.plane(one.grid.corners_um) for one in chosen])
     low, high = np.percentile(corners, 10, axis=0), np.percentile(corners, 90, axis=0)
     cell = float((high - low).max()) / longest_px
     height, width = np.maximum(1, np.ceil((high - low) / cell)).astype(int).tolist()

@@ -102,7 +102,10 @@ class MapScore(NamedTuple):
 
 
 def parted(card: HeadCard, brain_id: str, facts: Mapping[str, Facts]) -> tuple[MapScore | None, MapScore | None]:
-    """The scores of the maps of sections that a head has not learned from, and of those that it has."""
-    learned = card.learned(brain_id)
+    """The scores of the maps of sections that a head has not learned from, and of those that it has.
+
+    Of a head whose card does not say what it learned from, all may be the latter.
+    """
+    learned = card.learned(brain_id) if card.brains else facts.keys()
     unseen = [one for one in facts if one not in learned]
     return MapScore.of(facts, unseen), MapScore.of(facts, [one for one in facts if one in learned])

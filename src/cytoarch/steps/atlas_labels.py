@@ -69,12 +69,14 @@ def cut_brain(
 
 def _manifest(path: Path, name: str, brain_id: str, written: dict[str, str]) -> Path:
     """The manifest's rows of a brain with the label images in them, beside it; its other labels are left out."""
-    rows, _ = csv_rows(path, None, ("brain_id", "section_id"))
-    chosen = [row for _, row in rows if row["brain_id"] == brain_id]
+    rows, faults = csv_rows(path, None, ("brain_id", "section_id"))
+    chosen = [row for _, row in rows if row.get("brain_id") == brain_id]
+    if faults or not chosen:
+        raise ManifestError(str(path), faults or [f"has no row of brain {brain_id}"])
     for row in chosen:
         row.pop("labels", None)
         row.pop("labels_origin", None)
-        if row["section_id"] in written:
+        if row.get("section_id") in written:
             row["labels"], row["labels_origin"] = written[row["section_id"]], ORIGIN
     columns = list(dict.fromkeys(column for row in chosen for column in row))
     target = path.with_name(f"{path.stem}-{name}.csv")

@@ -1,6 +1,7 @@
 """What a brain's exports hold: maps, labels, tables and points; each format is written whole or not at all."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,7 +63,7 @@ class Taken:
     @property
     def areas(self) -> tuple[AreasStep, ...]:
         """What is counted for the tables: the map, and labels where the brain has any."""
-        steps = (AreasStep.of(self.map_name),) if self.map_name else ()
+        steps = (AreasStep.of(self.map_name),) if self.map_name and self.map_digest else ()
         return (*steps, AreasStep.of(None)) if sections_with(self.brain, LABELS) else steps
 
     @property
@@ -238,7 +239,9 @@ def _write_areas(taken: Taken, draft: Path, on_progress: Progress) -> dict[str, 
             _write(draft / "areas.csv", areas_csv(rows))
         mapped = {one.section_id for one in counted}
         left_out |= {
-            f"{kind} of {one.section_id}": "not measured" for one in taken.sections if one.section_id not in mapped
+            f"{kind} of {one.section_id}": "not measured"
+            for one in taken.sections
+            if one.section_id not in mapped and step.is_there(taken.brain, one)
         }
         on_progress(done, len(taken.areas))
     return left_out
@@ -271,6 +274,7 @@ def _write_ome_zarr(taken: Taken, draft: Path, on_progress: Progress) -> dict[st
         try:
             images.append(ngff.write_section(Draft(draft), section.section_id, image, maps, wanted))
         except SectionError as error:
+            shutil.rmtree(draft / ngff.COLLECTION / section.section_id, ignore_errors=True)
             left_out[section.section_id] = str(error)
     ngff.write_collection(draft, images)
     return left_out
@@ -288,14 +292,21 @@ def _write_nifti(taken: Taken, draft: Path, on_progress: Progress) -> dict[str, 
             by_kind.setdefault(one.kind, []).append(PlacedMap(section.section_id, one.labels, place))
     for done, (kind, placed) in enumerate(by_kind.items(), start=1):
         cell_um = max(one.labels.pixel_size_um for one in placed)
-        lattice = lattice_of(placed, taken.settings.voxel_um or cell_um)
         legend = taken.legends[kind]
-        volume = volume_of(placed, lattice, label_dtype(max(row.value for row in legend)))
-        write_volume(draft / taken.names.of_brain(kind, "nii.gz"), volume, lattice, f"mm; {taken.placed_by}")
+        try:
+            lattice = lattice_of(placed, taken.settings.voxel_um or cell_um)
+            volume = volume_of(placed, lattice, label_dtype(max(row.value for row in legend)))
+        except (SectionError, StoreError) as error:  # another kind may have more sections, or whole ones
+            left_out[kind] = str(error)
+            continue
+        write_volume(draft / taken.names.of_brain(kind, "nii.gz"), volume, lattice, taken.placed_by)
         _write(draft / taken.names.of_brain(kind, "tsv"), label_table(legend))
         known = sidecar(lattice, taken.placed_by, taken.about("nifti"))
         _write(draft / taken.names.of_brain(kind, "json"), _json(known))
         on_progress(done, len(by_kind))
+    if not list(draft.rglob("*.nii.gz")):
+        reasons = "; ".join(f"{one}: {why}" for one, why in left_out.items())
+        raise StoreError(f"{taken.brain.name}: no map could be put together to a volume ({reasons})")
     return left_out
 
 
@@ -340,5 +351,8 @@ def _json(value: Mapping[str, Any]) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
+    """Write a new file; BIDS keeps letters and digits only, so that names that differ otherwise meet."""
+    if path.exists():
+        raise StoreError(f"{path.name} would be written twice: two names differ in signs only; export with plain names")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)

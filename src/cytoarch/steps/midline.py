@@ -182,7 +182,7 @@ class CortexPointsStep(Step[PointsTable]):
     def of(cls, midline: Stored[SectionMidline]) -> "CortexPointsStep":
         """The points along one kind of middle."""
         traced = (midline,)
-        columns = ("flip", "rotation", "position_um", "region_px")
+        columns = ("flip", "rotation", "position_um", "region_px", "hemisphere")
         return cls(Each(midline, traced), Each(SECTION, traced), Each(Row(columns), traced))
 
     @property
@@ -222,4 +222,4 @@ def _placed(section_id: str, image: StoredImage, row: Mapping[str, Any], brain: 
     to_brain = section_to_brain(image.grid, section.flip, section.rotation, section.position_um)
     if brain is not None and section_id in brain.sections:
         to_brain = brain[section_id].to_brain
-    return Placed(to_section.inverse(), to_brain, "both")
+    return Placed(to_section.inverse(), to_brain, section.hemisphere)

@@ -27,18 +27,19 @@ def check_model(card: HeadCard, brain: OpenBrain) -> None:
             f"it was trained on the encoder {card.embedding.encoder} with digest {card.encoder_digest[:12]}, which is "
             f"{encoder.digest[:12]} here: its weights or the releases of its libraries differ"
         )
-    for one in section_facts(brain):
-        image = SECTION.open(Place(brain, brain.rows[one]))
-        try:
-            depth = SectionReader.open(image, encoder, card.embedding, card.pixel_size_um).depth
-        except SectionError as error:
-            raise ModelError(str(error)) from None
-        if encoder.dims(depth) != card.embedded_dims:
-            raise ModelError(
-                f"it reads embeddings of {list(card.embedded_dims)} values, and sections of {depth} channel(s) like "
-                f"{one} give {list(encoder.dims(depth))}"
-            )
-        return  # that all sections have the same channels is asked where they are embedded
+    one = next(iter(section_facts(brain)), None)  # that all have the same channels is asked where they are embedded
+    if one is None:
+        return
+    image = SECTION.open(Place(brain, brain.rows[one]))
+    try:
+        depth = SectionReader.open(image, encoder, card.embedding, card.pixel_size_um).depth
+    except SectionError as error:
+        raise ModelError(str(error)) from None
+    if encoder.dims(depth) != card.embedded_dims:
+        raise ModelError(
+            f"it reads embeddings of {list(card.embedded_dims)} values, and sections of {depth} channel(s) like "
+            f"{one} give {list(encoder.dims(depth))}"
+        )
 
 
 def misfit(card: HeadCard, brain: OpenBrain) -> str:

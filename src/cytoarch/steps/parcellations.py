@@ -14,7 +14,7 @@ from cytoarch.learning.cards import HeadCard, check_fits
 from cytoarch.parcellation.inference import ParcellateSettings, write_probabilities
 from cytoarch.parcellation.smoothing import SmoothSettings, write_parcellation
 from cytoarch.steps.depth import depth_of
-from cytoarch.steps.scales import ScaleStep
+from cytoarch.steps.scales import scale_of
 from cytoarch.steps.sections import SECTION
 from cytoarch.steps.sources import EncoderSource, FactsOf, HeadSource
 from cytoarch.steps.step import Facts, Inputs, Step, Stored, conduct
@@ -145,15 +145,10 @@ def parcellation_steps(
         embeddings if cached else None,
         FactsOf(embeddings) if cached else None,
         depth=depth_of(card.depth),
-        scale=scale_for(card, embeddings),
+        scale=scale_of(card.standardise, embeddings),
         batch_size=encoder.settings.batch_size,
     )
     return probabilities, ParcellationStep(probabilities.stored, head, smooth, settings.level)
-
-
-def scale_for(card: HeadCard, embeddings: Stored[SectionEmbeddings]) -> Stored[Scale] | None:
-    """What a head measures the embeddings of a brain in; None: they are taken as they are."""
-    return Stored(ScaleStep, embeddings.name) if card.standardise == "brain" else None
 
 
 def parcellation_name(target: str, kind: str, digest: str) -> str:

@@ -140,7 +140,7 @@ class ReconstructionStep(Step[Reconstruction]):
     """Where every section of a brain lies."""
 
     step: ClassVar[str] = "reconstruction"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "reconstruct"
 
@@ -199,7 +199,7 @@ class AlignmentStep(Step[Path]):
     """Pictures of how the sections of a brain were put together: each of them, a contact sheet, a page."""
 
     step: ClassVar[str] = "alignment"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     scope: ClassVar = "brain"
     view: ClassVar[bool] = True
     verb: ClassVar[str] = "draw the reconstruction"
@@ -246,7 +246,7 @@ class VolumeStep(Step[Path]):
     """The sections of a brain as a volume."""
 
     step: ClassVar[str] = "volume"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "make the volume"
 

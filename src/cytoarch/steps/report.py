@@ -250,20 +250,21 @@ class ShownBefore(NamedTuple):
     shown: Shown
     training: str | None
     model: RegisteredModel | None
+    reconstructed: bool
 
 
 def shown_before(brain: OpenBrain) -> ShownBefore | None:
     """What the report in the store shows, whether or not it is current; None: there is none that says it."""
     record = brain.catalogue.record(Product(ReportStep.step, REPORT_NAME))
     said = record.facts.get("shown") if record else None
-    if said is None:
+    if record is None or said is None:
         return None
     name, version, run_id, is_champion = said["model"]
     model = RegisteredModel(name, version, is_champion, run_id, "") if name else None
     shown = Shown(
         said["colours"], said["clusters"], said["parcellation"], said["model_digest"], bool(said["is_compared"])
     )
-    return ShownBefore(shown, said["training"], model)
+    return ShownBefore(shown, said["training"], model, any(one.partition("/")[0] == "placed" for one in record.inputs))
 
 
 def brain_metrics(brain: OpenBrain, shown: Shown, training: str | None) -> dict[str, float]:

@@ -11,6 +11,7 @@ from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.discovery.colours import SMALLEST_SPREAD, colour_sample
 from cytoarch.embeddings import Scale, SectionEmbeddings
 from cytoarch.errors import StoreError
+from cytoarch.learning.cards import Standardise
 from cytoarch.reproducible import single_threaded
 from cytoarch.sampling import moments
 from cytoarch.steps.colours import FIT_FILE, name_of, tissue_sources
@@ -56,3 +57,8 @@ class ScaleStep(Step[Scale]):
     def opened(cls, folder: Path) -> Scale:
         """The scale."""
         return Scale(**load((folder / FIT_FILE).read_bytes()))
+
+
+def scale_of(standardise: Standardise, embeddings: Stored[SectionEmbeddings]) -> Stored[Scale] | None:
+    """What a head measures the embeddings of a brain in; None: they are taken as they are."""
+    return Stored(ScaleStep, embeddings.name) if standardise == "brain" else None

@@ -16,16 +16,27 @@ from cytoarch.digests import canonical_json, files_digest
 from cytoarch.embeddings import EmbedSettings, Scale, SectionEmbeddings, check_same_dims
 from cytoarch.errors import ModelError, TrainingError
 from cytoarch.images.views import StoredImage
-from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE, HeadCard
+from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE, HeadCard, Standardise
 from cytoarch.learning.datasets import LabelledSection, token_sources
 from cytoarch.learning.domain import domain_of
 from cytoarch.learning.heads import head_files
 from cytoarch.learning.label_tables import merged_table
 from cytoarch.learning.splits import split_sections
-from cytoarch.learning.studies import Role, StudyBrain, StudyRow, by_seed, headline_rows, joined, run_study, summed
+from cytoarch.learning.studies import (
+    Role,
+    StudyBrain,
+    StudyRow,
+    by_seed,
+    deviation,
+    headline_rows,
+    joined,
+    mean,
+    run_study,
+    summed,
+)
 from cytoarch.learning.training import HeadSettings, Kind, cells_per_token
 from cytoarch.sampling import OnDemand
-from cytoarch.steps.scales import ScaleStep
+from cytoarch.steps.scales import scale_of
 from cytoarch.steps.sections import LABELS, PixelsDigest
 from cytoarch.steps.sources import Each, FactsOf, OfBrain, Sections, Statements
 from cytoarch.steps.step import Facts, Inputs, Place, Source, Step, Stored
@@ -55,7 +66,7 @@ class LabelledSource(Source[LabelledBrain]):
     """The labelled and embedded sections of a brain."""
 
     embeddings: Stored[SectionEmbeddings]
-    standardise: bool
+    standardise: Standardise
 
     @property
     def _parts(self) -> dict[str, Source[Any]]:
@@ -68,7 +79,8 @@ class LabelledSource(Source[LabelledBrain]):
             "tissue": Each(TISSUE, labelled),
             "pixels": Each(PixelsDigest(), labelled),
         }
-        return {**parts, "scale": Stored(ScaleStep, self.embeddings.name)} if self.standardise else parts
+        scale = scale_of(self.standardise, self.embeddings)
+        return parts if scale is None else {**parts, "scale": scale}
 
     def digests(self, place: Place) -> Mapping[str, str]:
         """Those of all its parts."""
@@ -134,7 +146,7 @@ class StudyStep(Step[Training]):
         """The study of one kind of head on one way of embedding, by brain -> what it is there for."""
         if train.depth != "none":
             raise TrainingError(f"a study learns without depth, {train.depth!r} is asked for; leave the depth out")
-        source = LabelledSource(embeddings, train.standardise == "brain")
+        source = LabelledSource(embeddings, train.standardise)
         members = tuple(Member(role, OfBrain(brain_id, source)) for brain_id, role in roles.items())
         return cls(kind, train, seeds, embeddings.name, Members(members))
 
@@ -164,7 +176,7 @@ class StudyStep(Step[Training]):
             "headline": part,
             "scores": _headline(hardest, rows),
             "roles": roles,
-            "sections": {one.brain_id: [section.section_id for section in one.sections] for one in brains},
+            "sections": {one: list(parts.embeddings) for one, parts in opened.items()},
         }
 
     def _card(self, opened: Mapping[str, LabelledBrain], seen: Sequence[str]) -> HeadCard:
@@ -221,10 +233,8 @@ def study_brain(brain_id: str, role: Role, parts: LabelledBrain, by_group: bool)
             by_group,
         )
 
-    contents = {one: parts.pixels[one] for one in ids}
-    return StudyBrain(
-        brain_id, role, OnDemand(len(ids), section), split_sections(ids, neighbours(parts.stated, ids, contents))
-    )
+    together = neighbours(parts.stated, ids, parts.pixels)
+    return StudyBrain(brain_id, role, OnDemand(len(ids), section), split_sections(ids, together))
 
 
 def neighbours(brain: Brain, section_ids: Sequence[str], contents: Mapping[str, str]) -> dict[str, str]:
@@ -233,7 +243,8 @@ def neighbours(brain: Brain, section_ids: Sequence[str], contents: Mapping[str, 
     Next to each other are those whose stated positions differ by less than a third of the median distance.
     """
     positions = {one.section_id: one.position_um for one in brain.sections}
-    keys: dict[str, str] = {}
+    keys = {one: one for one in section_ids}
+    shown_by: dict[str, str] = {}
     stated = [positions[one] for one in section_ids]
     known = [one for one in stated if one is not None]
     typical = float(np.median(np.abs(np.diff(known)))) if len(known) == len(stated) > 1 else 0.0
@@ -241,8 +252,10 @@ def neighbours(brain: Brain, section_ids: Sequence[str], contents: Mapping[str, 
     for one in section_ids:
         at, last = positions[one], positions[before] if before else None
         near = before is not None and at is not None and last is not None and abs(at - last) < NEAR * typical
-        alike = next((other for other in keys if contents[other] == contents[one]), None)
-        keys[one] = keys[before] if near and before is not None else keys[alike] if alike else contents[one]
+        for other in (before if near else None, shown_by.setdefault(contents[one], one)):
+            if other is not None and keys[other] != keys[one]:
+                joins = keys[other]
+                keys = {name: joins if key == keys[one] else key for name, key in keys.items()}
         before = one
     return keys
 
@@ -273,10 +286,9 @@ def _headline(hardest: Sequence[StudyRow], rows: Sequence[StudyRow]) -> dict[str
     seeds = by_seed(hardest)
     found: dict[str, float] = {}
     for name in ("macro_f1", "top1", "top3"):
-        values = [one[name] for one in seeds.values() if np.isfinite(one[name])]
-        if values:
-            found[f"headline/{name}"] = float(np.mean(values))
-            found[f"headline/{name}_sd"] = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        values = [one[name] for one in seeds.values()]
+        if np.isfinite(values).any():
+            found[f"headline/{name}"], found[f"headline/{name}_sd"] = mean(values), deviation(values)
     for one in summed(rows):
         if np.isfinite(one.macro_f1):
             found[f"{one.model}/{one.brain_id}/{one.part}/macro_f1".replace(" ", "-")] = one.macro_f1

@@ -94,7 +94,7 @@ class TissueStep(Step[TissueMask]):
 
     @property
     def name(self) -> str:
-        """The method."""
+        """The same for every method: a section has one tissue."""
         return TISSUE_NAME
 
     def write(self, inputs: Inputs, staging: Staging) -> Facts:

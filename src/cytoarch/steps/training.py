@@ -31,7 +31,7 @@ from cytoarch.sampling import OnDemand
 from cytoarch.steps.colours import name_of
 from cytoarch.steps.depth import depth_of
 from cytoarch.steps.opened import OpenBrain
-from cytoarch.steps.scales import ScaleStep
+from cytoarch.steps.scales import scale_of
 from cytoarch.steps.sections import LABELS, PixelsDigest
 from cytoarch.steps.sources import Each, FactsOf, Table, sections_with
 from cytoarch.steps.step import Facts, Inputs, Place, Step, Stored
@@ -89,7 +89,7 @@ class TrainingStep(Step[Training]):
             Each(TISSUE, labelled),
             Each(PixelsDigest(), labelled),
             depth=None if depth is None else Each(depth, labelled),
-            scale=Stored(ScaleStep, embeddings.name) if train.standardise == "brain" else None,
+            scale=scale_of(train.standardise, embeddings),
         )
 
     @property
@@ -110,21 +110,20 @@ class TrainingStep(Step[Training]):
         depths = self._depths(inputs, ids)
         scale = None if self.scale is None else inputs[self.scale]
 
-        def labelled(at: int) -> LabelledSection:
-            one = ids[at]
+        def labelled(one: str) -> LabelledSection:
             embeddings = opened[one].measured_in(scale)
             if depths is not None:
                 embeddings = embeddings.joined_by(depths[one])
             return LabelledSection(one, embeddings, labels[one].levels[0], tissue[one])
 
-        sections = OnDemand(len(ids), labelled)
+        sections = OnDemand(len(ids), lambda at: labelled(ids[at]))
         split = split_sections(ids, inputs[self.pixels])
         learned = ids if self.train.refit else split.train
         card = card.model_copy(
             update={"learned_from": {self.brain_id: learned}, "scores_of": scores_of(split, learned)}
         )
         trained = train_and_score(card, self.train, sections, split, inputs.on_progress)
-        used = OnDemand(len(learned), lambda at: sections[ids.index(learned[at])])
+        used = OnDemand(len(learned), lambda at: labelled(learned[at]))
         domain = domain_of(token_sources(used, card.classes), len(card.classes), self.train.seed)
         files = head_files(trained.head, domain)
         for name, content in files.items():

@@ -157,14 +157,6 @@ class BrainStore:
             yield
 
 
-def write_group(path: Path, attributes: Mapping[str, Any]) -> None:
-    """Write the metadata of a Zarr v3 group; unchanged metadata is not rewritten."""
-    content = group_metadata(attributes)
-    target = path / "zarr.json"
-    if not target.exists() or target.read_bytes() != content:
-        write_atomically(target, content)
-
-
 def group_metadata(attributes: Mapping[str, Any]) -> bytes:
     """The zarr.json of a Zarr v3 group."""
     metadata = {"zarr_format": 3, "node_type": "group", "attributes": attributes}

@@ -1,7 +1,6 @@
 """The sections of a brain as one NGFF collection: the layout of bioformats2raw, version 3."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
@@ -14,12 +13,10 @@ from cytoarch.store.products import PLACES, Product
 from cytoarch.store.records import read_record
 
 NGFF_VERSION = "0.5"
-COLLECTION = (
-    "sections.ome.zarr/zarr.json",
-    "sections.ome.zarr/OME/zarr.json",
-    "sections.ome.zarr/OME/METADATA.ome.xml",
-)
-"""The files of the collection itself."""
+FILES = ("zarr.json", "OME/zarr.json", "OME/METADATA.ome.xml")
+"""The files of a collection itself, below its folder."""
+COLLECTION = tuple(f"{PLACES['sections'].split('/')[0]}/{name}" for name in FILES)
+"""Those of a brain's collection of sections, below the brain's folder."""
 SCHEMA = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 
 
@@ -31,18 +28,12 @@ class Image(NamedTuple):
     """Its shape (c, y, x), dtype and pixel_size_um; empty where its record cannot be read."""
 
 
-def collection_groups(catalogue: Catalogue, brain: Brain) -> dict[Path, dict[str, Any]]:
-    """The groups of a brain's collection and their attributes: the committed sections in cutting order."""
-    folder = catalogue.folder / PLACES["sections"].split("/")[0]
-    return {folder / place: groups for place, groups in groups_of(_series(catalogue, brain)).items()}
-
-
-def groups_of(series: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The attributes of the groups of a collection, by their folder in it."""
-    return {
-        "": {"ome": {"version": NGFF_VERSION, "bioformats2raw.layout": 3}},
-        "OME": {"ome": {"version": NGFF_VERSION, "series": list(series)}},
-    }
+def files_of(images: Sequence[Image]) -> dict[str, bytes]:
+    """The files of a collection itself, by their key in its folder."""
+    layout = {"ome": {"version": NGFF_VERSION, "bioformats2raw.layout": 3}}
+    series = {"ome": {"version": NGFF_VERSION, "series": [one.path for one in images]}}
+    contents = (group_metadata(layout), group_metadata(series), ome_xml(images))
+    return dict(zip(FILES, contents, strict=True))
 
 
 def ome_xml(images: Sequence[Image]) -> bytes:
@@ -66,9 +57,8 @@ def ome_xml(images: Sequence[Image]) -> bytes:
 
 def collection_files(catalogue: Catalogue, brain: Brain) -> dict[str, bytes]:
     """The files of a brain's collection itself, by their key in the folder of the brain."""
-    series = _series(catalogue, brain)
-    groups, xml = groups_of(series), ome_xml([_image(catalogue, one) for one in series])
-    return dict(zip(COLLECTION, (group_metadata(groups[""]), group_metadata(groups["OME"]), xml), strict=True))
+    images = [_image(catalogue, one) for one in _series(catalogue, brain)]
+    return dict(zip(COLLECTION, files_of(images).values(), strict=True))
 
 
 def write_collection(catalogue: Catalogue, brain: Brain) -> None:
@@ -92,5 +82,5 @@ def _image(catalogue: Catalogue, section_id: str) -> Image:
             record = catalogue.record(product) or read_record(catalogue.record_path(product))
         except (StoreError, FileNotFoundError):  # `verify` names it
             continue
-        return Image(section_id, record.facts if "shape" in record.facts else {})
+        return Image(section_id, record.facts)
     return Image(section_id, {})

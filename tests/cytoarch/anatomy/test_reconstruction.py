@@ -224,6 +224,29 @@ def test_a_wrong_link_does_not_bend_the_brain() -> None:
     assert result.disagreement_um[10] > 2000
 
 
+def test_links_between_sections_that_a_person_placed_move_nothing() -> None:
+    """Nor does it end the brain that a third section is free and has no link."""
+    start = [Rigid.identity(), Rigid(False, 5.0, (10.0, 0.0)), Rigid(False, 9.0, (0.0, 20.0))]
+    link = Measured(0, 1, Rigid.identity(), 1.0, (0.0, 0.0), 1000.0)
+    result = solved(start, [link], [0, 1])
+    assert result.places == start
+    assert result.disagreement_um.shape == (1,)
+    assert result.disagreement_um[0] > 10
+
+
+@pytest.mark.parametrize("scale", [0.95, 1.0, 1.05])
+def test_the_neighbours_of_a_section_that_a_person_scaled_lie_over_its_tissue(scale: float) -> None:
+    """A place of the brain comes from all three to nearly one place, though a rigid map shows none of the scale."""
+    true = lying((0.0, 4.0, -3.0))
+    stated, pictures = series([overview(one) for one in true])
+    middles = [one.inverse()(np.zeros(2)) for one in true]
+    y, x = (-scale * middles[1]).tolist()
+    stated[1] = replace(stated[1], transform=Transform(((scale, 0.0, y), (0.0, scale, x))))
+    brain = reconstruct("B", stated, pictures, SETTINGS)
+    for name, middle in zip(("s0", "s1", "s2"), middles, strict=True):
+        assert np.abs(brain[name].plane(middle)).max() < 60
+
+
 def test_what_a_section_adds_to_the_series() -> None:
     places = np.array([0.0, 1.0, 2.0, 9.0, 3.0, 4.0])
     here, gap, there = insertion(np.abs(places[:, None] - places[None]), 3)

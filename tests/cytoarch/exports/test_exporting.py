@@ -217,3 +217,34 @@ def test_what_there_is_nothing_for_is_said_where_it_is_asked_for(taken: Taken, t
     with pytest.raises(StoreError, match="run embed-points"):
         export(taken, "points", tmp_path)
     assert not (tmp_path / "B1" / "points").exists()
+
+
+# -- what cannot be exported costs itself only ------------------------------------------------------------------------
+
+
+def test_labels_of_one_section_cost_no_other_map_its_volume_and_no_section_its_name(
+    taken: Taken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One section is no volume; sections that nobody labelled are not said to have failed."""
+    maps = Taken.maps
+
+    def labelled_once(self: Taken, section: Any) -> list[Any]:
+        found = maps(self, section)
+        return found if section.section_id == IDS[0] else [one for one in found if one.kind != "labels"]
+
+    monkeypatch.setattr(Taken, "maps", labelled_once)
+    left_out = export(taken, "nifti", tmp_path)
+    assert set(left_out) == {"labels"}
+    assert sorted(path.name for path in (tmp_path / "B1" / "nifti").glob("*.nii.gz")) == sorted(
+        f"B1.{kind}.nii.gz" for kind in taken.legends if kind != "labels"
+    )
+
+
+def test_a_map_that_no_section_has_a_place_for_is_an_error_and_leaves_no_folder(
+    taken: Taken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps = Taken.maps
+    monkeypatch.setattr(Taken, "maps", lambda self, one: maps(self, one) if one.section_id == IDS[0] else [])
+    with pytest.raises(StoreError, match="no map could be put together to a volume"):
+        export(taken, "nifti", tmp_path)
+    assert not list((tmp_path / "B1").iterdir())

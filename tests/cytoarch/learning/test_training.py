@@ -97,15 +97,6 @@ def test_a_head_is_scored_on_what_is_held_out_and_on_nothing_else(card, sections
     assert head.card.kind == "probe"
 
 
-@pytest.mark.parametrize("kind", ["probe", "decoder"])
-def test_labels_of_one_class_are_refused_and_say_which(card, sections, kind: str):
-    only = [relabelled(one, 20) for one in sections]
-    with pytest.raises(TrainingError, match=r"the 6 sections to learn from hold labels of 1 class\(es\) inside tissue"):
-        trained(card, kind, only)
-    with pytest.raises(TrainingError, match=r"hold labels of 0 class\(es\)"):
-        trained(card, kind, [relabelled(one, 0) for one in sections])
-
-
 def test_labels_in_few_sections_teach_a_head_that_no_score_flatters(card, sections):
     """Two labelled sections, and four without: all is learned from, nothing is scored."""
     few = [*sections[:2], *(relabelled(one, 0) for one in sections[2:])]

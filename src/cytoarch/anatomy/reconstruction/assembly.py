@@ -20,7 +20,7 @@ from cytoarch.anatomy.reconstruction.rigid import Rigid
 from cytoarch.anatomy.reconstruction.settings import ReconstructionSettings
 from cytoarch.anatomy.reconstruction.solving import Measured
 from cytoarch.errors import SectionError
-from cytoarch.geometry import Flip, Grid, Transform
+from cytoarch.geometry import Flip, Grid, Pair, Transform
 from cytoarch.progress import Progress
 
 DEFAULTS = ReconstructionSettings()
@@ -168,7 +168,11 @@ def _assembled(
     good = [(one, _measured(one, number, seen)) for one in links if one.accepted]
     upright = [row.upright(seen[row.section_id].grid) for row in rows]
     base = _base(rows, [measured for _, measured in good], upright, settings)
-    fixed = {at: _rigid(row.transform) for at, row in enumerate(rows) if row.transform is not None}
+    fixed = {
+        at: _rigid(row.transform, seen[row.section_id].centre_um)
+        for at, row in enumerate(rows)
+        if row.transform is not None
+    }
     roots = {base: upright[base], **fixed}
     flips = [fixed.get(at, one).mirrored for at, one in enumerate(upright)]
     held = [row.flip != "none" or at in fixed or not settings.find_mirrored for at, row in enumerate(rows)]
@@ -200,8 +204,10 @@ def _turned_over(upright: Rigid, seen: Seen) -> Rigid:
     return over.then(upright)
 
 
-def _rigid(transform: Transform) -> Rigid:
-    return Rigid.of(np.array(transform.matrix))
+def _rigid(transform: Transform, centre_um: Pair) -> Rigid:
+    """The rigid map nearest to a person's transform, which it equals in the middle of the tissue."""
+    y, x = transform(np.array(centre_um)).tolist()
+    return Rigid.of(np.array(transform.matrix)).about(centre_um, (y, x))
 
 
 def _base(

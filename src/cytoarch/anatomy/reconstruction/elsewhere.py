@@ -56,5 +56,5 @@ def _compared(
 
 
 def _score(link: Link | None) -> float:
-    """How good a link is; 0 where overlap alone rules it out."""
+    """The correlation of a link; 0 where it is not good enough to place a section by."""
     return 0.0 if link is None or not link.accepted else link.correlation

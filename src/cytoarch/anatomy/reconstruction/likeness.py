@@ -94,7 +94,7 @@ class Likeness:
 
     @cached_property
     def levels(self) -> tuple[Plane, Plane]:
-        """Means of 2 x 2 and of 4 x 4 cells, slightly blurred: what is refined, the coarser one first."""
+        """Means of 2 x 2 and of 4 x 4 cells, slightly blurred, the finer first; refinement begins with the last."""
         finer, coarser = (self.plane.halved(count).smoothed(BLUR_CELLS) for count in (2, 4))
         return finer, coarser
 

@@ -39,11 +39,6 @@ class Link:
     accepted: bool
     """Whether it is good enough to place a section by."""
 
-    @property
-    def margin(self) -> float:
-        """How much more correlation than the other way up."""
-        return self.correlation - self.other_correlation
-
 
 class _Found(NamedTuple):
     correlation: float

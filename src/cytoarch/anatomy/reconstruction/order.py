@@ -109,13 +109,8 @@ def _told(others: list[str], gap: int) -> str:
 
 def _shared(sections: list[PlacedSection], planes: Mapping[str, Plane]) -> Grid:
     """A grid in the brain's plane that holds all of the sections' pictures."""
-    corners = np.concatenate([one.plane(_corners(planes[one.section_id].grid)) for one in sections])
+    corners = np.concatenate([one.plane(planes[one.section_id].grid.corners_um) for one in sections])
     cell = max(planes[one.section_id].grid.cell_um for one in sections)
     low, high = corners.min(axis=0), corners.max(axis=0)
     height, width = np.maximum(1, np.ceil((high - low) / cell)).astype(int).tolist()
     return Grid.at_corner((height, width), cell, (float(low[0]), float(low[1])))
-
-
-def _corners(grid: Grid) -> Float64:
-    (top, left), (height, width) = grid.corner_um, grid.extent_um
-    return np.array([[top, left], [top + height, left], [top, left + width], [top + height, left + width]])

@@ -113,7 +113,7 @@ def solved(start: Sequence[Rigid], links: Sequence[Measured], held: Sequence[int
     shifts = np.array([one.shift_um for one in start])
     mirrors = np.array([[1.0, -1.0 if one.mirrored else 1.0] for one in start])
     free = np.setdiff1d(np.arange(len(start)), np.asarray(held, dtype=np.int64))
-    if not len(links) or not len(free):
+    if not {end for one in links for end in (one.fixed, one.moving)} - set(held):  # no link moves anything
         return Solution(list(start), _disagreement(angles, shifts, mirrors, links)[1])
     column = np.full(len(start), -1)
     column[free] = 3 * np.arange(len(free))

@@ -32,7 +32,7 @@ class VolumeSettings(BaseModel):
 def volume_grid(brain: Reconstruction, voxel_um: float) -> VolumeGrid:
     """The voxels that hold all linked sections. Raises StoreError where no place along the cutting axis is known."""
     chosen = shown(brain)
-    corners = np.concatenate([one.plane(one.grid.um(_corner_cells(one.grid))) for one in chosen])
+    corners = np.concatenate([one.plane(one.grid.corners_um) for one in chosen])
     low, high = corners.min(axis=0), corners.max(axis=0)
     half = _reach_um(chosen)
     first, last = float(chosen[0].z_um or 0) - half, float(chosen[-1].z_um or 0) + half
@@ -93,8 +93,3 @@ def _drawn(section: PlacedSection, overviews: Mapping[str, Overview], plane: Gri
 def _reach_um(chosen: list[PlacedSection]) -> float:
     places = np.array([one.z_um for one in chosen])
     return REACH * float(np.median(np.diff(places))) if len(places) > 1 else 0.0
-
-
-def _corner_cells(grid: Grid) -> NDArray[np.int64]:
-    height, width = grid.shape
-    return np.array([[0, 0], [height, 0], [0, width], [height, width]])
