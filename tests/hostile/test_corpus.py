@@ -289,7 +289,8 @@ def test_the_checksum_of_the_undamaged_scan_catches_every_damage(workplace: Work
 
 
 ADVICE = re.compile(
-    r"needed|save (it|the scan)|copy|check|correct|fill in|export|say which|resample|truncated|damaged|name the folder"
+    r"needed|save (it|the scan|the ids|the one meant)|make every pixel|put the one that is meant|copy|check|correct"
+    r"|fill in|export|say which|resample|truncated|damaged|name the folder"
     r"|raise stall_s|memory_gb|at most|are read|can be read|set scans_path|are defined|is neither|draw it"
     r"|label images are"
 )

@@ -58,12 +58,11 @@ def resolve_pixel_size(section: Section, stated: Sequence[StatedPixelSize]) -> P
 def print_density_dpi(pixel_size_um: float) -> int | None:
     """The print density (dpi) that a pixel size stands for, also where it was rounded to dots per cm; else None.
 
-    >>> [print_density_dpi(size) for size in (25400 / 300, 1e4 / 118, 1e4 / 118.11, 20.0, 0.5)]
-    [300, 300, 300, None, None]
+    >>> [print_density_dpi(size) for size in (25400 / 300, 1e4 / 118, 1e4 / 118.11, 20.0, 0.5, 1e-308)]
+    [300, 300, 300, None, None, None]
     """
-    if not 0 < pixel_size_um < math.inf:
+    if not 0 < pixel_size_um < math.inf or math.isinf(per_cm := 1e4 / pixel_size_um):
         return None
-    per_cm = 1e4 / pixel_size_um
     whole = round(per_cm) if math.isclose(per_cm, round(per_cm), rel_tol=1e-6) else None
     for dpi in PRINT_DENSITIES_DPI:
         exact = dpi / 2.54
