@@ -7,7 +7,7 @@ from cytoarch.anatomy.midline import MidlineSettings
 from cytoarch.anatomy.surfaces import SurfaceSettings
 from cytoarch.errors import StoreError
 from cytoarch.steps.depth import DepthStep
-from cytoarch.steps.midline import CortexPictureStep, CortexPointsStep, MidlineStep, MidsurfaceStep
+from cytoarch.steps.midline import CortexPictureStep, CortexPointsStep, MidlineStep, MidsurfaceStep, SurfacePictureStep
 from cytoarch.steps.opened import open_brain
 from cytoarch.steps.sources import sections_with
 from cytoarch.steps.tissue import TISSUE
@@ -46,6 +46,7 @@ def trace_cortex(
         if midline.line == "surface":
             mesh = MidsurfaceStep(surface)
             made += run_whole("make the surface", opened, mesh)
+            made += run_whole("draw the surface", opened, SurfacePictureStep(mesh.stored))
         middle = MidlineStep.of(depths, midline, mesh)
         picture = CortexPictureStep(depths.stored, middle.stored)
         made += run_steps("trace", runner, opened, [depths, middle, picture], run, sections)
@@ -55,6 +56,9 @@ def trace_cortex(
         table = points.opened(opened.catalogue.path(points.product()))
         notes = {"points": f"{facts['points']} on {facts['sections']} sections", "table": str(table.csv_path)}
         notes["pictures"] = str(opened.catalogue.folder / "derived" / picture.step / picture.name)
+        if mesh is not None:
+            drawn = SurfacePictureStep(mesh.stored)
+            notes["surface"] = str(drawn.opened(opened.catalogue.path(drawn.product())))
         without = [
             one.section_id
             for one in sections_with(opened, depths.stored)

@@ -21,6 +21,7 @@ from cytoarch.digests import canonical_json
 from cytoarch.geometry import scan_to_section, section_to_brain
 from cytoarch.images.views import StoredImage
 from cytoarch.reporting.cortex import cortex_picture
+from cytoarch.reporting.surface import surface_picture
 from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.reconstruction import RECONSTRUCTION
 from cytoarch.steps.sections import SECTION
@@ -33,6 +34,7 @@ MIDLINE_FILE = "midline.npz"
 ARRAYS = ("places_um", "line", "along_um", "depth", "tissue_share", "cut_angle_deg")
 SURFACE_FILE = "mid.surf.gii"
 PICTURE_FILE = "cortex.png"
+SURFACE_PICTURE = "midsurface.png"
 TABLE_FILE, PARQUET_FILE, SCHEMA_FILE = "points.csv", "points.parquet", "schema.json"
 
 
@@ -41,6 +43,7 @@ class MidsurfaceStep(Step[Mesh]):
     """The middle of a brain's cortex as a surface in 3D, as GIFTI."""
 
     step: ClassVar[str] = "midsurface"
+    version: ClassVar[int] = 2
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "make the surface"
 
@@ -76,6 +79,34 @@ def gifti(mesh: Mesh) -> bytes:
     points = GiftiDataArray(mesh.vertices_mm.astype(np.float32), intent="NIFTI_INTENT_POINTSET")
     faces = GiftiDataArray(mesh.triangles.astype(np.int32), intent="NIFTI_INTENT_TRIANGLE")
     return bytes(GiftiImage(darrays=[points, faces]).to_bytes())
+
+
+@dataclass(frozen=True)
+class SurfacePictureStep(Step[Path]):
+    """The picture of a brain's midsurface from four sides."""
+
+    step: ClassVar[str] = "surface-picture"
+    scope: ClassVar = "brain"
+    view: ClassVar[bool] = True
+    verb: ClassVar[str] = "draw the surface"
+
+    surface: Stored[Mesh]
+
+    @property
+    def name(self) -> str:
+        """That of the surface."""
+        return self.surface.name
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Draw it."""
+        mesh = inputs[self.surface]
+        staging.write(SURFACE_PICTURE, surface_picture(mesh, f"middle of the cortex, {mesh.area_mm2:,.0f} mm2"))
+        return {}
+
+    @classmethod
+    def opened(cls, folder: Path) -> Path:
+        """The picture."""
+        return folder / SURFACE_PICTURE
 
 
 @dataclass(frozen=True)
