@@ -26,6 +26,7 @@ class ScaleStep(Step[Scale]):
     """The scale of a brain's embeddings: of tokens drawn evenly from the tissue of every section."""
 
     step: ClassVar[str] = "scales"
+    version: ClassVar[int] = 2
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "fit scale"
 
@@ -49,6 +50,7 @@ class ScaleStep(Step[Scale]):
             raise StoreError("no embedding lies in tissue: there is nothing to measure embeddings in")
         with single_threaded():
             mean, spread = moments([sample.tokens], SMALLEST_SPREAD)
+        spread = np.where(spread > SMALLEST_SPREAD, spread, 1.0)  # a constant here may vary elsewhere
         arrays = {"mean": mean.astype(np.float32), "spread": spread.astype(np.float32)}
         staging.write(FIT_FILE, save(arrays))
         return sample.facts()

@@ -65,7 +65,6 @@ class Seen(NamedTuple):
     radius_um: float
     polarity: str
     channels: int
-    area_mm2: float
 
 
 def reconstruct(
@@ -142,9 +141,7 @@ def _gaps(rows: Sequence[Stated], links: Sequence[Link]) -> list[tuple[str, str]
 def _seen(overview: Overview, section: Likeness | None) -> Seen:
     coarse = None if section is None else section.coarse
     centre, radius = ((0.0, 0.0), 0.0) if section is None else (section.centre_um, section.radius_um)
-    return Seen(
-        overview.grid, coarse, centre, radius, overview.polarity, overview.channels, overview.area_mm2
-    )  # fmt: skip
+    return Seen(overview.grid, coarse, centre, radius, overview.polarity, overview.channels)
 
 
 def _measured(link: Link, number: Mapping[str, int], seen: Mapping[str, Seen] | None) -> Measured:

@@ -38,11 +38,6 @@ class Overview:
     channels: int = 1
     """Of the scan: grey and colour are different stains."""
 
-    @property
-    def area_mm2(self) -> float:
-        """Area of the tissue."""
-        return float(self.mask.sum()) * (self.grid.cell_um / 1000) ** 2
-
 
 @dataclass(frozen=True)
 class Plane:

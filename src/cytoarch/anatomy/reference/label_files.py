@@ -29,8 +29,6 @@ class LabelCodes:
     """(n,) ids of the atlas, ascending; without 0."""
     values: NDArray[np.uint16]
     """(n,) their numbers in label images."""
-    atlas_ids: tuple[int, ...]
-    """The structure that every number from 1 on stands for."""
     names: tuple[str, ...]
     colours: tuple[str, ...]
 
@@ -50,7 +48,7 @@ class LabelCodes:
         names = tuple(known[one].name if one in known else f"structure {one}" for one in kept.tolist())
         colours = tuple((known[one].colour or "") if one in known else "" for one in kept.tolist())
         values = (np.searchsorted(kept, held) + 1).astype(np.uint16)
-        return cls(ids, values, tuple(kept.tolist()), _distinct(names, kept.tolist()), colours)
+        return cls(ids, values, _distinct(names, kept.tolist()), colours)
 
     def of_labels(self, labels: NDArray[Any]) -> NDArray[np.uint16]:
         """The numbers (...) of ids (...) of the atlas."""
