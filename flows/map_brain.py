@@ -1,6 +1,9 @@
 """The chain: from a manifest to maps and a report."""
 
-from prefect import flow
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from prefect import flow, get_run_logger
 
 from cytoarch.anatomy.depth import DepthSettings
 from cytoarch.anatomy.depth_maps import DepthInput
@@ -11,9 +14,9 @@ from cytoarch.steps.encoders import encoder_for
 from cytoarch.steps.models import check_model, misfit, settings_for
 from cytoarch.steps.opened import OpenBrain, open_brain
 from cytoarch.steps.pictures import PicturesStep
-from cytoarch.steps.report import ReportStep
+from cytoarch.steps.report import RegisteredModel, ReportStep
 from cytoarch.steps.running import Outcome
-from cytoarch.steps.sections import ready_sections
+from cytoarch.steps.sections import LABELS, ready_sections
 from cytoarch.steps.sources import sections_with
 from cytoarch.steps.step import Stored
 from cytoarch.steps.training import is_labelled, target_name
@@ -25,6 +28,8 @@ from flows.parcellate_brain import parcellate_brain
 from flows.reconstruct_brain import reconstruct_brain
 from flows.stages import Summary, final_state, for_each_brain, run_name, run_steps, run_whole, workers
 from flows.training import train_on_brain
+from tasks.progress import timed
+from tasks.rows import class_metrics, duration_metrics, ended_by, remains_of
 from tasks.summaries import (
     Remembered,
     configuration_of,
@@ -36,7 +41,15 @@ from tasks.summaries import (
     publish_summary,
     remember_model,
 )
-from tasks.tracking import BrainLedger, Chosen, choose_model
+from tasks.tracking import (
+    BrainLedger,
+    Chosen,
+    TrackingLine,
+    choose_model,
+    log_failed_ingestion,
+    needed,
+    run_url,
+)
 
 
 @flow(name="map-brain", flow_run_name=run_name("map"))
@@ -59,22 +72,49 @@ def map_brain(
         encoder_for(settings.embed)  # an encoder that cannot be loaded is found before any section is read
     if len(brains) > 1:
         return for_each_brain(map_brain, source, brains, {"settings": settings, "run": run})
-    with open_brain(source.store_path, brains[0]) as brain:
-        ingested: Summary = ingest_brain(
-            source.model_copy(update={"brain_id": brain.brain_id}), settings.ingest, settings.tissue, run
-        )
-        check_left(brain, len(ready_sections(brain)), "ingested")
+    with open_brain(source.store_path, brains[0]) as brain, timed() as seconds:
+        line = TrackingLine(brain.store, get_run_logger())
+        made = _ingested(source, settings, run, brain, line)
         chosen = _chosen(brain, settings)
         if chosen is not None:
             settings = settings.model_copy(update={"embed": settings_for(chosen.card, settings.embed)})
-        ledger = _ledger(brain, settings, chosen)
-        if ingested.made:
-            ledger.open()
+        kept = Kept(line, _ledger(brain, settings, chosen), seconds)
+        if made:
+            line.tell("this run", kept.ledger.open)
         try:
-            return final_state(_map(brain, settings, run, ledger, ingested.made, chosen))
-        except BaseException:
-            ledger.close({}, failed=True)
+            return final_state(_map(brain, settings, run, kept, made, chosen))
+        except BaseException as error:
+            status = ended_by(error)
+            line.tell("how this run ended", lambda: kept.ledger.close(duration_metrics(seconds), status), give_up=True)
             raise
+
+
+class Kept(NamedTuple):
+    """What MLflow keeps of a run."""
+
+    line: TrackingLine
+    ledger: BrainLedger
+    seconds: Mapping[str, float]
+    """What each stage took so far."""
+
+
+def _ingested(
+    source: BrainSource, settings: MapSettings, run: RunSettings, brain: OpenBrain, line: TrackingLine
+) -> int:
+    """Ingest; returns how much was made. A brain that cannot be ingested leaves a row in MLflow."""
+    try:
+        one = source.model_copy(update={"brain_id": brain.brain_id})
+        made: int = ingest_brain(one, settings.ingest, settings.tissue, run).made
+        check_left(brain, len(ready_sections(brain)), "ingested")
+    except BaseException as error:
+        reason, status = str(error) or type(error).__name__, ended_by(error)
+        line.tell(
+            "that ingestion failed",
+            lambda: log_failed_ingestion(brain.store, brain.brain_id, reason, status),
+            give_up=True,
+        )
+        raise
+    return made
 
 
 def measured_depth(brain: OpenBrain, kind: DepthInput, run: RunSettings) -> int:
@@ -91,7 +131,11 @@ def _chosen(brain: OpenBrain, settings: MapSettings) -> Chosen | None:
     if not settings.model:
         return None
     target = target_name(settings.train)
-    chosen = choose_model(brain.store, settings.model, target, lambda card: misfit(card, brain), (settings.embed,))
+    chosen = needed(
+        brain.store,
+        f"the model {settings.model}",
+        lambda: choose_model(brain.store, settings.model, target, lambda card: misfit(card, brain), (settings.embed,)),
+    )
     try:
         check_model(chosen.card, brain)
     except ModelError as error:
@@ -100,7 +144,7 @@ def _chosen(brain: OpenBrain, settings: MapSettings) -> Chosen | None:
 
 
 def _map(
-    brain: OpenBrain, settings: MapSettings, run: RunSettings, ledger: BrainLedger, made: int, chosen: Chosen | None
+    brain: OpenBrain, settings: MapSettings, run: RunSettings, kept: Kept, made: int, chosen: Chosen | None
 ) -> Summary:
     """Everything after ingestion."""
     stored = StoredBrain(brain_id=brain.brain_id, store_path=brain.store.root)
@@ -133,29 +177,56 @@ def _map(
         found = found._replace(parcellation=mapped.parcellation)
     clustered = cluster_brain(stored, embedded.embedding, settings.cluster, run=run)
     made += clustered.made
-    return _remembered(brain, found._replace(clusters=clustered.clusters), settings, run, ledger, made)
+    return _remembered(brain, found._replace(clusters=clustered.clusters), settings, run, kept, made)
 
 
 def _remembered(
-    brain: OpenBrain, found: Remembered, settings: MapSettings, run: RunSettings, ledger: BrainLedger, made: int
+    brain: OpenBrain, found: Remembered, settings: MapSettings, run: RunSettings, kept: Kept, made: int
 ) -> Summary:
-    """Register the model, draw the report, log the figures, and leave a summary."""
+    """Register the model, draw the report, log the figures, and leave a summary.
+
+    Where MLflow does not answer, the report is drawn without the model's version, and MLflow is told afterwards.
+    """
+    line, ledger = kept.line, kept.ledger
     metrics = metrics_of(brain, found)
-    model = remember_model(brain, found, metrics, settings.train, ledger)
-    if made or not ledger.finished:
-        ledger.open()
+
+    def registered() -> RegisteredModel | None:
+        return remember_model(brain, found, metrics, settings.train, ledger)
+
+    model = line.tell("the model", registered)
+    if made or not line.tell("whether it knows this run", lambda: ledger.finished):
+        line.tell("this run", ledger.open)
+    made += _drawn(brain, found, settings, run, model)
+    if line.left and found.model_digest is not None:
+        model = line.tell("the model", registered)
+        made += _drawn(brain, found, settings, run, model) if model else 0
+    page = line.tell("this run", lambda: _told(brain, found, kept, metrics))
+    notes = notes_of(brain, found, model, metrics, page) | ({"MLflow does not know": line.left} if line.left else {})
+    publish_section_table(brain.brain, [Outcome(one, "failed", why) for one, why in brain.failed.items()])
+    publish_summary(brain, made, notes)
+    return Summary(brain.brain_id, made, dict(brain.failed), notes)
+
+
+def _drawn(
+    brain: OpenBrain, found: Remembered, settings: MapSettings, run: RunSettings, model: RegisteredModel | None
+) -> int:
+    """Draw the report; returns 1 if it was drawn, 0 if it was current."""
     shown = found.shown(brain)
     with workers(run) as runner:
         run_steps("draw", runner, brain, [PicturesStep.of(shown)], run)
     training = found.trained.name if found.trained else None
-    made += run_whole(
-        "report", brain, ReportStep.of(found.embedding, shown, training, model, settings.reconstruct != "none")
-    )
-    ledger.close(metrics, map_name=found.parcellation)
-    notes = notes_of(brain, found, model, metrics, str(ledger.run_id))
-    publish_section_table(brain.brain, [Outcome(one, "failed", why) for one, why in brain.failed.items()])
-    publish_summary(brain, made, notes)
-    return Summary(brain.brain_id, made, dict(brain.failed), notes)
+    step = ReportStep.of(found.embedding, shown, training, model, settings.reconstruct != "none")
+    return run_whole("report", brain, step)
+
+
+def _told(brain: OpenBrain, found: Remembered, kept: Kept, metrics: Mapping[str, float]) -> str:
+    """Log what is left of a run and end its row, where it was opened; returns the address of its page."""
+    ledger = kept.ledger
+    if ledger.opened:
+        figures = {**metrics, **class_metrics(brain, found), **duration_metrics(kept.seconds)}
+        remains = remains_of(brain, found, ledger.tags["input_digest"])
+        ledger.close(figures, map_name=found.parcellation, remains=remains)
+    return run_url(brain.store, str(ledger.run_id))
 
 
 def check_left(brain: OpenBrain, count: int, done: str) -> None:
@@ -168,7 +239,10 @@ def check_left(brain: OpenBrain, count: int, done: str) -> None:
 def _ledger(brain: OpenBrain, settings: MapSettings, chosen: Chosen | None) -> BrainLedger:
     """The MLflow row of this brain, configuration and input."""
     others = [one for one in ("probe", "decoder", "context") if one != settings.head]
-    unused = [*others, "model"] if chosen is None else [*others, settings.head, "head"]
+    labelled = bool(sections_with(brain, LABELS))
+    unused = [*others, "model"] if chosen is None and labelled else [*others, settings.head, "head"]
+    if chosen is None and not labelled:  # nothing is mapped
+        unused += ["model", "parcellate", "smooth"]
     unused += ["align", "volume"] if settings.reconstruct == "none" else []
     configuration = configuration_of(settings, unused=unused)
     if chosen is not None:

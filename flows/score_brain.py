@@ -1,8 +1,10 @@
 """Maps that were made before, scored when labels arrive."""
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from prefect import flow
+from prefect import flow, get_run_logger
 
 from cytoarch.brains import Brain
 from cytoarch.errors import ManifestError, StoreError
@@ -17,7 +19,7 @@ from cytoarch.steps.sources import HeadSource, sections_with
 from cytoarch.steps.step import Stored
 from flows.parameters import BrainSource, RunSettings, StoredBrain
 from flows.stages import Summary, final_state, run_name, run_steps, run_whole, workers
-from tasks.tracking import log_later, run_url
+from tasks.tracking import TrackingLine, log_later, run_url
 
 
 @flow(name="score-brain", flow_run_name=run_name("score"))
@@ -67,6 +69,7 @@ def score_brain(
                 f"{opened.name} has no labels in the store; name the manifest with label images: --manifest-path"
             )
         notes: dict[str, str] = {}
+        line = TrackingLine(opened.store, get_run_logger())
         for name in maps:
             stored = Stored(ParcellationStep, name)
             mapped = sections_with(opened, stored)
@@ -75,13 +78,19 @@ def score_brain(
             digest = opened.catalogue.require(stored.product(mapped[0].section_id), "map it").inputs["head"]
             made += run_steps("score", runner, opened, [AgreementStep(stored, HeadSource(digest))], run, mapped)
             metrics = map_metrics(opened, name, digest)
-            runs = log_later(opened.store, opened.brain_id, name, metrics)
+            pages = line.tell(f"the scores of {name}", partial(_logged, opened, name, metrics))
             notes |= {f"{name} {key}": f"{value:.3f}" for key, value in metrics.items()}
-            notes |= {f"{name} MLflow run": run_url(opened.store, one) for one in runs}
+            notes |= {f"{name} MLflow run": one for one in pages or ()}
             if not any(key.startswith("map/") for key in metrics):
                 notes[name] = "no section with labels that it has not learned from, or no class of the same name"
         made += _drawn_again(opened, run)
+        notes |= {"MLflow does not know": line.left} if line.left else {}
         return final_state(Summary(opened.brain_id, made, dict(opened.failed), notes))
+
+
+def _logged(brain: OpenBrain, parcellation: str, metrics: Mapping[str, float]) -> list[str]:
+    """Log the scores of maps to the row that made them; the addresses of its page."""
+    return [run_url(brain.store, one) for one in log_later(brain.store, brain.brain_id, parcellation, metrics)]
 
 
 def _drawn_again(brain: OpenBrain, run: RunSettings) -> int:

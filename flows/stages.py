@@ -159,8 +159,10 @@ def run_steps(
             runner.submit(run_sections, {"section_ids": chunk, **parameters}) for chunk in chunks(wanted, run.workers)
         ]
         outcomes, _ = _collected(futures, brain, steps, progress)
+    made = sum(one.status == "made" for one in outcomes)
+    _ended_stage(brain, title, [one.step for one in steps], made, progress.seconds)
     _log_stage(title, len(chosen) - len(wanted), outcomes)
-    return sum(one.status == "made" for one in outcomes)
+    return made
 
 
 def compute_step(
@@ -185,8 +187,10 @@ def compute_step(
             if not group.is_current
         ]
         outcomes, speed = _collected(futures, brain, [step], progress)
+    made = sum(one.status == "made" for one in outcomes)
+    _ended_stage(brain, title, [step.step], made, progress.seconds)
     _log_stage(title, len(current), [*outcomes, *(Outcome(one, "failed", why) for one, why in plan.failed.items())])
-    return sum(one.status == "made" for one in outcomes), speed
+    return made, speed
 
 
 def run_whole(title: str, brain: OpenBrain, step: Step[Any]) -> int:
@@ -195,11 +199,14 @@ def run_whole(title: str, brain: OpenBrain, step: Step[Any]) -> int:
     A section that turns out to be damaged is left out and noted in the open brain as failed.
     """
     if is_current(step, Place(brain)):
+        get_run_logger().info("%s: current", title)
         return 0
     before = set(brain.failed)
     with stage_progress(title, 1) as progress:
         made = run_brain(home_of(brain), title, step)
         progress.finished("brain")
+    _ended_stage(brain, title, [step.step], int(made), progress.seconds)
+    get_run_logger().info("%s: %s in %s", title, "made" if made else "current", spoken_s(progress.seconds))
     for section_id in brain.failed.keys() - before:
         _warn(title, section_id, brain.failed[section_id])
     return int(made)
@@ -263,6 +270,12 @@ def _ended(futures: Sequence[PrefectFuture[Any]]) -> Iterator[PrefectFuture[Any]
     for future in as_completed(list(futures)):
         future.wait()  # from here on the state is the final one, not what the server last heard of
         yield future
+
+
+def _ended_stage(brain: OpenBrain, title: str, steps: Sequence[str], made: int, seconds: float) -> None:
+    """Remember how long a stage took, where something was made: what other brains will cost is told from it."""
+    if made:
+        note_duration(brain.store.root, Duration(brain.brain_id, (title, *steps), made, seconds))
 
 
 def _log_stage(title: str, current: int, outcomes: Sequence[Outcome]) -> None:

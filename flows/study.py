@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cytoarch.embeddings import EmbedSettings, working_pixel_size_um
@@ -26,7 +26,8 @@ from flows.places import DEFAULT_STORE
 from flows.stages import Summary, final_state, run_whole
 from tasks.progress import stage_progress
 from tasks.steps import run_study
-from tasks.tracking import log_study, register_head, run_url
+from tasks.summaries import notes_of_version
+from tasks.tracking import TrackingLine, log_study, register_head
 
 
 class StudyChoice(BaseModel):
@@ -128,22 +129,19 @@ def study(
         digest = store.models.add(training.head)
         scores = opened.catalogue.path(step.product()) / SCORES_FILE
         parameters = {"study": study.model_dump(mode="json"), head: settings.model_dump(mode="json")}
-        run_id = log_study(
-            store, study.name, record.fingerprint, study.roles, record.facts["scores"], parameters, scores
-        )
         question = {key: value for key, value in record.inputs.items() if "/labels/" in key}
         question |= {f"role/{one}": role for one, role in study.roles.items()}
-        version = register_head(
-            store, study.name, digest, record.facts["scores"], parameters[head], question, lambda: run_id
-        )
-    notes = {
-        "model": f"{version.name} version {version.version}" + (" (champion)" if version.champion else ""),
-        "champion": version.reason,
-        "model digest": digest,
-        "scores": str(scores),
-        "MLflow run": run_url(store, run_id),
-        **{name: f"{value:.3f}" for name, value in record.facts["scores"].items()},
-    }
+
+        def told() -> dict[str, str]:
+            figures = record.facts["scores"]
+            run_id = log_study(store, study.name, record.fingerprint, study.roles, figures, parameters, scores)
+            version = register_head(store, study.name, digest, figures, parameters[head], question, lambda: run_id)
+            return notes_of_version(store, version, run_id)
+
+        line = TrackingLine(store, get_run_logger())
+        registered = line.tell("the study and its model", told)
+    notes = {"model digest": digest, "scores": str(scores), **(registered or {"MLflow does not know": line.left})}
+    notes |= {name: f"{value:.3f}" for name, value in record.facts["scores"].items()}
     return final_state(Summary(study.name, made, {}, notes))
 
 

@@ -1,5 +1,7 @@
 """What the two training flows share."""
 
+from prefect import get_run_logger
+
 from cytoarch.learning.training import HeadSettings, Kind
 from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.opened import OpenBrain, open_brain
@@ -9,7 +11,8 @@ from cytoarch.steps.step import Place, Stored
 from cytoarch.steps.training import Trained, TrainingStep, held_out_labels, keep_head, training_of
 from flows.parameters import StoredBrain
 from flows.stages import Summary, final_state, run_whole, skipping
-from tasks.tracking import register_head, run_url
+from tasks.summaries import notes_of_version
+from tasks.tracking import TrackingLine, register_head
 
 
 def train_on_brain(brain: OpenBrain, embedding: str, settings: HeadSettings, kind: Kind) -> Trained:
@@ -32,12 +35,14 @@ def train_and_register(
         record, _ = training_of(opened, trained.name)
         scores, parameters = record.facts["scores"], settings.model_dump(mode="json")
         held_out = held_out_labels(record)
-        version = register_head(opened.store, opened.brain_id, trained.digest, scores, parameters, held_out)
-        notes = {
-            "model": f"{version.name} version {version.version}" + (" (champion)" if version.champion else ""),
-            "champion": version.reason,
-            "model digest": trained.digest,
-            "MLflow run": run_url(opened.store, version.run_id),
-            **{name: f"{value:.3f}" for name, value in scores.items()},
-        }
+        line = TrackingLine(opened.store, get_run_logger())
+        registered = line.tell(
+            "the model",
+            lambda: notes_of_version(
+                opened.store,
+                register_head(opened.store, opened.brain_id, trained.digest, scores, parameters, held_out),
+            ),
+        )
+        notes = {"model digest": trained.digest, **(registered or {"MLflow does not know": line.left})}
+        notes |= {name: f"{value:.3f}" for name, value in scores.items()}
         return final_state(Summary(opened.brain_id, int(trained.made), dict(opened.failed), notes))

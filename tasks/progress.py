@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 import httpx
@@ -25,6 +26,7 @@ MOST_PARTS = 3
 
 _listeners: list[Listener] = []
 _open: dict[str, "StageProgress"] = {}
+_seconds: ContextVar[dict[str, float] | None] = ContextVar("seconds", default=None)
 
 
 @contextmanager
@@ -35,6 +37,23 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+def hear(stage: str, done: float, total: int, note: str = "") -> None:
+    """Tell whoever listens in this process."""
+    for listener in _listeners:
+        listener(stage, done, total, note)
+
+
+@contextmanager
+def timed() -> Iterator[dict[str, float]]:
+    """The seconds that each stage takes while a flow is at work, by its title; of those inside it, too."""
+    seconds: dict[str, float] = {}
+    token = _seconds.set(seconds)
+    try:
+        yield seconds
+    finally:
+        _seconds.reset(token)
 
 
 class StageProgress:
@@ -99,8 +118,7 @@ class StageProgress:
         return bytes_note(done, sum(self._sizes.values()), self._worked_bytes / max(seconds, 1e-9), self._parts)
 
     def _tell(self) -> None:
-        for listener in _listeners:
-            listener(self.title, self._done(), self.total, self._note)
+        hear(self.title, self._done(), self.total, self._note)
 
     def _send(self) -> None:
         self._sent_at = time.monotonic()
@@ -135,11 +153,14 @@ def bytes_note(done: float, total: float, rate: float, parts: Mapping[str, float
 @contextmanager
 def stage_progress(title: str, total: int, sizes: Mapping[str, int] | None = None) -> Iterator[StageProgress]:
     """The progress of a stage, found by its title from the tasks that run in this process."""
-    stage = StageProgress(title, total, sizes)
+    stage, began_s = StageProgress(title, total, sizes), time.monotonic()
     _open[title] = stage
     try:
         yield stage
     finally:
+        seconds = _seconds.get()
+        if seconds is not None:
+            seconds[title] = seconds.get(title, 0.0) + time.monotonic() - began_s
         _open.pop(title, None)
         stage.close()
 

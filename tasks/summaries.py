@@ -22,6 +22,7 @@ from cytoarch.steps.sources import open_head, sections_with
 from cytoarch.steps.step import Place, Stored
 from cytoarch.steps.tissue import TISSUE
 from cytoarch.steps.training import Trained, held_out_labels, training_of
+from cytoarch.store.brain_store import BrainStore
 from tasks.tracking import BrainLedger, Chosen, ModelVersion, register_head, run_url, tracking_uri
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~])")
@@ -101,7 +102,9 @@ def publish_summary(brain: OpenBrain, made: int, notes: Mapping[str, str]) -> No
     rows = [f"| {markdown_text(name)} | {markdown_text(value)} |" for name, value in notes.items()]
     lines += ["", "| | |", "|---|---|", *rows]
     create_markdown_artifact("\n".join(lines), key=artifact_key("summary", brain.brain_id))
-    create_link_artifact(notes["MLflow run"], link_text="MLflow run", key=artifact_key("mlflow-run", brain.brain_id))
+    if "MLflow run" in notes:
+        key = artifact_key("mlflow-run", brain.brain_id)
+        create_link_artifact(notes["MLflow run"], link_text="MLflow run", key=key)
 
 
 def configuration_of(settings: BaseModel, unused: Sequence[str]) -> dict[str, Any]:
@@ -154,6 +157,15 @@ def registered(version: ModelVersion) -> RegisteredModel:
     return RegisteredModel(version.name, version.version, version.champion, version.run_id, version.reason)
 
 
+def notes_of_version(store: BrainStore, version: ModelVersion, run_id: str = "") -> dict[str, str]:
+    """What a person wants to know of a version of a model; `run_id` is that of the row, unless it is its training's."""
+    return {
+        "model": f"{version.name} version {version.version}" + (" (champion)" if version.champion else ""),
+        "why": version.reason,
+        "MLflow run": run_url(store, run_id or version.run_id),
+    }
+
+
 def model_tags(chosen: Chosen | None) -> dict[str, str]:
     """The tags that say by which head of other brains a brain was mapped."""
     if chosen is None:
@@ -173,15 +185,19 @@ def notes_of_map(brain: OpenBrain, parcellation: str) -> dict[str, str]:
 
 
 def notes_of(
-    brain: OpenBrain, found: Remembered, model: RegisteredModel | None, metrics: Mapping[str, float], run_id: str
+    brain: OpenBrain,
+    found: Remembered,
+    model: RegisteredModel | None,
+    metrics: Mapping[str, float],
+    run_page: str | None,
 ) -> dict[str, str]:
-    """What a person wants to find again after a run."""
+    """What a person wants to find again after a run; `run_page` is that of its row in MLflow, where it is known."""
     home = brain.catalogue.folder
     notes = {"map": str(home / "derived" / "parcellations" / found.parcellation)} if found.parcellation else {}
     notes |= {
         "report": str((home / "report" / INDEX_FILE).resolve()),
         "store": str(home),
-        "MLflow run": run_url(brain.store, run_id),
+        **({"MLflow run": run_page} if run_page else {}),
         "MLflow database": tracking_uri(brain.store),
     }
     if found.parcellation is not None and found.model_digest is not None:
@@ -190,7 +206,7 @@ def notes_of(
         notes |= notes_of_map(brain, found.parcellation)
     if model is not None:
         notes["model"] = f"{model.name} version {model.version}" + (" (champion)" if model.is_champion else "")
-        notes["champion"] = model.verdict
+        notes["why"] = model.verdict
     shown = (
         "headline/macro_f1",
         "held_out/macro_f1",

@@ -16,8 +16,18 @@ from tasks.tracking.database import (
     tracking_uri,
 )
 from tasks.tracking.fetching import fetch_head
+from tasks.tracking.outages import TrackingLine, needed
 from tasks.tracking.registry import ModelVersion, register_head
-from tasks.tracking.runs import PARENT_KIND, BrainLedger, git_revision, log_later
+from tasks.tracking.runs import (
+    PARENT_KIND,
+    BrainLedger,
+    Dataset,
+    Remains,
+    Status,
+    git_revision,
+    log_failed_ingestion,
+    log_later,
+)
 from tasks.tracking.studies import log_study
 
 __all__ = [
@@ -26,16 +36,22 @@ __all__ = [
     "PARENT_KIND",
     "BrainLedger",
     "Chosen",
+    "Dataset",
     "ModelVersion",
+    "Remains",
+    "Status",
+    "TrackingLine",
     "artifacts_path",
     "choose_model",
     "database_path",
     "database_uri",
     "fetch_head",
     "git_revision",
+    "log_failed_ingestion",
     "log_later",
     "log_study",
     "make_relative",
+    "needed",
     "register_head",
     "run_url",
     "tracking_uri",

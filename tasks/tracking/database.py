@@ -35,6 +35,13 @@ _ADDRESSES = (
 )
 """Where MLflow's schema keeps addresses of files."""
 
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+"""Where the environment does not say otherwise: MLflow's client alone would be silent for four minutes."""
+
+KIND_TAG = "mlflow.experimentKind"
+MODEL_TRAINING = "custom_model_development"
+"""What makes MLflow's pages open on runs and models, and not on traces of language models."""
+
 _client_lock = threading.Lock()
 _made: set[str] = set()
 """The databases of stores whose tables this process has seen made."""
@@ -76,6 +83,8 @@ def client(store: BrainStore) -> Any:
     with _client_lock:
         for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        for name, value in PATIENCE.items():
+            os.environ.setdefault(name, value)
         uri = tracking_uri(store)
         if is_own(store):
             store.tracking_path.mkdir(parents=True, exist_ok=True)
@@ -109,13 +118,19 @@ def experiment_id(store: BrainStore) -> str:
     known = client(store).get_experiment_by_name(EXPERIMENT)
     if known is None:
         try:
-            return str(client(store).create_experiment(EXPERIMENT, artifact_location=_location(store)))
+            return str(
+                client(store).create_experiment(
+                    EXPERIMENT, artifact_location=_location(store), tags={KIND_TAG: MODEL_TRAINING}
+                )
+            )
         except MlflowException as error:  # another run was first
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             known = client(store).get_experiment_by_name(EXPERIMENT)
     if is_own(store) and str(known.artifact_location).startswith("file:"):
         make_relative(database_path(store))
+    if KIND_TAG not in known.tags:  # of an earlier version of this code
+        client(store).set_experiment_tag(known.experiment_id, KIND_TAG, MODEL_TRAINING)
     return str(known.experiment_id)
 
 

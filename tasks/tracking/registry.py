@@ -10,7 +10,7 @@ from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.heads import load_head
 from cytoarch.store.brain_store import BrainStore
 from tasks.tracking.database import CHAMPION, HEAD_FOLDER, artifacts, client, experiment_id
-from tasks.tracking.runs import flat, log_metrics, log_params, run_tags
+from tasks.tracking.runs import Dataset, flat, git_revision, log_datasets, log_metrics, log_params, run_tags
 
 SCORE = "headline/macro_f1"
 """The figure by which heads are compared."""
@@ -86,8 +86,13 @@ def register_head(
     asked = question(card, held_out).tags()
     version = _registered(store, name, digest, asked)
     if version is None:
-        run = _training_run(store, brain_id, digest, card, metrics, params, parent)
+        run = _training_run(store, brain_id, digest, card, metrics, params, held_out, parent)
         tags = {"model_digest": digest, "encoder_digest": card.encoder_digest, "brain": brain_id, **asked}
+        tags |= {
+            "encoder": card.embedding.encoder,
+            "brains": ", ".join(card.brains)[:4000],
+            "git_revision": git_revision(),
+        }
         if math.isfinite(metrics.get(SCORE, math.nan)):
             tags["headline_macro_f1"] = repr(metrics[SCORE])
             tags |= {DEVIATION_TAG: repr(metrics[DEVIATION])} if DEVIATION in metrics else {}
@@ -114,7 +119,7 @@ def _settle_champion(store: BrainStore, name: str, version: Any) -> tuple[Any, s
 def _judge(version: Any, champion: Any) -> tuple[bool, str]:
     """Whether a version takes the place of the champion, and why."""
     if champion is None or champion.version == version.version:
-        return True, "champion: there was none"
+        return True, "champion: the first of its name"
     other = f"version {champion.version}"
     score, best = version.tags.get("headline_macro_f1"), champion.tags.get("headline_macro_f1")
     if version.tags["question"] != champion.tags.get("question"):
@@ -173,19 +178,48 @@ def _training_run(
     card: HeadCard,
     metrics: Mapping[str, float],
     params: Mapping[str, Any],
+    held_out: Mapping[str, str],
     parent: Callable[[], str] | None,
 ) -> Any:
     """Make the run of a training, with the head among its files."""
     tags = {"brain": brain_id, "kind": "training", "model_digest": digest, **run_tags()}
     if parent is not None:
         tags["mlflow.parentRunId"] = parent()
+    tags["mlflow.note.content"] = _described(card)
     name = f"train-{card.target}-{card.kind}-{brain_id}"
-    run = client(store).create_run(experiment_id(store), run_name=name, tags=tags)
+    where = f"tags.kind = 'training' and tags.brain = '{brain_id}' and tags.model_digest = '{digest}'"
+    known = client(store).search_runs(
+        [experiment_id(store)], filter_string=f"{where} and attributes.status = 'RUNNING'", max_results=1
+    )  # MLflow may have gone while it was told of this head before
+    run = known[0] if known else client(store).create_run(experiment_id(store), run_name=name, tags=tags)
     run_id = str(run.info.run_id)
     log_params(store, run_id, {"encoder": card.embedding.encoder, "kind": card.kind, **flat(params)})
     log_metrics(store, run_id, metrics)
+    log_datasets(store, run_id, _datasets(store, card, brain_id, held_out))
     artifacts(store, str(run.info.artifact_uri)).log_artifacts(str(store.models.path(digest)), HEAD_FOLDER)
     return run
+
+
+def _described(card: HeadCard) -> str:
+    """A head in a sentence."""
+    sections = sum(map(len, card.learned_from.values()))
+    learned = f" from {sections} sections of {', '.join(card.brains[:12])}" if card.brains else ""
+    return (
+        f"Tells {len(card.classes)} {card.target} by a {card.kind} on embeddings of {card.embedding.encoder} at "
+        f"{card.pixel_size_um:g} um per pixel, learned{learned}. {card.scores_of}"
+    ).strip()
+
+
+def _datasets(store: BrainStore, card: HeadCard, trained_on: str, held_out: Mapping[str, str]) -> list[Dataset]:
+    """The sections that a head learned from, by brain, and those that it was scored on, these with their labels."""
+    found = [
+        Dataset(f"labels of {brain}", _digest(sorted(sections)), "training", str(store.brain_path(brain)))
+        for brain, sections in card.learned_from.items()
+    ]
+    if held_out:
+        name, source = f"held-out labels of {trained_on}", str(store.root)
+        found.append(Dataset(name, _digest(dict(held_out)), "held_out", source))
+    return found
 
 
 def _champion(store: BrainStore, name: str) -> Any:

@@ -4,9 +4,9 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from prefect import runtime
 
@@ -19,75 +19,165 @@ from tasks.tracking.database import artifacts, client, experiment_id
 PARENT_KIND = "brain"
 MAP_TAG = "map"
 """Tag that names the maps of a brain's row, by which it is found when labels arrive."""
+UNINGESTED = "failed_in"
+"""Tag of a row of a brain whose ingestion failed; the run that ingests it goes on in that row."""
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+Context = Literal["mapped", "training", "held_out"]
+
+
+class Dataset(NamedTuple):
+    """Data that a run used."""
+
+    name: str
+    digest: str
+    """Of its content; MLflow keeps 36 characters."""
+    context: Context
+    source: str
+    """The file or folder that it was read from."""
+
+
+class Remains(NamedTuple):
+    """What is left of a run beside its figures."""
+
+    files: Mapping[str, bytes] = {}
+    """Name -> content, for people to look at."""
+    datasets: Sequence[Dataset] = ()
+    tags: Mapping[str, str] = {}
+    title: str = ""
+    """The name of the run; blank: as it was."""
+    description: str = ""
+
+
+NOTHING_REMAINS = Remains()
 
 
 class BrainLedger:
     """The one MLflow run of a brain, configuration and input, opened only when something is made.
 
     It is found again by its tags: a run that was killed goes on in the same row, one that finds all current adds none.
+    Nothing is asked of MLflow before it is needed.
     """
 
     def __init__(
         self, store: BrainStore, brain: Brain, configuration: Mapping[str, Any], tags: Mapping[str, str]
     ) -> None:
         self._store, self._brain, self._configuration = store, brain, configuration
-        self._tags = {"brain": brain.brain_id, "kind": PARENT_KIND, **tags}
+        self.tags = {"brain": brain.brain_id, "kind": PARENT_KIND, **tags}
         self._started_ms = int(time.time() * 1000)
-        self._opened = False
-        self.run_id: str | None = None
-        self.finished = False
+        self.opened = False
+        """Whether it was opened, to be closed with figures."""
+        self._run_id: str | None = None
+        self._finished = False
+
+    @property
+    def run_id(self) -> str | None:
+        """The run, if it is there."""
+        self._find()
+        return self._run_id
+
+    @property
+    def finished(self) -> bool:
         """Whether the run is there and was ended with its figures."""
         self._find()
+        return self._finished
 
     def open(self) -> str:
         """The id of the run, which is made or opened again."""
-        mlflow = client(self._store)
-        if self.run_id is None:
-            name = f"{self._brain.brain_id}-{self._tags['config_digest'][:8]}"
-            run = mlflow.create_run(
-                experiment_id(self._store),
-                start_time=self._started_ms,
-                run_name=name,
-                tags={**self._tags, **run_tags()},
-            )
-            self.run_id = str(run.info.run_id)
+        if self.opened and self._run_id is not None:
+            return self._run_id
+        mlflow, run_id = client(self._store), self.run_id or self._adopted()
+        if run_id is None:
+            run_id = _created(self._store, self._name, self._started_ms, {**self.tags, "unfinished": "true"})
+        run = mlflow.get_run(run_id)
+        if "unfinished" in run.data.tags or UNINGESTED in run.data.tags:  # its settings may not have been written
             documents = {"config.json": dict(self._configuration), "brain.json": self._brain.model_dump(mode="json")}
-            _log_documents(self._store, str(run.info.artifact_uri), documents)
-            log_params(self._store, self.run_id, flat(self._configuration))
-        elif not self._opened:
-            mlflow.update_run(self.run_id, status="RUNNING")
-            for name, value in run_tags().items():
-                mlflow.set_tag(self.run_id, name, value)
-        self._opened = True
-        return self.run_id
+            log_files(self._store, str(run.info.artifact_uri), _as_json(documents))
+            log_params(self._store, run_id, flat(self._configuration))
+            for name in {"unfinished", UNINGESTED} & set(run.data.tags):
+                mlflow.delete_tag(run_id, name)
+        mlflow.update_run(run_id, status="RUNNING")
+        for name, value in {**self.tags, **run_tags()}.items():
+            mlflow.set_tag(run_id, name, value)
+        self._run_id, self.opened = run_id, True
+        return run_id
 
-    def close(self, metrics: Mapping[str, float], failed: bool = False, map_name: str | None = None) -> None:
-        """Log the figures and end the run, if it was opened; `map_name` is that of the maps that it made."""
-        if self._opened and self.run_id is not None:
-            if map_name is not None:
-                client(self._store).set_tag(self.run_id, MAP_TAG, map_name)
-            log_metrics(self._store, self.run_id, metrics)
-            client(self._store).set_terminated(self.run_id, status="FAILED" if failed else "FINISHED")
+    def close(
+        self,
+        metrics: Mapping[str, float],
+        status: Status = "FINISHED",
+        map_name: str | None = None,
+        remains: Remains = NOTHING_REMAINS,
+    ) -> None:
+        """Log the figures and what is left, and end the run, if it was opened; `map_name` is that of its maps."""
+        if not self.opened or self._run_id is None:
+            return
+        mlflow, run_id = client(self._store), self._run_id
+        for name, value in {**remains.tags, **({MAP_TAG: map_name} if map_name else {})}.items():
+            mlflow.set_tag(run_id, name, value[:4000])
+        if remains.description:
+            mlflow.set_tag(run_id, "mlflow.note.content", remains.description)
+        if remains.title:
+            mlflow.update_run(run_id, name=remains.title)
+        log_metrics(self._store, run_id, metrics)
+        log_datasets(self._store, run_id, remains.datasets)
+        log_files(self._store, str(mlflow.get_run(run_id).info.artifact_uri), remains.files)
+        mlflow.set_terminated(run_id, status=status)
+
+    @property
+    def _name(self) -> str:
+        return f"{self._brain.brain_id}-{self.tags['config_digest'][:8]}"
 
     def _find(self) -> None:
+        if self._run_id is not None:
+            return
         keys = ("brain", "kind", "config_digest", "input_digest", "encoder_digest")
-        where = " and ".join(f"tags.{key} = '{self._tags[key]}'" for key in keys)
-        known = client(self._store).search_runs([experiment_id(self._store)], filter_string=where, max_results=1)
-        if known:
-            self.run_id = str(known[0].info.run_id)
-            self.finished = known[0].info.status == "FINISHED"
+        known = _search(self._store, {key: self.tags[key] for key in keys})
+        if known is not None:
+            self._run_id = str(known.info.run_id)
+            self._finished = known.info.status == "FINISHED"
+
+    def _adopted(self) -> str | None:
+        """The row that a failed ingestion of the brain left, if one did."""
+        known = _search(self._store, {"brain": self._brain.brain_id, "kind": PARENT_KIND, UNINGESTED: "ingestion"})
+        return str(known.info.run_id) if known else None
+
+
+def log_failed_ingestion(store: BrainStore, brain_id: str, reason: str, status: Status) -> None:
+    """Leave a row of a brain that could not be ingested, which the run that ingests it goes on with."""
+    tags = {"brain": brain_id, "kind": PARENT_KIND, UNINGESTED: "ingestion"}
+    known = _search(store, tags)
+    run_id = str(known.info.run_id) if known else _created(store, f"{brain_id}: not ingested", _now_ms(), tags)
+    client(store).set_tag(run_id, "mlflow.note.content", f"Brain {brain_id} could not be ingested: {reason}"[:4000])
+    for name, value in run_tags().items():
+        client(store).set_tag(run_id, name, value)
+    client(store).set_terminated(run_id, status=status)
+
+
+def _search(store: BrainStore, tags: Mapping[str, str]) -> Any:
+    """The latest run that has all of these tags, or None."""
+    where = " and ".join(f"tags.{name} = '{value}'" for name, value in tags.items())
+    order = ["attributes.start_time DESC"]
+    known = client(store).search_runs([experiment_id(store)], filter_string=where, max_results=1, order_by=order)
+    return known[0] if known else None
+
+
+def _created(store: BrainStore, name: str, started_ms: int, tags: Mapping[str, str]) -> str:
+    run = client(store).create_run(
+        experiment_id(store), start_time=started_ms, run_name=name, tags={**tags, **run_tags()}
+    )
+    return str(run.info.run_id)
 
 
 def log_later(store: BrainStore, brain_id: str, map_name: str, metrics: Mapping[str, float]) -> list[str]:
     """Log figures of maps to the latest row of the brain that made them; its id, or none where there is no such row."""
-    where = f"tags.kind = '{PARENT_KIND}' and tags.brain = '{brain_id}' and tags.{MAP_TAG} = '{map_name}'"
-    known = client(store).search_runs(
-        [experiment_id(store)], filter_string=where, max_results=1, order_by=["attributes.start_time DESC"]
-    )
-    for run in known:
-        log_metrics(store, str(run.info.run_id), metrics)
-        client(store).set_tag(run.info.run_id, "scored_later", "labels arrived after the map was made")
-    return [str(run.info.run_id) for run in known]
+    known = _search(store, {"kind": PARENT_KIND, "brain": brain_id, MAP_TAG: map_name})
+    if known is None:
+        return []
+    run_id = str(known.info.run_id)
+    log_metrics(store, run_id, metrics)
+    client(store).set_tag(run_id, "scored_later", "labels arrived after the map was made")
+    return [run_id]
 
 
 def git_revision() -> str:
@@ -147,14 +237,42 @@ def log_metrics(store: BrainStore, run_id: str, metrics: Mapping[str, float]) ->
     """Log figures, in batches of as many as MLflow takes."""
     from mlflow.entities import Metric
 
-    now = int(time.time() * 1000)
+    now = _now_ms()
     entities = [Metric(name, value, now, 0) for name, value in sorted(metrics.items())]
     for first in range(0, len(entities), 1000):
         client(store).log_batch(run_id, metrics=entities[first : first + 1000])
 
 
-def _log_documents(store: BrainStore, artifact_uri: str, documents: Mapping[str, Any]) -> None:
+def log_datasets(store: BrainStore, run_id: str, datasets: Sequence[Dataset]) -> None:
+    """Log which data a run used; what it names already is not named twice."""
+    from mlflow.entities import Dataset as Entity
+    from mlflow.entities import DatasetInput, InputTag
+    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+    inputs = [
+        DatasetInput(
+            Entity(one.name, one.digest[:36], "local", canonical_json({"uri": one.source})),
+            [InputTag(MLFLOW_DATASET_CONTEXT, one.context)],
+        )
+        for one in datasets
+    ]
+    if inputs:
+        client(store).log_inputs(run_id, datasets=inputs)
+
+
+def log_files(store: BrainStore, artifact_uri: str, files: Mapping[str, bytes]) -> None:
+    """Put files beside a run."""
+    if not files:
+        return
     with tempfile.TemporaryDirectory() as scratch:
-        for name, content in documents.items():
-            (Path(scratch) / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
+        for name, content in files.items():
+            (Path(scratch) / name).write_bytes(content)
         artifacts(store, artifact_uri).log_artifacts(scratch)
+
+
+def _as_json(documents: Mapping[str, Any]) -> dict[str, bytes]:
+    return {name: json.dumps(content, indent=2).encode() for name, content in documents.items()}
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,111 @@
+"""What happens when MLflow does not answer: it is told again, the log says so, and the next run catches up.
+
+A map is worth hours, a row in MLflow seconds: nothing that MLflow does ends a run that has something to map.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from cytoarch.errors import StoreError
+from cytoarch.store.brain_store import BrainStore
+from tasks.progress import hear
+from tasks.tracking.database import tracking_uri
+
+WAITS_S = (2.0, 5.0, 15.0)
+"""How long it is waited before MLflow is told again; a server that is restarted is back by then."""
+STAGE = "MLflow"
+PASSING = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED"}
+"""MLflow's words for what may pass by itself; a connection that is refused is the first of them."""
+
+T = TypeVar("T")
+
+
+class TrackingLine:
+    """The line from a run to MLflow. What is told over it is told again where MLflow does not answer, or left.
+
+    Once MLflow was given up, each further thing is told once: it may be back, but the run waits no more.
+    """
+
+    def __init__(
+        self,
+        store: BrainStore,
+        logger: "logging.Logger | logging.LoggerAdapter[logging.Logger]",
+        waits_s: Sequence[float] = WAITS_S,
+    ) -> None:
+        self._store, self._logger, self._waits_s = store, logger, tuple(waits_s)
+        self._left: dict[str, str] = {}
+
+    @property
+    def left(self) -> str:
+        """What MLflow does not know, and why; blank: it was told everything."""
+        return "; ".join(f"{what} ({reason})" for what, reason in self._left.items())
+
+    def tell(self, what: str, call: Callable[[], T], give_up: bool = False) -> T | None:
+        """What `call` gives, or None where it was left to the next run; `give_up` tells once and does not wait."""
+        waits = () if self._left or give_up else self._waits_s
+        for wait_s in (*waits, None):
+            try:
+                found = call()
+            except Exception as error:
+                reason, may_pass = _outage(error)
+                if not reason:
+                    raise
+                if wait_s is None or not may_pass:
+                    self._leave(what, reason)
+                    return None
+                self._logger.warning(
+                    "MLflow at %s: %s; %s is told again in %g s", tracking_uri(self._store), reason, what, wait_s
+                )
+                hear(STAGE, 0, 1, f"does not answer; {what} is told again in {wait_s:g} s")
+                time.sleep(wait_s)
+            else:
+                self._left.pop(what, None)
+                return found
+        raise AssertionError("the last wait is None")
+
+    def _leave(self, what: str, reason: str) -> None:
+        self._left[what] = reason
+        hear(STAGE, 1, 1, f"does not know {what}; the next run tells it")
+        self._logger.warning(
+            "MLflow at %s: %s; it does not know %s. What was made is in the store; start MLflow and run again: nothing "
+            "is made twice, and MLflow is told",
+            tracking_uri(self._store),
+            reason,
+            what,
+        )
+
+
+def needed(store: BrainStore, what: str, call: Callable[[], T]) -> T:
+    """What `call` asks MLflow, without which nothing can be done. Raises StoreError if it does not answer."""
+    try:
+        return call()
+    except Exception as error:
+        reason, may_pass = _outage(error)
+        if not reason or isinstance(error, StoreError) or not may_pass:
+            raise
+        raise StoreError(
+            f"MLflow at {tracking_uri(store)} does not answer ({reason}), and {what} is looked up there; start it, or "
+            "name the digest of a model in the store"
+        ) from None
+
+
+def _outage(error: Exception) -> tuple[str, bool]:
+    """What keeps MLflow from being told, and whether it may pass by itself; blank: it is no fault of MLflow's."""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException):
+        return _told(error), str(error.error_code) in PASSING
+    if isinstance(error, StoreError):  # its files may not be written, or lie where nothing is written
+        return str(error), False
+    return (_told(error), True) if isinstance(error, OSError) else ("", False)
+
+
+def _told(error: Exception) -> str:
+    """The first line of an error without the depths of its connection pool."""
+    text = str(error).partition("\n")[0] or type(error).__name__
+    for word, said in (("Connection refused", "the connection is refused"), ("timed out", "it timed out")):
+        if word in text:
+            return said
+    return text[:300]
