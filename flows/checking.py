@@ -24,7 +24,9 @@ def verify(brain: str, *, store_path: Path = DEFAULT_STORE) -> int:
     console = stderr_console()
     store = BrainStore(store_path)
     with store.lock_existing(brain), bars(console) as listener:
-        found = verify_brain(store, brain, lambda done, total: listener("verify (bytes)", done, total))
+        found = verify_brain(
+            store, brain, lambda done, total: listener("verify (MB)", done // 1_000_000, -(-total // 1_000_000))
+        )
     for fault in found.faults:
         print(f"{fault.key}: {fault.found}; {fault.remedy}")
     for key in found.strays:

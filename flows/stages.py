@@ -19,8 +19,9 @@ from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.running import EnginePlan, Outcome, due
 from cytoarch.steps.sections import cores_each, ready_sections
 from cytoarch.steps.step import Place, Step, is_current
+from cytoarch.store.durations import Duration, note_duration
 from flows.parameters import BrainSource, RunSettings
-from tasks.progress import StageProgress, stage_progress
+from tasks.progress import StageProgress, spoken_s, stage_progress
 from tasks.steps import Home, Ran, compute_sections, run_brain, run_sections
 
 
@@ -160,8 +161,8 @@ def run_steps(
         ]
         outcomes, _ = _collected(futures, brain, steps, progress)
     made = sum(one.status == "made" for one in outcomes)
-    _ended_stage(brain, title, [one.step for one in steps], made, progress.seconds)
-    _log_stage(title, len(chosen) - len(wanted), outcomes)
+    _note_stage(brain, [one.step for one in steps], made, progress.seconds)
+    _log_stage(title, len(chosen) - len(wanted), outcomes, progress.seconds)
     return made
 
 
@@ -188,8 +189,9 @@ def compute_step(
         ]
         outcomes, speed = _collected(futures, brain, [step], progress)
     made = sum(one.status == "made" for one in outcomes)
-    _ended_stage(brain, title, [step.step], made, progress.seconds)
-    _log_stage(title, len(current), [*outcomes, *(Outcome(one, "failed", why) for one, why in plan.failed.items())])
+    _note_stage(brain, [step.step], made, progress.seconds)
+    failed = [Outcome(one, "failed", why) for one, why in plan.failed.items()]
+    _log_stage(title, len(current), [*outcomes, *failed], progress.seconds)
     return made, speed
 
 
@@ -205,7 +207,7 @@ def run_whole(title: str, brain: OpenBrain, step: Step[Any]) -> int:
     with stage_progress(title, 1) as progress:
         made = run_brain(home_of(brain), title, step)
         progress.finished("brain")
-    _ended_stage(brain, title, [step.step], int(made), progress.seconds)
+    _note_stage(brain, [step.step], int(made), progress.seconds)
     get_run_logger().info("%s: %s in %s", title, "made" if made else "current", spoken_s(progress.seconds))
     for section_id in brain.failed.keys() - before:
         _warn(title, section_id, brain.failed[section_id])
@@ -272,18 +274,19 @@ def _ended(futures: Sequence[PrefectFuture[Any]]) -> Iterator[PrefectFuture[Any]
         yield future
 
 
-def _ended_stage(brain: OpenBrain, title: str, steps: Sequence[str], made: int, seconds: float) -> None:
+def _note_stage(brain: OpenBrain, steps: Sequence[str], made: int, seconds: float) -> None:
     """Remember how long a stage took, where something was made: what other brains will cost is told from it."""
     if made:
-        note_duration(brain.store.root, Duration(brain.brain_id, (title, *steps), made, seconds))
+        note_duration(brain.store.root, Duration(brain.brain_id, tuple(steps), made, seconds))
 
 
-def _log_stage(title: str, current: int, outcomes: Sequence[Outcome]) -> None:
-    """Say in the run's log what a stage did."""
+def _log_stage(title: str, current: int, outcomes: Sequence[Outcome], seconds: float) -> None:
+    """Say in the run's log what a stage did, and how long it took."""
     logger = get_run_logger()
     counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("made", "current", "failed")}
     counts["current"] += current
-    logger.info("%s: %s", title, ", ".join(f"{count} {status}" for status, count in counts.items()))
+    told = ", ".join(f"{count} {status}" for status, count in counts.items() if count or status == "made")
+    logger.info("%s: %s in %s", title, told, spoken_s(seconds))
     for outcome in outcomes:
         if outcome.status == "failed":
             _warn(title, outcome.section_id, outcome.reason)

@@ -30,6 +30,8 @@ FLOWS = (
 PREPARING = ("manifest", "phantom", "convert_weights", "cut_atlas")
 TAKING_HOME = ("export", "view")
 CHECKING = {"verify": ("verify", "verify-brain"), "validate": ("validate",)}
+CARING = ("doctor", "status", "gc")
+COMPARING = ("compare",)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -59,6 +61,10 @@ def application() -> App:
         app.command(f"flows.preparing:{name}", name=_spoken(name), help=_first_sentence("preparing", name))
     for name in TAKING_HOME:
         app.command(f"flows.taking_home:{name}", name=name, help=_first_sentence("taking_home", name))
+    for name in CARING:
+        app.command(f"flows.caring:{name}", name=name, help=_first_sentence("caring", name))
+    for name in COMPARING:
+        app.command(f"flows.comparing:{name}", name=name, help=_first_sentence("comparing", name))
     for name, spoken in CHECKING.items():
         app.command(f"flows.checking:{name}", name=spoken, help=_first_sentence("checking", name))
     return app

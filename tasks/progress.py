@@ -21,6 +21,7 @@ class Listener(Protocol):
 
 
 ARTIFACT_PERIOD_S = 3.0
+_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 MOST_PARTS = 3
 """Sections under way that are named beside a bar."""
 
@@ -73,6 +74,7 @@ class StageProgress:
         self._lock = threading.Lock()
         self._started_at = self._sent_at = time.monotonic()
         self._artifact: Any = create_progress_artifact(progress=0.0, description=title)
+        self._tell()  # a bar is seen before the first of its sections is heard of
 
     def part(self, section_id: str, done: int, total: int, note: str = "") -> None:
         """Note how far a section is, and how fast; may be called from any thread."""
@@ -106,6 +108,11 @@ class StageProgress:
         """Bring the artifact up to date for the last time."""
         self._send()
 
+    @property
+    def seconds(self) -> float:
+        """How long the stage has been at work."""
+        return time.monotonic() - self._started_at
+
     def _done(self) -> float:
         with self._lock:
             return self._finished + sum(self._parts.values())
@@ -134,20 +141,28 @@ def bytes_note(done: float, total: float, rate: float, parts: Mapping[str, float
     >>> bytes_note(3e9, 12e9, 1.5e8, {"s0007": 0.25})
     '3.0 of 12.0 GB, 150 MB/s, 1 min left, s0007 25 %'
     """
-    unit, name = (1e9, "GB") if total >= 1e9 else (1e6, "MB")
+    unit, name = next((one for one in _UNITS if total >= one[0]), _UNITS[-1])
     words = [f"{done / unit:.1f} of {total / unit:.1f} {name}"]
     if rate > 0:
-        left_s = (total - done) / rate
-        left = (
-            f"{left_s / 3600:.1f} h"
-            if left_s >= 7200
-            else f"{left_s / 60:.0f} min"
-            if left_s >= 60
-            else f"{left_s:.0f} s"
-        )
-        words += [f"{rate / 1e6:.0f} MB/s", f"{left} left"]
-    words += [f"{section_id} {100 * share:.0f} %" for section_id, share in list(parts.items())[:MOST_PARTS]]
+        speed, name = next((one for one in _UNITS[1:] if rate >= one[0]), _UNITS[-1])
+        words.append(f"{rate / speed:.0f} {name}/s")
+        words += [f"{spoken_s((total - done) / rate)} left"] if done < total else []
+    under_way = [(one, share) for one, share in parts.items() if share < 1]
+    words += [f"{section_id} {100 * share:.0f} %" for section_id, share in under_way[:MOST_PARTS]]
     return ", ".join(words)
+
+
+def spoken_s(seconds: float) -> str:
+    """A time as one says it.
+
+    >>> [spoken_s(one) for one in (0.04, 31, 90, 5400, 9000)]
+    ['less than 1 s', '31 s', '2 min', '90 min', '2.5 h']
+    """
+    if seconds < 1:
+        return "less than 1 s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 @contextmanager

@@ -4,7 +4,15 @@ Runs are named explicitly in every call: MLflow's notion of an active run is per
 Models are registered as folders of safetensors and JSON; nothing from the registry is ever executed or unpickled.
 """
 
-from tasks.tracking.choosing import Chosen, choose_model
+from tasks.tracking.choosing import Chosen, choose_model, registered_digests
+from tasks.tracking.comparing import (
+    NAMES,
+    SCORES,
+    ComparedBrain,
+    ComparedModel,
+    compared_brains,
+    compared_models,
+)
 from tasks.tracking.database import (
     CHAMPION,
     EXPERIMENT,
@@ -16,7 +24,7 @@ from tasks.tracking.database import (
     tracking_uri,
 )
 from tasks.tracking.fetching import fetch_head
-from tasks.tracking.outages import TrackingLine, needed
+from tasks.tracking.outages import TrackingLine, needed, reached
 from tasks.tracking.registry import ModelVersion, register_head
 from tasks.tracking.runs import (
     PARENT_KIND,
@@ -33,9 +41,13 @@ from tasks.tracking.studies import log_study
 __all__ = [
     "CHAMPION",
     "EXPERIMENT",
+    "NAMES",
     "PARENT_KIND",
+    "SCORES",
     "BrainLedger",
     "Chosen",
+    "ComparedBrain",
+    "ComparedModel",
     "Dataset",
     "ModelVersion",
     "Remains",
@@ -43,6 +55,8 @@ __all__ = [
     "TrackingLine",
     "artifacts_path",
     "choose_model",
+    "compared_brains",
+    "compared_models",
     "database_path",
     "database_uri",
     "fetch_head",
@@ -52,7 +66,9 @@ __all__ = [
     "log_study",
     "make_relative",
     "needed",
+    "reached",
     "register_head",
+    "registered_digests",
     "run_url",
     "tracking_uri",
 ]

@@ -89,13 +89,23 @@ def champions(store: BrainStore) -> list[Any]:
     mlflow = client(store)
     found = [
         mlflow.get_model_version_by_alias(one.name, CHAMPION)
-        for one in _all_models(store)
+        for one in all_models(store)
         if CHAMPION in (one.aliases or {})
     ]
     return sorted(found, key=lambda one: str(one.name))
 
 
-def _all_models(store: BrainStore) -> list[Any]:
+def registered_digests(store: BrainStore) -> set[str]:
+    """The digests of all heads that the registry names."""
+    found: set[str] = set()
+    for model in all_models(store):
+        versions = client(store).search_model_versions(f"name = '{model.name}'")
+        found |= {str(one.tags["model_digest"]) for one in versions if "model_digest" in one.tags}
+    return found
+
+
+def all_models(store: BrainStore) -> list[Any]:
+    """The registered models."""
     models: list[Any] = []
     token = None
     while True:
@@ -107,7 +117,7 @@ def _all_models(store: BrainStore) -> list[Any]:
 
 
 def _known(store: BrainStore) -> str:
-    names = sorted(str(one.name) for one in _all_models(store))
+    names = sorted(str(one.name) for one in all_models(store))
     return f"Registered models: {', '.join(names) or 'none'}"
 
 

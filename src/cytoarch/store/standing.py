@@ -1,4 +1,4 @@
-"""How a brain stands: what of it is current, what is missing or older than what it was made from, and what that costs."""
+"""How a brain stands: what is current, what is missing or older than what it was made from, and what that costs."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -69,9 +69,7 @@ def cost(rows: Iterable[Standing], durations: Iterable[Duration]) -> Cost:
         due[row.step] = max(due.get(row.step, 0), row.due)
         room += row.due_bytes
     each = seconds_each(durations)
-    seconds = sum(
-        spent * max((due.get(step, 0) for step in steps), default=0) for steps, spent in each.items()
-    )
+    seconds = sum(spent * max((due.get(step, 0) for step in steps), default=0) for steps, spent in each.items())
     return Cost(seconds if each else None, room)
 
 
