@@ -1,4 +1,4 @@
-"""Brings up the Prefect server, MLflow and a worker on this machine's loopback; Ctrl-C stops them all."""
+"""Brings up the Prefect server, MLflow, the reports and a worker on this machine's loopback; Ctrl-C stops them all."""
 
 import argparse
 import json
@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -15,10 +16,16 @@ from types import FrameType
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # started as a script from the checkout
 
 from flows.serving import SERVING_PATH, answers, direct_loopback, unusable_proxies
+from tasks.reports import REPORTS_STORE, REPORTS_URL, reports_token
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
 START_LIMIT_S, LOOK_EVERY_S, SAY_EVERY_S = 600, 0.5, 10
+
+
+CLIENT_NAMES = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", REPORTS_URL, REPORTS_STORE)
+MOST_STARTS, STARTS_WITHIN_S = 5, 600
+"""A server that ends by itself is started again; one that does so more often than this has a fault to be mended."""
 
 
 class Servers:
@@ -27,6 +34,8 @@ class Servers:
     def __init__(self, log_path: Path) -> None:
         self._log_path = log_path
         self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._commands: dict[str, tuple[list[str], dict[str, str]]] = {}
+        self._started_s: dict[str, list[float]] = {}
         self.stopping = threading.Event()
 
     def start(self, name: str, command: list[str], environment: dict[str, str]) -> None:
@@ -37,6 +46,8 @@ class Servers:
                 command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
         self._running.append((name, process))
+        self._commands[name] = (command, environment)
+        self._started_s.setdefault(name, []).append(time.monotonic())
 
     def wait_until(self, ready: Callable[[], bool], what: str) -> None:
         """Wait until `ready`. Raises SystemExit if that takes too long, or a process ended meanwhile."""
@@ -57,15 +68,34 @@ class Servers:
             if process.poll() is not None:
                 raise SystemExit(f"{name} ended with exit code {process.returncode}; see {self._log_path / name}.log")
 
-    def stop(self) -> None:
-        """Stop everything, the last started first, by asking and then by force."""
-        for _, process in reversed(self._running):
+    def restart_ended(self) -> None:
+        """Start again what has ended by itself. Raises SystemExit if it does so again and again."""
+        for name, process in list(self._running):
+            if process.poll() is None:
+                continue
+            lately = [one for one in self._started_s[name] if time.monotonic() - one < STARTS_WITHIN_S]
+            log = f"see {self._log_path / name}.log"
+            if len(lately) >= MOST_STARTS:
+                raise SystemExit(
+                    f"{name} ended with exit code {process.returncode} and was started {len(lately)} times within "
+                    f"{STARTS_WITHIN_S // 60} minutes; {log}"
+                )
+            print(f"{name} ended with exit code {process.returncode} and is started again; {log}", flush=True)
+            _signal_session(process, signal.SIGKILL)  # whatever it left
+            self._running.remove((name, process))
+            self.start(name, *self._commands[name])
+
+    def stop(self, names: Collection[str] = ()) -> None:
+        """Stop what has these names, or everything, the last started first, by asking and then by force."""
+        chosen = [one for one in reversed(self._running) if not names or one[0] in names]
+        for _, process in chosen:
             _signal_session(process, signal.SIGTERM)
-        for _, process in reversed(self._running):
+        for _, process in chosen:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=15)
+                process.wait(timeout=20)
             _signal_session(process, signal.SIGKILL)
             process.wait()
+        self._running = [one for one in self._running if one not in chosen]
 
 
 def _signal_session(process: "subprocess.Popen[bytes]", number: int) -> None:
@@ -79,10 +109,13 @@ def main() -> int:
     parser.add_argument("--store", type=Path, default=Path("work/store"), help="store whose MLflow database is served")
     parser.add_argument("--prefect-port", type=int, default=4200)
     parser.add_argument("--mlflow-port", type=int, default=5000)
+    parser.add_argument("--reports-port", type=int, default=8230)
     options = parser.parse_args()
     prefect_url = f"http://{HOST}:{options.prefect_port}"
     mlflow_url = f"http://{HOST}:{options.mlflow_port}"
-    taken = [url for url in (f"{prefect_url}/api/health", f"{mlflow_url}/health") if answers(url)]
+    reports_url = f"http://{HOST}:{options.reports_port}/{reports_token(ROOT / options.store)}"
+    looked_at = (f"{prefect_url}/api/health", f"{mlflow_url}/health", f"http://{HOST}:{options.reports_port}/health")
+    taken = [url for url in looked_at if answers(url)]
     if taken:
         print(f"something already answers at {', '.join(taken)}; stop it or choose other ports", file=sys.stderr)
         return 2
@@ -100,7 +133,11 @@ def main() -> int:
         "PREFECT_SERVER_API_HOST": HOST,
         "PREFECT_SERVER_API_PORT": str(options.prefect_port),
         "MLFLOW_TRACKING_URI": mlflow_url,
+        REPORTS_URL: reports_url,
+        REPORTS_STORE: str((ROOT / options.store).resolve()),
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "CYTOARCH_ROOT": str(ROOT),
+        **prefect_database(ROOT / options.store, os.environ),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     servers = Servers(ROOT / "work" / "logs")
@@ -112,20 +149,60 @@ def main() -> int:
     signal.signal(signal.SIGTERM, interrupt)
     try:
         _start(servers, options, environment, prefect_url, mlflow_url)
-        clients = {"PREFECT_API_URL": f"{prefect_url}/api", "MLFLOW_TRACKING_URI": mlflow_url}
+        clients = {name: environment[name] for name in CLIENT_NAMES}
         SERVING_PATH.write_text(json.dumps(clients))
-        print(f"\nPrefect   {prefect_url}\nMLflow    {mlflow_url}\nlogs      {ROOT / 'work' / 'logs'}")
-        print("\nRuns started with `python -m flows` in this checkout show up there. For others:")
-        print("  export " + " ".join(f"{name}={url}" for name, url in clients.items()))
-        print("\nCtrl-C stops it all.")
-        sys.stdout.flush()
+        _say_where(options, environment, clients)
         while not servers.stopping.wait(2):
-            servers.check_alive()
+            servers.restart_ended()
     finally:
-        print("stopping")
+        print("stopping: runs that are at work are ended, and go on where they stopped when they are run again")
         SERVING_PATH.unlink(missing_ok=True)
+        servers.stop(["worker"])
+        if answers(f"{prefect_url}/api/health"):
+            _settle(environment)
         servers.stop()
     return 0
+
+
+def _settle(environment: Mapping[str, str]) -> None:
+    """Call runs crashed whose process is gone; without it they would read Running for minutes."""
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run([sys.executable, "deployments/settling.py"], cwd=ROOT, env=environment, check=False, timeout=60)
+
+
+def _say_where(options: argparse.Namespace, environment: Mapping[str, str], clients: Mapping[str, str]) -> None:
+    """Print what there is to open, and where everything lies."""
+    store = ROOT / options.store
+    database = environment.get("PREFECT_SERVER_DATABASE_CONNECTION_URL", "where PREFECT_HOME says")
+    rows = {
+        "Prefect": environment["PREFECT_API_URL"].removesuffix("/api"),
+        "MLflow": f"{environment['MLFLOW_TRACKING_URI']}/#/experiments",
+        "reports": f"{environment[REPORTS_URL]}/",
+        "store": str(store),
+        "histories": f"{database.partition(':///')[2] or database} (Prefect), {store / 'mlflow'} (MLflow)",
+        "logs": str(ROOT / "work" / "logs"),
+    }
+    print("\n" + "\n".join(f"{name:<10}{text}" for name, text in rows.items()))
+    print("\nRuns started with `python -m flows` in this checkout show up there. For others:")
+    print("  export " + " ".join(f"{name}={url}" for name, url in clients.items()))
+    print("\nCtrl-C stops it all.", flush=True)
+
+
+def prefect_database(store_path: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """Where Prefect's server keeps its history: with the store, unless the environment says where."""
+    if "PREFECT_SERVER_DATABASE_CONNECTION_URL" in environment or "PREFECT_API_DATABASE_CONNECTION_URL" in environment:
+        return {}
+    folder = store_path.resolve() / "prefect"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "prefect.db"
+    before = Path(environment.get("PREFECT_HOME", Path.home() / ".prefect")) / "prefect.db"
+    if before.exists() and not path.exists():
+        print(
+            f"Prefect's history lies in {path} from now on; an earlier one in {before} is left: copy it there to go on"
+        )
+    url = f"sqlite+aiosqlite:///{path.as_uri()}?uri=true" if "?" in str(path) else f"sqlite+aiosqlite:///{path}"
+    # several runs that write at once wait for each other for longer than Prefect's 10 s
+    return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url, "PREFECT_SERVER_DATABASE_TIMEOUT": "60"}
 
 
 def _start(
@@ -141,7 +218,10 @@ def _start(
     own = {name: value for name, value in environment.items() if name != "PREFECT_API_URL"}
     servers.start("prefect-server", [python, "-m", "prefect", "server", "start", "--host", HOST], own)
     servers.start("mlflow", mlflow_command(ROOT / options.store, options.mlflow_port), environment)
+    reports = [python, "deployments/reports.py", "--store", str(ROOT / options.store)]
+    servers.start("reports", [*reports, "--port", str(options.reports_port)], environment)
     servers.wait_until(lambda: answers(f"{prefect_url}/api/health"), "the Prefect server")
+    _settle(environment)
     if subprocess.run([python, "deployments/bootstrap.py"], cwd=ROOT, env=environment, check=False).returncode:
         raise SystemExit("setting up the Prefect server failed; see above")
     worker = [python, "-m", "prefect", "worker", "start", "--pool", "cytoarch", "--type", "process", "--limit", "2"]

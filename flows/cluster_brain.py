@@ -11,9 +11,10 @@ from cytoarch.steps.sources import require_stored, sections_with
 from cytoarch.steps.step import Place, Stored
 from flows.parameters import RunSettings, StoredBrain
 from flows.stages import Clustered, final_state, run_name, run_steps, run_whole, skipping, workers
+from tasks.cancelling import HOOKS
 
 
-@flow(name="cluster-brain", flow_run_name=run_name("cluster"))
+@flow(name="cluster-brain", flow_run_name=run_name("cluster"), **HOOKS)
 def cluster_brain(
     brain: StoredBrain,
     embedding: str = "",

@@ -26,10 +26,11 @@ from flows.stages import (
     skipping,
     workers,
 )
+from tasks.cancelling import HOOKS
 from tasks.progress import speed_note
 
 
-@flow(name="embed-brain", flow_run_name=run_name("embed"))
+@flow(name="embed-brain", flow_run_name=run_name("embed"), **HOOKS)
 def embed_brain(
     brain: StoredBrain,
     embed: EmbedSettings = EmbedSettings(),

@@ -15,10 +15,11 @@ from cytoarch.steps.sections import ready_sections
 from cytoarch.store.drafts import remove_others
 from flows.parameters import RunSettings, StoredBrain
 from flows.stages import Summary, compute_step, final_state, not_ingested, run_name, workers
+from tasks.cancelling import HOOKS
 from tasks.progress import speed_note
 
 
-@flow(name="embed-points", flow_run_name=run_name("sample"))
+@flow(name="embed-points", flow_run_name=run_name("sample"), **HOOKS)
 def embed_points(
     brain: StoredBrain,
     points_path: Path = Path("points.csv"),

@@ -10,11 +10,12 @@ from cytoarch.steps.opened import open_brain
 from flows.parameters import RunSettings, StoredBrain
 from flows.places import DEFAULT_EXPORTS
 from flows.stages import Summary, final_state, home_of, run_name, run_steps, workers
+from tasks.cancelling import HOOKS
 from tasks.exports import export_format
 from tasks.progress import stage_progress
 
 
-@flow(name="export-brain", flow_run_name=run_name("export"))
+@flow(name="export-brain", flow_run_name=run_name("export"), **HOOKS)
 def export_brain(
     brain: StoredBrain,
     folder: Path = DEFAULT_EXPORTS,

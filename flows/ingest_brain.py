@@ -11,12 +11,13 @@ from cytoarch.steps.tissue import DrawnTissueStep, QualityPageStep, QualityStep,
 from cytoarch.store.collection import write_collection
 from flows.parameters import BrainSource, RunSettings
 from flows.stages import Summary, final_state, for_each_brain, run_name, run_steps, run_whole, workers
+from tasks.cancelling import HOOKS
 from tasks.summaries import publish_section_table
 
 
-@flow(name="ingest-brain", flow_run_name=run_name("ingest"))
+@flow(name="ingest-brain", flow_run_name=run_name("ingest"), **HOOKS)
 def ingest_brain(
-    source: BrainSource = BrainSource(),
+    source: BrainSource,
     ingest: IngestSettings = IngestSettings(),
     tissue: TissueSettings = TissueSettings(),
     run: RunSettings = RunSettings(),

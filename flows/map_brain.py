@@ -28,6 +28,7 @@ from flows.parcellate_brain import parcellate_brain
 from flows.reconstruct_brain import reconstruct_brain
 from flows.stages import Summary, final_state, for_each_brain, run_name, run_steps, run_whole, workers
 from flows.training import train_on_brain
+from tasks.cancelling import HOOKS
 from tasks.progress import timed
 from tasks.rows import class_metrics, duration_metrics, ended_by, remains_of
 from tasks.summaries import (
@@ -52,10 +53,8 @@ from tasks.tracking import (
 )
 
 
-@flow(name="map-brain", flow_run_name=run_name("map"))
-def map_brain(
-    source: BrainSource = BrainSource(), settings: MapSettings = MapSettings(), run: RunSettings = RunSettings()
-) -> Summary:
+@flow(name="map-brain", flow_run_name=run_name("map"), **HOOKS)
+def map_brain(source: BrainSource, settings: MapSettings = MapSettings(), run: RunSettings = RunSettings()) -> Summary:
     """Map a whole brain: ingest, tissue, embed, reconstruct, train, parcellate, smooth, cluster, report.
 
     A brain without labels is mapped by a model of other brains, where one is asked for. A step whose result is current

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from cytoarch.anatomy.reconstruction import ReconstructionSettings
 from cytoarch.anatomy.reconstruction.volume import VolumeSettings
@@ -17,27 +17,40 @@ from cytoarch.learning.training import ContextSettings, DecoderSettings, HeadSet
 from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.parcellation.smoothing import SmoothSettings
 from cytoarch.paths import ID_PATTERN
+from cytoarch.settings import Settings
 from cytoarch.steps.opened import shared_brain
 from flows.places import DEFAULT_STORE
 
 
-class BrainSource(BaseModel):
+class BrainSource(Settings):
     """Where a brain comes from, and the store it goes into. Paths are those of the machine that runs the flow."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    manifest_path: Path = Field(default=Path("manifest.csv"), description="CSV file that names the sections.")
+    manifest_path: Path = Field(description="CSV file that names the sections.", examples=["/data/B07/manifest.csv"])
     scans_path: Path | None = Field(
-        default=None, description="Folder that the paths in the manifest are relative to; blank: the manifest's own."
+        title="Folder of scans",
+        examples=["/data/B07/scans"],
+        default=None,
+        description="Folder that the paths in the manifest are relative to; blank: the manifest's own.",
     )
     label_table_path: Path | None = Field(
+        title="Table of labels",
+        examples=["/data/B07/labels.csv"],
         default=None,
         description="CSV file with columns id, name, colour, group; blank: labels.csv beside the manifest.",
     )
     brain_id: str | None = Field(
-        default=None, pattern=ID_PATTERN, description="Which brain of the manifest; blank: all, one run each."
+        title="Brain",
+        examples=["B07"],
+        default=None,
+        pattern=ID_PATTERN,
+        description="Which brain of the manifest; blank: all, one run each.",
     )
-    store_path: Path = Field(default=DEFAULT_STORE, description="Folder of the store; made if it is not there.")
+    store_path: Path = Field(
+        title="Store",
+        examples=["/data/store"],
+        default=DEFAULT_STORE,
+        description="Folder of the store; made if it is not there.",
+    )
 
     @property
     def scans_folder(self) -> Path:
@@ -67,33 +80,27 @@ class BrainSource(BaseModel):
         return chosen
 
 
-class StoredBrain(BaseModel):
+class StoredBrain(Settings):
     """A brain that is in the store."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    brain_id: str = Field(pattern=ID_PATTERN, description="Brain in the store.")
+    brain_id: str = Field(title="Brain", examples=["B07"], pattern=ID_PATTERN, description="Brain in the store.")
     store_path: Path = Field(
-        default=DEFAULT_STORE, description="Folder of the store, on the machine that runs the flow."
+        title="Store",
+        examples=["/data/store"],
+        default=DEFAULT_STORE,
+        description="Folder of the store, on the machine that runs the flow.",
     )
 
 
-class MapSettings(BaseModel):
+class MapSettings(Settings):
     """How a brain is mapped, stage by stage."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    ingest: IngestSettings = Field(default=IngestSettings(), description="How scans are brought into the store.")
-    tissue: TissueSettings = Field(default=TissueSettings(), description="How tissue is found.")
-    reconstruct: Literal["rigid", "none"] = Field(
-        default="rigid", description="Put the sections together to a brain (rigid), or leave that out (none)."
+    embed: EmbedSettings = Field(
+        title="Encoder", default=EmbedSettings(), description="The encoder and how it sees the sections."
     )
-    align: ReconstructionSettings = Field(
-        default=ReconstructionSettings(), description="How sections are linked and placed."
-    )
-    volume: VolumeSettings = Field(default=VolumeSettings(), description="How the volume of the brain is made.")
-    embed: EmbedSettings = Field(default=EmbedSettings(), description="The encoder and how it sees the sections.")
     model: str = Field(
+        title="Model of other brains",
+        examples=["auto:layers"],
         default="",
         max_length=500,
         description="Map with this head instead of training one: models:/NAME@champion, models:/NAME/VERSION, a "
@@ -101,20 +108,50 @@ class MapSettings(BaseModel):
         "size are its own. Blank: train on the brain's labels, where it has any.",
     )
     head: Literal["probe", "decoder", "context"] = Field(
+        title="Head to train",
         default="probe",
         description="probe (linear, token by token), decoder (layers fused, cells of 4 px) or context (convolutions "
         "over the tokens around).",
     )
-    probe: ProbeSettings = Field(default=ProbeSettings(), description="How a probe is trained.")
-    decoder: DecoderSettings = Field(default=DecoderSettings(), description="How a decoder is trained.")
+    probe: ProbeSettings = Field(
+        title="If the head is a probe", default=ProbeSettings(), description="How a probe is trained."
+    )
+    decoder: DecoderSettings = Field(
+        title="If the head is a decoder", default=DecoderSettings(), description="How a decoder is trained."
+    )
     context: ContextSettings = Field(
-        default=ContextSettings(), description="How a head that sees the tokens around is trained."
+        title="If the head is context",
+        default=ContextSettings(),
+        description="How a head that sees the tokens around is trained.",
+    )
+    reconstruct: Literal["rigid", "none"] = Field(
+        title="Put the sections together",
+        default="rigid",
+        description="Put the sections together to a brain (rigid), or leave that out (none).",
     )
     parcellate: ParcellateSettings = Field(
-        default=ParcellateSettings(), description="How tiles overlap and which level the maps are drawn on."
+        title="Drawing the maps",
+        default=ParcellateSettings(),
+        description="How tiles overlap and which level the maps are drawn on.",
     )
-    smooth: SmoothSettings = Field(default=SmoothSettings(), description="How strongly maps are smoothed.")
-    cluster: ClusterSettings = Field(default=ClusterSettings(), description="How many clusters, from how many tokens.")
+    smooth: SmoothSettings = Field(
+        title="Smoothing the maps", default=SmoothSettings(), description="How strongly maps are smoothed."
+    )
+    cluster: ClusterSettings = Field(
+        title="Clusters", default=ClusterSettings(), description="How many clusters, from how many tokens."
+    )
+    ingest: IngestSettings = Field(
+        title="Scans", default=IngestSettings(), description="How scans are brought into the store."
+    )
+    tissue: TissueSettings = Field(title="Tissue", default=TissueSettings(), description="How tissue is found.")
+    align: ReconstructionSettings = Field(
+        title="How sections are aligned",
+        default=ReconstructionSettings(),
+        description="How sections are linked and placed.",
+    )
+    volume: VolumeSettings = Field(
+        title="Volume", default=VolumeSettings(), description="How the volume of the brain is made."
+    )
 
     @property
     def train(self) -> HeadSettings:
@@ -123,12 +160,14 @@ class MapSettings(BaseModel):
         return chosen
 
 
-class RunSettings(BaseModel):
+class RunSettings(Settings):
     """How the work is spread; results do not depend on it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    workers: int = Field(default=2, ge=1, le=256, description="Sections worked on at once.")
+    workers: int = Field(
+        title="Sections worked on at once", default=2, ge=1, le=256, description="Sections worked on at once."
+    )
     runner: Literal["threads", "dask"] = Field(
-        default="threads", description="threads: in this process; dask: a Dask cluster of as many processes."
+        title="Where the work is done",
+        default="threads",
+        description="threads: in this process; dask: a Dask cluster of as many processes.",
     )

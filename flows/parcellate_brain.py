@@ -25,11 +25,12 @@ from cytoarch.steps.step import Place, Step, Stored
 from cytoarch.store.brain_store import BrainStore
 from flows.parameters import RunSettings, StoredBrain
 from flows.stages import Parcellated, final_state, run_name, run_steps, run_whole, skipping, workers
+from tasks.cancelling import HOOKS
 from tasks.summaries import notes_of_map
 from tasks.tracking import choose_model
 
 
-@flow(name="parcellate-brain", flow_run_name=run_name("parcellate"))
+@flow(name="parcellate-brain", flow_run_name=run_name("parcellate"), **HOOKS)
 def parcellate_brain(
     brain: StoredBrain,
     model: str = "",

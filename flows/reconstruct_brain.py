@@ -19,9 +19,10 @@ from cytoarch.steps.step import Place
 from cytoarch.steps.tissue import TISSUE
 from flows.parameters import StoredBrain
 from flows.stages import Summary, final_state, run_name, run_whole, skipping
+from tasks.cancelling import HOOKS
 
 
-@flow(name="reconstruct-brain", flow_run_name=run_name("reconstruct"))
+@flow(name="reconstruct-brain", flow_run_name=run_name("reconstruct"), **HOOKS)
 def reconstruct_brain(
     brain: StoredBrain,
     align: ReconstructionSettings = ReconstructionSettings(),

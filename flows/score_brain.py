@@ -19,10 +19,11 @@ from cytoarch.steps.sources import HeadSource, sections_with
 from cytoarch.steps.step import Stored
 from flows.parameters import BrainSource, RunSettings, StoredBrain
 from flows.stages import Summary, final_state, run_name, run_steps, run_whole, workers
+from tasks.cancelling import HOOKS
 from tasks.tracking import TrackingLine, log_later, run_url
 
 
-@flow(name="score-brain", flow_run_name=run_name("score"))
+@flow(name="score-brain", flow_run_name=run_name("score"), **HOOKS)
 def score_brain(
     brain: StoredBrain,
     manifest_path: Path | None = None,

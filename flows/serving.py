@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cytoarch.errors import StoreError
+from tasks.reports import REPORTS_STORE, REPORTS_URL
 
 if TYPE_CHECKING:
     from prefect.server.api.server import SubprocessASGIServer
@@ -35,9 +36,10 @@ def running_servers() -> dict[str, str]:
     try:
         stated = json.loads(SERVING_PATH.read_text())
         found = {name: str(stated[name]) for name in _NAMES}
+        found |= {name: str(stated[name]) for name in (REPORTS_URL, REPORTS_STORE) if name in stated}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    local = all(url.startswith("http://127.0.0.1:") for url in found.values())
+    local = all(found[name].startswith("http://127.0.0.1:") for name in found if name != REPORTS_STORE)
     up = local and answers(f"{found['PREFECT_API_URL']}/health") and answers(f"{found['MLFLOW_TRACKING_URI']}/health")
     return found if up else {}
 

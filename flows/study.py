@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Literal
 
 from prefect import flow, get_run_logger
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cytoarch.embeddings import EmbedSettings, working_pixel_size_um
 from cytoarch.errors import StoreError
 from cytoarch.learning.studies import Role
 from cytoarch.learning.training import ContextSettings, DecoderSettings, HeadSettings, ProbeSettings
 from cytoarch.paths import ID_PATTERN
+from cytoarch.settings import Settings
 from cytoarch.steps.embeddings import EmbeddingsStep, section_facts
 from cytoarch.steps.encoders import encoder_for
 from cytoarch.steps.opened import open_brain, open_study, read_only
@@ -24,16 +25,15 @@ from flows.embed_brain import embed_brain
 from flows.parameters import RunSettings, StoredBrain
 from flows.places import DEFAULT_STORE
 from flows.stages import Summary, final_state, run_whole
+from tasks.cancelling import HOOKS
 from tasks.progress import stage_progress
 from tasks.steps import run_study
 from tasks.summaries import notes_of_version
 from tasks.tracking import TrackingLine, log_study, register_head
 
 
-class StudyChoice(BaseModel):
+class StudyChoice(Settings):
     """Which brains a study is made of. Several are given one after the other or with commas between them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=ID_PATTERN, description="Name of the study: its folder below studies/, and its model's.")
     brains: tuple[str, ...] = Field(min_length=1, max_length=1000, description="Brains whose labels are learned from.")
@@ -72,7 +72,7 @@ class StudyChoice(BaseModel):
         return roles | dict.fromkeys(self.transfer, "transfer") | dict.fromkeys(self.unseen, "unseen")
 
 
-@flow(name="study", flow_run_name="study-{study.name}")
+@flow(name="study", flow_run_name="study-{study.name}", **HOOKS)
 def study(
     study: StudyChoice,
     embed: EmbedSettings = EmbedSettings(),

@@ -13,9 +13,10 @@ from cytoarch.steps.sources import sections_with
 from cytoarch.steps.tissue import TISSUE
 from flows.parameters import RunSettings, StoredBrain
 from flows.stages import Summary, final_state, run_name, run_steps, run_whole, skipping, workers
+from tasks.cancelling import HOOKS
 
 
-@flow(name="trace-cortex", flow_run_name=run_name("trace"))
+@flow(name="trace-cortex", flow_run_name=run_name("trace"), **HOOKS)
 def trace_cortex(
     brain: StoredBrain,
     depth: DepthSettings = DepthSettings(),

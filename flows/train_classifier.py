@@ -6,9 +6,10 @@ from cytoarch.learning.training import ProbeSettings
 from flows.parameters import StoredBrain
 from flows.stages import Summary, run_name
 from flows.training import train_and_register
+from tasks.cancelling import HOOKS
 
 
-@flow(name="train-classifier", flow_run_name=run_name("train-classifier"))
+@flow(name="train-classifier", flow_run_name=run_name("train-classifier"), **HOOKS)
 def train_classifier(
     brain: StoredBrain, embedding: str = "", probe: ProbeSettings = ProbeSettings(), skip: tuple[str, ...] = ()
 ) -> Summary:

@@ -6,9 +6,10 @@ from cytoarch.learning.training import DecoderSettings
 from flows.parameters import StoredBrain
 from flows.stages import Summary, run_name
 from flows.training import train_and_register
+from tasks.cancelling import HOOKS
 
 
-@flow(name="train-decoder", flow_run_name=run_name("train-decoder"))
+@flow(name="train-decoder", flow_run_name=run_name("train-decoder"), **HOOKS)
 def train_decoder(
     brain: StoredBrain, embedding: str = "", decoder: DecoderSettings = DecoderSettings(), skip: tuple[str, ...] = ()
 ) -> Summary:

@@ -7,11 +7,12 @@ from cytoarch.store import verification
 from cytoarch.store.brain_store import BrainStore
 from flows.parameters import StoredBrain
 from flows.stages import Summary, final_state, run_name
+from tasks.cancelling import HOOKS
 from tasks.progress import stage_progress
 from tasks.summaries import artifact_key
 
 
-@flow(name="verify-brain", flow_run_name=run_name("verify"))
+@flow(name="verify-brain", flow_run_name=run_name("verify"), **HOOKS)
 def verify_brain(brain: StoredBrain) -> Summary:
     """Read everything committed of a brain back and name what has changed; the next run heals it.
 

@@ -8,13 +8,15 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.deployments import run_deployment
 from prefect.states import Completed
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from cytoarch.errors import StoreError
+from cytoarch.settings import Settings
 from flows.map_brain import map_brain
 from flows.parameters import BrainSource, MapSettings, RunSettings
 from flows.places import DEFAULT_STORE
 from flows.stages import Summary
+from tasks.cancelling import HOOKS
 from tasks.inbox import (
     Arrival,
     Looked,
@@ -31,36 +33,48 @@ MOST_SHOWN = 2000
 """Characters of a state's message."""
 
 
-class InboxSettings(BaseModel):
+class InboxSettings(Settings):
     """Where new brains arrive, and when a run is started for them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     inbox_path: Path = Field(
-        default=Path("work/inbox"), description="Folder with manifests, directly or one folder deep; scans beside them."
+        title="Inbox",
+        examples=["/data/inbox"],
+        default=Path("work/inbox"),
+        description="Folder with manifests, directly or one folder deep; scans beside them.",
     )
-    store_path: Path = Field(default=DEFAULT_STORE, description="Folder of the store.")
+    store_path: Path = Field(
+        title="Store", examples=["/data/store"], default=DEFAULT_STORE, description="Folder of the store."
+    )
     settle_s: float = Field(
+        title="A file is whole once it stood still for (s)",
         default=60.0,
         ge=0,
         le=86400,
         description="A manifest or scan changed more recently than this may be half copied: wait.",
     )
     missing_grace_s: float = Field(
+        title="Missing scans are waited for (s)",
         default=3600.0,
         ge=0,
         le=30 * 86400,
         description="How long to wait for scans that a manifest names but that are not there.",
     )
-    max_attempts: int = Field(default=3, ge=1, le=100, description="How often a failing brain is started in all.")
+    max_attempts: int = Field(
+        title="Starts of a failing brain",
+        default=3,
+        ge=1,
+        le=100,
+        description="How often a failing brain is started in all.",
+    )
     map_on: str = Field(
+        title="Deployment that maps",
         default="map-brain/map-brain",
         max_length=200,
         description="Deployment that maps the brains, or here: in this process.",
     )
 
 
-@flow(name="watch-inbox", flow_run_name="watch-inbox")
+@flow(name="watch-inbox", flow_run_name="watch-inbox", **HOOKS)
 def watch_inbox(
     inbox: InboxSettings = InboxSettings(),
     settings: MapSettings = MapSettings(),

@@ -1,20 +1,28 @@
 """What is left of a run for people to find: the QC table, the summary, the MLflow row, the report."""
 
+import base64
 import hashlib
 import html
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
 from pydantic import BaseModel
 
 from cytoarch.brains import Brain
 from cytoarch.digests import canonical_json, content_digest
+from cytoarch.reporting.alone import thumbnail
 from cytoarch.steps.familiarity import Familiarity, FamiliarityStep
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.pictures import Shown
 from cytoarch.steps.report import INDEX_FILE, RegisteredModel, brain_metrics
+from cytoarch.steps.report_files import map_pictures
 from cytoarch.steps.report_scores import origin
 from cytoarch.steps.running import Outcome
 from cytoarch.steps.sections import LABELS, SECTION
@@ -23,6 +31,7 @@ from cytoarch.steps.step import Place, Stored
 from cytoarch.steps.tissue import TISSUE
 from cytoarch.steps.training import Trained, held_out_labels, training_of
 from cytoarch.store.brain_store import BrainStore
+from tasks.reports import report_url
 from tasks.tracking import BrainLedger, Chosen, ModelVersion, register_head, run_url, tracking_uri
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~])")
@@ -93,12 +102,21 @@ def publish_section_table(brain: Brain, outcomes: Sequence[Outcome]) -> None:
 
 
 def publish_summary(brain: OpenBrain, made: int, notes: Mapping[str, str]) -> None:
-    """A markdown summary of a run, and a link to its MLflow run."""
+    """A markdown summary of a run with the map as a small picture, and links to its report and its MLflow run."""
     stated, failed = brain.brain, brain.failed
     lines = [f"# {markdown_text(brain.brain_id)}", ""]
     lines.append(f"{len(brain.sections)} of {len(stated.sections)} sections mapped.")
     lines.append(f"{made} products were made." if made else "Everything was current; nothing was made.")
     lines += [f"- **{markdown_text(one)}** failed: {markdown_text(reason)}" for one, reason in failed.items()]
+    pictures = map_pictures(brain)
+    if pictures:
+        small = f"data:image/jpeg;base64,{base64.b64encode(thumbnail(pictures)).decode()}"
+        key = artifact_key("map", brain.brain_id)
+        create_image_artifact(small, key=key, description=f"The map of {brain.brain_id}, section by section")
+    page = report_url(brain.store.root, brain.brain_id)
+    if page:
+        lines += ["", f"**[Open the report]({page})**"]
+        create_link_artifact(page, link_text="Report", key=artifact_key("report", brain.brain_id))
     rows = [f"| {markdown_text(name)} | {markdown_text(value)} |" for name, value in notes.items()]
     lines += ["", "| | |", "|---|---|", *rows]
     create_markdown_artifact("\n".join(lines), key=artifact_key("summary", brain.brain_id))
@@ -195,7 +213,7 @@ def notes_of(
     home = brain.catalogue.folder
     notes = {"map": str(home / "derived" / "parcellations" / found.parcellation)} if found.parcellation else {}
     notes |= {
-        "report": str((home / "report" / INDEX_FILE).resolve()),
+        "report": report_url(brain.store.root, brain.brain_id) or str((home / "report" / INDEX_FILE).resolve()),
         "store": str(home),
         **({"MLflow run": run_page} if run_page else {}),
         "MLflow database": tracking_uri(brain.store),

@@ -20,7 +20,7 @@ STOREYS = {
 
 # ground first; a room may import the rooms before it and its own
 ROOMS = (
-    ("errors", "progress", "geometry"),
+    ("errors", "progress", "geometry", "settings"),
     ("digests", "tiling", "measures", "reproducible", "palette"),
     ("paths", "tables"),
     ("brains",),

@@ -107,7 +107,7 @@ def test_loopback_is_direct_for_everything_that_is_served(
     monkeypatch.setattr(serve, "SERVING_PATH", tmp_path / "serving.json")
     monkeypatch.setattr(serve, "answers", lambda _url: False)
     monkeypatch.setattr(serve.signal, "signal", lambda *_arguments: None)
-    monkeypatch.setattr(sys, "argv", ["serve.py"])
+    monkeypatch.setattr(sys, "argv", ["serve.py", "--store", str(tmp_path / "store")])
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     with pytest.raises(SystemExit):
         serve.main()

@@ -10,12 +10,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy import sparse
 from scipy.sparse.linalg import spsolve_triangular
 
 from cytoarch.anatomy.ribbons import Faces, Float64, Int64, Mask, Ribbon, Sides, faces, touching
 from cytoarch.errors import SectionError
+from cytoarch.settings import Settings
 
 Float32 = NDArray[np.float32]
 
@@ -27,10 +28,8 @@ ROUNDS = 200
 DepthKind = Literal["laplace", "equivolumetric"]
 
 
-class DepthSettings(BaseModel):
+class DepthSettings(Settings):
     """How depth in the cortex is measured."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: DepthKind = Field(
         default="laplace",

@@ -12,13 +12,14 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy import ndimage
 from skimage import measure
 from skimage.morphology import skeletonize
 
 from cytoarch.anatomy.ribbons import Float64, Int64, Mask
 from cytoarch.geometry import HALF, Grid
+from cytoarch.settings import Settings
 
 MIDDLE = 0.5
 """Depth of the middle."""
@@ -30,10 +31,8 @@ _STILL = 1e-9
 MidlineKind = Literal["depth", "skeleton", "surface"]
 
 
-class MidlineSettings(BaseModel):
+class MidlineSettings(Settings):
     """Where along the cortex points are taken."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     line: MidlineKind = Field(
         default="depth",

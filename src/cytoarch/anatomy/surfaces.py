@@ -12,20 +12,19 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from cytoarch.anatomy.midline import MIDDLE
 from cytoarch.anatomy.ribbons import Float64, Int64, Mask
 from cytoarch.errors import CytoarchError
 from cytoarch.geometry import Transform
+from cytoarch.settings import Settings
 
 FLAT = 1e-9
 
 
-class SurfaceSettings(BaseModel):
+class SurfaceSettings(Settings):
     """How the middle of the cortex is made a surface."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     voxel_um: float = Field(
         default=300.0, ge=10, le=5000, description="Edge of the voxels that depth is measured on (um)."

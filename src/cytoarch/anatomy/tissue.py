@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy import ndimage
 
 from cytoarch.anatomy.doubts import doubts_of
@@ -20,15 +20,14 @@ from cytoarch.images.ngff import image_label
 from cytoarch.images.pyramids import write_group, write_pyramid
 from cytoarch.images.shard_tree import ReadWindow
 from cytoarch.images.views import StoredImage
+from cytoarch.settings import Settings
 
 CLASS_NAMES = {GREY: "grey matter", WHITE: "white matter"}
 CLASS_COLOURS = {GREY: (255, 170, 0), WHITE: (90, 160, 255)}
 
 
-class TissueSettings(BaseModel):
+class TissueSettings(Settings):
     """How tissue is told from the slide, and grey from white matter."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     pixel_size_um: float = Field(
         default=64.0, ge=1, le=1000, description="Pixel size of the overview (um); a coarser scan is used as it is."

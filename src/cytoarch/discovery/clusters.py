@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from safetensors.numpy import load, save
 from sklearn.cluster import KMeans
 
@@ -19,6 +19,7 @@ from cytoarch.images.pyramids import write_group, write_pyramid
 from cytoarch.palette import distinct_colours
 from cytoarch.reproducible import single_threaded
 from cytoarch.sampling import TokenSample, TokenSource, draw_tokens, moments, standardised
+from cytoarch.settings import Settings
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -29,12 +30,10 @@ ASSIGN_TOKENS = 16_384
 """Tokens that are compared with all clusters at once."""
 
 
-class ClusterSettings(BaseModel):
+class ClusterSettings(Settings):
     """How embeddings are clustered."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    clusters: int = Field(default=8, ge=2, le=200, description="Number of clusters (k).")
+    clusters: int = Field(title="Number of clusters", default=8, ge=2, le=200, description="Number of clusters (k).")
     tokens_per_section: int = Field(default=3000, ge=10, le=1_000_000, description="Tokens drawn from each section.")
     restarts: int = Field(default=3, ge=1, le=100, description="k-means starts; the tightest result is kept.")
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of sampling and starts.")

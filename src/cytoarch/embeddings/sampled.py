@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from cytoarch.brains import Section
@@ -23,6 +23,7 @@ from cytoarch.errors import SectionError
 from cytoarch.geometry import first_around, scan_to_section, section_to_brain
 from cytoarch.images.layout import Journal
 from cytoarch.images.views import StoredImage
+from cytoarch.settings import Settings
 
 if TYPE_CHECKING:
     import anndata
@@ -36,10 +37,8 @@ WINDOW_BYTES = 64 << 20
 """Patches of a point that are read in one go take at most so many bytes."""
 
 
-class SampleSettings(BaseModel):
+class SampleSettings(Settings):
     """How patches are taken at points."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     draws: int = Field(
         default=0,

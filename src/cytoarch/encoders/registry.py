@@ -4,10 +4,11 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Literal, TypedDict, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from cytoarch.encoders.protocol import Encoder, Precision
 from cytoarch.errors import ModelError
+from cytoarch.settings import Settings
 
 ENTRY_POINTS = "cytoarch.encoders"
 """Group under which a package names its encoders: id -> callable(EncoderSettings) -> Encoder."""
@@ -20,12 +21,11 @@ OURS = (
 )
 
 
-class EncoderSettings(BaseModel):
+class EncoderSettings(Settings):
     """Which encoder reads the sections, and how."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     encoder: str = Field(
+        examples=["dinov3:vitb16"],
         default="texture",
         max_length=500,
         description="texture (no weights); lite0 (EfficientNet-Lite0, weights of the package "
@@ -34,17 +34,31 @@ class EncoderSettings(BaseModel):
         "or dinov3:, dinov2:, cytonet: and a hub id, or a local folder with config.json and safetensors.",
     )
     revision: str | None = Field(
-        default=None, max_length=64, description="Commit of the hub repository (40 hexadecimal digits); folders: blank."
+        title="Commit of the hub repository",
+        examples=["5c8b2f0a3d1e4f6789ab0123456789abcdef0123"],
+        default=None,
+        max_length=64,
+        description="Commit of the hub repository (40 hexadecimal digits); folders: blank.",
     )
     blocks: tuple[int, ...] = Field(
+        title="Layers to read",
+        examples=[[3, 6, 9, 12]],
         default=(),
         max_length=8,
         description="1-based transformer blocks (or stages 1 to 4 of a ConvNeXt) to read; blank: four evenly spaced "
         "(of a ConvNeXt stages 3 and 4, of CytoNet the last, of lite0 all five).",
     )
-    norm: bool = Field(default=True, description="Apply the model's final norm to every layer; no: as computed.")
-    tile_px: int | None = Field(default=None, ge=64, le=4096, description="Edge of a tile; blank: the encoder's own.")
+    norm: bool = Field(
+        title="Apply the model's final norm",
+        default=True,
+        description="Apply the model's final norm to every layer; no: as computed.",
+    )
+    tile_px: int | None = Field(
+        examples=[512], default=None, ge=64, le=4096, description="Edge of a tile; blank: the encoder's own."
+    )
     pixel_size_um: float | None = Field(
+        title="Pixel size that the encoder sees (um)",
+        examples=[2.0],
         default=None,
         ge=0.05,
         le=1000,

@@ -2,16 +2,16 @@
 
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from cytoarch.settings import Settings
 
 Format = Literal["areas", "qupath", "ome-zarr", "nifti", "points", "neuroglancer"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
-class ExportSettings(BaseModel):
+class ExportSettings(Settings):
     """What is exported of a brain, and how."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     formats: tuple[Format, ...] = Field(default=(), description="Formats to write; none named: all there is data for.")
     map_name: str = Field(

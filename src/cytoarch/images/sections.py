@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from cytoarch.brains import LabelTable, Section
 from cytoarch.errors import ScanError
@@ -19,29 +19,38 @@ from cytoarch.images.pyramids import write_group, write_pyramid
 from cytoarch.images.scans import DRAWN_SUFFIXES, Spooling, open_labels, open_scan
 from cytoarch.palette import class_colours, hex_colour
 from cytoarch.progress import Progress
+from cytoarch.settings import Settings
 from cytoarch.tiling import partition
 
 LABEL_NAME = "labels"
 """Name of the label image that came with the manifest, under its section's `labels` group."""
 
 
-class IngestSettings(BaseModel):
+class IngestSettings(Settings):
     """How scans are read."""
 
     CONDUCT: ClassVar[frozenset[str]] = frozenset({"rehash", "threads", "memory_gb", "stall_s"})
     """Fields that do not decide results."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rehash: bool = Field(default=False, description="Read every scan again to see whether it changed.")
+    rehash: bool = Field(
+        default=False, title="Read every scan again", description="Read every scan again to see whether it changed."
+    )
     threads: int = Field(
-        default=0, ge=0, le=64, description="Threads that write a section; 0: the processor's cores, shared out."
+        title="Threads that write a section",
+        default=0,
+        ge=0,
+        le=64,
+        description="Threads that write a section; 0: the processor's cores, shared out.",
     )
     memory_gb: float = Field(
         default=3.0, ge=0.5, le=1024.0, description="Memory the process that reads a section may take (GB)."
     )
     stall_s: float = Field(
-        default=60.0, ge=1.0, le=86400.0, description="Seconds without progress after which a section is given up."
+        title="Give a section up after silence of (s)",
+        default=60.0,
+        ge=1.0,
+        le=86400.0,
+        description="Seconds without progress after which a section is given up.",
     )
 
 

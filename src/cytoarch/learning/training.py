@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from cytoarch.anatomy.depth_maps import DepthInput
 from cytoarch.brains import LabelClass
@@ -21,29 +21,40 @@ from cytoarch.learning.splits import Split
 from cytoarch.learning.targets import UNLABELLED
 from cytoarch.progress import Progress
 from cytoarch.sampling import OnDemand, TokenSample, draw_tokens
+from cytoarch.settings import Settings
 
 _CONTEXT_FIT = {"components", "width", "blocks", "steps", "batch_size", "learning_rate", "weight_decay", "seed"}
 CELL_PX = 4
 """Edge of a decoder's output cell in working pixels (Zhang, Xu and Zhou upsample to this grid)."""
 
 
-class TrainSettings(BaseModel):
+class TrainSettings(Settings):
     """How a head is trained."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     target: str = Field(
-        default="areas", pattern=r"^[a-z][a-z0-9-]{0,15}$", description="What the labels are: areas, layers, ..."
+        title="What the labels are",
+        examples=["layers"],
+        default="areas",
+        pattern=r"^[a-z][a-z0-9-]{0,15}$",
+        description="What the labels are: areas, layers, ...",
     )
-    by_group: bool = Field(default=False, description="Train on the coarser areas in the label table's group column.")
+    by_group: bool = Field(
+        title="Learn the coarser groups",
+        default=False,
+        description="Train on the coarser areas in the label table's group column.",
+    )
     depth: DepthInput = Field(
-        default="none", description="Depth in the cortex as a further input, where layers are learned: laplace or none."
+        title="Cortical depth as an input",
+        default="none",
+        description="Depth in the cortex as a further input, where layers are learned: laplace or none.",
     )
     refit: bool = Field(
+        title="Fit again on all labels after scoring",
         default=True,
         description="After scoring, fit again on all labelled sections, those held out for the scores included.",
     )
     standardise: Standardise = Field(
+        title="Embeddings are measured in",
         default="brain",
         description="brain: embeddings are measured in the mean and spread of their own brain, found without labels, "
         "so that a model can read brains that were stained otherwise; head: in those of the labelled tokens.",

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from cytoarch.anatomy.depth_maps import DepthMap, depth_channels
 from cytoarch.anatomy.tissue import TissueMask
@@ -19,6 +19,7 @@ from cytoarch.images.views import StoredImage
 from cytoarch.learning.application import predict_bands
 from cytoarch.learning.heads import Head
 from cytoarch.progress import Progress
+from cytoarch.settings import Settings
 from cytoarch.tiling import ReadTile, TilePlan, WindowKind, blending_window, map_tiles
 
 Float32 = NDArray[np.float32]
@@ -26,18 +27,24 @@ Float32 = NDArray[np.float32]
 DEFAULT_TILE_PX = 512
 
 
-class ParcellateSettings(BaseModel):
+class ParcellateSettings(Settings):
     """How a head is applied to whole sections."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: Literal["encoder", "cache"] = Field(
         default="encoder",
         description="encoder: see every overlapping tile anew; cache: start from the stored embeddings (faster).",
     )
-    overlap: float = Field(default=0.5, ge=0.5, le=0.9, description="Share of a tile that the next one covers again.")
+    overlap: float = Field(
+        title="Overlap of tiles",
+        default=0.5,
+        ge=0.5,
+        le=0.9,
+        description="Share of a tile that the next one covers again.",
+    )
     window: Literal["radial", "gauss", "hann"] = Field(default="radial", description="Weights of overlapping tiles.")
     level: int | None = Field(
+        title="Pyramid level of the maps",
+        examples=[2],
         default=None,
         ge=0,
         le=20,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from skimage.restoration import denoise_tv_chambolle
 
 from cytoarch.brains import LabelClass
@@ -15,6 +15,7 @@ from cytoarch.images.pyramids import write_group, write_pyramid
 from cytoarch.images.views import Level, StoredImage
 from cytoarch.learning.targets import UNLABELLED, class_of_id, target_bands
 from cytoarch.palette import class_colours
+from cytoarch.settings import Settings
 from cytoarch.tiling import partition
 
 Float32 = NDArray[np.float32]
@@ -26,12 +27,12 @@ HALO_CELLS = ITERATIONS
 """Cells read beyond a window: an iteration reaches one cell further, so smoothing in windows leaves no seams."""
 
 
-class SmoothSettings(BaseModel):
+class SmoothSettings(Settings):
     """How parcellations are smoothed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    weight: float = Field(default=0.15, ge=0, le=10, description="Strength of total variation; 0 leaves all as it is.")
+    weight: float = Field(
+        title="Strength", default=0.15, ge=0, le=10, description="Strength of total variation; 0 leaves all as it is."
+    )
 
 
 def smooth_probabilities(probabilities: Float32, weight: float) -> Float32:

@@ -2,23 +2,34 @@
 
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from cytoarch.settings import Settings
 
 
-class ReconstructionSettings(BaseModel):
+class ReconstructionSettings(Settings):
     """How sections are linked, turned and moved. Sizes are those of the overviews, which tissue was found on."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     CONDUCT: ClassVar[tuple[str, ...]] = ()
 
     base_section: str = Field(
-        default="", description="Section that stays where it is; blank: the middle one of those that are linked."
+        examples=["s0120"],
+        default="",
+        description="Section that stays where it is; blank: the middle one of those that are linked.",
     )
-    reach: int = Field(default=3, ge=1, le=10, description="Sections ahead that each one is linked to.")
+    reach: int = Field(
+        title="Sections ahead that are linked",
+        default=3,
+        ge=1,
+        le=10,
+        description="Sections ahead that each one is linked to.",
+    )
     find_mirrored: bool = Field(
         default=True, description="Look for sections that were mounted mirrored where the manifest states no flip."
     )
     spacing_um: float | None = Field(
+        title="Spacing of section numbers (um)",
+        examples=[20.0],
         default=None,
         gt=0,
         le=100_000,

@@ -5,13 +5,14 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from cytoarch.anatomy.reconstruction.likeness import MOST, Overview, likeness
 from cytoarch.anatomy.reconstruction.placed import PlacedSection, Reconstruction
 from cytoarch.errors import StoreError
 from cytoarch.geometry import Grid, Transform
 from cytoarch.images.volumes import CHUNK, VolumeGrid
+from cytoarch.settings import Settings
 
 UInt8 = NDArray[np.uint8]
 FULL = 255.0
@@ -20,10 +21,9 @@ REACH = 0.75
 MOST_VOXELS = 1 << 33
 
 
-class VolumeSettings(BaseModel):
+class VolumeSettings(Settings):
     """How the volume of a reconstructed brain is made."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     CONDUCT: ClassVar[tuple[str, ...]] = ()
 
     voxel_um: float = Field(default=300.0, ge=10, le=5000, description="Edge of a voxel (um).")
