@@ -12,12 +12,13 @@ import tempfile
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.events import AutomationCore
-from prefect.events.actions import ChangeFlowRunState
+from prefect.events.actions import ChangeFlowRunState, RunDeployment
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_API_URL
@@ -28,6 +29,12 @@ PREFECT_FILE = "deployments/prefect.yaml"
 POOL = "cytoarch"
 LIMITS = {"gpu": 1}
 ZOMBIES = "cytoarch: runs without a sign of life are crashed"
+EVENTS = ("brain.arrived", "brain.annotated")
+TAKES_EVENTS = "take-arrival/take-arrival"
+_BRAIN_OR_NULL = {
+    "__prefect_kind": "jinja",
+    "template": '{% if event.payload.brain_id %}"{{ event.payload.brain_id }}"{% else %}null{% endif %}',
+}
 SILENCE = timedelta(seconds=540)
 """Three heartbeats (Prefect's default is one every 180 s)."""
 
@@ -41,7 +48,10 @@ def main() -> int:
         create_pool(client)
         create_limits(client)
         create_zombie_automation(client)
-        return deploy(client)
+        code = deploy(client)
+        if not code:
+            create_event_automations(client)
+        return code
 
 
 def create_pool(client: SyncPrefectClient) -> None:
@@ -71,6 +81,30 @@ def create_zombie_automation(client: SyncPrefectClient) -> None:
         client.delete_automation(one.id)
     client.create_automation(wanted)
     print(f"automation for lost runs {'renewed' if found else 'created'}")
+
+
+def create_event_automations(client: SyncPrefectClient) -> None:
+    """Create the automations by which events start runs, or renew them: their deployment may be another one now."""
+    deployment = client.read_deployment_by_name(TAKES_EVENTS)
+    for event in EVENTS:
+        wanted = event_automation(event, deployment.id)
+        found = client.read_automations_by_name(wanted.name)
+        for one in found:
+            client.delete_automation(one.id)
+        client.create_automation(wanted)
+        print(f"automation for {event} {'renewed' if found else 'created'}")
+
+
+def event_automation(event: str, deployment_id: UUID) -> AutomationCore:
+    """Starts take-arrival with what the event's payload says: manifest_path, and brain_id where it names one."""
+    trigger = EventTrigger(expect={event}, posture=Posture.Reactive, threshold=1, within=timedelta(0))
+    parameters = {
+        "manifest_path": {"__prefect_kind": "jinja", "template": "{{ event.payload.manifest_path }}"},
+        "brain_id": {"__prefect_kind": "json", "value": _BRAIN_OR_NULL},
+        "what": event.partition(".")[2],
+    }
+    action = RunDeployment(deployment_id=deployment_id, parameters=parameters)
+    return AutomationCore(name=f"cytoarch: {event} starts a run", trigger=trigger, actions=[action])
 
 
 def zombie_automation() -> AutomationCore:

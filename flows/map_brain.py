@@ -29,7 +29,7 @@ from flows.reconstruct_brain import reconstruct_brain
 from flows.stages import Summary, final_state, for_each_brain, run_name, run_steps, run_whole, workers
 from flows.training import train_on_brain
 from tasks.cancelling import HOOKS
-from tasks.progress import timed
+from tasks.progress import Stages, watched
 from tasks.rows import class_metrics, duration_metrics, ended_by, remains_of
 from tasks.summaries import (
     Remembered,
@@ -71,20 +71,21 @@ def map_brain(source: BrainSource, settings: MapSettings = MapSettings(), run: R
         encoder_for(settings.embed)  # an encoder that cannot be loaded is found before any section is read
     if len(brains) > 1:
         return for_each_brain(map_brain, source, brains, {"settings": settings, "run": run})
-    with open_brain(source.store_path, brains[0]) as brain, timed() as seconds:
+    with open_brain(source.store_path, brains[0]) as brain, watched() as stages:
         line = TrackingLine(brain.store, get_run_logger())
         made = _ingested(source, settings, run, brain, line)
         chosen = _chosen(brain, settings)
         if chosen is not None:
             settings = settings.model_copy(update={"embed": settings_for(chosen.card, settings.embed)})
-        kept = Kept(line, _ledger(brain, settings, chosen), seconds)
+        kept = Kept(line, _ledger(brain, settings, chosen), stages)
+        kept.echo()
         if made:
             line.tell("this run", kept.ledger.open)
         try:
             return final_state(_map(brain, settings, run, kept, made, chosen))
         except BaseException as error:
-            status = ended_by(error)
-            line.tell("how this run ended", lambda: kept.ledger.close(duration_metrics(seconds), status), give_up=True)
+            status, spent = ended_by(error), duration_metrics(stages.seconds)
+            line.tell("how this run ended", lambda: kept.ledger.close(spent, status), give_up=True)
             raise
 
 
@@ -93,8 +94,12 @@ class Kept(NamedTuple):
 
     line: TrackingLine
     ledger: BrainLedger
-    seconds: Mapping[str, float]
-    """What each stage took so far."""
+    stages: Stages
+    """What each stage did and took so far."""
+
+    def echo(self) -> None:
+        """Log what the stages of flows that were called have logged in theirs."""
+        self.stages.log(get_run_logger())
 
 
 def _ingested(
@@ -150,6 +155,7 @@ def _map(
     embedded = embed_brain(stored, settings.embed, run=run)  # first: it finds what cannot be embedded at once
     if settings.reconstruct != "none":
         made += reconstruct_brain(stored, settings.align, settings.volume).made
+    kept.echo()
     embeddings = Stored(EmbeddingsStep, embedded.embedding)
     check_left(brain, len(sections_with(brain, embeddings)), "embedded")
     made += embedded.made
@@ -173,9 +179,11 @@ def _map(
             run=run,
         )
         made += mapped.made
+        kept.echo()
         found = found._replace(parcellation=mapped.parcellation)
     clustered = cluster_brain(stored, embedded.embedding, settings.cluster, run=run)
     made += clustered.made
+    kept.echo()
     return _remembered(brain, found._replace(clusters=clustered.clusters), settings, run, kept, made)
 
 
@@ -222,7 +230,7 @@ def _told(brain: OpenBrain, found: Remembered, kept: Kept, metrics: Mapping[str,
     """Log what is left of a run and end its row, where it was opened; returns the address of its page."""
     ledger = kept.ledger
     if ledger.opened:
-        figures = {**metrics, **class_metrics(brain, found), **duration_metrics(kept.seconds)}
+        figures = {**metrics, **class_metrics(brain, found), **duration_metrics(kept.stages.seconds)}
         remains = remains_of(brain, found, ledger.tags["input_digest"])
         ledger.close(figures, map_name=found.parcellation, remains=remains)
     return run_url(brain.store, str(ledger.run_id))

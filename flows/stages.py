@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from prefect import Flow, get_run_logger
+from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
 from prefect.states import Completed
@@ -21,7 +22,7 @@ from cytoarch.steps.sections import cores_each, ready_sections
 from cytoarch.steps.step import Place, Step, is_current
 from cytoarch.store.durations import Duration, note_duration
 from flows.parameters import BrainSource, RunSettings
-from tasks.progress import StageProgress, spoken_s, stage_progress
+from tasks.progress import StageProgress, say_stage, spoken_s, stage_progress
 from tasks.steps import Home, Ran, compute_sections, run_brain, run_sections
 
 
@@ -201,14 +202,14 @@ def run_whole(title: str, brain: OpenBrain, step: Step[Any]) -> int:
     A section that turns out to be damaged is left out and noted in the open brain as failed.
     """
     if is_current(step, Place(brain)):
-        get_run_logger().info("%s: current", title)
+        _log(f"{title}: current")
         return 0
     before = set(brain.failed)
     with stage_progress(title, 1) as progress:
         made = run_brain(home_of(brain), title, step)
         progress.finished("brain")
     _note_stage(brain, [step.step], int(made), progress.seconds)
-    get_run_logger().info("%s: %s in %s", title, "made" if made else "current", spoken_s(progress.seconds))
+    _log(f"{title}: {'made' if made else 'current'} in {spoken_s(progress.seconds)}")
     for section_id in brain.failed.keys() - before:
         _warn(title, section_id, brain.failed[section_id])
     return int(made)
@@ -282,14 +283,20 @@ def _note_stage(brain: OpenBrain, steps: Sequence[str], made: int, seconds: floa
 
 def _log_stage(title: str, current: int, outcomes: Sequence[Outcome], seconds: float) -> None:
     """Say in the run's log what a stage did, and how long it took."""
-    logger = get_run_logger()
     counts = {status: sum(outcome.status == status for outcome in outcomes) for status in ("made", "current", "failed")}
     counts["current"] += current
     told = ", ".join(f"{count} {status}" for status, count in counts.items() if count or status == "made")
-    logger.info("%s: %s in %s", title, told, spoken_s(seconds))
+    _log(f"{title}: {told} in {spoken_s(seconds)}")
     for outcome in outcomes:
         if outcome.status == "failed":
             _warn(title, outcome.section_id, outcome.reason)
+
+
+def _log(text: str) -> None:
+    """Log what a stage did, where it ran and in the flow that called that."""
+    get_run_logger().info(text)
+    context = FlowRunContext.get()
+    say_stage(text, context is not None and context.flow_run is not None and bool(context.flow_run.parent_task_run_id))
 
 
 def _warn(title: str, section_id: str, reason: str) -> None:

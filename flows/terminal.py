@@ -25,6 +25,7 @@ FLOWS = (
     "reconstruct_brain",
     "export_brain",
     "watch_inbox",
+    "take_arrival",
 )
 """Modules of flows/, each with the flow of its name."""
 PREPARING = ("manifest", "phantom", "convert_weights", "cut_atlas")

@@ -92,13 +92,13 @@ def watch_inbox(
         raise StoreError(f"the inbox {inbox.inbox_path} does not exist; make the folder or set inbox_path")
     parameters: dict[str, BaseModel] = {"settings": settings, "run": run}
     looked = [
-        _look(inbox, one, parameters) for one in arrivals(inbox.inbox_path, inbox.settle_s, inbox.missing_grace_s)
+        looked_at(inbox, one, parameters) for one in arrivals(inbox.inbox_path, inbox.settle_s, inbox.missing_grace_s)
     ]
     publish_inbox(looked)
-    return _seen(inbox, looked)
+    return seen(str(inbox.inbox_path), looked)
 
 
-def _look(inbox: InboxSettings, arrival: Arrival, parameters: dict[str, BaseModel]) -> Looked:
+def looked_at(inbox: InboxSettings, arrival: Arrival, parameters: dict[str, BaseModel]) -> Looked:
     """What is done about one thing in the inbox, now."""
     if arrival.faults:
         return Looked(arrival.name, "unreadable", arrival.faults)
@@ -114,11 +114,11 @@ def _look(inbox: InboxSettings, arrival: Arrival, parameters: dict[str, BaseMode
     return Looked(arrival.name, "started", (_start(inbox, arrival, one, earlier.failed, parameters),))
 
 
-def _seen(inbox: InboxSettings, looked: Sequence[Looked]) -> Summary:
+def seen(where: str, looked: Sequence[Looked]) -> Summary:
     """The state a look ends in; its name says what was found."""
     started = sum(one.status == "started" for one in looked)
     notes = {one.name: f"{one.status}: {'; '.join(one.told)}" for one in looked}
-    summary = Summary(str(inbox.inbox_path), started, {}, notes)
+    summary = Summary(where, started, {}, notes)
     message = "; ".join(f"{name}: {note}" for name, note in notes.items())[:MOST_SHOWN]
     state: Any = Completed(name=counted_statuses(looked), message=message or "the inbox is empty", data=summary)
     return cast("Summary", state)

@@ -118,7 +118,7 @@ def _gpu() -> Iterator[Finding]:
     import torch
 
     if not torch.cuda.is_available():
-        built = "" if torch.backends.cuda.is_built() else "; this build of torch is for the processor only"
+        built = "" if torch.version.cuda else "; this build of torch is for the processor only"
         yield Finding("GPU", "note", f"none that torch can use{built}", "encoders with weights take long without one")
         return
     for number in range(torch.cuda.device_count()):
@@ -204,7 +204,9 @@ def _pools(client: SyncPrefectClient) -> Iterator[Finding]:
             "work pools", "wrong", "none: deployed runs would wait for ever", "python deployments/bootstrap.py"
         )
     for pool in pools:
-        workers = client.request("POST", f"/work_pools/{pool.name}/workers/filter", json={}).json()
+        workers = client.request(
+            "POST", "/work_pools/{work_pool_name}/workers/filter", path_params={"work_pool_name": pool.name}, json={}
+        ).json()
         seen = [datetime.fromisoformat(one["last_heartbeat_time"]) for one in workers if one.get("last_heartbeat_time")]
         awake = sum(datetime.now(UTC) - one < WORKER_SILENCE for one in seen)
         remedy = "" if awake else f"prefect worker start --pool {pool.name}"

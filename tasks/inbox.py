@@ -17,7 +17,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from pydantic import BaseModel
 
 from cytoarch.brains import Brain, read_manifest
-from cytoarch.digests import canonical_json
+from cytoarch.digests import canonical_json, content_digest, hash_file
 from cytoarch.errors import ManifestError
 from cytoarch.paths import confined
 from cytoarch.store.looks import Looks
@@ -96,6 +96,36 @@ def arrivals(inbox: Path, settle_s: float, missing_grace_s: float) -> list[Arriv
             found.append(Arrival(f"{name}: {brain.brain_id}", path, brain.brain_id, brain.digest, wait, missing))
     looks.keep()
     return found
+
+
+def arrival_of(manifest_path: Path, inbox: Path) -> list[Arrival]:
+    """The brains of one manifest, taken as whole, under the names that a look into the inbox gives them."""
+    name = (
+        manifest_path.resolve().relative_to(inbox.resolve()).as_posix()
+        if manifest_path.resolve().is_relative_to(inbox.resolve())
+        else str(manifest_path)
+    )
+    table = manifest_path.parent / LABEL_TABLE
+    try:
+        brains = read_manifest(manifest_path, manifest_path.parent, table if table.is_file() else None)
+    except ManifestError as error:
+        return [Arrival(name, manifest_path, "", "", "cannot be read", faults=tuple(error.faults))]
+    return [
+        Arrival(
+            f"{name}: {brain.brain_id}", manifest_path, brain.brain_id, brain.digest, "", _missing(brain, manifest_path)
+        )
+        for brain in brains
+    ]
+
+
+def with_labels(arrival: Arrival) -> Arrival:
+    """An arrival that is another one when the content of its label images is: they may be drawn on in place."""
+    table = arrival.manifest_path.parent / LABEL_TABLE
+    brains = read_manifest(arrival.manifest_path, arrival.manifest_path.parent, table if table.is_file() else None)
+    (brain,) = (one for one in brains if one.brain_id == arrival.brain_id)
+    paths = [confined(one.labels, arrival.manifest_path.parent) for one in brain.kept if one.labels]
+    digests = {path.name: hash_file(path).sha256 for path in paths if path.is_file()}
+    return arrival._replace(brain_digest=content_digest({"manifest": arrival.brain_digest, **digests}))
 
 
 def ticket(arrival: Arrival, settings: Mapping[str, BaseModel]) -> Ticket:

@@ -1,11 +1,12 @@
 """Progress of stages: as Prefect progress artifacts, and to whoever listens in this process (the terminal)."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -27,7 +28,7 @@ MOST_PARTS = 3
 
 _listeners: list[Listener] = []
 _open: dict[str, "StageProgress"] = {}
-_seconds: ContextVar[dict[str, float] | None] = ContextVar("seconds", default=None)
+_watched: ContextVar["Stages | None"] = ContextVar("watched", default=None)
 
 
 @contextmanager
@@ -46,15 +47,37 @@ def hear(stage: str, done: float, total: int, note: str = "") -> None:
         listener(stage, done, total, note)
 
 
+class Stages(NamedTuple):
+    """What the stages of a flow, and of the flows inside it, have done so far."""
+
+    seconds: dict[str, float]
+    """What each took, by its title."""
+    said: list[str]
+    """What each logged; the flow that called them logs it again, since people read its page."""
+
+    def log(self, logger: "logging.Logger | logging.LoggerAdapter[logging.Logger]") -> None:
+        """Log what was said since this was asked before."""
+        for text in self.said:
+            logger.info(text)
+        self.said.clear()
+
+
 @contextmanager
-def timed() -> Iterator[dict[str, float]]:
-    """The seconds that each stage takes while a flow is at work, by its title; of those inside it, too."""
-    seconds: dict[str, float] = {}
-    token = _seconds.set(seconds)
+def watched() -> Iterator[Stages]:
+    """Watch the stages of a flow while it is at work; of the flows inside it, too."""
+    stages = Stages({}, [])
+    token = _watched.set(stages)
     try:
-        yield seconds
+        yield stages
     finally:
-        _seconds.reset(token)
+        _watched.reset(token)
+
+
+def say_stage(text: str, is_inside: bool) -> None:
+    """Let the flow that watches know what a stage of a flow inside it did; its own stages it has logged itself."""
+    stages = _watched.get()
+    if stages is not None and is_inside:
+        stages.said.append(text)
 
 
 class StageProgress:
@@ -173,9 +196,9 @@ def stage_progress(title: str, total: int, sizes: Mapping[str, int] | None = Non
     try:
         yield stage
     finally:
-        seconds = _seconds.get()
-        if seconds is not None:
-            seconds[title] = seconds.get(title, 0.0) + time.monotonic() - began_s
+        stages = _watched.get()
+        if stages is not None:
+            stages.seconds[title] = stages.seconds.get(title, 0.0) + time.monotonic() - began_s
         _open.pop(title, None)
         stage.close()
 

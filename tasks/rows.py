@@ -15,7 +15,7 @@ from cytoarch.steps.sources import open_head, sections_with
 from cytoarch.steps.step import Place, Stored
 from cytoarch.steps.training import held_out_labels, training_of
 from tasks.summaries import Remembered
-from tasks.tracking import Dataset, Remains, Status
+from tasks.tracking import Context, Dataset, Remains, Status
 
 MOST_CLASSES = 60
 """Scores of single classes are figures of a row where there are no more: MLflow draws a chart for each."""
@@ -103,9 +103,10 @@ def _labels(brain: OpenBrain, found: Remembered) -> list[Dataset]:
     learned = {one: value for one, value in labels.items() if one not in held_out}
     source = str(brain.catalogue.path(LABELS.product(next(iter(labels)))).parent.parent) if labels else ""
     name = f"labels of {brain.brain_id}"
+    parts: tuple[tuple[Context, dict[str, str]], ...] = (("training", learned), ("held_out", held_out))
     return [
         Dataset(name, hashlib.sha256(canonical_json(chosen).encode()).hexdigest(), context, source)
-        for context, chosen in (("training", learned), ("held_out", held_out))
+        for context, chosen in parts
         if chosen
     ]
 

@@ -34,6 +34,15 @@ from cytoarch.store.brain_store import BrainStore
 from tasks.reports import report_url
 from tasks.tracking import BrainLedger, Chosen, ModelVersion, register_head, run_url, tracking_uri
 
+SPOKEN = {
+    "headline/macro_f1": "macro-F1, hardest held-out part",
+    "held_out/macro_f1": "macro-F1, all held out",
+    "held_out/top1": "accuracy, all held out",
+    "map/macro_f1": "macro-F1 of the map, sections not learned from",
+    "clusters/purity_labels": "purity of clusters against labels",
+    "clusters/purity_sections": "purity of clusters against sections",
+}
+"""How people call the figures of a brain."""
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~])")
 
 
@@ -117,12 +126,17 @@ def publish_summary(brain: OpenBrain, made: int, notes: Mapping[str, str]) -> No
     if page:
         lines += ["", f"**[Open the report]({page})**"]
         create_link_artifact(page, link_text="Report", key=artifact_key("report", brain.brain_id))
-    rows = [f"| {markdown_text(name)} | {markdown_text(value)} |" for name, value in notes.items()]
+    rows = [f"| {markdown_text(name)} | {_linked(value)} |" for name, value in notes.items()]
     lines += ["", "| | |", "|---|---|", *rows]
     create_markdown_artifact("\n".join(lines), key=artifact_key("summary", brain.brain_id))
     if "MLflow run" in notes:
         key = artifact_key("mlflow-run", brain.brain_id)
         create_link_artifact(notes["MLflow run"], link_text="MLflow run", key=key)
+
+
+def _linked(value: str) -> str:
+    """A value as markdown; an address is a link that stays whole."""
+    return f"[{markdown_text(value)}](<{value}>)" if value.startswith(("http://", "https://")) else markdown_text(value)
 
 
 def configuration_of(settings: BaseModel, unused: Sequence[str]) -> dict[str, Any]:
@@ -225,15 +239,7 @@ def notes_of(
     if model is not None:
         notes["model"] = f"{model.name} version {model.version}" + (" (champion)" if model.is_champion else "")
         notes["why"] = model.verdict
-    shown = (
-        "headline/macro_f1",
-        "held_out/macro_f1",
-        "held_out/top1",
-        "map/macro_f1",
-        "clusters/purity_labels",
-        "clusters/purity_sections",
-    )
-    return notes | {name: f"{metrics[name]:.3f}" for name in shown if name in metrics}
+    return notes | {spoken: f"{metrics[name]:.3f}" for name, spoken in SPOKEN.items() if name in metrics}
 
 
 def metrics_of(brain: OpenBrain, found: Remembered) -> dict[str, float]:

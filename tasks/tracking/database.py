@@ -38,9 +38,11 @@ _ADDRESSES = (
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 """Where the environment does not say otherwise: MLflow's client alone would be silent for four minutes."""
 
+VIEW = "workflowType=machine_learning"
+"""What the address of a page ends with that is to open on runs and models, and not on traces of language models."""
 KIND_TAG = "mlflow.experimentKind"
 MODEL_TRAINING = "custom_model_development"
-"""What makes MLflow's pages open on runs and models, and not on traces of language models."""
+"""What an experiment is for, among those that MLflow knows."""
 
 _client_lock = threading.Lock()
 _made: set[str] = set()
@@ -209,5 +211,5 @@ def run_url(store: BrainStore, run_id: str) -> str:
     """The page of a run, where a tracking server is in use; else the file of the database that `mlflow ui` opens."""
     uri = tracking_uri(store)
     if uri.startswith(("http://", "https://")):
-        return f"{uri.rstrip('/')}/#/experiments/{experiment_id(store)}/runs/{run_id}"
+        return f"{uri.rstrip('/')}/#/experiments/{experiment_id(store)}/runs/{run_id}?{VIEW}"
     return f"{database_path(store).as_uri()}#{run_id}"

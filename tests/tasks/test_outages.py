@@ -1,0 +1,99 @@
+"""MLflow that does not answer is told again, aloud, and given up at last; what is nobody's outage is raised."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+
+from cytoarch.errors import ModelError, StoreError
+from cytoarch.store.brain_store import BrainStore
+from tasks.progress import listening
+from tasks.tracking import TrackingLine, needed, outages, reached
+
+REFUSED = MlflowException("API request failed: [Errno 111] Connection refused\nin the depths of a pool")
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long was waited; nobody waits for real."""
+    waits: list[float] = []
+    monkeypatch.setattr(outages.time, "sleep", waits.append)
+    return waits
+
+
+@pytest.fixture
+def line(tmp_path: Path, slept: list[float]) -> TrackingLine:
+    return TrackingLine(BrainStore(tmp_path), logging.getLogger("test"))
+
+
+def answering(*answers: Any) -> Callable[[], Any]:
+    """Gives or raises one after the other, the last again and again."""
+    left = list(answers)
+
+    def call() -> Any:
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    return call
+
+
+def test_what_is_back_within_the_waits_is_told_and_nothing_is_left(
+    line: TrackingLine, slept: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert line.tell("the model", answering(REFUSED, ConnectionError("reset"), "version 1")) == "version 1"
+    assert slept == [2.0, 5.0]
+    assert line.left == ""
+    assert "the connection is refused; the model is told again in 2 s" in caplog.text
+
+
+def test_what_is_given_up_is_said_and_the_next_things_wait_no_more(
+    line: TrackingLine, slept: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[tuple[str, float, int, str]] = []
+    with listening(lambda *told: heard.append(told)):
+        assert line.tell("the model", answering(REFUSED)) is None
+        assert slept == list(outages.WAITS_S)
+        assert line.tell("this run", answering(REFUSED)) is None
+    assert slept == list(outages.WAITS_S), "the run does not wait twice"
+    assert line.left == "the model (the connection is refused); this run (the connection is refused)"
+    assert heard[-1] == ("MLflow", 1, 1, "does not know this run; the next run tells it")
+    assert "start MLflow and run again: nothing is made twice" in caplog.text
+    assert line.tell("the model", answering("version 1")) == "version 1"
+    assert line.left == "this run (the connection is refused)"
+
+
+def test_a_refusal_that_waiting_does_not_mend_is_left_at_once(line: TrackingLine, slept: list[float]) -> None:
+    deleted = MlflowException("Run 'x' not found", error_code=RESOURCE_DOES_NOT_EXIST)
+    assert line.tell("this run", answering(deleted)) is None
+    assert line.tell("its files", answering(StoreError("the files lie elsewhere"))) is None
+    assert slept == []
+    assert "not found" in line.left
+    assert "lie elsewhere" in line.left
+
+
+@pytest.mark.parametrize("error", [KeyError("score"), ModelError("a damaged head"), KeyboardInterrupt()])
+def test_faults_that_are_not_of_mlflow_are_raised(line: TrackingLine, error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        line.tell("the model", answering(error))
+
+
+def test_what_cannot_be_done_without_is_one_clear_error(tmp_path: Path) -> None:
+    store = BrainStore(tmp_path)
+    with pytest.raises(StoreError, match=r"does not answer .*, and the model auto is looked up there; start it"):
+        needed(store, "the model auto", answering(REFUSED))
+    with pytest.raises(ModelError, match="names no model"):
+        needed(store, "the model x", answering(ModelError("names no model")))
+    assert needed(store, "the model", answering(3)) == 3
+
+
+def test_whether_mlflow_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = BrainStore(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert reached(store) == "the connection is refused"
