@@ -85,7 +85,7 @@ def map_brain(source: BrainSource, settings: MapSettings = MapSettings(), run: R
             return final_state(_map(brain, settings, run, kept, made, chosen))
         except BaseException as error:
             status, spent = ended_by(error), duration_metrics(stages.seconds)
-            line.tell("how this run ended", lambda: kept.ledger.close(spent, status), give_up=True)
+            line.tell("how this run ended", lambda: kept.ledger.end_early(spent, status), give_up=True)
             raise
 
 

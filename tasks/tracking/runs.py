@@ -124,6 +124,12 @@ class BrainLedger:
         log_files(self._store, str(mlflow.get_run(run_id).info.artifact_uri), remains.files)
         mlflow.set_terminated(run_id, status=status)
 
+    def end_early(self, metrics: Mapping[str, float], status: Status) -> None:
+        """End the run of a flow that broke off or was stopped; one that finished before, and was not opened, stays."""
+        if self.run_id is None:
+            self.open()
+        self.close(metrics, status)
+
     @property
     def _name(self) -> str:
         return f"{self._brain.brain_id}-{self.tags['config_digest'][:8]}"
