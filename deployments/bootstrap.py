@@ -1,8 +1,9 @@
 """Creates what the deployments need on a Prefect server, and deploys them. Safe to run again.
 
-Work pool `cytoarch` (process workers), the global concurrency limit `gpu` (one model on the GPU at a time), an
-automation that marks runs whose process died without a word as crashed, and everything in prefect.yaml. What a person
-has set on the server stays: a schedule that is there keeps its times and stays on or off.
+The work pools `cytoarch`, `orchestration` and `gpu` (process workers), the global concurrency limit `gpu` (one model on
+the GPU at a time), an automation that marks runs whose process died without a word as crashed, two by which the events
+`brain.arrived` and `brain.annotated` start runs, and everything in prefect.yaml. What a person has set on the server
+stays: a schedule that is there keeps its times and stays on or off.
 """
 
 import os
@@ -26,7 +27,8 @@ from prefect.states import StateType
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFECT_FILE = "deployments/prefect.yaml"
-POOL = "cytoarch"
+POOLS: dict[str, int | None] = {"cytoarch": None, "orchestration": None, "gpu": 1}
+"""Work pools -> how many runs at once: cytoarch maps; orchestration looks and starts; gpu is one GPU."""
 LIMITS = {"gpu": 1}
 ZOMBIES = "cytoarch: runs without a sign of life are crashed"
 EVENTS = ("brain.arrived", "brain.annotated")
@@ -45,7 +47,7 @@ def main() -> int:
         print("PREFECT_API_URL is not set; start `make serve`, or name the server to deploy to", file=sys.stderr)
         return 2
     with get_client(sync_client=True) as client:
-        create_pool(client)
+        create_pools(client)
         create_limits(client)
         create_zombie_automation(client)
         code = deploy(client)
@@ -54,13 +56,14 @@ def main() -> int:
         return code
 
 
-def create_pool(client: SyncPrefectClient) -> None:
-    """Create the work pool, unless it is there."""
-    try:
-        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-        print(f"work pool {POOL} created")
-    except ObjectAlreadyExists:
-        print(f"work pool {POOL} is there")
+def create_pools(client: SyncPrefectClient) -> None:
+    """Create the work pools, unless they are there; a limit that a person has set stays."""
+    for name, limit in POOLS.items():
+        try:
+            client.create_work_pool(WorkPoolCreate(name=name, type="process", concurrency_limit=limit))
+            print(f"work pool {name} created")
+        except ObjectAlreadyExists:
+            print(f"work pool {name} is there")
 
 
 def create_limits(client: SyncPrefectClient) -> None:

@@ -24,6 +24,8 @@ START_LIMIT_S, LOOK_EVERY_S, SAY_EVERY_S = 600, 0.5, 10
 
 
 CLIENT_NAMES = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", REPORTS_URL, REPORTS_STORE)
+WORKERS = (("worker", "cytoarch", "2"), ("light-worker", "orchestration", "10"))
+"""Name, work pool and how many runs at once: looks into the inbox do not wait for maps."""
 MOST_STARTS, STARTS_WITHIN_S = 5, 600
 """A server that ends by itself is started again; one that does so more often than this has a fault to be mended."""
 
@@ -157,7 +159,7 @@ def main() -> int:
     finally:
         print("stopping: runs that are at work are ended, and go on where they stopped when they are run again")
         SERVING_PATH.unlink(missing_ok=True)
-        servers.stop(["worker"])
+        servers.stop([name for name, _, _ in WORKERS])
         if answers(f"{prefect_url}/api/health"):
             _settle(environment)
         servers.stop()
@@ -234,8 +236,9 @@ def _start(
     _settle(environment)
     if subprocess.run([python, "deployments/bootstrap.py"], cwd=ROOT, env=environment, check=False).returncode:
         raise SystemExit("setting up the Prefect server failed; see above")
-    worker = [python, "-m", "prefect", "worker", "start", "--pool", "cytoarch", "--type", "process", "--limit", "2"]
-    servers.start("worker", worker, environment)
+    for name, pool, limit in WORKERS:
+        command = [python, "-m", "prefect", "worker", "start", "--type", "process", "--pool", pool, "--limit", limit]
+        servers.start(name, command, environment)
     servers.wait_until(lambda: answers(f"{mlflow_url}/health"), "MLflow")
 
 

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 from uuid import UUID
 
-from bootstrap import POOL
+from bootstrap import POOLS
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -44,7 +44,7 @@ def settle(client: SyncPrefectClient) -> int:
     """End all live runs of the work pool and the tasks that they left; returns how many runs."""
     count = 0
     live = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=LIVE)))
-    pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL]))
+    pool = WorkPoolFilter(name=WorkPoolFilterName(any_=list(POOLS)))
     while runs := client.read_flow_runs(flow_run_filter=live, work_pool_filter=pool, limit=_PAGE):
         for run in runs:
             asked = run.state_type is StateType.CANCELLING

@@ -33,14 +33,16 @@ def test_an_entrypoint_loads_as_the_flow_its_file_is_named_after(flow: "Flow[...
 def test_a_deployment_is_found_by_its_name_and_explains_itself(flow: "Flow[..., Any]") -> None:
     names = [one["name"] for one in DEPLOYMENTS]
     assert len(set(names)) == len(names)
-    (own,) = (one for one in DEPLOYMENTS if one["entrypoint"].endswith(f":{flow.fn.__name__}"))
-    assert flow.name.endswith(own["name"])
+    own = [one["name"] for one in DEPLOYMENTS if one["entrypoint"].endswith(f":{flow.fn.__name__}")]
+    assert flow.name.endswith(own[0])
+    assert all(name.startswith(own[0]) for name in own), "variants are named after it"
     assert len(flow.description or "") > 40, "what the page of the deployment shows"
 
 
 def test_default_parameters_are_valid(flow: "Flow[..., Any]") -> None:
     schema = parameter_schema(flow.fn)
     needed = {"brain": {"brain_id": "B01"}, "study": {"name": "S1", "brains": ["B01"]}}
+    needed |= {"source": {"manifest_path": "B01.csv"}, "manifest_path": "B01.csv"}
     given = {name: value for name, value in needed.items() if name in schema.required}
     validated = flow.validate_parameters(given)
     assert set(validated) <= set(schema.properties)
