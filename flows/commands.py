@@ -3,7 +3,6 @@
 import functools
 import importlib
 import inspect
-import sys
 import time
 import traceback
 from collections.abc import Mapping
@@ -16,7 +15,6 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import CytoarchError
@@ -114,9 +112,8 @@ def _print_summary(name: str, summary: Summary, seconds: float, console: Console
     noun = "runs started" if name == "watch-inbox" else "products made"
     what = f"{summary.made} {noun}" if summary.made else "nothing to do, all is current"
     print(f"\n{name}  {summary.brain_id}: {what} ({seconds:.0f} s)")
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    width = max(map(len, summary.notes), default=0)
     for key, value in summary.notes.items():
-        table.add_row(f"[bold]{escape(key)}[/]", escape(value))
-    Console(width=max(console.width, 200) if not sys.stdout.isatty() else None, highlight=False).print(table)
+        print(f"{key:<{width}}  {value}")
     for section_id, reason in summary.failed.items():
         console.print(f"[bold red]failed[/] {section_id}: {escape(reason)}", highlight=False, soft_wrap=True)

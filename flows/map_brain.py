@@ -153,6 +153,7 @@ def _map(
     """Everything after ingestion."""
     stored = StoredBrain(brain_id=brain.brain_id, store_path=brain.store.root)
     embedded = embed_brain(stored, settings.embed, run=run)  # first: it finds what cannot be embedded at once
+    kept.echo()
     if settings.reconstruct != "none":
         made += reconstruct_brain(stored, settings.align, settings.volume).made
     kept.echo()

@@ -74,3 +74,21 @@ def test_the_end_of_a_run_is_a_sign_of_life_whatever_its_state_is_called(bootstr
     assert trigger.starts_after("prefect.flow-run.heartbeat")
     assert not trigger.starts_after("prefect.flow-run.Current")
     assert not trigger.expects("prefect.task-run.Completed")
+
+
+def test_an_event_starts_a_run_with_what_it_says(bootstrap: ModuleType) -> None:
+    """The automation's parameters, filled in as the server fills them in."""
+    from uuid import uuid4
+
+    from prefect.utilities.schema_tools.hydration import HydrationContext, hydrate
+
+    deployment_id = uuid4()
+    for event, what in (("brain.arrived", "arrived"), ("brain.annotated", "annotated")):
+        automation = bootstrap.event_automation(event, deployment_id)
+        (action,) = automation.actions
+        assert (action.deployment_id, automation.trigger.expect) == (deployment_id, {event})
+        for payload, brain_id in (({"brain_id": "B07"}, "B07"), ({}, None)):
+            told = {"event": {"payload": {"manifest_path": "/data/B07/manifest.csv", **payload}}}
+            context = HydrationContext(jinja_context=told, render_jinja=True)
+            filled = hydrate(action.parameters, context)
+            assert filled == {"manifest_path": "/data/B07/manifest.csv", "brain_id": brain_id, "what": what}

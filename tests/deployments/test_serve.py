@@ -140,6 +140,45 @@ def test_a_server_that_ends_by_itself_is_not_waited_for(serve: ModuleType, tmp_p
     assert (tmp_path / "mlflow.log").read_text() == "no port is free\n"
 
 
+def test_a_server_that_ends_by_itself_while_it_serves_is_started_again_but_not_for_ever(
+    serve: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    servers = serve.Servers(tmp_path)
+    servers.start("worker", [sys.executable, "-S", "-c", "print('here'); raise SystemExit(3)"], {})
+    servers.start("steady", [sys.executable, "-S", "-c", "import time; time.sleep(60)"], {})
+    try:
+        for _ in range(serve.MOST_STARTS - 1):
+            dict(servers._running)["worker"].wait()
+            servers.restart_ended()
+        dict(servers._running)["worker"].wait()
+        with pytest.raises(SystemExit, match="worker ended with exit code 3 and was started 5 times within 10 minutes"):
+            servers.restart_ended()
+        assert (tmp_path / "worker.log").read_text().count("here") == serve.MOST_STARTS
+        said = capsys.readouterr().out
+        assert said.count("worker ended with exit code 3 and is started again") == serve.MOST_STARTS - 1
+        assert "steady" not in said
+        servers.stop(["worker"])
+        assert [name for name, _ in servers._running] == ["steady"]
+    finally:
+        servers.stop()
+
+
+def test_prefects_history_lies_with_the_store_unless_the_environment_says_where(
+    serve: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "prefect.db").write_bytes(b"")
+    home = {"PREFECT_HOME": str(tmp_path / "home")}
+    found = serve.prefect_database(tmp_path / "store", home)
+    assert found["PREFECT_SERVER_DATABASE_CONNECTION_URL"] == f"sqlite+aiosqlite:///{tmp_path}/store/prefect/prefect.db"
+    assert f"{tmp_path}/home/prefect.db is left" in capsys.readouterr().out
+    odd = serve.prefect_database(tmp_path / "which?", home)["PREFECT_SERVER_DATABASE_CONNECTION_URL"]
+    assert odd.endswith("/which%3F/prefect/prefect.db?uri=true")
+    named = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": "postgresql+asyncpg://lab/prefect"}
+    assert serve.prefect_database(tmp_path / "other", named) == {}
+    assert not (tmp_path / "other").exists()
+
+
 def test_the_script_starts_from_anywhere(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "deployments" / "serve.py", "--help"], cwd=tmp_path, capture_output=True, text=True

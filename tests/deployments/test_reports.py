@@ -1,0 +1,97 @@
+"""Reports are served below their secret, to this machine, and nothing else of the store is."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from starlette.testclient import TestClient
+
+from cytoarch.store.brain_store import BrainStore
+from tasks.reports import REPORTS_STORE, REPORTS_URL, report_url, reports_token
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def reports() -> ModuleType:
+    """The script, imported: it is no module of a package."""
+    spec = importlib.util.spec_from_file_location("reports", ROOT / "deployments" / "reports.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BrainStore:
+    files = {
+        "B1/report/index.html": b"<h1>B1</h1>",
+        "B1/derived/pictures/map/s1/0.png": b"PNG",
+        "B1/derived/embeddings/x/s1/zarr.json": b"{}",
+        "B1/sections.ome.zarr/s1/0.png": b"no",
+        "B1/brain.json": b"{}",
+        "B2/brain.json": b"{}",
+    }
+    for key, content in files.items():
+        path = tmp_path / "store" / "brains" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (tmp_path / "store/brains/B1/derived/link.png").symlink_to(tmp_path / "secret.png")
+    return BrainStore(tmp_path / "store")
+
+
+@pytest.fixture
+def client(reports: ModuleType, store: BrainStore) -> TestClient:
+    app = reports.application(store, reports_token(store.root))
+    return TestClient(app, base_url="http://127.0.0.1:8230", raise_server_exceptions=True)
+
+
+def test_pages_and_pictures_are_shown_below_the_secret_only(client: TestClient, store: BrainStore) -> None:
+    token = reports_token(store.root)
+    assert token == reports_token(store.root), "links of earlier days go on working"
+    assert (store.root / ".reports-token").stat().st_mode & 0o077 == 0
+    shown = client.get(f"/{token}/B1/report/index.html")
+    assert (shown.status_code, shown.text) == (200, "<h1>B1</h1>")
+    assert shown.headers["x-content-type-options"] == "nosniff"
+    assert client.get(f"/{token}/B1/derived/pictures/map/s1/0.png").content == b"PNG"
+    listed = client.get(f"/{token}/").text
+    assert "B1/report/index.html" in listed
+    assert "B2" not in listed
+    assert client.get("/B1/report/index.html").status_code == 404
+    assert client.get("/health").text == "well"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "B1/brain.json",
+        "B1/derived/embeddings/x/s1/zarr.json",
+        "B1/sections.ome.zarr/s1/0.png",
+        "B1/derived/link.png",
+        "B1/report/../../../../secret.png",
+        "B1/derived/%2e%2e/%2e%2e/%2e%2e/%2e%2e/secret.png",
+        "../secret.png",
+        "B9/report/index.html",
+    ],
+)
+def test_nothing_else_is(client: TestClient, store: BrainStore, key: str) -> None:
+    assert client.get(f"/{reports_token(store.root)}/{key}").status_code == 404
+
+
+def test_pages_of_other_names_are_refused(reports: ModuleType, store: BrainStore) -> None:
+    app = reports.application(store, "t")
+    assert TestClient(app, base_url="http://lab.example").get("/health").status_code == 400
+
+
+def test_links_are_those_of_the_store_that_is_served(
+    store: BrainStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(REPORTS_URL, raising=False)
+    assert report_url(store.root, "B1") == ""
+    monkeypatch.setenv(REPORTS_URL, "http://127.0.0.1:8230/t")
+    monkeypatch.setenv(REPORTS_STORE, str(store.root))
+    assert report_url(store.root, "B1") == "http://127.0.0.1:8230/t/B1/report/index.html"
+    assert report_url(tmp_path / "other", "B1") == ""
