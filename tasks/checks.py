@@ -189,7 +189,8 @@ def _clock(date: str) -> Iterator[Finding]:
 
 
 def _limits(client: SyncPrefectClient) -> Iterator[Finding]:
-    limits = {one.name: one.limit for one in client.read_global_concurrency_limits(limit=200, offset=0)}
+    every = client.read_global_concurrency_limits(limit=200, offset=0)
+    limits = {one.name: one.limit for one in every if ":" not in one.name}  # deployments and tags have theirs
     if GPU_LIMIT in limits:
         yield Finding("limits", "well", ", ".join(f"{name} {limit}" for name, limit in sorted(limits.items())))
     else:
@@ -211,7 +212,9 @@ def _pools(client: SyncPrefectClient) -> Iterator[Finding]:
         awake = sum(datetime.now(UTC) - one < WORKER_SILENCE for one in seen)
         remedy = "" if awake else f"prefect worker start --pool {pool.name}"
         found = f"{awake} at work" if awake else "none at work: its runs wait"
-        yield Finding(f"workers of {pool.name}", "well" if awake else "wrong", found, remedy)
+        # a lab without a GPU has no worker for one
+        verdict: Verdict = "well" if awake else "note" if pool.name == GPU_LIMIT else "wrong"
+        yield Finding(f"workers of {pool.name}", verdict, found, remedy)
 
 
 def _mlflow(store: BrainStore) -> Iterator[Finding]:
