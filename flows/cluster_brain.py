@@ -6,11 +6,10 @@ from cytoarch.discovery.clusters import ClusterSettings
 from cytoarch.errors import StoreError
 from cytoarch.steps.clusters import ClusterFitStep, ClustersStep, cluster_purities
 from cytoarch.steps.embeddings import EmbeddingsStep
-from cytoarch.steps.opened import open_brain
 from cytoarch.steps.sources import require_stored, sections_with
 from cytoarch.steps.step import Place, Stored
 from flows.parameters import RunSettings, StoredBrain
-from flows.stages import Clustered, final_state, run_name, run_steps, run_whole, skipping, workers
+from flows.stages import Clustered, final_state, held_brain, run_name, run_steps, run_whole, skipping, workers
 from tasks.cancelling import HOOKS
 
 
@@ -32,7 +31,7 @@ def cluster_brain(
         run: How the work is spread.
 
     """
-    with open_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip), workers(run) as runner:
+    with held_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip), workers(run) as runner:
         chosen = require_stored(EmbeddingsStep, Place(opened), embedding, "Run embed-brain, or name one of them")
         embeddings = Stored(EmbeddingsStep, chosen)
         if not sections_with(opened, embeddings):

@@ -9,7 +9,6 @@ from cytoarch.errors import StoreError
 from cytoarch.steps.colours import ColourFitStep, ColoursStep
 from cytoarch.steps.embeddings import EmbeddingsStep, Regions, check_space
 from cytoarch.steps.encoders import encoder_for
-from cytoarch.steps.opened import open_brain
 from cytoarch.steps.running import plan_engine
 from cytoarch.steps.sections import ready_sections
 from cytoarch.steps.sources import sections_with
@@ -19,6 +18,7 @@ from flows.stages import (
     Embedded,
     compute_step,
     final_state,
+    held_brain,
     not_ingested,
     run_name,
     run_steps,
@@ -50,7 +50,7 @@ def embed_brain(
 
     """
     encoder_for(embed)  # an encoder that cannot be loaded is found before any section is read
-    with open_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip), workers(run) as runner:
+    with held_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip), workers(run) as runner:
         sections = ready_sections(opened)
         if not sections:
             raise StoreError(f"{opened.name}: no section is ingested; run ingest-brain and look at its failures")

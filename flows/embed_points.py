@@ -8,13 +8,12 @@ from cytoarch.embeddings import EmbedSettings
 from cytoarch.embeddings.sampled import SampleSettings
 from cytoarch.steps.embeddings import check_space
 from cytoarch.steps.encoders import encoder_for
-from cytoarch.steps.opened import open_brain
 from cytoarch.steps.points import PointsStep, PointTable
 from cytoarch.steps.running import plan_engine
 from cytoarch.steps.sections import ready_sections
 from cytoarch.store.drafts import remove_others
 from flows.parameters import RunSettings, StoredBrain
-from flows.stages import Summary, compute_step, final_state, not_ingested, run_name, workers
+from flows.stages import Summary, compute_step, final_state, held_brain, not_ingested, run_name, workers
 from tasks.cancelling import HOOKS
 from tasks.progress import speed_note
 
@@ -39,7 +38,7 @@ def embed_points(
 
     """
     encoder_for(embed)  # an encoder that cannot be loaded is found before any section is read
-    with open_brain(brain.store_path, brain.brain_id) as opened, workers(run) as runner:
+    with held_brain(brain.store_path, brain.brain_id) as opened, workers(run) as runner:
         table = PointTable.of(points_path)
         named = table.table(opened).section_ids
         not_ready = not_ingested(opened, named)

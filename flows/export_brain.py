@@ -6,10 +6,9 @@ from prefect import flow
 
 from cytoarch.exports.settings import ExportSettings
 from cytoarch.steps.exporting import Taken, chosen_formats
-from cytoarch.steps.opened import open_brain
 from flows.parameters import RunSettings, StoredBrain
 from flows.places import DEFAULT_EXPORTS
-from flows.stages import Summary, final_state, home_of, run_name, run_steps, workers
+from flows.stages import Summary, final_state, held_brain, home_of, run_name, run_steps, workers
 from tasks.cancelling import HOOKS
 from tasks.exports import export_format
 from tasks.progress import stage_progress
@@ -31,7 +30,7 @@ def export_brain(
         run: How the work is spread.
 
     """
-    with open_brain(brain.store_path, brain.brain_id) as opened:
+    with held_brain(brain.store_path, brain.brain_id) as opened:
         taken = Taken.of(opened, export)
         formats, notes = chosen_formats(taken)
         made = 0

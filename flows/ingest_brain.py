@@ -4,13 +4,12 @@ from prefect import flow
 
 from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.images.sections import IngestSettings
-from cytoarch.steps.opened import open_brain
 from cytoarch.steps.running import Outcome
 from cytoarch.steps.sections import LabelsStep, ManifestFile, SectionStep, scan_sizes
 from cytoarch.steps.tissue import DrawnTissueStep, QualityPageStep, QualityStep, TissueStep
 from cytoarch.store.collection import write_collection
 from flows.parameters import BrainSource, RunSettings
-from flows.stages import Summary, final_state, for_each_brain, run_name, run_steps, run_whole, workers
+from flows.stages import Summary, final_state, for_each_brain, held_brain, run_name, run_steps, run_whole, workers
 from tasks.cancelling import HOOKS
 from tasks.summaries import publish_section_table
 
@@ -42,7 +41,7 @@ def ingest_brain(
         TissueStep(tissue),
         QualityStep(),
     )
-    with open_brain(source.store_path, brains[0]) as brain, workers(run) as runner:
+    with held_brain(source.store_path, brains[0]) as brain, workers(run) as runner:
         made = run_steps("ingest", runner, brain, steps, run, sizes_of=lambda left: scan_sizes(left, scans))
         write_collection(brain.catalogue, brain.brain)
         made += run_whole("quality", brain, QualityPageStep())

@@ -12,7 +12,7 @@ from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.encoders import encoder_for
 from cytoarch.steps.models import check_model, misfit, settings_for
-from cytoarch.steps.opened import OpenBrain, open_brain
+from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.pictures import PicturesStep
 from cytoarch.steps.report import RegisteredModel, ReportStep
 from cytoarch.steps.running import Outcome
@@ -26,7 +26,7 @@ from flows.ingest_brain import ingest_brain
 from flows.parameters import BrainSource, MapSettings, RunSettings, StoredBrain
 from flows.parcellate_brain import parcellate_brain
 from flows.reconstruct_brain import reconstruct_brain
-from flows.stages import Summary, final_state, for_each_brain, run_name, run_steps, run_whole, workers
+from flows.stages import Summary, final_state, for_each_brain, held_brain, run_name, run_steps, run_whole, workers
 from flows.training import train_on_brain
 from tasks.cancelling import HOOKS
 from tasks.progress import Stages, watched
@@ -71,7 +71,7 @@ def map_brain(source: BrainSource, settings: MapSettings = MapSettings(), run: R
         encoder_for(settings.embed)  # an encoder that cannot be loaded is found before any section is read
     if len(brains) > 1:
         return for_each_brain(map_brain, source, brains, {"settings": settings, "run": run})
-    with open_brain(source.store_path, brains[0]) as brain, watched() as stages:
+    with held_brain(source.store_path, brains[0]) as brain, watched() as stages:
         line = TrackingLine(brain.store, get_run_logger())
         made = _ingested(source, settings, run, brain, line)
         chosen = _chosen(brain, settings)

@@ -16,7 +16,7 @@ from cytoarch.steps.agreement import AgreementStep
 from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.familiarity import FamiliarityStep
 from cytoarch.steps.models import misfit, settings_for
-from cytoarch.steps.opened import OpenBrain, open_brain
+from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.parcellations import parcellation_steps
 from cytoarch.steps.scales import ScaleStep, scale_of
 from cytoarch.steps.sections import ready_sections
@@ -24,7 +24,7 @@ from cytoarch.steps.sources import open_head, require_stored, sections_with
 from cytoarch.steps.step import Place, Step, Stored
 from cytoarch.store.brain_store import BrainStore
 from flows.parameters import RunSettings, StoredBrain
-from flows.stages import Parcellated, final_state, run_name, run_steps, run_whole, skipping, workers
+from flows.stages import Parcellated, final_state, held_brain, run_name, run_steps, run_whole, skipping, workers
 from tasks.cancelling import HOOKS
 from tasks.summaries import notes_of_map
 from tasks.tracking import choose_model
@@ -66,7 +66,7 @@ def parcellate_brain(
     store.check_there(brain.brain_id)  # before a model is fetched
     wanted = model or f"models:/areas-probe-{brain.brain_id}@champion"
     conducted = EmbedSettings(device=device, batch_size=batch_size)
-    with open_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip), workers(run) as runner:
+    with held_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip), workers(run) as runner:
         chosen = choose_model(store, wanted, "areas", lambda card: misfit(card, opened), (allow,))
         head, card = chosen.digest, open_head(store, chosen.digest).card
         embeddings = _embeddings(opened, settings_for(card, conducted), parcellate, embedding)

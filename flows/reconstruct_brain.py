@@ -5,7 +5,7 @@ from prefect import flow
 from cytoarch.anatomy.reconstruction import ReconstructionSettings
 from cytoarch.anatomy.reconstruction.volume import VolumeSettings
 from cytoarch.errors import StoreError
-from cytoarch.steps.opened import OpenBrain, open_brain
+from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.reconstruction import (
     ALIGNMENT_PAGE,
     RECONSTRUCTION,
@@ -18,7 +18,7 @@ from cytoarch.steps.sources import sections_with
 from cytoarch.steps.step import Place
 from cytoarch.steps.tissue import TISSUE
 from flows.parameters import StoredBrain
-from flows.stages import Summary, final_state, run_name, run_whole, skipping
+from flows.stages import Summary, final_state, held_brain, run_name, run_whole, skipping
 from tasks.cancelling import HOOKS
 
 
@@ -38,7 +38,7 @@ def reconstruct_brain(
         skip: Sections to leave out.
 
     """
-    with open_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip):
+    with held_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip):
         if not sections_with(opened, TISSUE):
             raise StoreError(f"{opened.name}: no section has tissue; run ingest-brain first")
         made = run_whole("reconstruct", opened, ReconstructionStep(align))

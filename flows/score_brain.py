@@ -10,7 +10,7 @@ from cytoarch.brains import Brain
 from cytoarch.errors import ManifestError, StoreError
 from cytoarch.images.sections import IngestSettings
 from cytoarch.steps.agreement import AgreementStep
-from cytoarch.steps.opened import OpenBrain, open_brain
+from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.parcellations import ParcellationStep
 from cytoarch.steps.pictures import PicturesStep
 from cytoarch.steps.report import ReportStep, map_metrics, shown_before
@@ -18,7 +18,7 @@ from cytoarch.steps.sections import LABELS, LabelsStep, ManifestFile
 from cytoarch.steps.sources import HeadSource, sections_with
 from cytoarch.steps.step import Stored
 from flows.parameters import BrainSource, RunSettings, StoredBrain
-from flows.stages import Summary, final_state, run_name, run_steps, run_whole, workers
+from flows.stages import Summary, final_state, held_brain, run_name, run_steps, run_whole, workers
 from tasks.cancelling import HOOKS
 from tasks.tracking import TrackingLine, log_later, run_url
 
@@ -56,11 +56,11 @@ def score_brain(
         (stated,), scans = source.brains(), source.scans_folder
         if not any(one.labels for one in stated.kept):
             raise ManifestError(str(manifest_path), [f"names no label image of brain {brain.brain_id}; fill in labels"])
-    with open_brain(brain.store_path, brain.brain_id) as opened:
+    with held_brain(brain.store_path, brain.brain_id) as opened:
         maps = opened.catalogue.names(ParcellationStep.step)
     if not maps:
         raise StoreError(f"brain {brain.brain_id} has no map to score; run map-brain or parcellate-brain first")
-    with open_brain(brain.store_path, stated) as opened, workers(run) as runner:
+    with held_brain(brain.store_path, stated) as opened, workers(run) as runner:
         made = 0
         if manifest_path is not None:
             labels = LabelsStep(ManifestFile(scans, "labels"), ingest=IngestSettings())

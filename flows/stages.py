@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from prefect import Flow, get_run_logger
@@ -16,12 +17,13 @@ from cytoarch.brains import Brain, Section, brain_ids
 from cytoarch.embeddings.engine import NO_SPEED, Speed
 from cytoarch.errors import CytoarchError, StoreError
 from cytoarch.steps.engine_step import EngineStep
-from cytoarch.steps.opened import OpenBrain
+from cytoarch.steps.opened import OpenBrain, open_brain
 from cytoarch.steps.running import EnginePlan, Outcome, due
 from cytoarch.steps.sections import cores_each, ready_sections
 from cytoarch.steps.step import Place, Step, is_current
 from cytoarch.store.durations import Duration, note_duration
 from flows.parameters import BrainSource, RunSettings
+from tasks.leases import brain_lease
 from tasks.progress import StageProgress, say_stage, spoken_s, stage_progress
 from tasks.steps import Home, Ran, compute_sections, run_brain, run_sections
 
@@ -213,6 +215,14 @@ def run_whole(title: str, brain: OpenBrain, step: Step[Any]) -> int:
     for section_id in brain.failed.keys() - before:
         _warn(title, section_id, brain.failed[section_id])
     return int(made)
+
+
+@contextmanager
+def held_brain(store_path: Path, brain: str | Brain) -> Iterator[OpenBrain]:
+    """A brain open for writing, with its lease where several hosts share the store; see `open_brain`."""
+    brain_id = brain if isinstance(brain, str) else brain.brain_id
+    with brain_lease(store_path, brain_id), open_brain(store_path, brain) as opened:
+        yield opened
 
 
 def home_of(brain: OpenBrain) -> Home:

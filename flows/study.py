@@ -14,7 +14,7 @@ from cytoarch.paths import ID_PATTERN
 from cytoarch.settings import Settings
 from cytoarch.steps.embeddings import EmbeddingsStep, section_facts
 from cytoarch.steps.encoders import encoder_for
-from cytoarch.steps.opened import open_brain, open_study, read_only
+from cytoarch.steps.opened import open_study, read_only
 from cytoarch.steps.scales import ScaleStep
 from cytoarch.steps.sections import LABELS
 from cytoarch.steps.sources import sections_with
@@ -24,7 +24,7 @@ from cytoarch.store.brain_store import BrainStore
 from flows.embed_brain import embed_brain
 from flows.parameters import RunSettings, StoredBrain
 from flows.places import DEFAULT_STORE
-from flows.stages import Summary, final_state, run_whole
+from flows.stages import Summary, final_state, held_brain, run_whole
 from tasks.cancelling import HOOKS
 from tasks.progress import stage_progress
 from tasks.steps import run_study
@@ -109,7 +109,7 @@ def study(
         embeddings = Stored(EmbeddingsStep, embedded.embedding)
         names.add(embedded.embedding)
         made += embedded.made
-        with open_brain(study.store_path, brain_id) as brain:
+        with held_brain(study.store_path, brain_id) as brain:
             if not sections_with(brain, LABELS):
                 raise StoreError(f"{brain.name} has no labels in the store; ingest it with a manifest that names some")
             made += run_whole("fit scale", brain, ScaleStep.of(embeddings))

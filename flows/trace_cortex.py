@@ -8,11 +8,10 @@ from cytoarch.anatomy.surfaces import SurfaceSettings
 from cytoarch.errors import StoreError
 from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.midline import CortexPictureStep, CortexPointsStep, MidlineStep, MidsurfaceStep, SurfacePictureStep
-from cytoarch.steps.opened import open_brain
 from cytoarch.steps.sources import sections_with
 from cytoarch.steps.tissue import TISSUE
 from flows.parameters import RunSettings, StoredBrain
-from flows.stages import Summary, final_state, run_name, run_steps, run_whole, skipping, workers
+from flows.stages import Summary, final_state, held_brain, run_name, run_steps, run_whole, skipping, workers
 from tasks.cancelling import HOOKS
 
 
@@ -38,7 +37,7 @@ def trace_cortex(
         run: How the work is spread.
 
     """
-    with open_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip), workers(run) as runner:
+    with held_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip), workers(run) as runner:
         sections = sections_with(opened, TISSUE)
         if not sections:
             raise StoreError(f"{opened.name}: no section has tissue; run ingest-brain first")

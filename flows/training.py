@@ -4,13 +4,13 @@ from prefect import get_run_logger
 
 from cytoarch.learning.training import HeadSettings, Kind
 from cytoarch.steps.embeddings import EmbeddingsStep
-from cytoarch.steps.opened import OpenBrain, open_brain
+from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.scales import ScaleStep
 from cytoarch.steps.sources import require_stored, sections_with
 from cytoarch.steps.step import Place, Stored
 from cytoarch.steps.training import Trained, TrainingStep, held_out_labels, keep_head, training_of
 from flows.parameters import StoredBrain
-from flows.stages import Summary, final_state, run_whole, skipping
+from flows.stages import Summary, final_state, held_brain, run_whole, skipping
 from tasks.summaries import notes_of_version
 from tasks.tracking import TrackingLine, register_head
 
@@ -29,7 +29,7 @@ def train_and_register(
     brain: StoredBrain, embedding: str, settings: HeadSettings, kind: Kind, skip: tuple[str, ...]
 ) -> Summary:
     """Train a head and make it a version of its registered model."""
-    with open_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip):
+    with held_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip):
         chosen = require_stored(EmbeddingsStep, Place(opened), embedding, "Run embed-brain, or name one of them")
         trained = train_on_brain(opened, chosen, settings, kind)
         record, _ = training_of(opened, trained.name)
