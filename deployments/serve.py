@@ -26,6 +26,7 @@ START_LIMIT_S, LOOK_EVERY_S, SAY_EVERY_S = 600, 0.5, 10
 CLIENT_NAMES = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", REPORTS_URL, REPORTS_STORE)
 WORKERS = (("worker", "cytoarch", "2"), ("light-worker", "orchestration", "10"))
 """Name, work pool and how many runs at once: looks into the inbox do not wait for maps."""
+ENDS_WITHIN_S = 20
 MOST_STARTS, STARTS_WITHIN_S = 5, 600
 """A server that ends by itself is started again; one that does so more often than this has a fault to be mended."""
 
@@ -93,11 +94,22 @@ class Servers:
         for _, process in chosen:
             _signal_session(process, signal.SIGTERM)
         for _, process in chosen:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=20)
+            _wait_for_session(process, ENDS_WITHIN_S)
             _signal_session(process, signal.SIGKILL)
             process.wait()
         self._running = [one for one in self._running if one not in chosen]
+
+
+def _wait_for_session(process: "subprocess.Popen[bytes]", most_s: float) -> None:
+    """Wait until a process and its children are gone: a run of a worker tells MLflow how it ended."""
+    deadline_s = time.monotonic() + most_s
+    while time.monotonic() < deadline_s:
+        process.poll()  # one that has ended is there until it is asked for
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
 
 
 def _signal_session(process: "subprocess.Popen[bytes]", number: int) -> None:
