@@ -18,6 +18,9 @@ SCORE = "headline/macro_f1"
 DEVIATION, DEVIATION_TAG = "headline/macro_f1_sd", "headline_macro_f1_sd"
 """Its standard deviation over seeds, where there are several: one head is better than another by more than that."""
 
+CHALLENGER = "challenger"
+"""The best version that is not the champion but was asked the same question."""
+
 _VERDICT = "verdict"
 """Tag that says why a version is the champion or not; a run that was killed before may have left none."""
 
@@ -69,7 +72,7 @@ def register_head(
     The first version becomes the champion. A later one does if it was asked the same question (target, classes,
     held-out sections and their labels) and its headline, the macro-F1 on the hardest of them, is higher, by more than
     the deviation over seeds where there are several. The answer of another question is not compared, and the version
-    says so.
+    says so. The best of the others that were asked the champion's question is the challenger.
 
     Args:
         store: The store that holds the head.
@@ -97,13 +100,13 @@ def register_head(
             tags["headline_macro_f1"] = repr(metrics[SCORE])
             tags |= {DEVIATION_TAG: repr(metrics[DEVIATION])} if DEVIATION in metrics else {}
         version = _new_version(store, name, run, tags)
-    champion, reason = _settle_champion(store, name, version)
+    champion, reason = _settle_champion(store, name, version, card)
     client(store).set_terminated(version.run_id)
     is_champion = int(champion.version) == int(version.version)
     return ModelVersion(name, int(version.version), is_champion, str(version.run_id), reason)
 
 
-def _settle_champion(store: BrainStore, name: str, version: Any) -> tuple[Any, str]:
+def _settle_champion(store: BrainStore, name: str, version: Any, card: HeadCard) -> tuple[Any, str]:
     """The champion after a version was judged, once for all, and why that version is it or not."""
     mlflow, champion = client(store), _champion(store, name)
     if champion is not None and _VERDICT in version.tags:
@@ -111,9 +114,25 @@ def _settle_champion(store: BrainStore, name: str, version: Any) -> tuple[Any, s
     promoted, reason = _judge(version, champion)
     if promoted:
         mlflow.set_registered_model_alias(name, CHAMPION, version.version)
-    mlflow.update_model_version(name, version.version, description=reason)
+    second = champion if promoted else version
+    if second is not None and int(second.version) != int((version if promoted else champion).version):
+        _settle_challenger(store, name, version if promoted else champion, second)
+    said = f"{_described(card)} {reason[:1].upper()}{reason[1:]}."
+    mlflow.update_model_version(name, version.version, description=said)
     mlflow.set_model_version_tag(name, version.version, _VERDICT, reason)
     return version if promoted else champion, reason
+
+
+def _settle_challenger(store: BrainStore, name: str, champion: Any, version: Any) -> None:
+    """Make a version the challenger if it was asked what the champion was, and is the best of those that are not it."""
+    score = version.tags.get("headline_macro_f1")
+    if score is None or version.tags.get("question") != champion.tags.get("question"):
+        return
+    known = _alias(store, name, CHALLENGER)
+    same = known is not None and known.tags.get("question") == champion.tags.get("question")
+    best = known.tags.get("headline_macro_f1") if same and int(known.version) != int(champion.version) else None
+    if best is None or float(score) > float(best):
+        client(store).set_registered_model_alias(name, CHALLENGER, version.version)
 
 
 def _judge(version: Any, champion: Any) -> tuple[bool, str]:
@@ -203,10 +222,10 @@ def _training_run(
 def _described(card: HeadCard) -> str:
     """A head in a sentence."""
     sections = sum(map(len, card.learned_from.values()))
-    learned = f" from {sections} sections of {', '.join(card.brains[:12])}" if card.brains else ""
+    learned = f", learned from {sections} sections of {', '.join(card.brains[:12])}" if card.brains else ""
     return (
         f"Tells {len(card.classes)} {card.target} by a {card.kind} on embeddings of {card.embedding.encoder} at "
-        f"{card.pixel_size_um:g} um per pixel, learned{learned}. {card.scores_of}"
+        f"{card.pixel_size_um:g} um per pixel{learned}. {card.scores_of}"
     ).strip()
 
 
@@ -223,10 +242,15 @@ def _datasets(store: BrainStore, card: HeadCard, trained_on: str, held_out: Mapp
 
 
 def _champion(store: BrainStore, name: str) -> Any:
+    return _alias(store, name, CHAMPION)
+
+
+def _alias(store: BrainStore, name: str, alias: str) -> Any:
+    """The version that an alias names, or None."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return client(store).get_model_version_by_alias(name, CHAMPION)
+        return client(store).get_model_version_by_alias(name, alias)
     except MlflowException:
         return None
 

@@ -16,7 +16,17 @@ from cytoarch.errors import ModelError
 from cytoarch.steps.training import held_out_labels
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.records import Record
-from tasks.tracking import BrainLedger, ModelVersion, fetch_head, git_revision, register_head, tracking_uri
+from tasks.tracking import (
+    BrainLedger,
+    Dataset,
+    ModelVersion,
+    Remains,
+    experiment_id,
+    fetch_head,
+    git_revision,
+    register_head,
+    tracking_uri,
+)
 from tests.heads import CLASSES, HELD_OUT, files_of_head, register_in
 from tests.tracking_database import made_once
 
@@ -106,16 +116,37 @@ def test_versions_say_why_they_are_the_champion_or_not(tmp_path: Path) -> None:
     mlflow = MlflowClient(tracking_uri(store), tracking_uri(store))
     said = [register_in(store, number, score) for number, score in ((1, 0.5), (2, 0.25), (3, 0.75), (4, None))]
     assert [(one.champion, one.reason) for one in said] == [
-        (True, "champion: there was none"),
+        (True, "champion: the first of its name"),
         (False, "not the champion: headline/macro_f1 0.2500 is not above the 0.5000 of version 1"),
         (True, "champion: headline/macro_f1 0.7500 is above the 0.5000 of version 1"),
         (False, "not the champion: it has no headline/macro_f1"),
     ]
     for one in said:
         kept = mlflow.get_model_version(NAME, str(one.version))
-        assert (kept.description, kept.tags["verdict"]) == (one.reason, one.reason)
+        assert kept.tags["verdict"] == one.reason
+        assert kept.description.endswith(f"{one.reason[:1].upper()}{one.reason[1:]}.")
+        assert kept.description.startswith("Tells 2 areas by a probe on embeddings of texture at 4 um per pixel.")
     again = register_in(store, 1, 0.5)
-    assert (again.version, again.champion, again.reason) == (1, False, "champion: there was none")
+    assert (again.version, again.champion, again.reason) == (1, False, "champion: the first of its name")
+
+
+def test_the_best_of_those_that_are_not_the_champion_is_the_challenger(tmp_path: Path) -> None:
+    store = BrainStore(tmp_path)
+    mlflow = MlflowClient(tracking_uri(store), tracking_uri(store))
+
+    def aliases() -> dict[str, int]:
+        return {name: int(version) for name, version in mlflow.get_registered_model(NAME).aliases.items()}
+
+    register_in(store, 1, 0.5)
+    assert aliases() == {"champion": 1}
+    register_in(store, 2, 0.25)
+    register_in(store, 3, 0.2)
+    register_in(store, 4, 0.9, held_out={})
+    assert aliases() == {"champion": 1, "challenger": 2}, "another question is no challenge"
+    register_in(store, 5, 0.75)
+    assert aliases() == {"champion": 5, "challenger": 1}, "the old champion comes second"
+    register_in(store, 6, 0.7)
+    assert aliases() == {"champion": 5, "challenger": 6}
 
 
 def test_held_out_is_what_has_labels_and_was_not_learned_from() -> None:
@@ -167,7 +198,7 @@ def test_a_run_killed_before_the_verdict_is_judged_by_the_next(tmp_path: Path, m
     assert run.info.status == "FINISHED"
 
 
-def interrupt(*_arguments: object) -> None:
+def interrupt(*_arguments: object, **_named: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -277,10 +308,66 @@ def test_a_row_that_a_failed_or_killed_run_left_is_not_finished_and_goes_on(
 ) -> None:
     broken = ledger(store, config_digest="c1")
     run_id = broken.open()
-    broken.close({}, failed=True)
+    broken.close({}, "FAILED")
     again = ledger(store, config_digest="c1")
     assert (again.run_id, again.finished) == (run_id, False)
     assert again.open() == run_id
     again.close({"map/macro_f1": 0.4})
     assert client.get_run(run_id).info.status == "FINISHED"
     assert client.get_run(run_id).data.metrics == {"map/macro_f1": 0.4}
+
+
+def test_a_run_that_breaks_off_ends_its_row_and_leaves_one_that_finished_before(tmp_path: Path) -> None:
+    store = BrainStore(tmp_path)
+    mlflow = MlflowClient(tracking_uri(store))
+    stopped = ledger(store)
+    stopped.end_early({"duration/embed_s": 1.5}, "KILLED")
+    run = mlflow.get_run(str(stopped.run_id))
+    assert (run.info.status, run.data.metrics) == ("KILLED", {"duration/embed_s": 1.5})
+    assert run.data.params == {"embed.encoder": "texture"}
+    again = ledger(store)
+    again.open()
+    again.close({})
+    broken = ledger(store)
+    broken.end_early({"duration/embed_s": 9.0}, "FAILED")
+    run = mlflow.get_run(str(stopped.run_id))
+    assert (run.info.status, run.data.metrics["duration/embed_s"]) == ("FINISHED", 1.5)
+
+
+def test_a_row_holds_what_is_left_of_a_run(tmp_path: Path) -> None:
+    store = BrainStore(tmp_path)
+    one = ledger(store)
+    one.open()
+    remains = Remains(
+        {"map.png": b"PNG"},
+        [Dataset("B01", "d" * 64, "mapped", "/data/B01")],
+        {"stain": "nissl"},
+        "B01: areas",
+        "A brain.",
+    )
+    one.close({}, map_name="areas", remains=remains)
+    one = ledger(store)
+    one.open()
+    one.close({}, remains=remains)
+    run = MlflowClient(tracking_uri(store)).get_run(str(one.run_id))
+    assert (run.info.run_name, run.data.tags["mlflow.note.content"]) == ("B01: areas", "A brain.")
+    assert (run.data.tags["stain"], run.data.tags["map"]) == ("nissl", "areas")
+    ((dataset, context),) = [(found.dataset, found.tags[0].value) for found in run.inputs.dataset_inputs]
+    assert (dataset.name, dataset.digest, context) == ("B01", "d" * 36, "mapped")
+    folder = tmp_path / "mlflow" / "artifacts" / run.info.run_id / "artifacts"
+    assert (folder / "map.png").read_bytes() == b"PNG"
+
+
+def test_a_row_that_was_killed_before_its_settings_were_written_gets_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = BrainStore(tmp_path)
+    with monkeypatch.context() as killed:
+        killed.setattr(MlflowClient, "log_batch", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            ledger(store).open()
+    again = ledger(store)
+    run_id = again.open()
+    runs = MlflowClient(tracking_uri(store)).search_runs([experiment_id(store)])
+    assert [run.info.run_id for run in runs] == [run_id]
+    assert runs[0].data.params == {"embed.encoder": "texture"}

@@ -33,7 +33,7 @@ TAGS = {"config_digest": "c0", "input_digest": "i0", "encoder_digest": "e0"}
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tracking database without rows: making its tables takes a second."""
     store = BrainStore(tmp_path_factory.mktemp("empty"))
-    ledger(store)
+    assert ledger(store).run_id is None
     return store.tracking_path
 
 
