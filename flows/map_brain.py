@@ -80,12 +80,12 @@ def map_brain(source: BrainSource, settings: MapSettings = MapSettings(), run: R
         kept = Kept(line, _ledger(brain, settings, chosen), stages)
         kept.echo()
         if made:
-            line.tell("this run", kept.ledger.open)
+            line.try_once("this run", kept.ledger.open)
         try:
             return final_state(_map(brain, settings, run, kept, made, chosen))
         except BaseException as error:
             status, spent = ended_by(error), duration_metrics(stages.seconds)
-            line.tell("how this run ended", lambda: kept.ledger.end_early(spent, status), give_up=True)
+            line.try_once("how this run ended", lambda: kept.ledger.end_early(spent, status))
             raise
 
 
@@ -112,10 +112,8 @@ def _ingested(
         check_left(brain, len(ready_sections(brain)), "ingested")
     except BaseException as error:
         reason, status = str(error) or type(error).__name__, ended_by(error)
-        line.tell(
-            "that ingestion failed",
-            lambda: log_failed_ingestion(brain.store, brain.brain_id, reason, status),
-            give_up=True,
+        line.try_once(
+            "that ingestion failed", lambda: log_failed_ingestion(brain.store, brain.brain_id, reason, status)
         )
         raise
     return made
@@ -193,7 +191,7 @@ def _remembered(
 ) -> Summary:
     """Register the model, draw the report, log the figures, and leave a summary.
 
-    Where MLflow does not answer, the report is drawn without the model's version, and MLflow is told afterwards.
+    Where MLflow does not answer, the report is drawn without the model's version before MLflow is waited for.
     """
     line, ledger = kept.line, kept.ledger
     metrics = metrics_of(brain, found)
@@ -201,13 +199,15 @@ def _remembered(
     def registered() -> RegisteredModel | None:
         return remember_model(brain, found, metrics, settings.train, ledger)
 
-    model = line.tell("the model", registered)
-    if made or not line.tell("whether it knows this run", lambda: ledger.finished):
+    model = line.try_once("the model", registered)
+    is_known = line.try_once("this run", lambda: ledger.finished)
+    drawn = _drawn(brain, found, settings, run, model)
+    if line.left:
+        model = line.tell("the model", registered) or model
+        drawn += _drawn(brain, found, settings, run, model)
+    made += drawn
+    if made or not is_known:
         line.tell("this run", ledger.open)
-    made += _drawn(brain, found, settings, run, model)
-    if line.left and found.model_digest is not None:
-        model = line.tell("the model", registered)
-        made += _drawn(brain, found, settings, run, model) if model else 0
     page = line.tell("this run", lambda: _told(brain, found, kept, metrics))
     notes = notes_of(brain, found, model, metrics, page) | ({"MLflow does not know": line.left} if line.left else {})
     publish_section_table(brain.brain, [Outcome(one, "failed", why) for one, why in brain.failed.items()])

@@ -27,7 +27,7 @@ from flows.parameters import RunSettings, StoredBrain
 from flows.stages import Parcellated, final_state, held_brain, run_name, run_steps, run_whole, skipping, workers
 from tasks.cancelling import HOOKS
 from tasks.summaries import notes_of_map
-from tasks.tracking import choose_model
+from tasks.tracking import choose_model, needed
 
 
 @flow(name="parcellate-brain", flow_run_name=run_name("parcellate"), **HOOKS)
@@ -67,7 +67,11 @@ def parcellate_brain(
     wanted = model or f"models:/areas-probe-{brain.brain_id}@champion"
     conducted = EmbedSettings(device=device, batch_size=batch_size)
     with held_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip), workers(run) as runner:
-        chosen = choose_model(store, wanted, "areas", lambda card: misfit(card, opened), (allow,))
+        chosen = needed(
+            store,
+            f"the model {wanted}",
+            lambda: choose_model(store, wanted, "areas", lambda card: misfit(card, opened), (allow,)),
+        )
         head, card = chosen.digest, open_head(store, chosen.digest).card
         embeddings = _embeddings(opened, settings_for(card, conducted), parcellate, embedding)
         steps = parcellation_steps(

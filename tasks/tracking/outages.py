@@ -36,16 +36,30 @@ class TrackingLine:
     ) -> None:
         self._store, self._logger, self._waits_s = store, logger, tuple(waits_s)
         self._left: dict[str, str] = {}
+        self._given_up = False
 
     @property
     def left(self) -> str:
         """What MLflow does not know, and why; blank: it was told everything."""
         return "; ".join(f"{what} ({reason})" for what, reason in self._left.items())
 
-    def tell(self, what: str, call: Callable[[], T], give_up: bool = False) -> T | None:
-        """What `call` gives, or None where it was left to the next run; `give_up` tells once and does not wait."""
-        waits = () if self._left or give_up else self._waits_s
-        for wait_s in (*waits, None):
+    def try_once(self, what: str, call: Callable[[], T]) -> T | None:
+        """What `call` gives, or None where MLflow does not answer now; it can be told later in this run."""
+        try:
+            found = call()
+        except Exception as error:
+            reason, _ = _outage(error)
+            if not reason:
+                raise
+            self._left[what] = reason
+            self._logger.warning("MLflow at %s: %s; %s is left for now", tracking_uri(self._store), reason, what)
+            return None
+        self._left.pop(what, None)
+        return found
+
+    def tell(self, what: str, call: Callable[[], T]) -> T | None:
+        """What `call` gives, or None where it was left to the next run."""
+        for wait_s in (*(() if self._given_up else self._waits_s), None):
             try:
                 found = call()
             except Exception as error:
@@ -53,6 +67,7 @@ class TrackingLine:
                 if not reason:
                     raise
                 if wait_s is None or not may_pass:
+                    self._given_up = self._given_up or may_pass
                     self._leave(what, reason)
                     return None
                 self._logger.warning(

@@ -68,6 +68,19 @@ def test_what_is_given_up_is_said_and_the_next_things_wait_no_more(
     assert line.left == "this run (the connection is refused)"
 
 
+def test_what_is_tried_once_is_not_waited_for_and_may_be_told_later(
+    line: TrackingLine, slept: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert line.try_once("the model", answering(REFUSED)) is None
+    assert (slept, line.left) == ([], "the model (the connection is refused)")
+    assert "the model is left for now" in caplog.text
+    assert line.tell("the model", answering(REFUSED, "version 1")) == "version 1"
+    assert (slept, line.left) == ([2.0], "")
+    assert line.try_once("the model", answering("version 2")) == "version 2"
+    with pytest.raises(KeyError):
+        line.try_once("the model", answering(KeyError("score")))
+
+
 def test_a_refusal_that_waiting_does_not_mend_is_left_at_once(line: TrackingLine, slept: list[float]) -> None:
     deleted = MlflowException("Run 'x' not found", error_code=RESOURCE_DOES_NOT_EXIST)
     assert line.tell("this run", answering(deleted)) is None
