@@ -24,7 +24,7 @@ from cytoarch.steps.step import Place, Step, is_current
 from cytoarch.store.durations import Duration, note_duration
 from flows.parameters import BrainSource, RunSettings
 from tasks.leases import brain_lease
-from tasks.progress import StageProgress, say_stage, spoken_s, stage_progress
+from tasks.progress import StageProgress, say_stage, spend, spoken_s, stage_progress
 from tasks.steps import Home, Ran, compute_sections, run_brain, run_sections
 
 
@@ -164,7 +164,7 @@ def run_steps(
         ]
         outcomes, _ = _collected(futures, brain, steps, progress)
     made = sum(one.status == "made" for one in outcomes)
-    _note_stage(brain, [one.step for one in steps], made, progress.seconds)
+    _note_stage(title, brain, [one.step for one in steps], made, progress.seconds)
     _log_stage(title, len(chosen) - len(wanted), outcomes, progress.seconds)
     return made
 
@@ -192,7 +192,7 @@ def compute_step(
         ]
         outcomes, speed = _collected(futures, brain, [step], progress)
     made = sum(one.status == "made" for one in outcomes)
-    _note_stage(brain, [step.step], made, progress.seconds)
+    _note_stage(title, brain, [step.step], made, progress.seconds)
     failed = [Outcome(one, "failed", why) for one, why in plan.failed.items()]
     _log_stage(title, len(current), [*outcomes, *failed], progress.seconds)
     return made, speed
@@ -210,7 +210,7 @@ def run_whole(title: str, brain: OpenBrain, step: Step[Any]) -> int:
     with stage_progress(title, 1) as progress:
         made = run_brain(home_of(brain), title, step)
         progress.finished("brain")
-    _note_stage(brain, [step.step], int(made), progress.seconds)
+    _note_stage(title, brain, [step.step], int(made), progress.seconds)
     _log(f"{title}: {'made' if made else 'current'} in {spoken_s(progress.seconds)}")
     for section_id in brain.failed.keys() - before:
         _warn(title, section_id, brain.failed[section_id])
@@ -285,9 +285,10 @@ def _ended(futures: Sequence[PrefectFuture[Any]]) -> Iterator[PrefectFuture[Any]
         yield future
 
 
-def _note_stage(brain: OpenBrain, steps: Sequence[str], made: int, seconds: float) -> None:
+def _note_stage(title: str, brain: OpenBrain, steps: Sequence[str], made: int, seconds: float) -> None:
     """Remember how long a stage took, where something was made: what other brains will cost is told from it."""
     if made:
+        spend(title, seconds)
         note_duration(brain.store.root, Duration(brain.brain_id, tuple(steps), made, seconds))
 
 

@@ -51,7 +51,7 @@ class Stages(NamedTuple):
     """What the stages of a flow, and of the flows inside it, have done so far."""
 
     seconds: dict[str, float]
-    """What each took, by its title."""
+    """What each took that made something, by its title."""
     said: list[str]
     """What each logged; the flow that called them logs it again, since people read its page."""
 
@@ -71,6 +71,13 @@ def watched() -> Iterator[Stages]:
         yield stages
     finally:
         _watched.reset(token)
+
+
+def spend(title: str, seconds: float) -> None:
+    """Let the flow that watches know how long a stage took that made something."""
+    stages = _watched.get()
+    if stages is not None:
+        stages.seconds[title] = stages.seconds.get(title, 0.0) + seconds
 
 
 def say_stage(text: str, is_inside: bool) -> None:
@@ -191,14 +198,11 @@ def spoken_s(seconds: float) -> str:
 @contextmanager
 def stage_progress(title: str, total: int, sizes: Mapping[str, int] | None = None) -> Iterator[StageProgress]:
     """The progress of a stage, found by its title from the tasks that run in this process."""
-    stage, began_s = StageProgress(title, total, sizes), time.monotonic()
+    stage = StageProgress(title, total, sizes)
     _open[title] = stage
     try:
         yield stage
     finally:
-        stages = _watched.get()
-        if stages is not None:
-            stages.seconds[title] = stages.seconds.get(title, 0.0) + time.monotonic() - began_s
         _open.pop(title, None)
         stage.close()
 

@@ -35,7 +35,7 @@ _ADDRESSES = (
 )
 """Where MLflow's schema keeps addresses of files."""
 
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 """Where the environment does not say otherwise: MLflow's client alone would be silent for four minutes."""
 
 VIEW = "workflowType=machine_learning"
