@@ -10,7 +10,7 @@ from cytoarch.digests import canonical_json
 from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.report_files import report_files, scored_classes
-from cytoarch.steps.sections import LABELS, SECTION
+from cytoarch.steps.sections import SECTION
 from cytoarch.steps.sources import open_head, sections_with
 from cytoarch.steps.step import Place, Stored
 from cytoarch.steps.training import held_out_labels, training_of
@@ -27,7 +27,7 @@ def remains_of(brain: OpenBrain, found: Remembered, input_digest: str) -> Remain
     facts = brain_tags(brain)
     training = found.trained.name if found.trained else None
     title, said = _told(brain, found, facts)
-    datasets = [Dataset(brain.brain_id, input_digest, "mapped", str(brain.catalogue.folder)), *_labels(brain, found)]
+    datasets = [Dataset(brain.brain_id, input_digest, "mapped", f"brains/{brain.brain_id}"), *_labels(brain, found)]
     return Remains(report_files(brain, found.shown(brain), training), datasets, facts, title, said)
 
 
@@ -101,7 +101,7 @@ def _labels(brain: OpenBrain, found: Remembered) -> list[Dataset]:
     held_out = held_out_labels(record)
     labels = {key.removeprefix("labels/"): value for key, value in record.inputs.items() if key.startswith("labels/")}
     learned = {one: value for one, value in labels.items() if one not in held_out}
-    source = str(brain.catalogue.path(LABELS.product(next(iter(labels)))).parent.parent) if labels else ""
+    source = f"brains/{brain.brain_id}/sections.ome.zarr"
     name = f"labels of {brain.brain_id}"
     parts: tuple[tuple[Context, dict[str, str]], ...] = (("training", learned), ("held_out", held_out))
     return [

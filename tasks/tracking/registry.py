@@ -214,7 +214,7 @@ def _training_run(
     run_id = str(run.info.run_id)
     log_params(store, run_id, {"encoder": card.embedding.encoder, "kind": card.kind, **flat(params)})
     log_metrics(store, run_id, metrics)
-    log_datasets(store, run_id, _datasets(store, card, brain_id, held_out))
+    log_datasets(store, run_id, _datasets(card, brain_id, held_out))
     artifacts(store, str(run.info.artifact_uri)).log_artifacts(str(store.models.path(digest)), HEAD_FOLDER)
     return run
 
@@ -229,15 +229,14 @@ def _described(card: HeadCard) -> str:
     ).strip()
 
 
-def _datasets(store: BrainStore, card: HeadCard, trained_on: str, held_out: Mapping[str, str]) -> list[Dataset]:
+def _datasets(card: HeadCard, trained_on: str, held_out: Mapping[str, str]) -> list[Dataset]:
     """The sections that a head learned from, by brain, and those that it was scored on, these with their labels."""
     found = [
-        Dataset(f"labels of {brain}", _digest(sorted(sections)), "training", str(store.brain_path(brain)))
+        Dataset(f"labels of {brain}", _digest(sorted(sections)), "training", f"brains/{brain}")
         for brain, sections in card.learned_from.items()
     ]
     if held_out:
-        name, source = f"held-out labels of {trained_on}", str(store.root)
-        found.append(Dataset(name, _digest(dict(held_out)), "held_out", source))
+        found.append(Dataset(f"held-out labels of {trained_on}", _digest(dict(held_out)), "held_out", "brains"))
     return found
 
 

@@ -34,7 +34,7 @@ class Dataset(NamedTuple):
     """Of its content; MLflow keeps 36 characters."""
     context: Context
     source: str
-    """The file or folder that it was read from."""
+    """The folder of the store that it was read from, relative to the store: that may be moved."""
 
 
 class Remains(NamedTuple):

@@ -109,6 +109,7 @@ def test_stores_that_share_a_database_keep_their_files_beside_it(
     shared.mkdir()
     shutil.copy(empty / "mlflow.db", shared)
     with closing(sqlite3.connect(shared / "mlflow.db")) as connection, connection:
+        connection.execute("DELETE FROM experiment_tags")
         connection.execute("DELETE FROM experiments WHERE name = 'cytoarch'")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", database_uri(shared / "mlflow.db"))
     for number in (1, 2):
