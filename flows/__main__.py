@@ -32,6 +32,8 @@ def main() -> None:
         del os.environ[name]
     for name, value in {**DEFAULTS, **running_servers()}.items():
         os.environ.setdefault(name, value)
+    if sys.stderr.isatty() and sys.argv[1:] and not {"-h", "--help", "--version"}.intersection(sys.argv):
+        print("starting: the libraries take some seconds to load", file=sys.stderr)
     from flows.terminal import run
 
     sys.exit(run(sys.argv[1:]))

@@ -91,6 +91,8 @@ def _gathered(parameter: inspect.Parameter, flags: Mapping[str, Any]) -> Any:
 def run_flow(each: "Flow[..., Any]", console: Console, parameters: Mapping[str, Any]) -> int:
     """Run a flow with bars and a closing summary; returns the exit code."""
     started = time.monotonic()
+    if console.is_terminal:
+        console.print("starting Prefect", highlight=False)
     start_prefect(lambda text: console.print(text, highlight=False, soft_wrap=True))
     with bars(console) as listener, listening(listener):
         state = cast("State[Any]", each(**parameters, return_state=True))
