@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from cytoarch.drafting import draft_manifest
-from cytoarch.phantoms.writing import PhantomRequest, write_phantom
+from cytoarch.phantoms.writing import SIZES, PhantomRequest, write_phantom
 from cytoarch.reporting.phantoms import draw_pictures
 from flows.console import EXIT_OK, bars, say, stderr_console
 from flows.places import DEFAULT_STORE
@@ -67,6 +67,11 @@ def phantom(
     with bars(stderr_console()) as listener:
         path = write_phantom(folder, brain, request, lambda done, total: listener("phantom", done, total))
         drawn = draw_pictures(folder, lambda done, total: listener("pictures", done, total)) if pictures else ()
+    written = len(path.read_text(encoding="utf-8").splitlines()) - 1
+    asked = request.sections or SIZES[request.size].sections
+    if written < asked:
+        lost = f"{written} of {asked} sections: the others were lost, as sections are (--nuisances.missing)"
+        say(stderr_console(), "note", lost)
     print(f"manifest  {path}")
     print(f"truth     {folder / 'truth'}")
     for picture in drawn:
