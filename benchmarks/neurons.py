@@ -1,9 +1,9 @@
 """What inflation and a loss that knows lines bring on phantom neurons, and what the network costs.
 
 `python -m benchmarks.neurons OUT [--size gpu] [--device cuda]` pretrains a small ConvNeXt on slices without labels
-(masked squares are filled in), inflates it, fits networks that begin in different ways with different losses to the very
-same patches, traces what they segment in volumes they have not seen, and scores the trees. It writes `results.json`
-and the weights of the first network. It needs torch, transformers, scipy and scikit-image, and nothing else of ours than
+(masked squares are filled in), inflates it, fits networks that begin in different ways with different losses to the
+very same patches, traces what they segment in volumes they have not seen, and scores the trees. It writes
+`results.json` and the weights of the first network. It needs torch, transformers, scipy and scikit-image, and of ours
 `cytoarch.neurons` and the ground below it.
 """
 
@@ -165,7 +165,9 @@ def study(
         for arm in ARMS:
             network, losses = fitted(arm, size, replace(fit, seed=seed), patches[seed], tensors, device)
             maps = [segmented(network, as_known(one), size.patch, device) for one in unseen]
-            waiting.append((arm.name, seed, losses, [pool.submit(scored, *pair) for pair in zip(maps, unseen, strict=True)]))
+            waiting.append(
+                (arm.name, seed, losses, [pool.submit(scored, *pair) for pair in zip(maps, unseen, strict=True)])
+            )
             if seed == 0 and arm is ARMS[0]:
                 halves = {name: one.cpu().half().contiguous() for name, one in network.state_dict().items()}
                 save_file(halves, out / "network.safetensors")
@@ -309,7 +311,10 @@ def pretrain(size: Size, volumes: list[NeuronVolume], device: str, folder: Path)
         losses.append(float(loss.detach()))
     filling.model.cpu().save_pretrained(folder)  # type: ignore[operator]  # transformers is not typed
     part = max(1, size.pretraining // 20)
-    return {"first loss": round(float(np.mean(losses[:part])), 4), "last loss": round(float(np.mean(losses[-part:])), 4)}
+    return {
+        "first loss": round(float(np.mean(losses[:part])), 4),
+        "last loss": round(float(np.mean(losses[-part:])), 4),
+    }
 
 
 def _choices(volumes: list[Tensor], count: int, rng: np.random.Generator) -> list[Tensor]:

@@ -16,6 +16,7 @@ from tasks.tracking.database import (
     tracking_uri,
 )
 from tasks.tracking.fetching import fetch_head
+from tasks.tracking.neurons import log_neurons
 from tasks.tracking.registry import ModelVersion, register_head
 from tasks.tracking.runs import PARENT_KIND, BrainLedger, git_revision, log_later
 from tasks.tracking.studies import log_study
@@ -34,6 +35,7 @@ __all__ = [
     "fetch_head",
     "git_revision",
     "log_later",
+    "log_neurons",
     "log_study",
     "make_relative",
     "register_head",

@@ -79,6 +79,7 @@ def segment_volume(
     total = np.memmap(scratch / "blending.f32", np.float32, "w+", shape=(tiles.depth, height, width))
     weight = np.zeros(tiles.depth, dtype=np.float32)
     for index, z in enumerate(layers.rows):
+
         def read(y: int, x: int, h: int, w: int, z: int = z) -> Float32:
             return scale.shown(read_window(pixels, (z, y, x), (z + tiles.depth, y + h, x + w), scale.black))
 

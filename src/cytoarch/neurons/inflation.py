@@ -25,7 +25,7 @@ _UNUSED = ("layer_norm.weight", "layer_norm.bias")
 
 
 def inflated(tensors: Mapping[str, Tensor], inflation: Inflation, rgb: RgbReduce = "mean") -> dict[str, Tensor]:
-    """The weights of the three-dimensional encoder, by name, from those of a DINOv3 ConvNeXt as transformers names them.
+    """The weights of the three-dimensional encoder by name, from those of a DINOv3 ConvNeXt of transformers.
 
     Volumes have one channel: the stem's weights for red, green and blue become their mean, as released, or their sum,
     which is what a grey image shown thrice gives. Raises ModelError for a tensor that has no place.

@@ -1,7 +1,7 @@
 """What a network learns from: overlap of voxels at every resolution, and how well lines are kept.
 
-Three ways to speak of lines. `tasl` is the topology-aware skeleton loss as its authors released it: a number that weighs
-the batch and has no gradient. `cldice` (Shit et al. 2021) and `skeleton-recall` (Kirchhoff et al. 2024) have one.
+Three ways to speak of lines. `tasl` is the topology-aware skeleton loss as its authors released it: a number that
+weighs the batch and has no gradient. `cldice` (Shit et al. 2021) and `skeleton-recall` (Kirchhoff et al. 2024) have one.
 """
 
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ class LineLoss:
             loss = overlap_loss(logits, wanted)
             if self.topology == "tasl":
                 # skeletons cost seconds on a processor: the batch is weighed by those of the full resolution
-                loss = loss * (1 + TASL_BETA * tasl_of_batch(outputs[0], targets))  if level == 0 else loss
+                loss = loss * (1 + TASL_BETA * tasl_of_batch(outputs[0], targets)) if level == 0 else loss
             total = total + weight * loss
         if self.topology == "cldice":
             total = total + self.weight * soft_cldice_loss(outputs[0].float().softmax(dim=1)[:, 1], targets.float())

@@ -42,7 +42,9 @@ class Architecture:
     @classmethod
     def from_json(cls, stated: dict[str, Any]) -> "Architecture":
         """The sizes that JSON values state."""
-        return cls(tuple(stated["features"]), tuple(stated["depths"]), float(stated["momentum"]), float(stated["layer_scale"]))
+        return cls(
+            tuple(stated["features"]), tuple(stated["depths"]), float(stated["momentum"]), float(stated["layer_scale"])
+        )
 
 
 class ChannelNorm(nn.Module):

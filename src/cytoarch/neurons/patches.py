@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cytoarch.errors import TrainingError
+from cytoarch.measures.greys import grey_range
 from cytoarch.neurons.losses import tube_of
 from cytoarch.neurons.trees import Int64, Tree, Triple
 from cytoarch.neurons.tubes import Corner, Tubes
 
 GREY_MEAN, GREY_SPREAD = 0.449, 0.226
 """Of grey photographs, as what a pretrained encoder was shown: means over the channels of ImageNet's statistics."""
-BRIGHT = 0.99
-"""Share of the voxels above the background that are no brighter than white."""
 Float32 = NDArray[np.float32]
 
 
@@ -34,17 +33,8 @@ class Scale(NamedTuple):
 
 
 def scale_of(histogram: Int64) -> Scale:
-    """Black is the median of a volume, white what few of the voxels brighter than it exceed; counts by grey value.
-
-    In a volume whose background was set to 0 the median is 0, and white is told by what is left.
-    """
-    below = np.cumsum(histogram)
-    if not len(below) or below[-1] == 0:
-        raise TrainingError("a volume without voxels has no grey values; choose another")
-    black = int(np.searchsorted(below, below[-1] / 2))
-    above = below[-1] - below[black]
-    white = int(np.searchsorted(below, below[black] + BRIGHT * above)) if above else black + 1
-    return Scale(float(black), float(max(white, black + 1)))
+    """That of a volume, by its counts of voxels by grey value."""
+    return Scale(*map(float, grey_range(histogram)))
 
 
 @dataclass(frozen=True)
@@ -140,5 +130,3 @@ def _varied(pixels: Float32, mask: NDArray[np.bool_], rng: np.random.Generator) 
     gain, offset, noise = rng.uniform(0.8, 1.25), rng.uniform(-0.2, 0.2), rng.uniform(0, 0.2)
     pixels = gain * pixels + offset + noise * rng.standard_normal(pixels.shape, dtype=np.float32)
     return np.ascontiguousarray(pixels, dtype=np.float32), np.ascontiguousarray(mask)
-
-

@@ -5,7 +5,7 @@ number of the step decides what comes next.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -37,7 +37,7 @@ class Fit:
     weight_decay: float = 3e-5
     near: float = 0.7
     """Share of the patches that are drawn near a node of a tree."""
-    loss: LineLoss = LineLoss()
+    loss: LineLoss = field(default_factory=LineLoss)
     seed: int = 0
     checkpoint_every: int = 250
 
@@ -103,9 +103,7 @@ def fit_network(
         raise TrainingError("there is no volume with a known tree; add one with an SWC file to learn from")
     kept = checkpoint or NoCheckpoint()
     network.to(device).train()
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=fit.learning_rate, weight_decay=fit.weight_decay, eps=EPS
-    )
+    optimiser = torch.optim.AdamW(network.parameters(), lr=fit.learning_rate, weight_decay=fit.weight_decay, eps=EPS)
     losses = _resume(network, optimiser, kept)
     batches = draw or (lambda step: batch_of(volumes, fit, step))
     for step in range(len(losses), fit.steps):
@@ -128,9 +126,7 @@ def batch_of(volumes: Sequence[Known], fit: Fit, step: int) -> Batch:
     return draw_batch(volumes, fit.patch, fit.batch_size, fit.near, (fit.seed, step), lines)
 
 
-def _step(
-    network: NeuronNetwork, optimiser: torch.optim.Optimizer, batch: Batch, loss: LineLoss, device: str
-) -> float:
+def _step(network: NeuronNetwork, optimiser: torch.optim.Optimizer, batch: Batch, loss: LineLoss, device: str) -> float:
     volumes, targets, lines = (one.to(device, non_blocking=True) for one in batch)
     value = loss.of(network(volumes), targets, lines)
     optimiser.zero_grad(set_to_none=True)
