@@ -1,7 +1,8 @@
 """What a network learns from: overlap of voxels at every resolution, and how well lines are kept.
 
 Three ways to speak of lines. `tasl` is the topology-aware skeleton loss as its authors released it: a number that
-weighs the batch and has no gradient. `cldice` (Shit et al. 2021) and `skeleton-recall` (Kirchhoff et al. 2024) have one.
+weighs the batch and has no gradient. `cldice` (Shit et al. 2021) and `skeleton-recall` (Kirchhoff et al. 2024) have
+one.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """Phantom neurons: branching trees that are known to the last node, drawn as a microscope would show them.
 
 A tree grows from a cell body: its branches keep their direction for a while, fork, taper and end. It is drawn as tubes
-of uneven brightness with gaps where the stain fails, other neurons cross it, and the whole is blurred (more along z), lies
-on an uneven background, and is counted photon by photon.
+of uneven brightness with gaps where the stain fails, other neurons cross it, and the whole is blurred (more along z),
+lies on an uneven background, and is counted photon by photon.
 """
 
 from dataclasses import dataclass, replace

@@ -54,7 +54,7 @@ class NeuronTraining(BaseModel):
     near: float = Field(default=0.7, ge=0, le=1, description="Share of the patches that lie near a known neurite.")
     topology: Topology = Field(
         default="cldice",
-        description="What keeps lines whole: none, tasl (as published: it weighs batches, without gradient), cldice, or "
+        description="What keeps lines whole: none, tasl (as published: weighs batches, without gradient), cldice, or "
         "skeleton-recall.",
     )
     topology_weight: float = Field(
@@ -71,6 +71,8 @@ class NeuronTraining(BaseModel):
     def _multiples(self) -> Self:
         if any(edge < MULTIPLE or edge % MULTIPLE for edge in self.patch):
             raise ValueError(f"patch {self.patch}: every edge is a multiple of {MULTIPLE} voxels")
+        if self.batch_size * self.patch[0] * self.patch[1] * self.patch[2] < 2 * MULTIPLE**3:
+            raise ValueError(f"batch_size {self.batch_size} with patch {self.patch}: norms need two cells of 16 voxels")
         return self
 
     @property
@@ -120,7 +122,9 @@ class TraceSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     threshold: float = Field(default=0.5, gt=0, lt=1, description="Probability from which a voxel belongs to a neuron.")
-    gap_um: float = Field(default=8.0, ge=0, le=1000, description="Pieces with ends nearer than this are joined.")
+    gap_um: float = Field(
+        default=8.0, ge=0, le=1000, description="Gaps no longer than this are closed, from surface to surface."
+    )
     spur_um: float = Field(default=4.0, ge=0, le=1000, description="Side branches shorter than this are left out.")
     piece_um: float = Field(default=10.0, ge=0, le=10_000, description="Pieces shorter than this are left out.")
 

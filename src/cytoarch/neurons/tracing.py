@@ -48,7 +48,7 @@ def trace(read: ReadMask, shape: tuple[int, int, int], voxel_um: Triple, rules: 
     if not len(cells):
         return EMPTY
     points = cells * np.asarray(voxel_um)
-    graph = _joined_across_gaps(points, _touching(cells, points), rules.gap_um)
+    graph = _joined_across_gaps(points, radii, _touching(cells, points), rules.gap_um)
     graph = minimum_spanning_tree(graph)
     graph = graph + graph.T
     kept = _without_spurs(graph, points, radii, rules.spur_um)
@@ -105,8 +105,10 @@ def _graph(pairs: Int64, weights: Float64, count: int) -> csr_matrix:
     return coo_matrix((weights, (pairs[:, 0], pairs[:, 1])), shape=(count, count)).tocsr()
 
 
-def _joined_across_gaps(points: Float64, graph: csr_matrix, gap_um: float) -> csr_matrix:
-    """The graph with links from the ends of each piece to the nearest voxel of others, within the gap.
+def _joined_across_gaps(points: Float64, radii: Float64, graph: csr_matrix, gap_um: float) -> csr_matrix:
+    """The graph with links from the ends of each piece to the nearest voxel of others, across gaps that are not longer.
+
+    A gap is measured from surface to surface: lines end about a radius before the neurite does.
 
     The spanning tree that follows keeps the shortest of them.
     """
@@ -117,11 +119,10 @@ def _joined_across_gaps(points: Float64, graph: csr_matrix, gap_um: float) -> cs
     ends = np.flatnonzero(degree <= 1)
     tree = cKDTree(points)
     pairs: list[tuple[int, int]] = []
-    for end, around in zip(ends, tree.query_ball_point(points[ends], gap_um), strict=True):
+    for end, around in zip(ends, tree.query_ball_point(points[ends], gap_um + 2 * radii[ends]), strict=True):
         others = np.array([one for one in around if piece[one] != piece[end]], dtype=np.int64)
-        if not len(others):
-            continue
-        away = np.linalg.norm(points[others] - points[end], axis=1)
+        away = np.linalg.norm(points[others] - points[end], axis=1) - radii[others] - radii[end]
+        others, away = others[away <= gap_um], away[away <= gap_um]
         for other in np.unique(piece[others]):
             here = piece[others] == other
             pairs.append((int(end), int(others[here][away[here].argmin()])))

@@ -99,6 +99,10 @@ def fit_network(
     """
     if any(edge % MULTIPLE or edge < MULTIPLE for edge in fit.patch):
         raise TrainingError(f"patches of {fit.patch} voxels: every edge must be a multiple of {MULTIPLE}")
+    if fit.batch_size * np.prod(fit.patch) < 2 * MULTIPLE**3:
+        raise TrainingError(
+            f"one patch of {fit.patch} voxels a step: norms need two cells of 16 voxels, take larger ones"
+        )
     if not volumes and draw is None:
         raise TrainingError("there is no volume with a known tree; add one with an SWC file to learn from")
     kept = checkpoint or NoCheckpoint()
