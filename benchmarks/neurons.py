@@ -309,7 +309,7 @@ def pretrain(size: Size, volumes: list[NeuronVolume], device: str, folder: Path)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
         optimiser.step()
         losses.append(float(loss.detach()))
-    filling.model.cpu().save_pretrained(folder)  # type: ignore[operator]  # transformers is not typed
+    filling.model.cpu().save_pretrained(folder)
     part = max(1, size.pretraining // 20)
     return {
         "first loss": round(float(np.mean(losses[:part])), 4),

@@ -58,7 +58,8 @@ class ChannelNorm(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """The same shape."""
         last = features.movedim(1, -1)
-        return functional.layer_norm(last, self.weight.shape, self.weight, self.bias, 1e-6).movedim(-1, 1)
+        normed: Tensor = functional.layer_norm(last, self.weight.shape, self.weight, self.bias, 1e-6)
+        return normed.movedim(-1, 1)
 
 
 class ConvNextBlock(nn.Module):
@@ -76,7 +77,8 @@ class ConvNextBlock(nn.Module):
         """(b, c, z, y, x) -> the same shape."""
         branch = self.layer_norm(self.depthwise_conv(features).movedim(1, -1))
         branch = self.pointwise_conv2(functional.gelu(self.pointwise_conv1(branch)))
-        return features + (branch * self.gamma).movedim(-1, 1)
+        scaled: Tensor = branch * self.gamma
+        return features + scaled.movedim(-1, 1)
 
 
 class Stage(nn.Module):

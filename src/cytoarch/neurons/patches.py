@@ -123,7 +123,7 @@ def read_window(pixels: Any, low: Corner, high: Corner, outside: float) -> NDArr
 
 def _varied(pixels: Float32, mask: NDArray[np.bool_], rng: np.random.Generator) -> tuple[Float32, NDArray[np.bool_]]:
     """A patch mirrored, turned in its plane where that is square, brighter or darker, noisier."""
-    axes = [axis for axis in range(3) if rng.random() < 0.5]
+    axes = tuple(axis for axis in range(3) if rng.random() < 0.5)
     pixels, mask = np.flip(pixels, axes), np.flip(mask, axes)
     turns = int(rng.integers(4)) if pixels.shape[1] == pixels.shape[2] else 0
     pixels, mask = np.rot90(pixels, turns, (1, 2)), np.rot90(mask, turns, (1, 2))

@@ -134,7 +134,7 @@ def exposed(light: Float64, phantom: NeuronPhantom, rng: np.random.Generator) ->
     uneven = 1 + 0.3 * uneven / max(float(uneven.std()), 1e-9)
     expected = phantom.photons * blurred + phantom.background * np.clip(uneven, 0.2, None)
     counts = rng.poisson(expected) + phantom.noise * rng.normal(size=light.shape)
-    return np.clip(np.rint(2 * counts), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(2 * counts), 0, 255), dtype=np.uint8)
 
 
 def anisotropic(phantom: NeuronPhantom, times: float) -> NeuronPhantom:

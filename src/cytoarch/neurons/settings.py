@@ -43,8 +43,8 @@ class NeuronTraining(BaseModel):
         default="T",
         description="Sizes where nothing is inflated: of ConvNeXt-T or -S, or own (features, depths).",
     )
-    features: Depths = Field(default=TINY[0], description="Channels of the four stages, where size is own.")  # type: ignore[assignment]
-    depths: Depths = Field(default=TINY[1], description="Blocks of the four stages, where size is own.")  # type: ignore[assignment]
+    features: Depths = Field(default=TINY[0], description="Channels of the four stages, where size is own.")
+    depths: Depths = Field(default=TINY[1], description="Blocks of the four stages, where size is own.")
     steps: int = Field(default=5000, ge=1, le=1_000_000, description="Steps of training; 27,500 as published.")
     patch: tuple[int, int, int] = Field(
         default=(64, 96, 96), description="Edges (z, y, x) of the patches, multiples of 16 voxels."

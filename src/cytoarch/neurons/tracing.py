@@ -86,7 +86,8 @@ def _thinned(mask: Mask, voxel_um: Triple) -> tuple[Int64, Float64]:
     within = np.pad(mask[tuple(slice(*edge) for edge in box)], 1)
     lines = np.argwhere(skeletonize(within))
     away = distance_transform_edt(within, sampling=voxel_um)
-    return lines - 1 + [edge[0] for edge in box], away[tuple(lines.T)]
+    places = lines - 1 + np.array([edge[0] for edge in box])
+    return np.asarray(places, dtype=np.int64), np.asarray(away[tuple(lines.T)])
 
 
 def blocks(shape: tuple[int, int, int]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:

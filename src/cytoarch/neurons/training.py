@@ -74,7 +74,8 @@ def new_network(sizes: Architecture, seed: int, encoder: Mapping[str, Tensor] | 
         for module in network.encoder.modules():
             if isinstance(module, nn.Conv3d | nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=INITIAL_SPREAD)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
     if encoder is not None:
         try:
             network.encoder.load_state_dict(dict(encoder))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from cytoarch.images.volumes import StoredVolume
 from cytoarch.neurons.patches import Scale
@@ -110,7 +110,7 @@ def _scale_bar(pen: ImageDraw.ImageDraw, projection: Projection, size: tuple[int
     length = max([one for one in SCALES_UM if one <= wanted], default=SCALES_UM[0])
     left, bottom = 12, size[1] - 12
     pen.rectangle([left, bottom - 4, left + length * projection.px_per_um, bottom], fill=(255, 255, 255))
-    pen.text((left, bottom - 18), f"{length} um", fill=(255, 255, 255))
+    pen.text((left, bottom - 26), f"{length} um", fill=(255, 255, 255), font=ImageFont.load_default(size=16))
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------

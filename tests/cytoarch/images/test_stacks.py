@@ -100,7 +100,9 @@ def test_imagej_and_ome_stacks_with_channels_are_read(pixels: np.ndarray, tmp_pa
 )
 def test_what_is_no_volume_says_so(what: str, told: str, tmp_path: Path, staging: Staging) -> None:
     path = tmp_path / ("a.txt" if what == "text" else "a.tif")
-    tifffile.imwrite(tmp_path / "a.tif", np.zeros((3, 8, 8), np.float32 if what == "float" else np.uint8), photometric="minisblack")
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.zeros((3, 8, 8), np.float32 if what == "float" else np.uint8), photometric="minisblack"
+    )
     if what == "damaged":
         path.write_bytes(path.read_bytes()[:300])
     if what == "text":

@@ -148,7 +148,7 @@ def test_a_convnext_of_a_folder_is_inflated(folder: Path) -> None:
     with open_study(folder / "store", "pair") as study:
         ingested(study, folder)
         record, _ = make(NeuronTrainingStep.of(train, ["learn"]), study)
-        assert study.catalogue.names("neuron-training") == ("centre-tasl",)
+        assert study.catalogue.names("neuron-training") == ["centre-tasl"]
         assert record.inputs["encoder"]
         assert record.facts["parameters"] < 100_000
 
