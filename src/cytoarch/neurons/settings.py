@@ -64,7 +64,9 @@ class NeuronTraining(BaseModel):
         default=0.0, ge=0, le=100, description="Known neurites are taken to be at least so thick (um); 0: as traced."
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Decides the first weights and every patch.")
-    checkpoint_every: int = Field(default=250, ge=1, description="Steps after which an interrupted training can go on.")
+    checkpoint_every: int = Field(
+        default=250, ge=1, le=1_000_000, description="Steps after which an interrupted training can go on."
+    )
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where it is computed.")
 
     @model_validator(mode="after")
