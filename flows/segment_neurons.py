@@ -87,7 +87,9 @@ def segment_neurons(
             made += _made(opened, f"segment {row.volume_id}", NeuronMapStep.of(row.volume_id, segment, digest))
             made += _made(opened, f"trace {row.volume_id}", NeuronTraceStep.of(row.volume_id, trace))
             if row.use != "apply":
-                made += _made(opened, f"score {row.volume_id}", NeuronScoreStep.of(row.volume_id))
+                made += _made(
+                    opened, f"score {row.volume_id}", NeuronScoreStep.of(row.volume_id, trace, train.least_radius_um)
+                )
         uses = {row.volume_id: row.use for row in rows}
         report = NeuronReportStep.of(neurons.name, uses, training.stored if training else None)
         made += _made(opened, "draw the report", report)
@@ -152,7 +154,7 @@ def _scores(study: OpenStudy, rows: tuple[VolumeRow, ...], use: str) -> dict[str
     """The figures of the volumes of one use."""
     place = Place(study)
     ids = [row.volume_id for row in rows if row.use == use]
-    return {one: NeuronScoreStep.of(one).stored.open(place) for one in ids}
+    return {one: Stored(NeuronScoreStep, one).open(place) for one in ids}
 
 
 def _notes(study: OpenStudy, rows: tuple[VolumeRow, ...], report: NeuronReportStep, digest: str) -> dict[str, str]:

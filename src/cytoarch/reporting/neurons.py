@@ -150,6 +150,8 @@ SCORE_COLUMNS = (
     ("precision", "precision"),
     ("recall", "recall"),
     ("f1", "F1"),
+    ("voxel_f1", "voxel F1"),
+    ("voxel_hd95_um", "HD95 um"),
 )
 
 

@@ -168,7 +168,7 @@ def _entry(volume_id: str, use: Use, parts: Shown, pictures: Mapping[str, str]) 
 def neuron_metrics(entries: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Means over volumes of every figure that is defined, and how many traces or known trees are empty."""
     found: dict[str, float] = {}
-    for name in ("esa", "dsa", "pds", "precision", "recall", "f1"):
+    for name in ("esa", "dsa", "pds", "precision", "recall", "f1", "voxel_f1", "voxel_hd95_um"):
         values = [one[name] for one in entries.values() if name in one]
         if values:
             found[name] = round(float(np.mean(values)), 6)

@@ -19,13 +19,14 @@ from cytoarch.neurons.kept import CARD_FILE, WEIGHTS_FILE, NeuronCard, load_netw
 from cytoarch.neurons.network import NeuronNetwork, parameter_count
 from cytoarch.neurons.patches import Known, Scale
 from cytoarch.neurons.pretrained import Pretrained, pretrained, pretrained_folder
-from cytoarch.neurons.scoring import score_trees
+from cytoarch.neurons.scoring import score_trees, score_voxels
 from cytoarch.neurons.settings import NeuronSegmentation, NeuronTraining, TraceSettings
 from cytoarch.neurons.swc import MICROMETRES, read_swc, write_swc
 from cytoarch.neurons.table import VolumeRow
 from cytoarch.neurons.tracing import trace
 from cytoarch.neurons.training import fit_network, new_network
 from cytoarch.neurons.trees import Tree, Triple
+from cytoarch.neurons.tubes import Tubes
 from cytoarch.neurons.views import napari_shapes, neuroglancer_skeletons
 from cytoarch.paths import confined
 from cytoarch.steps.opened import OpenStudy
@@ -39,6 +40,8 @@ SHAPES_FILE = "tree-napari.csv"
 SCORES_FILE = "scores.json"
 LOSSES_FILE = "losses.json"
 CHECKPOINT = "checkpoint.safetensors"
+MOST_VOXELS = 1 << 27
+"""Voxels are compared in volumes of at most so many, which are held in memory; trees in all."""
 FULL = 255
 """The value of a voxel that surely belongs to a neuron."""
 
@@ -426,7 +429,7 @@ class NeuronTraceStep(Step[Tree]):
 
 @dataclass(frozen=True)
 class NeuronScoreStep(Step[Mapping[str, float]]):
-    """How a volume's traced trees differ from the known one, in um and in voxels."""
+    """How a volume's traced trees differ from the known one, and its segmented voxels from the tubes of that."""
 
     step: ClassVar[str] = "neuron-scores"
     scope: ClassVar = "study"
@@ -434,13 +437,15 @@ class NeuronScoreStep(Step[Mapping[str, float]]):
 
     traced: Stored[Tree]
     known: Stored[Tree]
-    volume: FactsOf
+    probabilities: Stored[StoredVolume]
+    threshold: float
+    least_radius_um: float
 
     @classmethod
-    def of(cls, volume_id: str) -> "NeuronScoreStep":
-        """That of a volume."""
-        volume = Stored(NeuronVolumeStep, volume_id)
-        return cls(Stored(NeuronTraceStep, volume_id), Stored(KnownTreeStep, volume_id), FactsOf(volume))
+    def of(cls, volume_id: str, trace: TraceSettings, least_radius_um: float = 0.0) -> "NeuronScoreStep":
+        """That of a volume, whose known neurites are taken to be at least so thick."""
+        traced, known = Stored(NeuronTraceStep, volume_id), Stored(KnownTreeStep, volume_id)
+        return cls(traced, known, Stored(NeuronMapStep, volume_id), trace.threshold, least_radius_um)
 
     @property
     def name(self) -> str:
@@ -449,12 +454,17 @@ class NeuronScoreStep(Step[Mapping[str, float]]):
 
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
         """Compare them in units of the shortest edge of a voxel, so that anisotropic volumes are compared in space."""
-        traced, known = inputs[self.traced], inputs[self.known]
-        unit = float(min(inputs[self.volume]["voxel_um"]))
+        traced, known, probabilities = inputs[self.traced], inputs[self.known], inputs[self.probabilities]
+        grid = probabilities.grid
+        unit = float(min(grid.edges_um))
         score = score_trees(traced, known, (unit, unit, unit))
         facts = {name: value for name, value in score.as_facts().items() if np.isfinite(value)}
         facts |= {"unit_um": unit, "missing": float(score.missing)}
         facts |= {"traced_um": round(traced.length_um, 3), "known_um": round(known.length_um, 3)}
+        if np.prod(grid.shape) <= MOST_VOXELS:
+            tubes = Tubes.of(known, grid.edges_um, self.least_radius_um).mask((0, 0, 0), grid.shape)
+            voxels = score_voxels(probabilities.pixels[...] >= self.threshold * FULL, tubes, grid.edges_um)
+            facts |= {f"voxel_{name}": value for name, value in voxels.as_facts().items() if np.isfinite(value)}
         staging.write(SCORES_FILE, canonical_json(facts).encode())
         return facts
 

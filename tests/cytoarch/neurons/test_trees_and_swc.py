@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -97,6 +98,14 @@ def test_viewers_get_every_edge_once() -> None:
     assert (nodes, edges) == (len(tree), len(tree.edges))
     assert np.allclose(places, tree.points_um[:, ::-1] * 1000, rtol=1e-6)
     assert len(skeleton) == 8 + 16 * nodes + 8 * edges
+
+
+def test_skeletons_are_those_that_neuroglancer_itself_writes() -> None:
+    skeleton = pytest.importorskip("neuroglancer.skeleton")
+    tree = fork()
+    source = SimpleNamespace(vertex_attributes={"radius": skeleton.VertexAttributeInfo("float32", 1)})
+    theirs = skeleton.Skeleton(tree.points_um[:, ::-1] * 1000, tree.edges, {"radius": tree.radii_um})
+    assert neuroglancer_skeletons(tree)["1"] == theirs.encode(source)
 
 
 @pytest.mark.real

@@ -28,7 +28,7 @@ from cytoarch.steps.neurons import (
 )
 from cytoarch.steps.opened import OpenStudy, open_study
 from cytoarch.steps.running import make
-from cytoarch.steps.step import Place, Step, is_current
+from cytoarch.steps.step import Place, Step, Stored, is_current
 
 TRAIN = NeuronTraining(
     size="own",
@@ -76,7 +76,7 @@ def made_of(study: OpenStudy) -> list[Step[object]]:
         make(segment, study)
         likely = float(np.quantile(segment.stored.open(Place(study)).pixels[...], 0.97)) / 255
         trace = TraceSettings(threshold=min(max(likely, 0.01), 0.9), piece_um=2)
-        steps += [segment, NeuronTraceStep.of(one, trace), NeuronScoreStep.of(one)]
+        steps += [segment, NeuronTraceStep.of(one, trace), NeuronScoreStep.of(one, trace)]
     steps.append(NeuronReportStep.of("pair", {"learn": "learn", "score": "score"}, train.stored))
     for step in steps[1:]:
         make(step, study)
@@ -94,9 +94,11 @@ def test_volumes_become_trees_scores_and_a_page(folder: Path) -> None:
         assert probabilities.pixels.shape == (20, 32, 32)
         training = study.catalogue.path(steps[0].product())
         assert sorted(one.name for one in training.iterdir()) == ["losses.json", "neurons.json", "neurons.safetensors"]
-        scores = NeuronScoreStep.of("score").stored.open(Place(study))
+        scores = Stored(NeuronScoreStep, "score").open(Place(study))
         assert 0 <= scores["pds"] <= 1
         assert scores["known_um"] > 20
+        assert 0 < scores["voxel_f1"] < 1
+        assert scores["voxel_hd95_um"] > 0
         page = steps[-1].stored.open(Place(study))
         text = page.read_text()
         assert "not learned from" in text
