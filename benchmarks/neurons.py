@@ -288,7 +288,8 @@ def pretrain(size: Size, volumes: list[NeuronVolume], device: str, folder: Path)
     config = DINOv3ConvNextConfig(
         hidden_sizes=list(size.features), depths=list(size.depths), layer_scale_init_value=1.0
     )
-    filling = Filling(DINOv3ConvNextModel(config), size.features).to(device)
+    model: Any = DINOv3ConvNextModel(config)
+    filling = Filling(model, size.features).to(device)
     optimiser = torch.optim.AdamW(filling.parameters(), lr=1e-3, weight_decay=0.05)
     shown = [torch.from_numpy(as_known(one).scale.shown(one.pixels)) for one in volumes]
     rng = np.random.default_rng(7)
@@ -306,10 +307,10 @@ def pretrain(size: Size, volumes: list[NeuronVolume], device: str, folder: Path)
         for group in optimiser.param_groups:
             group["lr"] = 1e-3 * (1 - step / size.pretraining)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
+        loss.backward()
         optimiser.step()
         losses.append(float(loss.detach()))
-    filling.model.cpu().save_pretrained(folder)
+    model.cpu().save_pretrained(folder)
     part = max(1, size.pretraining // 20)
     return {
         "first loss": round(float(np.mean(losses[:part])), 4),
