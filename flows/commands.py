@@ -20,13 +20,14 @@ from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import CytoarchError
 from flows.console import EXIT_BROKEN, EXIT_OK, EXIT_SECTIONS_FAILED, bars, say, stderr_console
 from flows.parameters import BrainSource, MapSettings, StoredBrain
+from flows.segment_neurons import NeuronChoice
 from flows.serving import start_prefect
 from flows.stages import Summary
 from flows.study import StudyChoice
 from flows.watch_inbox import InboxSettings
 from tasks.progress import listening
 
-UNPREFIXED = (BrainSource, StoredBrain, InboxSettings, StudyChoice)
+UNPREFIXED = (BrainSource, StoredBrain, InboxSettings, StudyChoice, NeuronChoice)
 """Their fields are flags of their own: they are said in every call."""
 
 

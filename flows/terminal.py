@@ -23,6 +23,7 @@ FLOWS = (
     "study",
     "cluster_brain",
     "reconstruct_brain",
+    "segment_neurons",
     "export_brain",
     "watch_inbox",
     "take_arrival",

@@ -26,6 +26,7 @@ from tasks.tracking.database import (
     tracking_uri,
 )
 from tasks.tracking.fetching import fetch_head
+from tasks.tracking.neurons import log_neurons
 from tasks.tracking.outages import TrackingLine, needed, reached
 from tasks.tracking.registry import ModelVersion, register_head
 from tasks.tracking.runs import (
@@ -69,6 +70,7 @@ __all__ = [
     "git_revision",
     "log_failed_ingestion",
     "log_later",
+    "log_neurons",
     "log_study",
     "make_relative",
     "needed",

@@ -30,7 +30,7 @@ ROOMS = (
     ("drafting", "anatomy", "encoders", "phantoms"),
     ("embeddings",),
     ("sampling",),
-    ("learning",),
+    ("learning", "neurons"),
     ("parcellation", "discovery"),
     ("reporting", "exports"),
     ("steps",),

@@ -6,6 +6,7 @@ from typing import Any
 
 from cytoarch.brains import LabelTable, stated_section
 from cytoarch.images.sections import write_labels, write_section
+from cytoarch.images.stacks import write_stack
 from cytoarch.progress import Progress
 from cytoarch.store.staging import Staging
 
@@ -32,3 +33,11 @@ def labels_work(arguments: Mapping[str, Any], on_progress: Progress) -> dict[str
         size_um,
         on_progress,
     )
+
+
+def volume_work(arguments: Mapping[str, Any], on_progress: Progress) -> dict[str, Any]:
+    """Contained work: a volume and a staging folder named as JSON; writes the volume, returns facts for its record."""
+    staging = Staging(Path(arguments["staging"])).join()
+    stated = arguments["voxel_um"]
+    edges = None if stated is None else (float(stated[0]), float(stated[1]), float(stated[2]))
+    return write_stack(staging, Path(arguments["file"]), edges, arguments["channel"], arguments["name"], on_progress)

@@ -208,3 +208,32 @@ def _pixel_sizes(multiscale: Metadata, dataset: Metadata, names: Sequence[str]) 
     if abs(x_um - y_um) > 0.01 * x_um and any(map(may_be_pixel_size, (x_um, y_um))):
         raise ScanError(f"its pixels are not square ({y_um:g} x {x_um:g} um by its metadata); resample it")
     return (StatedPixelSize("ngff", x_um),)
+
+
+# -- volumes -----------------------------------------------------------------------------------------------------------
+
+
+def full_resolution(path: Path) -> tuple[Any, list[str], tuple[Metadata, Metadata]]:
+    """The array of a store's full resolution, the letters of its axes, and what says how large its voxels are.
+
+    Raises ScanError as `open_ome_zarr` does.
+    """
+    with reading(path, "an OME-Zarr image"):
+        folder, ome = _image(path, path)
+        multiscale, dataset, _ = _full_resolution(path, folder, ome["multiscales"])
+        array, _ = open_array(path, folder_below(path, folder, dataset["path"]))
+        return array, _axis_names(multiscale, array.ndim), (multiscale, dataset)
+
+
+def um_per_index(stated: tuple[Metadata, Metadata], names: Sequence[str]) -> tuple[float, float, float] | None:
+    """Edges (z, y, x) of a voxel in um; None where a unit is missing or unknown, or there is no z."""
+    multiscale, dataset = stated
+    units = {str(axis["name"]).lower(): axis.get("unit") for axis in multiscale["axes"]}
+    if any(units.get(name) not in _UM_PER_UNIT for name in "zyx"):
+        return None
+    factors = np.ones(len(names))
+    for transform in (*(multiscale.get("coordinateTransformations") or ()), *dataset["coordinateTransformations"]):
+        if transform["type"] == "scale":
+            factors = factors * np.asarray(transform["scale"], dtype=float)
+    z, y, x = (float(factors[names.index(name)]) * _UM_PER_UNIT[units[name]] for name in "zyx")
+    return (z, y, x) if all(0 < one < math.inf for one in (z, y, x)) else None

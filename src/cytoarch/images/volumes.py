@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,48 @@ from cytoarch.geometry import HALF
 from cytoarch.images.layout import Journal
 from cytoarch.images.ngff import NGFF_VERSION
 from cytoarch.images.pyramids import write_group
+from cytoarch.images.store_folders import read_json
+from cytoarch.images.zarr_arrays import open_array
 from cytoarch.store.disk import writing
 
 CHUNK = (16, 128, 128)
 """Voxels of a chunk; a slab is as deep as a chunk."""
 SMALLEST = 64
 """Levels are added until the longest edge is no longer than this."""
-UInt8 = NDArray[np.uint8]
+Voxels = NDArray[Any]
+"""(z, y, x) unsigned."""
+
+
+@dataclass(frozen=True)
+class VoxelGrid:
+    """Voxels, whose edges may differ by axis, at a stated place; all triples are (z, y, x)."""
+
+    shape: tuple[int, int, int]
+    edges_um: tuple[float, float, float]
+    origin_um: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """The centre of the first voxel."""
+
+    @property
+    def factors(self) -> tuple[int, int, int]:
+        """Voxels that the next level joins along each axis: 2, but 1 where they are twice as long as the shortest."""
+        z, y, x = (2 if edge < 2 * min(self.edges_um) else 1 for edge in self.edges_um)
+        return z, y, x
+
+    @property
+    def coarser(self) -> "VoxelGrid":
+        """Joined voxels at the same corner; what is left over at the far sides gets voxels, too."""
+        parts = zip(self.shape, self.edges_um, self.origin_um, self.factors, strict=True)
+        along = [(-(-size // by), by * edge, at + HALF * (by - 1) * edge) for size, edge, at, by in parts]
+        (z, dz, oz), (y, dy, oy), (x, dx, ox) = along
+        return VoxelGrid((z, y, x), (dz, dy, dx), (oz, oy, ox))
+
+    @property
+    def levels(self) -> "tuple[VoxelGrid, ...]":
+        """The grid itself and the coarser ones that are kept beside it."""
+        found = [self]
+        while max(found[-1].shape) > SMALLEST and found[-1].coarser.shape != found[-1].shape:
+            found.append(found[-1].coarser)
+        return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -34,54 +70,54 @@ class VolumeGrid:
     """(z, y, x) of the centre of the first voxel."""
 
     @property
-    def halved(self) -> "VolumeGrid":
-        """Voxels of twice the edge at the same corner; what is left over at the far sides gets voxels, too."""
-        z, y, x = (-(-edge // 2) for edge in self.shape)
-        oz, oy, ox = (at + HALF * self.voxel_um for at in self.origin_um)
-        return VolumeGrid((z, y, x), 2 * self.voxel_um, (oz, oy, ox))
-
-    @property
-    def levels(self) -> "tuple[VolumeGrid, ...]":
-        """The grid itself and the coarser ones that are kept beside it."""
-        found = [self]
-        while max(found[-1].shape) > SMALLEST:
-            found.append(found[-1].halved)
-        return tuple(found)
+    def voxels(self) -> VoxelGrid:
+        """The same voxels, their edge stated for every axis."""
+        return VoxelGrid(self.shape, (self.voxel_um,) * 3, self.origin_um)
 
 
-def write_volume(journal: Journal, grid: VolumeGrid, slabs: Iterable[UInt8], name: str) -> None:
-    """Write an NGFF 0.5 image (z, y, x) uint8; `slabs` are its planes in order, `CHUNK[0]` of them at a time.
+def write_volume(
+    journal: Journal,
+    grid: VoxelGrid,
+    slabs: Iterable[Voxels],
+    name: str,
+    dtype: type[np.unsignedinteger[Any]] = np.uint8,
+) -> None:
+    """Write an NGFF 0.5 image (z, y, x); `slabs` are its planes in order, `CHUNK[0]` of them at a time.
 
-    Coarser levels are means of 2 x 2 x 2 voxels, read back from the level before: memory is that of two slabs.
+    Coarser levels are means of 2 x 2 x 2 voxels (of fewer where voxels are long), read back from the level before:
+    memory is that of two slabs.
     """
     levels = grid.levels
-    arrays = [_array(journal, str(number), level) for number, level in enumerate(levels)]
+    arrays = [_array(journal, str(number), level, dtype) for number, level in enumerate(levels)]
     depth = CHUNK[0]
     for number, slab in enumerate(slabs):
         with writing(journal.path):
             arrays[0][number * depth : number * depth + len(slab)] = slab
-    for finer, coarser in pairwise(arrays):
+    for (finer, coarser), level in zip(pairwise(arrays), levels, strict=False):
+        by = level.factors
         for z in range(0, coarser.shape[0], depth):
-            block = np.asarray(finer[2 * z : 2 * (z + depth)])
+            block = np.asarray(finer[by[0] * z : by[0] * (z + depth)])
             with writing(journal.path):
-                coarser[z : z + -(-len(block) // 2)] = halved(block)
+                coarser[z : z + -(-len(block) // by[0])] = joined(block, by)
     write_group(journal, "", {"ome": {"version": NGFF_VERSION, "multiscales": [_multiscales(name, levels)]}})
 
 
-def halved(block: UInt8) -> UInt8:
-    """Means of 2 x 2 x 2 voxels (z, y, x), rounded; the outermost ones are repeated where an edge is odd."""
-    padded = np.pad(block, [(0, edge % 2) for edge in block.shape], mode="edge").astype(np.uint16)
-    z, y, x = (edge // 2 for edge in padded.shape)
-    sums = padded.reshape(z, 2, y, 2, x, 2).sum(axis=(1, 3, 5), dtype=np.uint16)
-    return np.asarray((sums + 4) // 8, dtype=np.uint8)
+def joined(block: Voxels, factors: tuple[int, int, int] = (2, 2, 2)) -> Voxels:
+    """Rounded means of so many voxels along (z, y, x); the outermost are repeated where an edge is no multiple."""
+    padded = np.pad(block, [(0, -edge % by) for edge, by in zip(block.shape, factors, strict=True)], mode="edge")
+    z, y, x = (edge // by for edge, by in zip(padded.shape, factors, strict=True))
+    fz, fy, fx = factors
+    sums = padded.reshape(z, fz, y, fy, x, fx).sum(axis=(1, 3, 5), dtype=np.uint32)
+    count = fz * fy * fx
+    return np.asarray((sums + count // 2) // count, dtype=block.dtype)
 
 
-def _array(journal: Journal, key: str, grid: VolumeGrid) -> "zarr.Array[Any]":
+def _array(journal: Journal, key: str, grid: VoxelGrid, dtype: type[np.unsignedinteger[Any]]) -> "zarr.Array[Any]":
     with writing(journal.path / key):
         return zarr.create_array(
             store=journal.path / key,
             shape=grid.shape,
-            dtype=np.uint8,
+            dtype=dtype,
             chunks=tuple(min(edge, size) for edge, size in zip(CHUNK, grid.shape, strict=True)),
             compressors=(BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()),
             fill_value=0,
@@ -90,7 +126,7 @@ def _array(journal: Journal, key: str, grid: VolumeGrid) -> "zarr.Array[Any]":
         )
 
 
-def _multiscales(name: str, levels: tuple[VolumeGrid, ...]) -> dict[str, Any]:
+def _multiscales(name: str, levels: tuple[VoxelGrid, ...]) -> dict[str, Any]:
     return {
         "name": name,
         "type": "mean",
@@ -99,10 +135,27 @@ def _multiscales(name: str, levels: tuple[VolumeGrid, ...]) -> dict[str, Any]:
             {
                 "path": str(number),
                 "coordinateTransformations": [
-                    {"type": "scale", "scale": [level.voxel_um] * 3},
+                    {"type": "scale", "scale": list(level.edges_um)},
                     {"type": "translation", "translation": list(level.origin_um)},
                 ],
             }
             for number, level in enumerate(levels)
         ],
     }
+
+
+@dataclass(frozen=True)
+class StoredVolume:
+    """A volume of the store, opened; its pixels are read where they are asked for."""
+
+    pixels: Any
+    """(z, y, x) of the full resolution, read by slices."""
+    grid: VoxelGrid
+
+    @classmethod
+    def open(cls, folder: Path) -> "StoredVolume":
+        """The volume in a folder that `write_volume` wrote."""
+        stated = read_json(folder, folder / "zarr.json")["attributes"]["ome"]["multiscales"][0]
+        array, _ = open_array(folder, folder / "0")
+        scale, shift = stated["datasets"][0]["coordinateTransformations"]
+        return cls(array, VoxelGrid(array.shape, tuple(scale["scale"]), tuple(shift["translation"])))

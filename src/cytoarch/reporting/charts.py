@@ -38,3 +38,21 @@ def confusion_chart(confusion: NDArray[np.int64], names: Sequence[str], title: s
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": ""})
     return buffer.getvalue()
+
+
+def loss_chart(losses: Sequence[float]) -> bytes:
+    """The loss of every step, faint, and its running mean over a fiftieth of them, as PNG."""
+    values = np.asarray(losses, dtype=np.float64)
+    width = max(1, len(values) // 50)
+    running = np.convolve(values, np.full(width, 1 / width), mode="valid")
+    figure = Figure(figsize=(9, 2.6), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.plot(np.arange(1, len(values) + 1), values, color="#b9c7e0", linewidth=0.7)
+    axes.plot(np.arange(width, len(values) + 1), running, color="#2a5db0", linewidth=1.6)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    axes.spines[["top", "right"]].set_visible(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": ""})
+    return buffer.getvalue()

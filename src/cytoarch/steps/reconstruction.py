@@ -263,7 +263,7 @@ class VolumeStep(Step[Path]):
         """Write the volume slab by slab."""
         brain = inputs[self.placed]
         grid = volume_grid(brain, self.volume.voxel_um)
-        write_volume(staging, grid, slabs(brain, inputs[self.overviews], grid), brain.brain_id)
+        write_volume(staging, grid.voxels, slabs(brain, inputs[self.overviews], grid), brain.brain_id)
         return {"shape": list(grid.shape), "voxel_um": grid.voxel_um, "origin_um": list(grid.origin_um)}
 
     @classmethod

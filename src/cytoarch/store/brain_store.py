@@ -101,6 +101,14 @@ class BrainStore:
         """The remembered sha256 of a scan, or None if it is not known or its files have changed."""
         return known_digest(self._scan_digests_path(brain_id), scan, files)
 
+    def study_scan_digest(self, study: str, scan: Path, files: Sequence[Path]) -> str:
+        """As `scan_digest`, remembered by a study, whose volumes lie outside the store, too."""
+        return scan_digest(self.study_path(study) / "scan-digests", scan, files)
+
+    def known_study_digest(self, study: str, scan: Path, files: Sequence[Path]) -> str | None:
+        """As `known_digest`, of a study."""
+        return known_digest(self.study_path(study) / "scan-digests", scan, files)
+
     def _scan_digests_path(self, brain_id: str) -> Path:
         return self.brain_path(brain_id) / "scan-digests"
 

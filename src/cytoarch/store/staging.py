@@ -128,6 +128,12 @@ class Staging:
                 os.fsync(file.fileno())
         self.enter(key, Checksum(crc32c=crc, size_bytes=size))
 
+    def drop(self, key: str) -> None:
+        """Remove a finished file that only the work needed, such as where an interrupted one would go on."""
+        with self._lock:
+            self._checksums.pop(key, None)
+            (self.path / key).unlink(missing_ok=True)
+
     @property
     def sealed_record(self) -> Record | None:
         """The record, where the product was sealed but not yet published."""

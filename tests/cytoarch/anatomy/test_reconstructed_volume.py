@@ -17,7 +17,7 @@ from cytoarch.anatomy.reconstruction.viewers import napari_affine, napari_affine
 from cytoarch.anatomy.reconstruction.volume import slabs, volume_grid
 from cytoarch.errors import StoreError
 from cytoarch.images.conformance import conformance_faults
-from cytoarch.images.volumes import CHUNK, halved, write_volume
+from cytoarch.images.volumes import CHUNK, joined, write_volume
 from cytoarch.reporting import alignment
 from cytoarch.store.staging import Staging
 from tests.cytoarch.anatomy.drawn_brains import GRID, SPACING_UM, lying, overview, series, stained
@@ -36,7 +36,7 @@ def brain() -> Reconstruction:
 def written(brain: Reconstruction, tmp_path_factory: pytest.TempPathFactory) -> Path:
     staging = Staging(tmp_path_factory.mktemp("volume")).open()
     grid = volume_grid(brain, VOXEL_UM)
-    write_volume(staging, grid, slabs(brain, PICTURES, grid), "B")
+    write_volume(staging, grid.voxels, slabs(brain, PICTURES, grid), "B")
     return staging.path
 
 
@@ -93,7 +93,7 @@ def test_a_brain_without_places_along_the_axis_has_no_volume() -> None:
 
 @given(arrays.arrays(np.uint8, st.tuples(*[st.integers(1, 5)] * 3)))
 def test_halving_keeps_the_mean_of_even_blocks_and_the_range(block: NDArray[np.uint8]) -> None:
-    small = halved(block)
+    small = joined(block)
     assert small.shape == tuple(-(-edge // 2) for edge in block.shape)
     assert block.min() <= small.min()
     assert small.max() <= block.max()

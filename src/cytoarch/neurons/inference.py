@@ -1,0 +1,106 @@
+"""Segmented volumes of any size: overlapping tiles in three dimensions, blended, in memory that does not grow with z.
+
+A layer of tiles is blended in its planes by `tiling.map_tiles`, its planes standing in for channels; layers are blended
+along z. The weights are a product of one in the plane and one along z, so that the result is that of a blending in
+three dimensions at once. What waits for the layer below waits in files.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cytoarch.geometry import centres
+from cytoarch.neurons.network import MULTIPLE, NeuronNetwork
+from cytoarch.neurons.patches import Scale, read_window
+from cytoarch.progress import Progress
+from cytoarch.tiling import FLOOR, TilePlan, blending_window, map_tiles
+
+Float32 = NDArray[np.float32]
+Segment = Callable[[Float32], Float32]
+"""(b, z, y, x) as the network sees it -> (b, z, y, x) probability of a neuron."""
+
+
+@dataclass(frozen=True)
+class TileShape:
+    """How a volume is cut: edges of tiles, and from one tile to the next (voxels)."""
+
+    depth: int
+    edge: int
+    step: float = 0.5
+    """In edges of a tile."""
+
+    def starts(self, size: int, edge: int) -> range:
+        """First voxels of the tiles along an axis; the first begins before the volume, the last ends behind it."""
+        return self.plan(size, edge).rows
+
+    def plan(self, size: int, edge: int, width: int = 1) -> TilePlan:
+        """The tiles along an axis of so many voxels (and a second of `width`)."""
+        step = max(MULTIPLE, round(self.step * edge / MULTIPLE) * MULTIPLE)
+        margin = -(-(edge - step) // (2 * MULTIPLE)) * MULTIPLE
+        return TilePlan(size, width, edge, step, margin, 1)
+
+
+def segmented_by(network: NeuronNetwork, device: str = "cpu") -> Segment:
+    """The probability of a neuron by a fitted network."""
+    network.to(device).eval()
+
+    def segment(tiles: Float32) -> Float32:
+        with torch.inference_mode():
+            logits = network(torch.from_numpy(tiles)[:, None].to(device))[0]
+            return np.asarray(logits.float().softmax(dim=1)[:, 1].cpu().numpy())
+
+    return segment
+
+
+def segment_volume(
+    segment: Segment,
+    pixels: Any,
+    scale: Scale,
+    tiles: TileShape,
+    scratch: Path,
+    batch_size: int = 1,
+    on_progress: Progress | None = None,
+) -> Iterator[Float32]:
+    """The probability of a neuron in every voxel of a volume (z, y, x), one plane (y, x) float32 after the other.
+
+    A pure function of its arguments but `scratch`, a folder for a file of `tiles.depth` planes of float32.
+    """
+    depth, height, width = pixels.shape
+    layers = tiles.plan(depth, tiles.depth)
+    plane = tiles.plan(height, tiles.edge, width)
+    window = blending_window("gauss", tiles.edge)
+    along = np.maximum(np.exp(-8 * centres(-1, 1, tiles.depth) ** 2), FLOOR).astype(np.float32)
+    scratch.mkdir(parents=True, exist_ok=True)
+    total = np.memmap(scratch / "blending.f32", np.float32, "w+", shape=(tiles.depth, height, width))
+    weight = np.zeros(tiles.depth, dtype=np.float32)
+    for index, z in enumerate(layers.rows):
+
+        def read(y: int, x: int, h: int, w: int, z: int = z) -> Float32:
+            return scale.shown(read_window(pixels, (z, y, x), (z + tiles.depth, y + h, x + w), scale.black))
+
+        done = index * plane.tile_count
+        told = _shifted(on_progress, done, len(layers.rows) * plane.tile_count)
+        bands = map_tiles(segment, read, plane, window, tiles.depth, batch_size=batch_size, on_progress=told)
+        for row, band in bands:
+            total[:, row : row + band.shape[1]] += along[:, None, None] * band
+        weight += along
+        finished = tiles.depth if index == len(layers.rows) - 1 else layers.step_px
+        first, stop = max(0, -z), min(finished, depth - z)
+        for plane_at in range(first, stop):
+            yield np.asarray(total[plane_at]) / weight[plane_at]
+        for plane_at in range(tiles.depth):  # one by one: all at once would be copied in memory
+            total[plane_at] = total[plane_at + finished] if plane_at + finished < tiles.depth else 0
+        weight = np.concatenate([weight[finished:], np.zeros(finished, dtype=np.float32)])
+    del total
+    (scratch / "blending.f32").unlink()
+
+
+def _shifted(on_progress: Progress | None, done: int, total: int) -> Progress | None:
+    if on_progress is None:
+        return None
+    return lambda count, _: on_progress(done + count, total)

@@ -1,0 +1,177 @@
+"""Volumes of a study on their way to trees: made once, made again where something changed, seen on a page."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
+
+from cytoarch.errors import ManifestError
+from cytoarch.neurons.phantoms import NeuronPhantom, make_phantom
+from cytoarch.neurons.settings import NeuronSegmentation, NeuronTraining, TraceSettings
+from cytoarch.neurons.swc import write_swc
+from cytoarch.neurons.table import read_volumes
+from cytoarch.steps import neurons
+from cytoarch.steps.neuron_report import NeuronReportStep, neuron_metrics
+from cytoarch.steps.neurons import (
+    CHECKPOINT,
+    KnownTreeStep,
+    NeuronMapStep,
+    NeuronScoreStep,
+    NeuronTraceStep,
+    NeuronTrainingStep,
+    NeuronVolumeStep,
+    SwcFile,
+)
+from cytoarch.steps.opened import OpenStudy, open_study
+from cytoarch.steps.running import make
+from cytoarch.steps.step import Place, Step, Stored, is_current
+
+TRAIN = NeuronTraining(
+    size="own",
+    features=(4, 8, 8, 8),
+    depths=(1, 1, 1, 1),
+    steps=4,
+    patch=(16, 16, 32),
+    batch_size=1,
+    checkpoint_every=2,
+)
+SEGMENT = NeuronSegmentation(tile_depth=16, tile_edge=16)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A table of two phantoms, one to learn from, one to score on, and their files."""
+    rows = []
+    for number, use in enumerate(("learn", "score")):
+        made = make_phantom(NeuronPhantom(shape=(20, 32, 32), seed=number, neurons=1))
+        tifffile.imwrite(tmp_path / f"{use}.tif", made.pixels)
+        (tmp_path / f"{use}.swc").write_text(write_swc(made.tree))
+        rows.append({"volume_id": use, "path": f"{use}.tif", "use": use, "swc": f"{use}.swc"})
+    with (tmp_path / "volumes.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], "voxel_z_um", "voxel_y_um", "voxel_x_um"])
+        writer.writeheader()
+        writer.writerows(row | dict.fromkeys(("voxel_z_um", "voxel_y_um", "voxel_x_um"), "1.0") for row in rows)
+    return tmp_path
+
+
+def ingested(study: OpenStudy, folder: Path) -> None:
+    for row in read_volumes(folder / "volumes.csv"):
+        make(NeuronVolumeStep.of(row, folder), study)
+        swc = folder / str(row.swc)
+        make(KnownTreeStep(row.volume_id, SwcFile(swc, SwcFile.of(swc).sha256)), study)
+
+
+def made_of(study: OpenStudy) -> list[Step[object]]:
+    """All steps from the training on, made; the likeliest voxels are traced, however little the network learned."""
+    train = NeuronTrainingStep.of(TRAIN, ["learn"])
+    make(train, study)
+    digest = study.store.models.add(train.stored.open(Place(study)).files)
+    steps: list[Step[object]] = [train]
+    for one in ("learn", "score"):
+        segment = NeuronMapStep.of(one, SEGMENT, digest)
+        make(segment, study)
+        likely = float(np.quantile(segment.stored.open(Place(study)).pixels[...], 0.97)) / 255
+        trace = TraceSettings(threshold=min(max(likely, 0.01), 0.9), piece_um=2)
+        steps += [segment, NeuronTraceStep.of(one, trace), NeuronScoreStep.of(one, trace)]
+    steps.append(NeuronReportStep.of("pair", {"learn": "learn", "score": "score"}, train.stored))
+    for step in steps[1:]:
+        make(step, study)
+    return steps
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_process")
+def test_volumes_become_trees_scores_and_a_page(folder: Path) -> None:
+    with open_study(folder / "store", "pair") as study:
+        ingested(study, folder)
+        steps = made_of(study)
+        assert all(is_current(step, Place(study)) for step in steps)
+        probabilities = steps[1].stored.open(Place(study))
+        assert probabilities.pixels.shape == (20, 32, 32)
+        training = study.catalogue.path(steps[0].product())
+        assert sorted(one.name for one in training.iterdir()) == ["losses.json", "neurons.json", "neurons.safetensors"]
+        scores = Stored(NeuronScoreStep, "score").open(Place(study))
+        assert 0 <= scores["pds"] <= 1
+        assert scores["known_um"] > 20
+        assert 0 < scores["voxel_f1"] < 1
+        assert scores["voxel_hd95_um"] > 0
+        page = steps[-1].stored.open(Place(study))
+        text = page.read_text()
+        assert "not learned from" in text
+        assert {one.name for one in (page.parent / "score").iterdir()} == {
+            "errors-y.png", "errors-z.png", "probability.png", "volume.png",
+        }  # fmt: skip
+        traces = study.catalogue.path(NeuronTraceStep.of("score", TraceSettings()).product())
+        assert {"tree.swc", "tree-napari.csv", "neuroglancer"} == {one.name for one in traces.iterdir()}
+    with open_study(folder / "store", "pair") as study:
+        assert all(is_current(step, Place(study)) for step in steps)
+        stricter = NeuronTraceStep.of("score", TraceSettings(threshold=0.999))
+        assert not is_current(stricter, Place(study))
+        make(stricter, study)
+        assert not is_current(steps[-1], Place(study))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_process")
+def test_an_interrupted_training_goes_on_to_the_same_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_study(folder / "store", "pair") as study:
+        ingested(study, folder)
+        step = NeuronTrainingStep.of(TRAIN, ["learn"])
+        whole, _ = make(step, study)
+    with open_study(folder / "other", "pair") as study:
+        ingested(study, folder)
+        saved = neurons._Kept.save
+
+        def stop(kept: object, content: bytes) -> None:
+            saved(kept, content)  # type: ignore[arg-type]
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(neurons._Kept, "save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            make(step, study)
+        monkeypatch.setattr(neurons._Kept, "save", saved)
+        assert list(folder.glob(f"other/studies/pair/staging/*/content/{CHECKPOINT}"))
+        again, made = make(step, study)
+        assert made
+        assert again.facts["model"] == whole.facts["model"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_process")
+def test_a_convnext_of_a_folder_is_inflated(folder: Path) -> None:
+    torch.manual_seed(0)
+    config = DINOv3ConvNextConfig(hidden_sizes=[4, 8, 8, 8], depths=[1, 1, 1, 1])
+    DINOv3ConvNextModel(config).save_pretrained(folder / "convnext")
+    train = TRAIN.model_copy(update={"encoder": str(folder / "convnext"), "size": "T", "topology": "tasl"})
+    with open_study(folder / "store", "pair") as study:
+        ingested(study, folder)
+        record, _ = make(NeuronTrainingStep.of(train, ["learn"]), study)
+        assert study.catalogue.names("neuron-training") == ["centre-tasl"]
+        assert record.inputs["encoder"]
+        assert record.facts["parameters"] < 100_000
+
+
+def test_every_fault_of_a_table_is_told_with_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "volumes.csv"
+    path.write_text("volume_id,path,use,voxel_z_um\na,a.tif,learn,\na,b.tif,apply,2\n../c,c.tif,guess,\n")
+    with pytest.raises(ManifestError) as caught:
+        read_volumes(path)
+    faults = "\n".join(caught.value.faults)
+    for told in (
+        "row 2: use is learn, which needs the known tree",
+        "row 3: voxel_z_um",
+        "row 4: volume_id",
+        "row 4: use",
+    ):
+        assert told in faults
+
+
+def test_means_are_of_what_is_defined() -> None:
+    one = {"esa": 2.0, "pds": 0.5, "missing": 0.0}
+    assert neuron_metrics({"a": one, "b": {"pds": 1.0, "missing": 1.0}}) == {"esa": 2.0, "pds": 0.75, "missing": 1.0}
+    assert neuron_metrics({}) == {}
+    assert np.isfinite(list(neuron_metrics({"a": one}).values())).all()
