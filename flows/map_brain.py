@@ -10,8 +10,7 @@ from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.encoders import encoder_for
 from cytoarch.steps.models import check_model, misfit, settings_for
 from cytoarch.steps.opened import OpenBrain, open_brain
-from cytoarch.steps.pictures import PicturesStep
-from cytoarch.steps.report import ReportStep
+from cytoarch.steps.report import ReportStep, drawn_steps
 from cytoarch.steps.running import Outcome
 from cytoarch.steps.sections import ready_sections
 from cytoarch.steps.sources import sections_with
@@ -146,7 +145,7 @@ def _remembered(
         ledger.open()
     shown = found.shown(brain)
     with workers(run) as runner:
-        run_steps("draw", runner, brain, [PicturesStep.of(shown)], run)
+        run_steps("draw", runner, brain, drawn_steps(shown), run)
     training = found.trained.name if found.trained else None
     made += run_whole(
         "report", brain, ReportStep.of(found.embedding, shown, training, model, settings.reconstruct != "none")

@@ -83,7 +83,7 @@ def test_every_section_is_listed_with_its_status_and_reason_and_linked_to_its_pl
     text = " ".join(elements.text)
     places = {attributes.get("id") for _, attributes in elements.found}
     links = [attributes["href"] for tag, attributes in elements.found if tag == "a"]
-    assert links == ["#s1", "#s2", "#s3"]
+    assert links == ["#sections", "#s1", "#s2", "#s3"]
     assert {link[1:] for link in links} <= places
     for word in ("kept", "excluded", "failed", "because"):
         assert word in text

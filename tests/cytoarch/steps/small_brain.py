@@ -28,8 +28,8 @@ from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.familiarity import FamiliarityStep
 from cytoarch.steps.opened import OpenBrain, open_brain
 from cytoarch.steps.parcellations import ParcellationStep, ProbabilitiesStep, parcellation_steps
-from cytoarch.steps.pictures import PicturesStep, Shown
-from cytoarch.steps.report import ReportStep
+from cytoarch.steps.pictures import Shown
+from cytoarch.steps.report import ReportStep, drawn_steps
 from cytoarch.steps.running import make, make_sections
 from cytoarch.steps.scales import ScaleStep
 from cytoarch.steps.sections import LabelsStep, ManifestFile, SectionStep
@@ -222,7 +222,7 @@ class Steps:
         self.each(self.colours)
 
     def report(self) -> None:
-        self.each(PicturesStep.of(self.shown))
+        self.each(*drawn_steps(self.shown))
         make(ReportStep.of(self.embeddings.name, self.shown, self.training.name), self.opened)
 
     def each(self, *steps: Step[Any]) -> list[str]:
