@@ -10,7 +10,7 @@ from cytoarch.learning.application import halo_of
 from cytoarch.learning.datasets import LabelledSection
 from cytoarch.learning.heads import Head
 from cytoarch.learning.targets import UNLABELLED
-from cytoarch.measures.overlap import class_scores, confusion_matrix, macro_f1
+from cytoarch.measures.overlap import class_scores, confusion_matrix, map_macro_f1
 from cytoarch.sampling import reading
 from cytoarch.tiling import partition
 from cytoarch.variation import denoised
@@ -64,7 +64,7 @@ def choose_smoothing(head: Head, sections: Sequence[LabelledSection]) -> Smoothi
     Raises UnreadableSectionError if a section is damaged.
     """
     count = len(head.card.classes)
-    found = {weight: np.zeros((count, count), dtype=np.int64) for weight in WEIGHTS}
+    found = {weight: np.zeros((count + 1, count + 1), dtype=np.int64) for weight in WEIGHTS}  # outside tissue first
     places = list(_windows(head, sections))
     spread = np.unique(np.linspace(0, len(places) - 1, WINDOWS).round().astype(int)) if places else ()
     for index, window in map(places.__getitem__, spread):
@@ -73,13 +73,13 @@ def choose_smoothing(head: Head, sections: Sequence[LabelledSection]) -> Smoothi
             probabilities, truth = _predicted(head, section, window)
         labelled = truth != UNLABELLED
         for weight, counts in found.items():
-            drawn = smooth_probabilities(probabilities, weight)[1:].argmax(axis=0)
-            np.add(counts, confusion_matrix(truth[labelled], drawn[labelled], count), out=counts)
+            drawn = smooth_probabilities(probabilities, weight).argmax(axis=0)
+            np.add(counts, confusion_matrix(truth[labelled] + 1, drawn[labelled], count + 1), out=counts)
     if not found[0.0].sum():
         return None
-    before = class_scores(found[0.0]).f1
-    scores = {weight: macro_f1(counts) for weight, counts in found.items()}
-    allowed = [one for one in WEIGHTS if np.nanmin(class_scores(found[one]).f1 - before) >= -LARGEST_LOSS]
+    f1 = {weight: class_scores(counts).f1[1:] for weight, counts in found.items()}
+    scores = {weight: map_macro_f1(counts) for weight, counts in found.items()}
+    allowed = [one for one in WEIGHTS if np.nanmin(f1[one] - f1[0.0]) >= -LARGEST_LOSS]
     return Smoothing(max(allowed, key=lambda one: (round(scores[one], 4), -one)), scores)
 
 
