@@ -52,7 +52,8 @@ def embedding_borders(
     """Peaks of the border signal of points (n, c) that chance hardly reaches.
 
     The null is a line without borders whose neighbours differ as much as those of this line: its steps from point to
-    point, over the square root of two, the largest left out, stand for points, drawn at random with random signs. The threshold is what the largest value of such a line exceeds in a share `level` of the draws. Noise
+    point, over the square root of two, the largest left out, stand for points, drawn with random signs. The threshold
+    is what the largest value of such a line exceeds in a share `level` of the draws. Noise
     that neighbouring points share is not in their steps: with patches that overlap, the threshold is too low.
     """
     points = np.asarray(embeddings, dtype=np.float64)

@@ -24,6 +24,10 @@ DEFAULT_WEIGHT = 0.05
 """Where no section was held out: a strip two cells wide survives where its class leads by a tenth."""
 LARGEST_LOSS = 0.01
 """F1 that no class may lose, however much the others gain: thin layers are not sacrificed to large areas."""
+FOUND = 0.3
+"""F1 from which a class counts as found at all; of others there is nothing to lose."""
+NEAR = 0.002
+"""Macro-F1 that is as good as the best."""
 PRESENT = 1e-3
 """A class whose probability varies less over a window is not smoothed there."""
 WINDOW_CELLS, HALO_CELLS = 160, 32
@@ -60,7 +64,8 @@ def smooth_probabilities(probabilities: Float32, weight: float) -> Float32:
 def choose_smoothing(head: Head, sections: Sequence[LabelledSection]) -> Smoothing | None:
     """The strength that scores best on sections that a head has not seen; None where these hold no label.
 
-    Best is the highest macro-F1 among those by which no class loses more than `LARGEST_LOSS`; of equals the weakest.
+    That is the weakest within `NEAR` of the highest macro-F1, among those by which no class that is
+    found loses more than `LARGEST_LOSS`: what a few sections say for more is as likely chance.
     Raises UnreadableSectionError if a section is damaged.
     """
     count = len(head.card.classes)
@@ -79,8 +84,10 @@ def choose_smoothing(head: Head, sections: Sequence[LabelledSection]) -> Smoothi
         return None
     f1 = {weight: class_scores(counts).f1[1:] for weight, counts in found.items()}
     scores = {weight: map_macro_f1(counts) for weight, counts in found.items()}
-    allowed = [one for one in WEIGHTS if np.nanmin(f1[one] - f1[0.0]) >= -LARGEST_LOSS]
-    return Smoothing(max(allowed, key=lambda one: (round(scores[one], 4), -one)), scores)
+    found_before = f1[0.0] >= FOUND
+    allowed = [one for one in WEIGHTS if (f1[one] - f1[0.0])[found_before].min(initial=0) >= -LARGEST_LOSS]
+    best = max(scores[one] for one in allowed)
+    return Smoothing(min(one for one in allowed if scores[one] >= best - NEAR), scores)
 
 
 def _windows(head: Head, sections: Sequence[LabelledSection]) -> Iterator[tuple[int, tuple[int, int, int, int]]]:

@@ -56,6 +56,18 @@ class Strength(NamedTuple):
     is_chosen: bool
 
 
+class Follows(NamedTuple):
+    """How far clusters follow something."""
+
+    name: str
+    purity: float
+    spread: float
+    chance: float
+    excess: float
+    """Between chance (0) and pure clusters (1)."""
+    accuracy: float
+
+
 @dataclass(frozen=True)
 class Findings:
     """All of it; what is not known is empty."""
@@ -73,6 +85,13 @@ class Findings:
     smoothing: Sequence[Strength] = ()
     unsure_sections: Sequence[Doubt] = ()
     unsure_areas: Sequence[Doubt] = ()
+    follows: Sequence[Follows] = ()
+    stability: Sequence[tuple[int, float]] = ()
+    """By number of clusters."""
+    clustered: str = ""
+    """How clusters were checked."""
+    alike: Matrix | None = None
+    """How alike areas are by their embeddings."""
     first_looks: Mapping[str, str] = field(default_factory=dict)
     """Sections to be looked at before others -> why."""
 

@@ -15,6 +15,7 @@ from cytoarch.reporting.charts import confusion_chart
 from cytoarch.reporting.confusions import WHOLE
 from cytoarch.reporting.page import LegendEntry, Page, Placement, SectionEntry, render_pages
 from cytoarch.steps.agreement import AgreementStep, parted
+from cytoarch.steps.cluster_checks import ClusterChecksStep
 from cytoarch.steps.clusters import ClustersStep, purities
 from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.exports import AreasStep
@@ -98,6 +99,7 @@ class ReportStep(Step[Path]):
     trained: FactsOf | None = None
     placed: FactsOf | None = None
     alignment: Stored[Path] | None = None
+    checks: Maybe[Facts] | None = None
     quality: Maybe[Path] = Maybe(Stored(QualityPageStep, QUALITY_PAGE))
     failures: Failures = Failures()
     stated: Statements = Statements()
@@ -140,6 +142,7 @@ class ReportStep(Step[Path]):
             FactsOf(Stored(TrainingStep, training)) if training else None,
             FactsOf(RECONSTRUCTION) if reconstructed else None,
             ALIGNMENT if reconstructed else None,
+            Maybe(Stored(ClusterChecksStep, shown.clusters)) if shown.clusters else None,
         )
 
     @property
@@ -174,6 +177,7 @@ class ReportStep(Step[Path]):
             (where, counts),
             None if self.trained is None else inputs[self.trained].get("smoothing"),
             inputs[self.failures],
+            None if self.checks is None else inputs[self.checks],
         )
         hardest = next((one for one in HARDEST if one in training.metrics), "") if training else ""
         if training and hardest and training.metrics[hardest]["macro_f1"] is not None:

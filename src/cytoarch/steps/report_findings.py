@@ -12,7 +12,8 @@ from cytoarch.exports.legends import Legend, legend_of_classes
 from cytoarch.learning.cards import HeadCard
 from cytoarch.measures.neighbours import errors_by_hops, hops
 from cytoarch.reporting import confusions
-from cytoarch.reporting.findings import AreaSize, Bar, Border, Doubt, Findings, Strength, bars
+from cytoarch.reporting.confusions import Matrix
+from cytoarch.reporting.findings import AreaSize, Bar, Border, Doubt, Findings, Follows, Strength, bars
 from cytoarch.steps.step import Facts
 
 Int64 = NDArray[np.int64]
@@ -31,10 +32,11 @@ def findings(
     errors: tuple[str, Int64 | None],
     smoothing: Mapping[str, Any] | None,
     failed: Mapping[str, str],
+    checks: Mapping[str, Any] | None,
 ) -> Findings:
-    """What is known of a map; `errors` says what was counted, and the confusion (k, k). Without a card: nothing."""
+    """What is known of a map and of clusters; `errors` says what was counted, and the confusion (k, k)."""
     if card is None:
-        return Findings(first_looks=_first_looks(brain, drawn, failed, []))
+        return Findings(first_looks=_first_looks(brain, drawn, failed, []), **_of_clusters(checks))
     names = [one.name for one in card.classes]
     legend = legend_of_classes(card.classes, brain.label_table)
     groups = [row.group for row in legend]
@@ -57,7 +59,27 @@ def findings(
         unsure_sections=unsure[:LISTED],
         unsure_areas=_unsure_areas(drawn.values(), names),
         first_looks=_first_looks(brain, drawn, failed, unsure),
+        **_of_clusters(checks),
     )
+
+
+def _of_clusters(checks: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The findings on clusters, and on how alike areas are."""
+    if checks is None:
+        return {}
+    follows = [
+        Follows(name, one["purity"], one["spread"], one["baseline"], one["excess"], one["accuracy"])
+        for name, one in checks["followed"].items()
+    ]
+    clustered = f"{checks['clusters']} clusters of {checks['tokens']:,} tokens, fitted again and again"
+    if checks["calinski_harabasz"] is not None:
+        clustered += f"; Calinski-Harabasz {checks['calinski_harabasz']:,.0f}"
+    found: dict[str, Any] = {"follows": follows, "stability": checks["stability"], "clustered": clustered}
+    alike = checks.get("similarity")
+    if alike and 1 < len(alike["areas"]) <= confusions.WHOLE:
+        values = [[max(0.0, value or 0.0) for value in row] for row in alike["values"]]
+        found["alike"] = Matrix("cosine x 100, below 0 blank", alike["areas"], alike["areas"], values)
+    return found
 
 
 def _counted(brain: Brain, areas: Mapping[str, Facts]) -> list[SectionArea]:

@@ -8,7 +8,14 @@ from sklearn.metrics import f1_score
 
 from cytoarch.brains import LabelClass
 from cytoarch.learning import smoothing
-from cytoarch.learning.smoothing import DEFAULT_WEIGHT, LARGEST_LOSS, WEIGHTS, choose_smoothing, smooth_probabilities
+from cytoarch.learning.smoothing import (
+    DEFAULT_WEIGHT,
+    LARGEST_LOSS,
+    NEAR,
+    WEIGHTS,
+    choose_smoothing,
+    smooth_probabilities,
+)
 
 CLASSES = tuple(LabelClass(name=f"c{one}", ids=(one + 1,)) for one in range(3))
 
@@ -90,7 +97,8 @@ def test_noise_in_large_areas_is_smoothed():
     chosen = choose_smoothing(Given(), [shown(wide(), faith=0.25, noise=0.2)])
     assert chosen is not None
     assert chosen.weight >= 0.05
-    assert chosen.macro_f1[chosen.weight] == max(chosen.macro_f1.values()) > chosen.macro_f1[0.0] + 0.1
+    assert chosen.macro_f1[chosen.weight] >= max(chosen.macro_f1.values()) - NEAR
+    assert chosen.macro_f1[chosen.weight] > chosen.macro_f1[0.0] + 0.1
 
 
 def test_a_thin_strip_that_much_smoothing_would_take_is_kept():
