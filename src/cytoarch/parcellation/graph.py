@@ -76,7 +76,8 @@ def _along(points: Points, spacing_mm: float) -> Int64:
     one, other = order[:-1], order[1:]
     same = (points.section[one] == points.section[other]) & (points.line[one] == points.line[other])
     near = points.along_mm[other] - points.along_mm[one] <= 1.5 * spacing_mm
-    return np.stack([one, other], axis=1)[same & near]
+    pairs: Int64 = np.stack([one, other], axis=1)[same & near]
+    return pairs
 
 
 def _across(points: Points, low: int, side: int, nearest: int) -> Int64:
@@ -205,4 +206,5 @@ def _components(labels: Int64, graph: csr_matrix, areas_mm2: Float64) -> tuple[I
     same = labels[edges.row] == labels[edges.col]
     own = coo_matrix((edges.data[same], (edges.row[same], edges.col[same])), shape=graph.shape)
     count, component = connected_components(own, directed=False)
-    return component.astype(np.int64), np.bincount(component, weights=areas_mm2, minlength=count)
+    sizes = np.bincount(component, weights=areas_mm2, minlength=count)
+    return np.asarray(component, dtype=np.int64), np.asarray(sizes, dtype=np.float64)

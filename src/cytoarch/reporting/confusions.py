@@ -43,7 +43,7 @@ class Matrix:
         cls, title: str, counts: Int64, names: Sequence[str], columns: Sequence[str] = (), is_open: bool = True
     ) -> "Matrix":
         """The matrix of counts (rows, columns), without rows of classes that nobody labelled."""
-        kept = np.flatnonzero(counts.sum(axis=1))
+        kept = np.flatnonzero(counts.sum(axis=1)).tolist()
         shares = counts[kept] / np.maximum(counts[kept].sum(axis=1, keepdims=True), 1)
         return cls(title, [names[one] for one in kept], columns or names, shares.round(4).tolist(), is_open)
 
@@ -81,10 +81,10 @@ def matrices(confusion: Int64, names: Sequence[str], groups: Sequence[str]) -> l
     member = np.array([[one == group for group in order] for one in own], dtype=np.int64)
     found = [Matrix.of("groups", member.T @ confusion @ member, order)]
     for group in order:
-        inside = [place for place, one in enumerate(own) if one == group]
+        inside = np.array([place for place, one in enumerate(own) if one == group])
         if len(inside) > 1:
             rest = np.setdiff1d(np.arange(len(names)), inside)
             counts = np.column_stack([confusion[np.ix_(inside, inside)], confusion[np.ix_(inside, rest)].sum(axis=1)])
-            within = [names[one] for one in inside]
+            within = [names[one] for one in inside.tolist()]
             found.append(Matrix.of(f"within {group}", counts, within, [*within, ELSEWHERE], is_open=False))
     return found

@@ -25,7 +25,7 @@ class Bar(NamedTuple):
     """A bar of a histogram."""
 
     label: str
-    count: int
+    cells: int
     share: float
 
 
@@ -86,7 +86,7 @@ class Findings:
     unsure_sections: Sequence[Doubt] = ()
     unsure_areas: Sequence[Doubt] = ()
     follows: Sequence[Follows] = ()
-    stability: Sequence[tuple[int, float]] = ()
+    stability: Sequence[tuple[int, float | None]] = ()
     """By number of clusters."""
     clustered: str = ""
     """How clusters were checked."""
@@ -100,7 +100,7 @@ def bars(counts: Mapping[str, int]) -> list[Bar]:
     """The bars of a histogram, shares of all.
 
     >>> bars({"1": 3, "2": 1})
-    [Bar(label='1', count=3, share=0.75), Bar(label='2', count=1, share=0.25)]
+    [Bar(label='1', cells=3, share=0.75), Bar(label='2', cells=1, share=0.25)]
     """
     total = max(1, sum(counts.values()))
     return [Bar(label, count, round(count / total, 4)) for label, count in counts.items()]

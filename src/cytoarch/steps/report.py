@@ -11,8 +11,7 @@ import numpy as np
 from cytoarch.brains import Brain
 from cytoarch.learning.cards import HeadCard
 from cytoarch.palette import class_colours, distinct_colours
-from cytoarch.reporting.charts import confusion_chart
-from cytoarch.reporting.confusions import WHOLE
+from cytoarch.reporting.charts import MAX_NUMBERED, confusion_chart
 from cytoarch.reporting.page import LegendEntry, Page, Placement, SectionEntry, render_pages
 from cytoarch.steps.agreement import AgreementStep, parted
 from cytoarch.steps.cluster_checks import ClusterChecksStep
@@ -165,11 +164,11 @@ class ReportStep(Step[Path]):
         scored = unseen or (None if held_out else learned)
         charts = {}
         where, counts = confused(held_out, scored)
-        if card is not None and counts is not None and len(card.classes) <= WHOLE:
+        if card is not None and counts is not None and len(card.classes) <= MAX_NUMBERED:
             staging.write(CONFUSION_FILE, confusion_chart(counts, [one.name for one in card.classes], where))
             charts[f"{where}: known classes by row"] = CONFUSION_FILE
         quality = inputs[self.quality]
-        found = findings(
+        all_found = findings(
             brain,
             card,
             drawn,
@@ -199,7 +198,7 @@ class ReportStep(Step[Path]):
             provenance=self._provenance(brain, inputs),
             placement=self._placement(inputs),
             familiarity=[] if compared is None or card is None else [percent(one) for one in compared.rows(card)],
-            findings=found,
+            findings=all_found,
             quality="" if quality is None else os.path.relpath(quality, inputs.folder),
         )
         for name, content in render_pages(page).items():

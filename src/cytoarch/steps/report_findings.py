@@ -12,6 +12,7 @@ from cytoarch.exports.legends import Legend, legend_of_classes
 from cytoarch.learning.cards import HeadCard
 from cytoarch.measures.neighbours import errors_by_hops, hops
 from cytoarch.reporting import confusions
+from cytoarch.reporting.charts import MAX_NUMBERED
 from cytoarch.reporting.confusions import Matrix
 from cytoarch.reporting.findings import AreaSize, Bar, Border, Doubt, Findings, Follows, Strength, bars
 from cytoarch.steps.step import Facts
@@ -44,13 +45,14 @@ def findings(
     far = hops(_neighbours(drawn.values(), "labels_touch"), len(names))
     known = bool(np.isfinite(far[~np.eye(len(names), dtype=bool)]).any())
     where, confusion = errors
+    is_large = len(names) > MAX_NUMBERED  # of fewer there is a chart
     unsure = _unsure_sections(drawn)
     return Findings(
         areas=_sizes(rows, legend),
         has_sides=any(row.side in ("left", "right") for row in rows if row.section_id == ALL),
         has_volume=any(row.volume_mm3 is not None for row in rows if row.section_id == ALL),
         worst=[] if confusion is None else confusions.worst(confusion, names),
-        matrices=[] if confusion is None else confusions.matrices(confusion, names, groups),
+        matrices=confusions.matrices(confusion, names, groups) if confusion is not None and is_large else [],
         confused_where=where,
         hops=_hop_bars(confusion, far) if known and confusion is not None else [],
         margins=_margin_bars(drawn.values()),

@@ -22,6 +22,7 @@ from cytoarch.learning.training import ProbeSettings
 from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.parcellation.smoothing import SmoothSettings
 from cytoarch.steps.agreement import AgreementStep
+from cytoarch.steps.cluster_checks import CheckSettings, ClusterChecksStep
 from cytoarch.steps.clusters import ClusterFitStep, ClustersStep
 from cytoarch.steps.colours import ColourFitStep, ColoursStep
 from cytoarch.steps.embeddings import EmbeddingsStep
@@ -210,6 +211,7 @@ class Steps:
         self.each(*self.parcellation, self.agreement, self.familiarity)
         make(self.cluster_fit, self.opened)
         self.each(self.clusters)
+        make(ClusterChecksStep.of(self.cluster_fit, CheckSettings(runs=3, counts=(2,))), self.opened)
         self.report()
 
     def ingest(self) -> None:
