@@ -20,6 +20,7 @@ from rich.table import Table
 
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import CytoarchError
+from flows.compare_brains import CompareChoice
 from flows.console import EXIT_BROKEN, EXIT_OK, EXIT_SECTIONS_FAILED, bars, say, stderr_console
 from flows.parameters import BrainSource, MapSettings, StoredBrain
 from flows.serving import start_prefect
@@ -28,7 +29,7 @@ from flows.study import StudyChoice
 from flows.watch_inbox import InboxSettings
 from tasks.progress import listening
 
-UNPREFIXED = (BrainSource, StoredBrain, InboxSettings, StudyChoice)
+UNPREFIXED = (BrainSource, StoredBrain, InboxSettings, StudyChoice, CompareChoice)
 """Their fields are flags of their own: they are said in every call."""
 
 

@@ -22,6 +22,7 @@ FLOWS = (
     "score_brain",
     "study",
     "cluster_brain",
+    "compare_brains",
     "reconstruct_brain",
     "export_brain",
     "watch_inbox",

@@ -181,7 +181,7 @@ def _unsure_areas(drawn: Any, names: Sequence[str]) -> list[Doubt]:
     if not known:
         return []
     pixels, sums = (np.sum([one[key] for one in known], axis=0) for key in ("pixels", "sums"))
-    found = [Doubt(names[at], round(float(sums[at] / pixels[at]), 3)) for at in np.flatnonzero(pixels)]
+    found = [Doubt(names[at], round(float(sums[at] / pixels[at]), 3)) for at in np.flatnonzero(pixels).tolist()]
     return sorted(found, key=lambda one: one.margin)[:LISTED]
 
 
