@@ -175,8 +175,8 @@ def draw_tokens(
         source = sources[int(held["section"][start])]
         with reading(source.section_id):
             held[start:stop] = _read(source.embeddings, held[start:stop], tokens[start:stop])
-    strata, sections = (held[name].astype(np.int64) for name in ("stratum", "section"))
-    return TokenSample(tokens, strata, sections, np.stack([held["y"], held["x"]], axis=1).astype(np.int64), pool.share)
+    classes, sections = (held[name].astype(np.int64) for name in ("stratum", "section"))
+    return TokenSample(tokens, classes, sections, np.stack([held["y"], held["x"]], axis=1).astype(np.int64), pool.share)
 
 
 _CANDIDATE = np.dtype(
