@@ -21,6 +21,7 @@ FLOWS = (
     "parcellate_brain",
     "score_brain",
     "study",
+    "find_borders",
     "cluster_brain",
     "compare_brains",
     "reconstruct_brain",

@@ -72,12 +72,12 @@ class ComparisonStep(Step[Facts]):
             )
         names = list(dict.fromkeys(name for one in checks.values() for name in one["similarity"]["areas"]))
         matrices = {one: spread_out(facts["similarity"], names) for one, facts in checks.items()}
-        pairs = [
+        pairs: list[dict[str, Any]] = [
             {"one": one, "other": other, "correlation": _plain(r), "pairs": count}
             for one, other in combinations(matrices, 2)
             for r, count in [agreement(matrices[one], matrices[other])]
         ]
-        known = [row["correlation"] for row in pairs if row["correlation"] is not None]
+        known = [float(row["correlation"]) for row in pairs if row["correlation"] is not None]
         facts = {
             "brains": list(matrices),
             "pairs": pairs,
