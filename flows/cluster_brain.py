@@ -4,6 +4,7 @@ from prefect import flow
 
 from cytoarch.discovery.clusters import ClusterSettings
 from cytoarch.errors import StoreError
+from cytoarch.steps.cluster_checks import CheckSettings, ClusterChecksStep, checks_notes
 from cytoarch.steps.clusters import ClusterFitStep, ClustersStep, cluster_purities
 from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.sources import require_stored, sections_with
@@ -18,15 +19,17 @@ def cluster_brain(
     brain: StoredBrain,
     embedding: str = "",
     cluster: ClusterSettings = ClusterSettings(),
+    check: CheckSettings = CheckSettings(),
     skip: tuple[str, ...] = (),
     run: RunSettings = RunSettings(),
 ) -> Clustered:
-    """Cluster the embeddings of a brain with k-means and draw the clusters of every section.
+    """Cluster the embeddings of a brain with k-means, draw the clusters of every section, and say what they follow.
 
     Args:
         brain: The brain in the store.
         embedding: Name of the embedding; blank where there is only one.
         cluster: How many clusters, from how many tokens.
+        check: How it is found out what the clusters follow.
         skip: Sections to leave out.
         run: How the work is spread.
 
@@ -39,6 +42,9 @@ def cluster_brain(
         fit = ClusterFitStep.of(embeddings, cluster)
         made = run_whole("fit clusters", opened, fit)
         made += run_steps("cluster", runner, opened, [ClustersStep.of(fit)], run, sections_with(opened, embeddings))
+        checks = ClusterChecksStep.of(fit, check)
+        made += run_whole("check clusters", opened, checks)
+        found = checks_notes(checks.stored.record(Place(opened)).facts)
         purities = cluster_purities(opened, fit.name)
-        notes = {"clusters": fit.name, **{key: f"{value:.4f}" for key, value in purities.items()}}
+        notes = {"clusters": fit.name, **{key: f"{value:.4f}" for key, value in purities.items()}, **found}
         return final_state(Clustered(opened.brain_id, made, dict(opened.failed), notes, fit.name))

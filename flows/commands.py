@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import CytoarchError
+from flows.compare_brains import CompareChoice
 from flows.console import EXIT_BROKEN, EXIT_OK, EXIT_SECTIONS_FAILED, bars, say, stderr_console
 from flows.parameters import BrainSource, MapSettings, StoredBrain
 from flows.segment_neurons import NeuronChoice
@@ -27,7 +28,7 @@ from flows.study import StudyChoice
 from flows.watch_inbox import InboxSettings
 from tasks.progress import listening
 
-UNPREFIXED = (BrainSource, StoredBrain, InboxSettings, StudyChoice, NeuronChoice)
+UNPREFIXED = (BrainSource, StoredBrain, InboxSettings, StudyChoice, NeuronChoice, CompareChoice)
 """Their fields are flags of their own: they are said in every call."""
 
 

@@ -13,8 +13,7 @@ from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.encoders import encoder_for
 from cytoarch.steps.models import check_model, misfit, settings_for
 from cytoarch.steps.opened import OpenBrain
-from cytoarch.steps.pictures import PicturesStep
-from cytoarch.steps.report import RegisteredModel, ReportStep
+from cytoarch.steps.report import RegisteredModel, ReportStep, drawn_steps
 from cytoarch.steps.running import Outcome
 from cytoarch.steps.sections import LABELS, ready_sections
 from cytoarch.steps.sources import sections_with
@@ -221,7 +220,7 @@ def _drawn(
     """Draw the report; returns 1 if it was drawn, 0 if it was current."""
     shown = found.shown(brain)
     with workers(run) as runner:
-        run_steps("draw", runner, brain, [PicturesStep.of(shown)], run)
+        run_steps("draw", runner, brain, drawn_steps(shown), run)
     training = found.trained.name if found.trained else None
     step = ReportStep.of(found.embedding, shown, training, model, settings.reconstruct != "none")
     return run_whole("report", brain, step)

@@ -12,8 +12,7 @@ from cytoarch.images.sections import IngestSettings
 from cytoarch.steps.agreement import AgreementStep
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.parcellations import ParcellationStep
-from cytoarch.steps.pictures import PicturesStep
-from cytoarch.steps.report import ReportStep, map_metrics, shown_before
+from cytoarch.steps.report import ReportStep, drawn_steps, map_metrics, shown_before
 from cytoarch.steps.sections import LABELS, LabelsStep, ManifestFile
 from cytoarch.steps.sources import HeadSource, sections_with
 from cytoarch.steps.step import Stored
@@ -100,6 +99,6 @@ def _drawn_again(brain: OpenBrain, run: RunSettings) -> int:
     if before is None:
         return 0
     with workers(run) as runner:
-        run_steps("draw", runner, brain, [PicturesStep.of(before.shown)], run)
+        run_steps("draw", runner, brain, drawn_steps(before.shown), run)
     step = ReportStep.of(before.shown.colours, before.shown, before.training, before.model, before.reconstructed)
     return run_whole("report", brain, step)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from cytoarch.digests import values_digest
 from cytoarch.errors import CytoarchError, ManifestError, SectionError
@@ -13,6 +13,7 @@ from cytoarch.neurons.settings import NeuronSegmentation, NeuronTraining, TraceS
 from cytoarch.neurons.table import VolumeRow, read_volumes
 from cytoarch.neurons.trees import Triple
 from cytoarch.paths import ID_PATTERN, confined
+from cytoarch.settings import Settings
 from cytoarch.steps.neuron_report import NeuronReportStep, neuron_metrics
 from cytoarch.steps.neurons import (
     TREE_FILE,
@@ -34,10 +35,8 @@ from tasks.steps import run_study
 from tasks.tracking import log_neurons, run_url
 
 
-class NeuronChoice(BaseModel):
+class NeuronChoice(Settings):
     """Which volumes, and where what is made of them is kept."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=ID_PATTERN, description="Name of the study: its folder below studies/.")
     table_path: Path = Field(

@@ -29,7 +29,8 @@ from cytoarch.steps.colours import ColourFitStep, ColoursStep
 from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.opened import OpenBrain, open_brain
 from cytoarch.steps.parcellations import parcellation_steps
-from cytoarch.steps.pictures import PicturesStep, Shown
+from cytoarch.steps.pictures import Shown
+from cytoarch.steps.report import drawn_steps
 from cytoarch.steps.running import make, make_sections
 from cytoarch.steps.scales import ScaleStep
 from cytoarch.steps.sections import LabelsStep, ManifestFile, SectionStep
@@ -111,7 +112,7 @@ def _map(brain: OpenBrain, scans: Path) -> None:
     clustering = ClusterFitStep.of(embeddings.stored, ClusterSettings())
     _whole(brain, clustering)
     _each(brain, [ClustersStep.of(clustering)])
-    _each(brain, [PicturesStep.of(Shown(embeddings.name, clustering.name, maps[1].name, digest))])
+    _each(brain, drawn_steps(Shown(embeddings.name, clustering.name, maps[1].name, digest)))
 
 
 def _each(brain: OpenBrain, steps: Sequence[Step[Any]]) -> None:

@@ -120,6 +120,10 @@ class TokenSample:
     """(n, c), of the type they are stored in."""
     strata: Int64
     """(n,)."""
+    sections: Int64
+    """(n,) the place of its section among the sources."""
+    places: Int64
+    """(n, 2) its row and column on the section's grid of tokens."""
     share: Share
 
     def facts(self) -> dict[str, int]:
@@ -166,12 +170,13 @@ def draw_tokens(
             offered = _candidates(source, strata, limit, seed, max_windows)
         pool = pool.joined(index, offered, capacity)
     held = pool.held[np.argsort(pool.held["section"], kind="stable")]
-    tokens, classes = np.empty((len(held), width), dtype=dtype), np.empty(len(held), dtype=np.int64)
+    tokens = np.empty((len(held), width), dtype=dtype)
     for start, stop in _runs(held["section"]):
         source = sources[int(held["section"][start])]
         with reading(source.section_id):
-            classes[start:stop] = _read(source.embeddings, held[start:stop], tokens[start:stop])
-    return TokenSample(tokens, classes, pool.share)
+            held[start:stop] = _read(source.embeddings, held[start:stop], tokens[start:stop])
+    classes, sections = (held[name].astype(np.int64) for name in ("stratum", "section"))
+    return TokenSample(tokens, classes, sections, np.stack([held["y"], held["x"]], axis=1).astype(np.int64), pool.share)
 
 
 _CANDIDATE = np.dtype(
@@ -282,8 +287,8 @@ def _largest(stop: int, fits: Callable[[int], bool]) -> int:
     return low
 
 
-def _read(embeddings: SectionEmbeddings, held: Candidates, tokens: NDArray[Any]) -> Int64:
-    """Read the embeddings of candidates of one section into `tokens` (n, c), chunk by chunk; returns their strata."""
+def _read(embeddings: SectionEmbeddings, held: Candidates, tokens: NDArray[Any]) -> Candidates:
+    """Read the embeddings of candidates of one section into `tokens` (n, c), chunk by chunk; returns them in order."""
     edge = embeddings.chunk
     held = held[np.lexsort((held["x"], held["y"], held["x"] // edge, held["y"] // edge))]
     rows, columns = held["y"], held["x"]
@@ -292,7 +297,7 @@ def _read(embeddings: SectionEmbeddings, held: Candidates, tokens: NDArray[Any])
         top, left = int(y.min()), int(x.min())
         block = embeddings.read(top, left, int(y.max()) - top + 1, int(x.max()) - left + 1)
         tokens[start:stop] = block[:, y - top, x - left].T
-    return held["stratum"].astype(np.int64)
+    return held
 
 
 def parts_of(count: int, width: int, least: int = 1) -> Iterator[slice]:

@@ -21,7 +21,7 @@ STOREYS = {
 # ground first; a room may import the rooms before it and its own
 ROOMS = (
     ("errors", "progress", "geometry", "settings"),
-    ("digests", "tiling", "measures", "reproducible", "palette"),
+    ("digests", "tiling", "measures", "reproducible", "palette", "variation"),
     ("paths", "tables"),
     ("brains",),
     ("containment",),

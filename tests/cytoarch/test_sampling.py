@@ -400,3 +400,16 @@ def test_parts_hold_every_token_once_and_no_more_than_their_bytes(count: int, wi
     assert all(len(part) == usual for part in parts[:-1])
     if count >= least:
         assert least <= len(parts[-1]) < usual + least
+
+
+# -- where it is from --------------------------------------------------------------------------------------------------
+
+
+def test_a_token_knows_its_section_and_its_place() -> None:
+    sample = draw_tokens(sources_of(3, 2), 2, 10, 0)
+    np.testing.assert_array_equal(sample.sections, sample.tokens[:, 0])
+    np.testing.assert_array_equal(sample.places, sample.tokens[:, 1:])
+    for index, source in enumerate(sources_of(3, 2)):
+        own = sample.sections == index
+        rows, columns = sample.places[own].T
+        np.testing.assert_array_equal(strata_of(source)[rows, columns], sample.strata[own])

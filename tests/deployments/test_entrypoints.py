@@ -41,7 +41,8 @@ def test_a_deployment_is_found_by_its_name_and_explains_itself(flow: "Flow[..., 
 
 def test_default_parameters_are_valid(flow: "Flow[..., Any]") -> None:
     schema = parameter_schema(flow.fn)
-    needed = {"brain": {"brain_id": "B01"}, "study": {"name": "S1", "brains": ["B01"]}, "neurons": {"name": "N1"}}
+    several = {"name": "S1", "brains": ["B01", "B02"]}
+    needed = {"brain": {"brain_id": "B01"}, "study": several, "compare": several, "neurons": {"name": "N1"}}
     needed |= {"source": {"manifest_path": "B01.csv"}, "manifest_path": "B01.csv"}
     given = {name: value for name, value in needed.items() if name in schema.required}
     validated = flow.validate_parameters(given)

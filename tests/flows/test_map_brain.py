@@ -87,7 +87,7 @@ def test_every_section_is_mapped_and_every_product_has_its_record(mapped: Mapped
     assert steps == {
         "sections", "labels", "tissue", "embeddings", "colours", "training", "probabilities", "parcellations",
         "agreement", "scales", "familiarity",
-        "clusters", "quality", "pictures", "report", "reconstruction", "alignment", "volume",
+        "clusters", "cluster-checks", "areas", "quality", "pictures", "report", "reconstruction", "alignment", "volume",
     }  # fmt: skip
     assert isinstance(mapped.summary, Summary)
     assert mapped.summary.failed == {}
@@ -97,7 +97,7 @@ def test_every_section_is_mapped_and_every_product_has_its_record(mapped: Mapped
 def test_no_other_run_is_let_in_during_any_stage(mapped: MappedBrain) -> None:
     assert set(mapped.second_run) == {
         "ingest", "quality", "reconstruct", "draw links", "volume", "embed",
-        "fit colours", "colours", "fit scale", "train", "parcellate", "fit clusters", "cluster",
+        "fit colours", "colours", "fit scale", "train", "parcellate", "fit clusters", "cluster", "check clusters",
         "draw", "report",
     }  # fmt: skip
     for stage, told in mapped.second_run.items():

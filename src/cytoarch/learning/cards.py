@@ -59,6 +59,12 @@ class HeadCard(BaseModel):
         default="head", description="Whose mean and spread embeddings are measured in before the head sees them."
     )
     depth: DepthInput = Field(default="none", description="Depth in the cortex as a last layer beside the encoder's.")
+    smooth_weight: float | None = Field(
+        default=None,
+        ge=0,
+        le=10,
+        description="Strength of smoothing that sections asked for which it had not seen; none: none were held out.",
+    )
 
     @model_validator(mode="after")
     def _depth_is_the_last_layer(self) -> Self:

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from cytoarch.neurons.inference import TileShape
 from cytoarch.neurons.inflation import Inflation, RgbReduce
@@ -10,17 +10,16 @@ from cytoarch.neurons.losses import LineLoss, Topology
 from cytoarch.neurons.network import MULTIPLE, SMALL, TINY, Architecture
 from cytoarch.neurons.tracing import TraceRules
 from cytoarch.neurons.training import Fit
+from cytoarch.settings import Settings
 
 Depths = tuple[int, int, int, int]
 
 
-class NeuronTraining(BaseModel):
+class NeuronTraining(Settings):
     """How the network is made and fitted."""
 
     CONDUCT: ClassVar[frozenset[str]] = frozenset({"device", "checkpoint_every"})
     """Fields that do not decide results."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     encoder: str = Field(
         default="",
@@ -98,13 +97,11 @@ class NeuronTraining(BaseModel):
         )
 
 
-class NeuronSegmentation(BaseModel):
+class NeuronSegmentation(Settings):
     """How volumes are segmented."""
 
     CONDUCT: ClassVar[frozenset[str]] = frozenset({"device", "batch_size"})
     """Fields that do not decide results."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tile_depth: int = Field(default=64, ge=16, le=512, multiple_of=16, description="Voxels of a tile along z.")
     tile_edge: int = Field(default=96, ge=16, le=512, multiple_of=16, description="Voxels of a tile along y and x.")
@@ -118,10 +115,8 @@ class NeuronSegmentation(BaseModel):
         return TileShape(self.tile_depth, self.tile_edge, self.step)
 
 
-class TraceSettings(BaseModel):
+class TraceSettings(Settings):
     """How segmented voxels become trees."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     threshold: float = Field(default=0.5, gt=0, lt=1, description="Probability from which a voxel belongs to a neuron.")
     gap_um: float = Field(

@@ -6,47 +6,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from skimage.restoration import denoise_tv_chambolle
 
 from cytoarch.brains import LabelClass
 from cytoarch.images.layout import Journal, Pyramid, level_count
 from cytoarch.images.ngff import image_label, label_dtype
 from cytoarch.images.pyramids import write_group, write_pyramid
 from cytoarch.images.views import Level, StoredImage
+from cytoarch.learning.cards import HeadCard
+from cytoarch.learning.smoothing import DEFAULT_WEIGHT, smooth_probabilities
 from cytoarch.learning.targets import UNLABELLED, class_of_id, target_bands
 from cytoarch.palette import class_colours
 from cytoarch.settings import Settings
 from cytoarch.tiling import partition
+from cytoarch.variation import REACH_CELLS
 
 Float32 = NDArray[np.float32]
 
-ITERATIONS = 100
 SCORED_CELLS = 1 << 19
 """Cells that are compared at once: about 40 MB."""
-HALO_CELLS = ITERATIONS
-"""Cells read beyond a window: an iteration reaches one cell further, so smoothing in windows leaves no seams."""
 
 
 class SmoothSettings(Settings):
     """How parcellations are smoothed."""
 
-    weight: float = Field(
-        title="Strength", default=0.15, ge=0, le=10, description="Strength of total variation; 0 leaves all as it is."
+    weight: float | None = Field(
+        title="Strength",
+        default=None,
+        ge=0,
+        le=10,
+        description="Strength of total variation; 0 leaves all as it is; blank: what served best on sections that the "
+        "model had not seen, or 0.05 where there were none.",
     )
 
-
-def smooth_probabilities(probabilities: Float32, weight: float) -> Float32:
-    """Total-variation denoising (Chambolle) of probabilities (k, y, x), renormalised to sum to 1.
-
-    Channels are denoised one by one, as `skimage.restoration.denoise_tv_chambolle` does, which leaves the simplex;
-    dividing by the sum brings the result back.
-    """
-    if weight == 0:
-        return probabilities
-    # a fixed number of iterations: the usual stopping rule depends on the window, and would leave seams
-    denoised = denoise_tv_chambolle(probabilities, weight=weight, eps=0, max_num_iter=ITERATIONS, channel_axis=0)
-    smooth = np.maximum(np.asarray(denoised, dtype=np.float32), 0)
-    return np.asarray(smooth / np.maximum(smooth.sum(axis=0), 1e-6), dtype=np.float32)
+    def weight_for(self, card: HeadCard) -> float:
+        """The strength for the maps of a head."""
+        stated = card.smooth_weight if self.weight is None else self.weight
+        return DEFAULT_WEIGHT if stated is None else stated
 
 
 def label_level(image: StoredImage, cell_um: float, level: int | None) -> int:
@@ -62,7 +57,7 @@ def write_parcellation(
     image: StoredImage,
     probabilities: StoredImage,
     classes: Sequence[LabelClass],
-    settings: SmoothSettings,
+    weight: float,
     level: int | None,
     name: str,
 ) -> dict[str, Any]:
@@ -76,10 +71,10 @@ def write_parcellation(
     levels = level_count(height, width)
 
     def smoothed(y: int, x: int, h: int, w: int) -> Float32:
-        y0, x0 = max(0, y - HALO_CELLS), max(0, x - HALO_CELLS)
-        y1, x1 = min(height, y + h + HALO_CELLS), min(width, x + w + HALO_CELLS)
+        y0, x0 = max(0, y - REACH_CELLS), max(0, x - REACH_CELLS)
+        y1, x1 = min(height, y + h + REACH_CELLS), min(width, x + w + REACH_CELLS)
         block = source.pixels(slice(y0, y1), slice(x0, x1))
-        return smooth_probabilities(block, settings.weight)[:, y - y0 : y - y0 + h, x - x0 : x - x0 + w]
+        return smooth_probabilities(block, weight)[:, y - y0 : y - y0 + h, x - x0 : x - x0 + w]
 
     pyramid = Pyramid.on(source.grid, np.dtype(np.float32), "mean", (probabilities.channels,), levels=levels)
     write_pyramid(journal, pyramid, smoothed, name=name, own_attributes=probabilities.attributes)
@@ -104,7 +99,7 @@ def write_parcellation(
         folder=f"labels/{name}",
         attributes={"image-label": image_label(names, colours)},
     )
-    return {"pixel_size_um": target.pixel_size_um, "grid": list(target.size)}
+    return {"pixel_size_um": target.pixel_size_um, "grid": list(target.size), "smooth_weight": weight}
 
 
 def score_label_map(

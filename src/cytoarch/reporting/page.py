@@ -1,18 +1,33 @@
-"""The HTML pages of a brain: no server, no network, no script needed; pictures lie beside them.
+"""The HTML pages of a brain: no server, no network; pictures lie beside them, and only the viewer needs a script.
 
 A brain of few sections is one page. Larger ones have a first page with a thumbnail a section, and further pages that
 show some sections each, so that every page opens at once however many sections there are.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
 
 from cytoarch.palette import Rgb
+from cytoarch.reporting.findings import Findings
 
+VIEWER_FILE = "viewer.html"
+LAYERS = {
+    "map": "map",
+    "unsmoothed": "map before smoothing",
+    "confidence": "confidence",
+    "labels": "labels",
+    "pca": "embeddings (PCA)",
+    "clusters": "clusters",
+}
+"""What the viewer can lay over the scan, in the order of its keys."""
+FIRST_LOOKS = 24
+"""Sections that are shown before all others."""
 SECTIONS_A_PAGE = 60
 """Sections whose pictures share a page."""
 
@@ -33,6 +48,8 @@ class SectionEntry:
     """Path relative to the page; blank: none."""
     digests: Mapping[str, str] = field(default_factory=dict)
     """What it was made from -> sha256."""
+    layers: Mapping[str, str] = field(default_factory=dict)
+    """What the viewer lays over the scan -> path relative to the page."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +96,9 @@ class Page:
     familiarity: Sequence[Mapping[str, Any]] = ()
     """Rows of the table of how far the brain lies from what the model learned from: name, tokens, outside95, outside99,
     words."""
+    findings: Findings = field(default_factory=Findings)
+    quality: str = ""
+    """Path of the page that shows the quality of every scan; blank: there is none."""
 
 
 def render_pages(page: Page) -> dict[str, bytes]:
@@ -89,12 +109,31 @@ def render_pages(page: Page) -> dict[str, bytes]:
     parts = [ordered[first : first + SECTIONS_A_PAGE] for first in range(0, len(ordered), SECTIONS_A_PAGE)]
     names = [f"sections-{number:03d}.html" for number in range(1, len(parts) + 1)] if len(parts) > 1 else []
     places = {one.section_id: file for file, part in zip(names, parts, strict=False) for one in part}
+    by_id = {one.section_id: one for one in ordered}
+    looks = [(by_id[one], why) for one, why in page.findings.first_looks.items() if one in by_id][:FIRST_LOOKS]
+    environment.globals["looks"] = looks
     pages = {"index.html": environment.get_template("page.html.jinja").render(page=page, places=places)}
     sections = environment.get_template("sections.html.jinja")
     for number, file in enumerate(names):
         around = {"before": names[number - 1] if number else "", "after": (*names, "")[number + 1]}
         pages[file] = sections.render(page=page, sections=parts[number], **around)
+    if any(one.layers for one in ordered):
+        pages[VIEWER_FILE] = _viewer(environment, page)
     return {name: text.encode() for name, text in pages.items()}
+
+
+def _viewer(environment: Environment, page: Page) -> str:
+    """The page that turns through the sections."""
+    there = {kind for one in page.sections for kind in one.layers}
+    kinds = {kind: title for kind, title in LAYERS.items() if kind in there}
+    data = [
+        {"id": one.section_id, "status": one.status, "remarks": one.reason, "layers": dict(one.layers)}
+        for one in page.sections
+    ]
+    # "<" cannot end the script that the data stands in
+    text = Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"))  # noqa: S704
+    first = next((kind for kind in ("map", "labels", "clusters", "pca") if kind in kinds), "")
+    return environment.get_template("viewer.html.jinja").render(page=page, kinds=kinds, first=first, data=text)
 
 
 def _template(name: str) -> str:

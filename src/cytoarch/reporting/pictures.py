@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from cytoarch.geometry import Grid
 from cytoarch.images.views import StoredImage, intensity_range
 from cytoarch.palette import Rgb
 
+Float32 = NDArray[np.float32]
 Picture = NDArray[np.uint8]
 """(y, x, 3)"""
 
@@ -90,25 +92,45 @@ def overlaid(picture: Picture, values: NDArray[np.int64], colours: Mapping[int, 
     return np.asarray(result, dtype=np.uint8)
 
 
-def confidence_picture(probabilities: StoredImage, grid: Grid) -> Picture:
-    """How sure a map is: the probability of the most probable class, from chance (dark) to 1 (bright); white outside.
+class Certainty(NamedTuple):
+    """How sure a map is at the pixels of a picture (y, x); NaN outside tissue."""
 
-    `probabilities` (k + 1, y, x) hold "outside tissue" first. Read a few rows at a time: there may be many classes.
+    top: Float32
+    """The probability of the most probable class."""
+    margin: Float32
+    """How far that is ahead of the next."""
+    first: NDArray[np.int64]
+    """The channel of the most probable class; 0 outside tissue."""
+
+
+def certainty(probabilities: StoredImage, grid: Grid) -> Certainty:
+    """How sure a map is, from probabilities (k + 1, y, x), "outside tissue" first.
+
+    Read a few rows at a time: there may be many classes.
     """
+    view, (height, width) = probabilities.on(grid), grid.shape
+    top, margin = (np.full(grid.shape, np.nan, dtype=np.float32) for _ in range(2))
+    first = np.zeros(grid.shape, dtype=np.int64)
+    for row in range(0, height, ROWS_AT_ONCE):
+        rows = slice(row, min(row + ROWS_AT_ONCE, height))
+        part = view.read(row, 0, rows.stop - row, width)
+        classes = part[1:] / np.maximum(part[1:].sum(axis=0), 1e-6)
+        inside = part[0] < HALF_OUTSIDE
+        best = classes.max(axis=0)
+        second = np.partition(classes, -2, axis=0)[-2] if len(classes) > 1 else np.zeros_like(best)
+        top[rows] = np.where(inside, best, np.nan)
+        margin[rows] = np.where(inside, best - second, np.nan)
+        first[rows] = np.where(inside, classes.argmax(axis=0) + 1, 0)
+    return Certainty(top, margin, first)
+
+
+def confidence_picture(top: Float32, classes: int) -> Picture:
+    """The probability of the most probable of so many classes, from chance (dark) to 1 (bright); white outside."""
     from matplotlib import colormaps
 
-    classes = probabilities.channels - 1
-    view, (height, width) = probabilities.on(grid), grid.shape
-    sure = np.zeros(grid.shape, dtype=np.float32)
-    inside = np.zeros(grid.shape, dtype=bool)
-    for top in range(0, height, ROWS_AT_ONCE):
-        rows = min(ROWS_AT_ONCE, height - top)
-        part = view.read(top, 0, rows, width)
-        sure[top : top + rows] = part[1:].max(axis=0) / np.maximum(part[1:].sum(axis=0), 1e-6)
-        inside[top : top + rows] = part[0] < HALF_OUTSIDE
-    scaled = np.clip((sure - 1 / classes) / max(1 - 1 / classes, 1e-6), 0, 1)
+    scaled = np.clip((np.nan_to_num(top) - 1 / classes) / max(1 - 1 / classes, 1e-6), 0, 1)
     picture = (colormaps["viridis"](scaled)[..., :3] * 255).astype(np.uint8)
-    picture[~inside] = 255
+    picture[np.isnan(top)] = 255
     return np.asarray(picture)
 
 
@@ -133,8 +155,20 @@ def oriented(picture: Picture, flip: str, rotation_degrees: float) -> Picture:
     return np.asarray(turned, dtype=np.uint8)
 
 
-def png(picture: Picture) -> bytes:
-    """The picture as a PNG file."""
+def png(picture: NDArray[np.uint8]) -> bytes:
+    """The picture, which may have a fourth channel that says how opaque it is, as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG", optimize=False)
+    return buffer.getvalue()
+
+
+def see_through(picture: Picture, where: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The picture (y, x, 4), shown only where (y, x) there is something to show: to be laid over another."""
+    return np.concatenate([picture, np.where(where, 255, 0).astype(np.uint8)[..., None]], axis=-1)
+
+
+def webp(picture: Picture) -> bytes:
+    """The picture as a WebP file, a tenth of a PNG where it shows a scan."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="WEBP", quality=80, method=4)
     return buffer.getvalue()

@@ -93,7 +93,7 @@ class ParcellationStep(Step[Parcellation]):
     """The smoothed probabilities and label map of a section."""
 
     step: ClassVar[str] = "parcellations"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     verb: ClassVar[str] = "parcellate"
 
     probabilities: Stored[StoredImage]
@@ -111,7 +111,8 @@ class ParcellationStep(Step[Parcellation]):
         """Smooth, and draw the label map."""
         card = inputs[self.head].card
         probabilities, image = inputs[self.probabilities], inputs[self.section]
-        return write_parcellation(staging, image, probabilities, card.classes, self.smooth, self.level, card.target)
+        weight = self.smooth.weight_for(card)
+        return write_parcellation(staging, image, probabilities, card.classes, weight, self.level, card.target)
 
     @classmethod
     def opened(cls, folder: Path) -> Parcellation:

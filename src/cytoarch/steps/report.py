@@ -11,15 +11,19 @@ import numpy as np
 from cytoarch.brains import Brain
 from cytoarch.learning.cards import HeadCard
 from cytoarch.palette import class_colours, distinct_colours
+from cytoarch.reporting.charts import MAX_NUMBERED, confusion_chart
 from cytoarch.reporting.page import LegendEntry, Page, Placement, SectionEntry, render_pages
 from cytoarch.steps.agreement import AgreementStep, parted
+from cytoarch.steps.cluster_checks import ClusterChecksStep
 from cytoarch.steps.clusters import ClustersStep, purities
 from cytoarch.steps.embeddings import EmbeddingsStep
+from cytoarch.steps.exports import AreasStep
 from cytoarch.steps.familiarity import Familiarity, FamiliarityStep
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.pictures import PICTURES_NAME, THUMBNAIL_FILE, PicturesStep, Shown
 from cytoarch.steps.reconstruction import ALIGNMENT, ALIGNMENT_PAGE, RECONSTRUCTION, SHEET_FILE
-from cytoarch.steps.report_scores import PART_NAMES, class_rows, confusion, percent, said_of_model, score_rows
+from cytoarch.steps.report_findings import findings
+from cytoarch.steps.report_scores import PART_NAMES, class_rows, confused, percent, said_of_model, score_rows
 from cytoarch.steps.sections import LABELS, SECTION, PixelsDigest
 from cytoarch.steps.sources import (
     Each,
@@ -27,13 +31,14 @@ from cytoarch.steps.sources import (
     Failures,
     HeadSource,
     MadeFrom,
+    Maybe,
     Sections,
     Statements,
     open_head,
     sections_with,
 )
 from cytoarch.steps.step import Facts, Inputs, Place, Step, Stored
-from cytoarch.steps.tissue import TISSUE
+from cytoarch.steps.tissue import TISSUE, QualityPageStep
 from cytoarch.steps.training import HARDEST, Training, TrainingStep, training_of
 from cytoarch.store.products import Product
 from cytoarch.store.staging import Staging
@@ -41,6 +46,7 @@ from cytoarch.store.staging import Staging
 REPORT_NAME = "page"
 INDEX_FILE = "index.html"
 CONFUSION_FILE = "confusion.png"
+QUALITY_PAGE = QualityPageStep().name
 PICTURES = Stored(PicturesStep, PICTURES_NAME)
 
 
@@ -66,7 +72,7 @@ class ReportStep(Step[Path]):
     """The pages of a brain."""
 
     step: ClassVar[str] = "report"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     scope: ClassVar = "brain"
     view: ClassVar[bool] = True
     verb: ClassVar[str] = "report"
@@ -86,10 +92,14 @@ class ReportStep(Step[Path]):
     agreement: Each[Facts] | None = None
     familiarity: Each[Facts] | None = None
     clusters: Each[Facts] | None = None
+    areas: Each[Facts] | None = None
     head: HeadSource | None = None
     training: Stored[Training] | None = None
+    trained: FactsOf | None = None
     placed: FactsOf | None = None
     alignment: Stored[Path] | None = None
+    checks: Maybe[Facts] | None = None
+    quality: Maybe[Path] = Maybe(Stored(QualityPageStep, QUALITY_PAGE))
     failures: Failures = Failures()
     stated: Statements = Statements()
 
@@ -108,6 +118,7 @@ class ReportStep(Step[Path]):
         agreement = Stored(AgreementStep, shown.parcellation) if shown.parcellation else None
         compared = Stored(FamiliarityStep, shown.parcellation) if shown.parcellation and shown.is_compared else None
         clusters = Stored(ClustersStep, shown.clusters) if shown.clusters else None
+        areas = AreasStep.of(shown.parcellation).stored if shown.parcellation else None
         return cls(
             embedding,
             model.name if model else "",
@@ -124,10 +135,13 @@ class ReportStep(Step[Path]):
             Each(FactsOf(agreement), (*having, agreement)) if agreement else None,
             Each(FactsOf(compared), (*having, compared)) if compared else None,
             Each(FactsOf(clusters), (*having, clusters)) if clusters else None,
+            Each(FactsOf(areas), (*having, areas)) if areas else None,
             HeadSource(shown.model_digest) if shown.parcellation and shown.model_digest else None,
             Stored(TrainingStep, training) if training else None,
+            FactsOf(Stored(TrainingStep, training)) if training else None,
             FactsOf(RECONSTRUCTION) if reconstructed else None,
             ALIGNMENT if reconstructed else None,
+            Maybe(Stored(ClusterChecksStep, shown.clusters)) if shown.clusters else None,
         )
 
     @property
@@ -149,10 +163,21 @@ class ReportStep(Step[Path]):
         held_out = training.metrics.get("held_out") if training else None
         scored = unseen or (None if held_out else learned)
         charts = {}
-        if card is not None and (held_out or scored):
-            chart, caption = confusion(card, held_out, scored)
-            staging.write(CONFUSION_FILE, chart)
-            charts[caption] = CONFUSION_FILE
+        where, counts = confused(held_out, scored)
+        if card is not None and counts is not None and len(card.classes) <= MAX_NUMBERED:
+            staging.write(CONFUSION_FILE, confusion_chart(counts, [one.name for one in card.classes], where))
+            charts[f"{where}: known classes by row"] = CONFUSION_FILE
+        quality = inputs[self.quality]
+        all_found = findings(
+            brain,
+            card,
+            drawn,
+            {} if self.areas is None else inputs[self.areas],
+            (where, counts),
+            None if self.trained is None else inputs[self.trained].get("smoothing"),
+            inputs[self.failures],
+            None if self.checks is None else inputs[self.checks],
+        )
         hardest = next((one for one in HARDEST if one in training.metrics), "") if training else ""
         if training and hardest and training.metrics[hardest]["macro_f1"] is not None:
             metrics |= {"headline/macro_f1": training.metrics[hardest]["macro_f1"]}
@@ -173,6 +198,8 @@ class ReportStep(Step[Path]):
             provenance=self._provenance(brain, inputs),
             placement=self._placement(inputs),
             familiarity=[] if compared is None or card is None else [percent(one) for one in compared.rows(card)],
+            findings=all_found,
+            quality="" if quality is None else os.path.relpath(quality, inputs.folder),
         )
         for name, content in render_pages(page).items():
             staging.write(name, content)
@@ -207,7 +234,8 @@ class ReportStep(Step[Path]):
             files = {caption: f"{folder}/{file}" for caption, file in in_order}  # records keep no order of names
             digests = {"scan": scans[one]["scan"], **({"labels": labels[one]["labels"]} if one in labels else {})}
             small = f"{folder}/{THUMBNAIL_FILE}"
-            kept = SectionEntry(one, number, "kept", facts["remarks"], facts["details"], files, small, digests)
+            layers = {kind: f"{folder}/{file}" for kind, file in facts["layers"].items()}
+            kept = SectionEntry(one, number, "kept", facts["remarks"], facts["details"], files, small, digests, layers)
             entries.append(kept)
         return entries
 
@@ -242,6 +270,12 @@ class ReportStep(Step[Path]):
     def opened(cls, folder: Path) -> Path:
         """The first page."""
         return folder / INDEX_FILE
+
+
+def drawn_steps(shown: Shown) -> list[Step[Any]]:
+    """The steps by which every section gets its part of the report: pictures, and the sizes of its areas."""
+    areas = [AreasStep.of(shown.parcellation)] if shown.parcellation else []
+    return [PicturesStep.of(shown), *areas]
 
 
 class ShownBefore(NamedTuple):

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cytoarch.learning.cards import HeadCard
 from cytoarch.measures.overlap import class_scores
-from cytoarch.reporting.charts import confusion_chart
 from cytoarch.steps.agreement import MapScore
 from cytoarch.steps.familiarity import Familiarity
 from cytoarch.steps.training import Training
@@ -21,6 +21,7 @@ PART_NAMES = {
 NAMED = 12
 """Names that a sentence lists at most."""
 
+Int64 = NDArray[np.int64]
 Rows = list[Mapping[str, Any]]
 
 
@@ -79,14 +80,13 @@ def percent(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, **shares}
 
 
-def confusion(card: HeadCard, held_out: Mapping[str, Any] | None, scored: MapScore | None) -> tuple[bytes, str]:
-    """The confusion chart: of held-out embeddings where there are any, else of the map; and its caption."""
-    names = [one.name for one in card.classes]
+def confused(held_out: Mapping[str, Any] | None, scored: MapScore | None) -> tuple[str, Int64 | None]:
+    """What classes were taken for (k, k), and of what that was counted: of held-out embeddings where there are any."""
     if held_out:
-        caption = "Held-out sections: known classes by row, predicted by column, from embeddings"
-        return confusion_chart(np.array(held_out["confusion"]), names, "held-out sections"), caption
-    counts = scored.confusion[1:, 1:] if scored else np.zeros((len(names), len(names)), dtype=np.int64)
-    return confusion_chart(counts, names, "the map"), "The map: known classes by row, drawn ones by column"
+        return "Held-out sections, from embeddings", np.array(held_out["confusion"], dtype=np.int64)
+    if scored is None or not scored.confusion.sum():
+        return "", None
+    return "The map", scored.confusion[1:, 1:]
 
 
 def score_rows(training: Training | None, unseen: MapScore | None, learned: MapScore | None) -> Rows:

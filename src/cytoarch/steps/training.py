@@ -56,7 +56,7 @@ class TrainingStep(Step[Training]):
     """A head trained on the labelled sections of a brain and scored on those held out."""
 
     step: ClassVar[str] = "training"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "train"
 
@@ -137,6 +137,7 @@ class TrainingStep(Step[Training]):
             "held_out": list(split.held_out),
             "learned": list(learned),
             "scores": headline(trained.scores),
+            "smoothing": trained.smoothing.facts() if trained.smoothing else None,
             "headline": hardest(trained.scores),
         }
 

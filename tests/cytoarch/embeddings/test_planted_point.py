@@ -20,7 +20,7 @@ from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.probes import Probe
 from cytoarch.learning.targets import targets_on_grid
 from cytoarch.parcellation.inference import ParcellateSettings, write_probabilities
-from cytoarch.parcellation.smoothing import SmoothSettings, write_parcellation
+from cytoarch.parcellation.smoothing import write_parcellation
 from cytoarch.reporting.pictures import OUTLINE, colour_picture, label_values, outlined, picture_grid, stain_picture
 from cytoarch.reporting.quality import sample_section
 from cytoarch.store.staging import Staging
@@ -174,7 +174,7 @@ def test_in_the_probabilities_and_in_label_maps_of_every_level(made: Made, tmp_p
     probabilities = StoredImage.open(journal.path / "probabilities")
     for level in range(4):
         drawn = Staging(tmp_path / f"map-{level}").open()
-        write_parcellation(drawn, made.image, probabilities, CLASSES, SmoothSettings(weight=0.15), level, name="areas")
+        write_parcellation(drawn, made.image, probabilities, CLASSES, 0.15, level, name="areas")
         for pixels, first_um, size_um in planes(drawn.path):
             assert error(pixels[2].astype(float) * (pixels[2] > 0.5), first_um, size_um) < 0.25 * TOKEN_UM
         for pixels, first_um, size_um in planes(drawn.path / "labels" / "areas"):

@@ -14,6 +14,7 @@ from cytoarch.geometry import Grid
 from cytoarch.images.views import Level
 from cytoarch.learning import application, datasets, evaluation, training
 from cytoarch.learning.application import predict_bands
+from cytoarch.learning.cards import WEIGHTS_FILE
 from cytoarch.learning.datasets import MAX_CROPS, LabelledSection, cut_crops
 from cytoarch.learning.evaluation import Score, score_head, score_split
 from cytoarch.learning.heads import head_files
@@ -64,8 +65,10 @@ def test_no_held_out_section_has_any_influence_on_the_head(card, sections, kind:
         given = [relabelled(one, 20) if one.section_id in changed else one for one in sections]
         the_card = card(kind, (3, 4), 1 if kind == "probe" else 4)
         settings = (PROBE if kind == "probe" else DECODER).model_copy(update={"refit": False})
-        head, _, scores = train_and_score(the_card, settings, given, split)
-        return head_files(head), scores
+        head, _, scores, _ = train_and_score(the_card, settings, given, split)
+        return head_files(head)[
+            WEIGHTS_FILE
+        ], scores  # the card says how strongly maps are smoothed, by what is held out
 
     head, scores = trained_where(())
     same, other_scores = trained_where(split.held_out)
@@ -77,11 +80,14 @@ def test_no_held_out_section_has_any_influence_on_the_head(card, sections, kind:
 def test_a_head_is_scored_on_what_is_held_out_and_on_nothing_else(card, sections):
     split = split_sections([one.section_id for one in sections])
     only_scored = PROBE.model_copy(update={"refit": False})
-    head, facts, scores = train_and_score(card("probe", (3, 4)), only_scored, sections, split)
+    head, facts, scores, smoothing = train_and_score(card("probe", (3, 4)), only_scored, sections, split)
     assert facts["tokens"] == 3 * 20 * len(split.train)
-    again, of_all, same_scores = train_and_score(card("probe", (3, 4)), PROBE, sections, split)
+    again, of_all, same_scores, same_smoothing = train_and_score(card("probe", (3, 4)), PROBE, sections, split)
     assert of_all["tokens"] == 3 * 20 * len(sections), "what is kept is fitted to all"
     assert head_files(again) != head_files(head)
+    assert smoothing is not None
+    assert smoothing == same_smoothing, "how strongly maps are smoothed is told by the head that was scored"
+    assert head.card.smooth_weight == again.card.smooth_weight == smoothing.weight
     assert {name: one.metrics() for name, one in same_scores.items()} == {
         name: one.metrics() for name, one in scores.items()
     }
@@ -93,7 +99,8 @@ def test_a_head_is_scored_on_what_is_held_out_and_on_nothing_else(card, sections
     for score in scores.values():
         assert score.confusion.sum() == 24 * 18 * len(score.sections)
     nothing_held_out = split_sections(["s0", "s1"])
-    assert train_and_score(card("probe", (3, 4)), PROBE, sections[:2], nothing_held_out)[2] == {}
+    unscored = train_and_score(card("probe", (3, 4)), PROBE, sections[:2], nothing_held_out)
+    assert (unscored.scores, unscored.smoothing, unscored.head.card.smooth_weight) == ({}, None, None)
     assert head.card.kind == "probe"
 
 

@@ -21,7 +21,6 @@ from cytoarch.learning import targets
 from cytoarch.learning.targets import targets_on_grid
 from cytoarch.parcellation import smoothing
 from cytoarch.parcellation.smoothing import (
-    SmoothSettings,
     label_level,
     score_label_map,
     smooth_probabilities,
@@ -114,7 +113,7 @@ def section_of(folder: Path, height: int, width: int, size_um: float, levels: in
 
 def parcellated(folder: Path, image, probabilities, classes=CLASSES, weight: float = 0.15, level=None):
     journal = Staging(folder).open()
-    facts = write_parcellation(journal, image, probabilities, classes, SmoothSettings(weight=weight), level, "areas")
+    facts = write_parcellation(journal, image, probabilities, classes, weight, level, "areas")
     return StoredImage.open(journal.path), StoredImage.open(journal.path / "labels" / "areas"), facts
 
 
@@ -142,7 +141,7 @@ def test_the_label_map_is_the_most_probable_class_under_its_first_id(tmp_path: P
     drawn = np.asarray(labels.levels[0].array)
     assert drawn.shape == (40, 60)
     assert drawn.dtype == np.uint16
-    assert facts == {"pixel_size_um": 16.0, "grid": [40, 60]}
+    assert facts == {"pixel_size_um": 16.0, "grid": [40, 60], "smooth_weight": 0.15}
     np.testing.assert_array_equal(drawn, values[np.asarray(smooth.levels[0].array).argmax(axis=0)])
     np.testing.assert_array_equal(drawn, values[smooth_probabilities(p, 0.15).argmax(axis=0)])
     assert len(smooth.levels) == len(labels.levels)

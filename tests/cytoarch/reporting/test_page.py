@@ -1,5 +1,7 @@
 """The report page: everything from outside escaped, everything shown referenced."""
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +9,16 @@ import html_elements
 import pytest
 from html_elements import Elements
 
+from cytoarch.reporting.confusions import Confused, Matrix
+from cytoarch.reporting.findings import (
+    AreaSize,
+    Border,
+    Doubt,
+    Findings,
+    Follows,
+    Strength,
+    bars,
+)
 from cytoarch.reporting.page import SECTIONS_A_PAGE, LegendEntry, Page, SectionEntry, render_pages
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;"
@@ -83,7 +95,7 @@ def test_every_section_is_listed_with_its_status_and_reason_and_linked_to_its_pl
     text = " ".join(elements.text)
     places = {attributes.get("id") for _, attributes in elements.found}
     links = [attributes["href"] for tag, attributes in elements.found if tag == "a"]
-    assert links == ["#s1", "#s2", "#s3"]
+    assert links == ["#sections", "#s1", "#s2", "#s3"]
     assert {link[1:] for link in links} <= places
     for word in ("kept", "excluded", "failed", "because"):
         assert word in text
@@ -154,7 +166,7 @@ def test_every_section_has_a_thumbnail_that_leads_to_its_pictures():
         if "id" in attributes
     }
     wanted = [*(f"s{one}" for one in range(count)), "lost"]
-    found = links(pages["index.html"])
+    found = [one for one in links(pages["index.html"]) if not one.startswith("#")]
     assert [one.split("#")[1] for one in found] == wanted * 2, "among the thumbnails, and in the table of all sections"
     assert set(found) <= places
 
@@ -178,3 +190,72 @@ def test_hostile_names_stay_text_on_every_page():
     for content in render_pages(many(SECTIONS_A_PAGE + 1, HOSTILE)).values():
         assert HOSTILE.encode() not in content
         assert b"<script" not in content
+
+
+# -- the viewer --------------------------------------------------------------------------------------------------------
+
+
+def with_layers(text: str = "plain") -> Page:
+    page = page_of(text)
+    sections = [replace(one, layers={"scan": "p/scan.webp", "map": "p/map.png"}) for one in page.sections[:1]]
+    return replace(page, sections=[*sections, *page.sections[1:]])
+
+
+def test_the_viewer_knows_every_section_and_only_the_layers_there_are():
+    content = render_pages(with_layers())["viewer.html"]
+    data = re.search(rb'<script type="application/json" id="data">(.*?)</script>', content, re.DOTALL)
+    assert data
+    sections = json.loads(data.group(1))
+    assert [one["id"] for one in sections] == ["s1", "s2", "s3"]
+    assert sections[0]["layers"] == {"scan": "p/scan.webp", "map": "p/map.png"}
+    assert [one["status"] for one in sections] == ["kept", "excluded", "failed"]
+    radios = [a["value"] for tag, a in html_elements.parsed(content).found if tag == "input" and a["type"] == "radio"]
+    assert radios == ["map"]
+    assert "viewer.html" in links(render_pages(with_layers())["index.html"])
+    assert "viewer.html" not in render_pages(page_of())
+
+
+def test_hostile_names_stay_text_in_the_viewer():
+    hostile, plain = (render_pages(with_layers(text))["viewer.html"] for text in ("</script>" + HOSTILE, "plain"))
+    assert [tag for tag, _ in html_elements.parsed(hostile).found] == [
+        tag for tag, _ in html_elements.parsed(plain).found
+    ]
+    assert b"alert('x')</script>" not in hostile
+
+
+# -- what was found ----------------------------------------------------------------------------------------------------
+
+
+def test_what_was_found_is_on_the_page():
+    findings = Findings(
+        areas=[AreaSize("A1", "front", (1, 2, 3), 4, "12.50", "6.00", "6.50", "-")],
+        has_sides=True,
+        worst=[Confused("A1", "A2", 1234, 0.25)],
+        matrices=[Matrix("groups", ["front"], ["front", "back"], [[0.75, 0.25]])],
+        hops=bars({"1 border": 3, "2 borders": 1}),
+        margins=bars({"0.0": 1}),
+        borders=[Border("A1", "A9", 3.25, "2")],
+        smoothing=[Strength(0.0, 0.5, False), Strength(0.05, 0.625, True)],
+        unsure_sections=[Doubt("s1", 0.125)],
+        unsure_areas=[Doubt("A2", 0.0625)],
+        follows=[Follows("sections", 0.9, 0.01, 0.3, 0.857, 0.7)],
+        stability=[(2, 0.99), (4, None)],
+        first_looks={"s3": "torn"},
+    )
+    elements = parsed(replace(page_of(), findings=findings))
+    text = " ".join(" ".join(elements.text).split())
+    for said in (
+        "12.50",
+        "6.00",
+        "1,234",
+        "25.0 %",
+        "75.0 %",
+        "3.2",
+        "0.6250",
+        "0.05, chosen",
+        "86 %",
+        "0.990",
+        "torn",
+    ):
+        assert said in text, said
+    assert text.index("To be looked at first") < text.index("Kept and dropped")

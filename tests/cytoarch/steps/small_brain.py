@@ -22,14 +22,15 @@ from cytoarch.learning.training import ProbeSettings
 from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.parcellation.smoothing import SmoothSettings
 from cytoarch.steps.agreement import AgreementStep
+from cytoarch.steps.cluster_checks import CheckSettings, ClusterChecksStep
 from cytoarch.steps.clusters import ClusterFitStep, ClustersStep
 from cytoarch.steps.colours import ColourFitStep, ColoursStep
 from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.familiarity import FamiliarityStep
 from cytoarch.steps.opened import OpenBrain, open_brain
 from cytoarch.steps.parcellations import ParcellationStep, ProbabilitiesStep, parcellation_steps
-from cytoarch.steps.pictures import PicturesStep, Shown
-from cytoarch.steps.report import ReportStep
+from cytoarch.steps.pictures import Shown
+from cytoarch.steps.report import ReportStep, drawn_steps
 from cytoarch.steps.running import make, make_sections
 from cytoarch.steps.scales import ScaleStep
 from cytoarch.steps.sections import LabelsStep, ManifestFile, SectionStep
@@ -210,6 +211,7 @@ class Steps:
         self.each(*self.parcellation, self.agreement, self.familiarity)
         make(self.cluster_fit, self.opened)
         self.each(self.clusters)
+        make(ClusterChecksStep.of(self.cluster_fit, CheckSettings(runs=3, counts=(2,))), self.opened)
         self.report()
 
     def ingest(self) -> None:
@@ -222,7 +224,7 @@ class Steps:
         self.each(self.colours)
 
     def report(self) -> None:
-        self.each(PicturesStep.of(self.shown))
+        self.each(*drawn_steps(self.shown))
         make(ReportStep.of(self.embeddings.name, self.shown, self.training.name), self.opened)
 
     def each(self, *steps: Step[Any]) -> list[str]:

@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from cytoarch.brains import Label, LabelTable
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.learning import training
-from cytoarch.learning.cards import HeadCard
+from cytoarch.learning.cards import WEIGHTS_FILE, HeadCard
 from cytoarch.learning.label_tables import named_alike
 from cytoarch.learning.training import ProbeSettings
 from cytoarch.steps.agreement import MapScore, parted
@@ -37,8 +37,8 @@ from tests.cytoarch.steps.small_brain import (
 pytestmark = pytest.mark.xdist_group("steps")
 
 
-def relabelled(small: SmallBrain, *section_ids: str) -> tuple[str, dict[str, float]]:
-    """The model and scores after the labels of some sections were swapped."""
+def relabelled(small: SmallBrain, *section_ids: str) -> tuple[bytes, dict[str, float]]:
+    """The weights and scores after the labels of some sections were swapped."""
     swapped = np.choose(labels_of() // 3, [0, WHITE_MATTER, CORTEX]).astype(np.uint8)
     for one in section_ids:
         Image.fromarray(swapped).save(small.scans / f"{one}.png")
@@ -46,8 +46,8 @@ def relabelled(small: SmallBrain, *section_ids: str) -> tuple[str, dict[str, flo
         steps = Steps(small, opened)
         steps.each(*small.ingestion())
         assert make(steps.training, opened)[1]
-        facts = training_of(opened, steps.training.name)[0].facts
-    return facts["model"], facts["scores"]
+        record, found = training_of(opened, steps.training.name)
+    return found.head[WEIGHTS_FILE], record.facts["scores"]
 
 
 def test_only_sections_that_are_trained_on_are_learned_from(small: SmallBrain, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,18 +63,18 @@ def test_only_sections_that_are_trained_on_are_learned_from(small: SmallBrain, m
     with only_scored.opened() as opened:
         steps = Steps(only_scored, opened)
         make(steps.training, opened)
-        before = training_of(opened, steps.training.name)[0].facts
+        record, found = training_of(opened, steps.training.name)
     learned.clear()
-    model, scores = relabelled(only_scored, *HELD_OUT)
+    weights, scores = relabelled(only_scored, *HELD_OUT)
     assert tuple(learned) == TRAIN
-    assert model == before["model"], "labels of held-out sections decide no weight"
-    assert before["scores"]["held_out/macro_f1"] > 0.9
+    assert weights == found.head[WEIGHTS_FILE], "labels of held-out sections decide no weight"
+    assert record.facts["scores"]["held_out/macro_f1"] > 0.9
     assert scores["held_out/macro_f1"] < 0.1
 
 
 def test_labels_of_a_section_that_is_trained_on_decide_the_head(small: SmallBrain) -> None:
     with small.opened() as opened:
-        before = training_of(opened, Steps(small, opened).training.name)[0].facts["model"]
+        before = training_of(opened, Steps(small, opened).training.name)[1].head[WEIGHTS_FILE]
     assert relabelled(small, TRAIN[0])[0] != before
 
 
@@ -124,7 +124,7 @@ def test_the_head_that_is_kept_has_learned_from_all_labels_and_is_scored_as_if_i
 
 def test_labels_of_held_out_sections_decide_the_head_that_is_kept(small: SmallBrain) -> None:
     with small.opened() as opened:
-        before = training_of(opened, Steps(small, opened).training.name)[0].facts["model"]
+        before = training_of(opened, Steps(small, opened).training.name)[1].head[WEIGHTS_FILE]
     assert relabelled(small, *HELD_OUT)[0] != before
 
 

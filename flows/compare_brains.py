@@ -1,0 +1,85 @@
+"""Brains compared by how alike their areas are."""
+
+from pathlib import Path
+
+from prefect import flow
+from pydantic import Field, field_validator
+
+from cytoarch.errors import StoreError
+from cytoarch.paths import ID_PATTERN
+from cytoarch.settings import Settings
+from cytoarch.steps.cluster_checks import ClusterChecksStep
+from cytoarch.steps.comparison import PAIRS_FILE, ComparisonStep
+from cytoarch.steps.opened import open_study
+from cytoarch.steps.step import Place, is_current
+from cytoarch.store.brain_store import BrainStore
+from flows.places import DEFAULT_STORE
+from flows.stages import Summary, final_state
+from tasks.progress import stage_progress
+from tasks.steps import run_study
+
+
+class CompareChoice(Settings):
+    """Which brains are compared. Several are given one after the other or with commas between them."""
+
+    name: str = Field(pattern=ID_PATTERN, description="Name of the comparison: its folder below studies/.")
+    brains: tuple[str, ...] = Field(min_length=1, max_length=1000, description="Brains to compare, two at least.")
+    clusters: str = Field(
+        default="",
+        max_length=64,
+        description="Clusters whose checks hold the areas; blank where all have one in common.",
+    )
+    store_path: Path = Field(default=DEFAULT_STORE, description="Folder of the store that holds the brains.")
+
+    @field_validator("brains", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list | tuple):
+            return names
+        return tuple(dict.fromkeys(part for name in names for part in str(name).split(",") if part))
+
+
+@flow(name="compare-brains", flow_run_name="compare-{compare.name}")
+def compare_brains(compare: CompareChoice) -> Summary:
+    """Compare brains by how alike their areas are to each other in their embeddings, two brains at a time.
+
+    Every brain is clustered first (cluster-brain, in the same way of embedding) and has labels.
+
+    Args:
+        compare: The brains, and where they are.
+
+    """
+    if len(compare.brains) < 2:
+        raise StoreError(f"two brains at least are compared, {', '.join(compare.brains) or 'none'} is given; name more")
+    step = ComparisonStep.of(compare.brains, compare.clusters or _in_common(compare))
+    made = 0
+    with open_study(compare.store_path, compare.name) as opened:
+        place = Place(opened)
+        if not is_current(step, place):
+            with stage_progress("compare", 1) as progress:
+                made = int(run_study(compare.store_path, compare.name, "compare", step))
+                progress.finished("study")
+                opened.catalogue.refresh(step.product())
+        facts, folder = step.stored.record(place).facts, opened.catalogue.path(step.product())
+    notes = {
+        f"{row['one']} and {row['other']}": "-"
+        if row["correlation"] is None
+        else f"r = {row['correlation']:.3f} over {row['pairs']} pairs of areas"
+        for row in facts["pairs"]
+    }
+    return final_state(Summary(compare.name, made, {}, {"comparison": str(folder / PAIRS_FILE), **notes}))
+
+
+def _in_common(compare: CompareChoice) -> str:
+    """The name of the checked clusters that all brains have. Raises StoreError, listing them, unless there is one."""
+    store = BrainStore(compare.store_path)
+    names = {one: store.catalogue(one).names(ClusterChecksStep.step) for one in compare.brains}
+    common = set.intersection(*map(set, names.values()))
+    if len(common) != 1:
+        listed = "; ".join(f"{one}: {', '.join(found) or 'none'}" for one, found in names.items())
+        raise StoreError(
+            f"the brains have {len(common)} checked clusters in common, one is needed ({listed}); run cluster-brain on "
+            "all with the same settings, or name one"
+        )
+    return common.pop()

@@ -1,0 +1,154 @@
+"""Borders along the cortex, found without an observer: by embeddings, and by profiles as the field has it."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.signal import find_peaks
+
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+
+BLOCK = 9
+"""Neighbouring points whose mean is compared with that of the next as many (Schiffer et al.: 9, 200 um apart)."""
+KEPT_STEPS = 0.98
+"""Share of the steps from point to point, the smallest, that the null is made of: the largest may be borders."""
+
+
+class Borders(NamedTuple):
+    """Borders along a line of points."""
+
+    signal: Float64
+    """(n,) how much changes at every point; NaN near the ends."""
+    places: Int64
+    """(m,) the points at which it is significant and largest around."""
+    threshold: float
+
+
+def border_signal(embeddings: NDArray[np.floating], block: int = BLOCK) -> Float64:
+    """Squared distance between the mean embedding of the `block` points before and from every point on (n,).
+
+    NaN where there are not so many. A step of height h gives h^2 where it is, h^2 (1 - k / block)^2 at k points from
+    it.
+
+    >>> border_signal(np.repeat([[0.0], [2.0]], 9, axis=0)).tolist()[9]
+    4.0
+    """
+    points = np.asarray(embeddings, dtype=np.float64)
+    sums = np.concatenate([np.zeros((1, points.shape[1])), np.cumsum(points, axis=0)])
+    signal = np.full(len(points), np.nan)
+    at = np.arange(block, len(points) - block + 1)
+    if len(at):
+        before, after = sums[at] - sums[at - block], sums[at + block] - sums[at]
+        signal[at] = (((after - before) / block) ** 2).sum(axis=1)
+    return signal
+
+
+def embedding_borders(
+    embeddings: NDArray[np.floating], block: int = BLOCK, level: float = 0.05, shuffles: int = 200, seed: int = 0
+) -> Borders:
+    """Peaks of the border signal of points (n, c) that chance hardly reaches.
+
+    The null is a line without borders whose neighbours differ as much as those of this line: its steps from point to
+    point, over the square root of two, the largest left out, stand for points, drawn with random signs. The threshold
+    is what the largest value of such a line exceeds in a share `level` of the draws. Noise
+    that neighbouring points share is not in their steps: with patches that overlap, the threshold is too low.
+    """
+    points = np.asarray(embeddings, dtype=np.float64)
+    signal = border_signal(points, block)
+    if not np.isfinite(signal).any():
+        return Borders(signal, np.zeros(0, dtype=np.int64), float("nan"))
+    steps = np.diff(points, axis=0) / np.sqrt(2)
+    sizes = (steps**2).sum(axis=1)
+    steps = steps[sizes <= np.quantile(sizes, KEPT_STEPS)]
+    rng = np.random.default_rng(seed)
+    tops = []
+    for _ in range(shuffles):
+        line = steps[rng.choice(len(steps), len(points))] * rng.choice([-1.0, 1.0], (len(points), 1))
+        tops.append(np.nanmax(border_signal(line, block)))
+    threshold = float(np.quantile(tops, 1 - level))
+    places, _ = find_peaks(np.nan_to_num(signal, nan=0.0), height=threshold, distance=block, prominence=threshold / 2)
+    return Borders(signal, places, threshold)
+
+
+@dataclass(frozen=True)
+class ProfileBorders:
+    """How profiles are compared (Schleicher et al., 1999)."""
+
+    smallest_block: int = 8
+    largest_block: int = 20
+    level: float = 0.05
+    agree: int = 3
+    """Block sizes at which the same place has to be significant and largest."""
+
+
+def profile_features(profiles: NDArray[np.floating]) -> Float64:
+    """Ten features (n, 10) of profiles across the cortex (n, depths) from the surface to the white matter.
+
+    The mean, the centre of gravity, the standard deviation, the skewness and the kurtosis of the profile, read as a
+    distribution over depth, and the same of its absolute derivative (Zilles et al., 2002).
+    """
+    values = np.asarray(profiles, dtype=np.float64)
+    slopes = np.abs(np.diff(values, axis=1))
+    return np.concatenate([_moments(values), _moments(slopes)], axis=1)
+
+
+def _moments(values: Float64) -> Float64:
+    depth = (np.arange(values.shape[1]) + 0.5) / values.shape[1]
+    weights = np.maximum(values, 0)
+    weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
+    centre = weights @ depth
+    away = depth[None] - centre[:, None]
+    spread = np.sqrt(np.maximum((weights * away**2).sum(axis=1), 1e-12))
+    skew = (weights * away**3).sum(axis=1) / spread**3
+    tails = (weights * away**4).sum(axis=1) / spread**4 - 3
+    return np.stack([values.mean(axis=1), centre, spread, skew, tails], axis=1)
+
+
+def mahalanobis(features: Float64, block: int) -> tuple[Float64, Float64]:
+    """Squared Mahalanobis distance of the blocks on either side of every profile (n,), and Hotelling's p; NaN at ends.
+
+    The covariance is that of both blocks together. T^2 = b / 2 D^2 and F = (2 b - p - 1) / (p (2 b - 2)) T^2 with p and
+    2 b - p - 1 degrees of freedom; 2 b must exceed p + 1.
+    """
+    count, width = features.shape
+    distance, chance = np.full(count, np.nan), np.full(count, np.nan)
+    freedom = 2 * block - width - 1
+    if freedom <= 0:
+        raise ValueError(f"blocks of {block} profiles are too few for {width} features; {width // 2 + 1} are needed")
+    for at in range(block, count - block + 1):
+        before, after = features[at - block : at], features[at : at + block]
+        pooled = (np.cov(before.T) + np.cov(after.T)) / 2
+        apart = after.mean(axis=0) - before.mean(axis=0)
+        scale = np.trace(pooled) / width
+        squared = float(apart @ np.linalg.solve(pooled + 1e-9 * max(scale, 1e-12) * np.eye(width), apart))
+        statistic = freedom / (width * (2 * block - 2)) * (block / 2) * squared
+        distance[at], chance[at] = squared, stats.f.sf(statistic, width, freedom)
+    return distance, chance
+
+
+def profile_borders(profiles: NDArray[np.floating], settings: ProfileBorders = ProfileBorders()) -> Borders:
+    """Borders in profiles (n, depths) along the cortex by Schleicher's method; the signal is that of the middle size.
+
+    For every block size a place counts whose distance is a maximum and whose p, by Bonferroni for all places, is below
+    the level; borders are places that count at several sizes, within half the smallest block of each other.
+    """
+    features = profile_features(profiles)
+    spread = features.std(axis=0)
+    features = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    votes = np.zeros(len(features))
+    sizes = range(settings.smallest_block, settings.largest_block + 1, 2)
+    signals = {}
+    for block in sizes:
+        distance, chance = mahalanobis(features, block)
+        signals[block] = distance
+        tests = max(1, int(np.isfinite(chance).sum()))
+        peaks, _ = find_peaks(np.nan_to_num(distance, nan=0.0), distance=block)
+        votes[[one for one in peaks if chance[one] * tests < settings.level]] += 1
+    reach = settings.smallest_block // 2
+    gathered = np.convolve(votes, np.ones(2 * reach + 1), mode="same")
+    places, _ = find_peaks(np.pad(gathered, 1), height=settings.agree, distance=settings.smallest_block, plateau_size=1)
+    middle = list(sizes)[len(list(sizes)) // 2]
+    return Borders(signals[middle], np.asarray(places - 1, dtype=np.int64), float(settings.agree))

@@ -1,0 +1,57 @@
+"""Which classes lie beside each other, and how many borders away from the truth an error is."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import shortest_path
+
+Int64 = NDArray[np.int64]
+Float64 = NDArray[np.float64]
+Pairs = Mapping[tuple[int, int], int]
+"""(class, class) -> how many pairs of neighbouring cells they meet in; the smaller index first."""
+
+
+def touching(classes: Int64) -> dict[tuple[int, int], int]:
+    """How often each two classes meet side by side in an image (y, x); -1 is none and meets nobody.
+
+    >>> touching(np.array([[0, 0, 2], [1, 1, -1]]))
+    {(0, 1): 2, (0, 2): 1}
+    """
+    found: dict[tuple[int, int], int] = {}
+    for one, other in ((classes[1:], classes[:-1]), (classes[:, 1:], classes[:, :-1])):
+        meets = (one != other) & (one >= 0) & (other >= 0)
+        pairs = np.sort(np.stack([one[meets], other[meets]], axis=1), axis=1)
+        unique, counts = np.unique(pairs, axis=0, return_counts=True)
+        for (low, high), count in zip(unique.tolist(), counts.tolist(), strict=True):
+            found[low, high] = found.get((low, high), 0) + count
+    return dict(sorted(found.items()))
+
+
+def hops(pairs: Pairs, classes: int) -> Float64:
+    """Borders to cross from every class to every other (k, k); infinite where there is no way.
+
+    >>> hops({(0, 1): 9, (1, 2): 4}, 4)[0].tolist()
+    [0.0, 1.0, 2.0, inf]
+    """
+    if not pairs:
+        return np.where(np.eye(classes, dtype=bool), 0.0, np.inf)
+    rows, columns = np.array(list(pairs)).T
+    graph = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(classes, classes)).tocsr()
+    return np.asarray(shortest_path(graph, directed=False, unweighted=True))
+
+
+def errors_by_hops(confusion: Int64, distances: Float64) -> dict[int | None, int]:
+    """Wrong cells of a confusion matrix (k, k) by how many borders they are off; None: there is no way at all.
+
+    >>> errors_by_hops(np.array([[5, 2, 1], [0, 7, 0], [0, 0, 3]]), hops({(0, 1): 9, (1, 2): 4}, 3))
+    {1: 2, 2: 1}
+    """
+    found: dict[int | None, int] = {}
+    for row, column in zip(*np.nonzero(confusion), strict=True):
+        if row != column:
+            far = distances[row, column]
+            key = int(far) if np.isfinite(far) else None
+            found[key] = found.get(key, 0) + int(confusion[row, column])
+    return dict(sorted(found.items(), key=lambda pair: (pair[0] is None, pair[0])))

@@ -1,0 +1,103 @@
+"""Borders along the cortex: worked examples, and planted borders found by both methods."""
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import mahalanobis as oracle
+
+from cytoarch.discovery.borders import (
+    border_signal,
+    embedding_borders,
+    mahalanobis,
+    profile_borders,
+    profile_features,
+)
+
+TRUE = (60, 130, 170)
+
+
+def stretches(count: int = 240) -> np.ndarray:
+    """The area that every point of a line lies in."""
+    return np.searchsorted(TRUE, np.arange(count), side="right")
+
+
+def hits(places: np.ndarray, reach: int) -> tuple[float, float]:
+    """Share of the borders that were found, and share of what was found that is none."""
+    near = np.abs(np.array(TRUE)[:, None] - places[None]) <= reach
+    return near.any(axis=1).mean(), 1 - near.any(axis=0).mean() if len(places) else 0.0
+
+
+def test_a_step_gives_the_square_of_its_height_and_falls_off_with_the_overlap():
+    signal = border_signal(np.repeat([[0.0], [2.0]], 30, axis=0))
+    assert signal[30] == pytest.approx(4.0)
+    assert signal[35] == signal[25] == pytest.approx(4 * (1 - 5 / 9) ** 2)
+    np.testing.assert_allclose(signal[39:52], 0, atol=1e-12)
+    assert np.isnan(signal[:9]).all()
+    assert np.isnan(border_signal(np.zeros((5, 2)))).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_planted_borders_are_found_in_embeddings(seed: int):
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(0, 1, (4, 16))
+    found = embedding_borders(centres[stretches()] + rng.normal(0, 0.8, (240, 16)), seed=seed)
+    hit, false = hits(found.places, 3)
+    assert hit == 1
+    assert false == 0
+
+
+def test_one_area_has_hardly_any_borders():
+    found = [
+        len(embedding_borders(np.random.default_rng(seed).normal(0, 1, (200, 16)), seed=seed).places)
+        for seed in range(20)
+    ]
+    assert sum(one > 0 for one in found) <= 4
+
+
+def profiles(seed: int, count: int = 240) -> np.ndarray:
+    """Grey-level profiles of four areas whose layers differ in place, width and height, under noise."""
+    rng = np.random.default_rng(seed)
+    depth = np.linspace(0, 1, 60)
+    kinds = [
+        0.3 + 0.5 * np.exp(-(((depth - place) / width) ** 2)) + 0.2 * np.exp(-(((depth - 0.8) / 0.1) ** 2))
+        for place, width in ((0.3, 0.1), (0.42, 0.1), (0.42, 0.16), (0.3, 0.08))
+    ]
+    return np.array(kinds)[stretches(count)] + rng.normal(0, 0.03, (count, 60))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_planted_borders_are_found_in_profiles(seed: int):
+    hit, false = hits(profile_borders(profiles(seed)).places, 3)
+    assert hit == 1
+    assert false <= 0.25
+
+
+def test_profiles_of_one_area_have_hardly_any_borders():
+    flat = [profile_borders(profiles(seed)[:55].repeat(2, axis=0)[::2]).places for seed in range(5)]
+    assert sum(len(one) for one in flat) <= 1
+
+
+def test_distances_are_those_of_scipy():
+    features = np.random.default_rng(0).normal(0, 1, (40, 4))
+    distance, chance = mahalanobis(features, 10)
+    before, after = features[5:15], features[15:25]
+    pooled = (np.cov(before.T) + np.cov(after.T)) / 2
+    expected = oracle(before.mean(axis=0), after.mean(axis=0), np.linalg.inv(pooled)) ** 2
+    assert distance[15] == pytest.approx(expected, rel=1e-6)
+    assert np.nanmin(chance) > 0
+    with pytest.raises(ValueError, match="too few"):
+        mahalanobis(features, 2)
+
+
+def test_chance_is_even_where_there_is_no_border():
+    """Hotelling's p of independent blocks is uniform."""
+    found = [mahalanobis(np.random.default_rng(seed).normal(0, 1, (24, 5)), 12)[1][12] for seed in range(400)]
+    assert np.mean(np.array(found) < 0.05) == pytest.approx(0.05, abs=0.03)
+
+
+def test_the_features_of_a_profile_are_its_moments_over_depth():
+    flat = profile_features(np.ones((1, 1000)))
+    mean, centre, spread, skew, tails = flat[0, :5]
+    assert (mean, centre) == (pytest.approx(1), pytest.approx(0.5))
+    assert spread == pytest.approx(np.sqrt(1 / 12), abs=1e-4)
+    assert skew == pytest.approx(0, abs=1e-6)
+    assert tails == pytest.approx(-1.2, abs=1e-3)

@@ -1,0 +1,137 @@
+"""How strongly maps are smoothed: as sections ask for that were not learned from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from cytoarch.brains import LabelClass
+from cytoarch.learning import smoothing
+from cytoarch.learning.smoothing import (
+    DEFAULT_WEIGHT,
+    LARGEST_LOSS,
+    NEAR,
+    WEIGHTS,
+    choose_smoothing,
+    smooth_probabilities,
+)
+
+CLASSES = tuple(LabelClass(name=f"c{one}", ids=(one + 1,)) for one in range(3))
+
+
+@dataclass(frozen=True)
+class Card:
+    classes: tuple[LabelClass, ...] = CLASSES
+    cells_per_token: int = 1
+
+
+class Given:
+    """A head that says what it is shown."""
+
+    card = Card()
+    reach_tokens = 0
+
+    def probabilities(self, embeddings: np.ndarray) -> np.ndarray:
+        return embeddings
+
+
+class Shown:
+    """A section whose embeddings are probabilities, all of it tissue."""
+
+    def __init__(self, truth: np.ndarray, probabilities: np.ndarray) -> None:
+        self.truth, self.probabilities, self.section_id = truth, probabilities, "s1"
+        self.grid, self.layers, self.levels = truth.shape, [self], [self]
+        self.embeddings = self.tissue = self
+
+    def targets(self, _classes: object, _cells: int, window: tuple[int, int, int, int]) -> np.ndarray:
+        y, x, height, width = window
+        return self.truth[y : y + height, x : x + width]
+
+    def read(self, y: int, x: int, height: int, width: int) -> np.ndarray:
+        return self.probabilities[:, y : y + height, x : x + width]
+
+    def on_grid(self, shape: tuple[int, int]) -> np.ndarray:
+        return np.ones(shape, dtype=bool)
+
+
+class Cells:
+    """Stands for the grid of the section's tokens."""
+
+    def window(self, _y: int, _x: int, height: int, width: int) -> "Cells":
+        self.shape = (height, width)
+        return self
+
+    def split(self, _cells: int) -> tuple[int, int]:
+        return self.shape
+
+
+def shown(truth: np.ndarray, faith: float, noise: float, seed: int = 0) -> Shown:
+    """A section whose classes lead by `faith` where they are right, and are wrong in a share of single cells."""
+    rng = np.random.default_rng(seed)
+    said = np.where(rng.random(truth.shape) < noise, rng.integers(0, 3, truth.shape), truth)
+    rest = (1 - faith) / 3
+    p = np.where(np.arange(3)[:, None, None] == said, faith + rest, rest).astype(np.float32)
+    section = Shown(truth, p)
+    cells = Cells()
+    section.layers = [type("Layer", (), {"grid": cells})()]
+    return section
+
+
+def wide(size: int = 120) -> np.ndarray:
+    truth = np.zeros((size, size), dtype=np.int64)
+    truth[:, size // 2 :] = 1
+    truth[size // 2 :, : size // 2] = 2
+    return truth
+
+
+def thin(size: int = 120) -> np.ndarray:
+    """Two large areas with a strip two cells wide between them."""
+    truth = wide(size)
+    truth[:, size // 2 - 1 : size // 2 + 1] = 2
+    truth[size // 2 :, : size // 2 - 1] = 0
+    return truth
+
+
+def test_noise_in_large_areas_is_smoothed():
+    chosen = choose_smoothing(Given(), [shown(wide(), faith=0.25, noise=0.2)])
+    assert chosen is not None
+    assert chosen.weight >= 0.05
+    assert chosen.macro_f1[chosen.weight] >= max(chosen.macro_f1.values()) - NEAR
+    assert chosen.macro_f1[chosen.weight] > chosen.macro_f1[0.0] + 0.1
+
+
+def test_a_thin_strip_that_much_smoothing_would_take_is_kept():
+    section = shown(thin(), faith=0.12, noise=0.02)
+    chosen = choose_smoothing(Given(), [section])
+    assert chosen is not None
+    assert chosen.macro_f1[chosen.weight] >= chosen.macro_f1[0.0]
+    kept, before = (
+        f1_score(
+            section.truth.ravel(), smooth_probabilities(section.probabilities, one).argmax(axis=0).ravel(), average=None
+        )
+        for one in (chosen.weight, 0.0)
+    )
+    assert (kept >= before - 2 * LARGEST_LOSS).all()
+    lost = smooth_probabilities(section.probabilities, max(WEIGHTS)).argmax(axis=0)
+    assert (lost[:, 59:61] == 2).mean() < 0.5
+
+
+def test_without_labels_nothing_is_chosen_and_a_strip_two_cells_wide_survives_the_default():
+    truth = thin()
+    assert choose_smoothing(Given(), [shown(np.full_like(truth, -1), 0.5, 0.0)]) is None
+    assert choose_smoothing(Given(), []) is None
+    section = shown(truth, faith=0.2, noise=0.0)
+    drawn = smooth_probabilities(section.probabilities, DEFAULT_WEIGHT).argmax(axis=0)
+    np.testing.assert_array_equal(drawn[20:100, 59:61], 2)
+
+
+def test_scores_are_those_of_scikit_learn_however_the_section_is_cut(monkeypatch: pytest.MonkeyPatch):
+    section = shown(wide(), faith=0.25, noise=0.2)
+    monkeypatch.setattr(smoothing, "WINDOW_CELLS", 50)
+    monkeypatch.setattr(smoothing, "HALO_CELLS", 100)
+    chosen = choose_smoothing(Given(), [section])
+    assert chosen is not None
+    for weight, score in chosen.macro_f1.items():
+        drawn = smooth_probabilities(section.probabilities, weight).argmax(axis=0)
+        assert score == pytest.approx(f1_score(section.truth.ravel(), drawn.ravel(), average="macro"), abs=1e-3)

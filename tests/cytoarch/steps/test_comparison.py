@@ -1,0 +1,40 @@
+"""Brains compared by how alike their areas are."""
+
+import numpy as np
+import pytest
+
+from cytoarch.errors import StoreError
+from cytoarch.steps.comparison import ComparisonStep, spread_out
+from cytoarch.steps.opened import open_study
+from cytoarch.steps.running import make
+from cytoarch.steps.step import Place
+from tests.cytoarch.steps.small_brain import SmallBrain, Steps
+
+pytestmark = pytest.mark.xdist_group("steps")
+
+
+def test_areas_that_a_brain_lacks_are_left_blank() -> None:
+    found = spread_out({"areas": ["c", "a"], "values": [[1, 2], [2, None]]}, ["a", "b", "c"])
+    np.testing.assert_array_equal(found, [[np.nan, np.nan, 2], [np.nan] * 3, [2, np.nan, 1]])
+
+
+def test_a_comparison_is_kept_and_current_until_a_brain_changes(small: SmallBrain) -> None:
+    with small.opened() as opened:
+        name = Steps(small, opened).cluster_fit.name
+    step = ComparisonStep.of(["B1"], name)
+    with open_study(small.folder / "store", "cortex") as study:
+        assert make(step, study)[1]
+        assert not make(step, study)[1]
+        found = step.stored.open(Place(study))
+    assert (found["brains"], found["pairs"], found["correlation_mean"]) == (["B1"], [], None)
+    assert found["areas"] == ["cortex", "white matter"]
+
+
+def test_brains_without_labelled_areas_cannot_be_compared(small: SmallBrain, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cytoarch.steps.cluster_checks import ClusterChecksStep
+
+    monkeypatch.setattr(ClusterChecksStep, "opened", classmethod(lambda _cls, _folder: {"followed": {}}))
+    with small.opened() as opened:
+        name = Steps(small, opened).cluster_fit.name
+    with open_study(small.folder / "store", "bare") as study, pytest.raises(StoreError, match="no labels lie on"):
+        make(ComparisonStep.of(["B1"], name), study)
