@@ -27,6 +27,7 @@ ROOMS = (
     ("containment",),
     ("store",),
     ("images",),
+    ("annotations",),
     ("drafting", "anatomy", "encoders", "phantoms"),
     ("embeddings",),
     ("sampling",),

@@ -109,9 +109,10 @@ def _polygons(path: Path) -> list[tuple[list[NDArray[np.float64]], int]]:
     for one in read_outlines(path, LARGEST_OUTLINE_BYTES):
         if one.shape.geom_type not in AREAL:
             raise ScanError(
-                f"{path.name}: holds a {one.shape.geom_type}, which has no area; tissue is drawn as Polygon or MultiPolygon"
+                f"{path.name}: holds a {one.shape.geom_type}, which has no area; tissue is drawn as Polygon or "
+                "MultiPolygon"
             )
         value = WHITE if one.name.lower() in WHITE_NAMES else GREY
-        for part in getattr(one.shape, "geoms", [one.shape]):
-            found.append(([np.asarray(ring.coords) for ring in (part.exterior, *part.interiors)], value))
+        parts = getattr(one.shape, "geoms", [one.shape])
+        found += [([np.asarray(ring.coords) for ring in (part.exterior, *part.interiors)], value) for part in parts]
     return found

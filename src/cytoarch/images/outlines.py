@@ -49,7 +49,15 @@ def read_outlines(path: Path, most_bytes: int = MOST_BYTES) -> tuple[Outline, ..
             Outline(class_name(one.get("properties") or {}), shape_of(one["geometry"]), one.get("properties") or {})
             for one in features
         )
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, shapely.GEOSException) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        RecursionError,
+        shapely.GEOSException,
+    ) as error:
         raise ScanError(
             f"{path}: is no GeoJSON of annotations ({error}); Polygon, MultiPolygon, LineString or Point geometries in "
             "pixels of the scan are needed: export it from QuPath again"

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.annotations.drawing import DrawnLabels
 from cytoarch.brains import LabelClass, LabelTable
 from cytoarch.embeddings import SectionEmbeddings
 from cytoarch.embeddings.stored import Window
-from cytoarch.images.views import Level
 from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.label_tables import named_alike
-from cytoarch.learning.targets import UNLABELLED, targets_on_grid
+from cytoarch.learning.targets import UNLABELLED, LabelPixels, targets_on_grid
 from cytoarch.sampling import OnDemand, TokenSource, reading, section_rng
 from cytoarch.tiling import partition
 
@@ -35,7 +35,7 @@ class LabelledSection:
 
     section_id: str
     embeddings: SectionEmbeddings
-    labels: Level
+    labels: LabelPixels
     tissue: TissueMask
     table: LabelTable | None = None
     """What the ids in the label image mean, where that is not what they mean to the head."""
@@ -54,7 +54,7 @@ class LabelledSection:
         inside = self.tissue.on_grid(cells) & computed
         if self.table is not None:
             classes = named_alike(classes, self.table, self.by_group)[0]
-        if not inside.any():
+        if not inside.any() or (isinstance(self.labels, DrawnLabels) and self.labels.is_blank(cells)):
             return np.full(cells.shape, UNLABELLED, dtype=np.int64)
         return np.where(inside, targets_on_grid(self.labels, classes, cells), UNLABELLED)
 
