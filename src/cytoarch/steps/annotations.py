@@ -122,8 +122,8 @@ class Scribbled(Source[Annotation]):
         record = place.home.catalogue.record(self.product)
         if record is None:
             raise MissingInputError(
-                f"{place.home.name}: the annotations {self.version} of {self.author} are missing or damaged; human work "
-                "is never made again: restore them from a copy"
+                f"{place.home.name}: the annotations {self.version} of {self.author} are missing or damaged; human "
+                "work is never made again: restore them from a copy"
             )
         return {"": record.digest}
 
