@@ -35,6 +35,8 @@ ROOMS = (
     ("parcellation", "discovery"),
     ("reporting", "exports"),
     ("steps",),
+    ("interactive",),
+    ("napari",),
 )
 
 

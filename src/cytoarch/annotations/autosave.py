@@ -7,6 +7,7 @@ is the last one and is left out. What was undone is an event too, so that nothin
 import fcntl
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ class Drawing:
     """The version in the store that holds all of this; blank: there is none, or something was drawn since."""
     rounds: int = 0
     """How often a model was trained on it."""
+    _writing: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    """A model is trained beside the window in which strokes are drawn."""
 
     @classmethod
     @contextmanager
@@ -111,11 +114,11 @@ class Drawing:
 
     def _do(self, what: str, value: Any) -> None:
         text = canonical_json([what, value])
-        with writing(self.path), self.path.open("ab") as file:
+        with self._writing, writing(self.path), self.path.open("ab") as file:
             file.write(f"{google_crc32c.value(text.encode()):08x} {text}\n".encode())
             file.flush()
             os.fsync(file.fileno())
-        self._apply(what, value)
+            self._apply(what, value)
 
     def _apply(self, what: str, value: Any) -> None:
         self.saved = value if what == "saved" else self.saved if what == "trained" else ""

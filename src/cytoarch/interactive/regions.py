@@ -1,4 +1,4 @@
-"""Embeddings of what is in view: a section in blocks, each computed once by the embeddings step and kept in the store."""
+"""Embeddings of what is in view: blocks of sections, each made once by the embeddings step and kept in the store."""
 
 import math
 from collections import OrderedDict

@@ -296,7 +296,8 @@ class Session:
         edge, u = self.settings.crop_tokens, card.cells_per_token
         embeddings: list[Float32] = []
         targets: list[NDArray[np.int64]] = []
-        sections = dict.fromkeys(one.section_id for one in reversed(self.drawing.scribbles) if one.label != RUBBER)
+        drawn = tuple(self.drawing.scribbles)  # more may be drawn meanwhile
+        sections = dict.fromkeys(one.section_id for one in reversed(drawn) if one.label != RUBBER)
         for section_id in sections:
             layout, labels = self.blocks.layout(section_id), self.labels(section_id)
             places = self._places(section_id, edge)
@@ -318,8 +319,8 @@ class Session:
         if len(present) < 2:
             named = ", ".join(card.classes[one].name for one in present) or "none"
             raise TrainingError(
-                f"scribbles of {len(present)} class(es) lie in tissue that is embedded ({named}); at least two are needed: "
-                "draw in another class, or wait until the view is embedded"
+                f"scribbles of {len(present)} class(es) lie in tissue that is embedded ({named}); at least two are "
+                "needed: draw in another class, or wait until the view is embedded"
             )
         return Crops(np.stack(embeddings).astype(np.float16), np.stack(targets).astype(np.int16), len(targets))
 
@@ -328,7 +329,8 @@ class Session:
         layout, region = self.blocks.layout(section_id), self.brain.rows[section_id].region_px or (0, 0, 0, 0)
         size = layout.tokens.cell_um / layout.image.pixel_size_um
         found: dict[tuple[int, int], None] = {}
-        for one in reversed([s for s in self.drawing.scribbles if s.section_id == section_id and s.label != RUBBER]):
+        own = [one for one in tuple(self.drawing.scribbles) if one.section_id == section_id]
+        for one in (one for one in reversed(own) if one.label != RUBBER):
             path = (np.array(one.paths_px[0]) - np.array([region[0], region[2]])) / size / edge
             reach = one.width_px / size / edge
             for y in range(int(np.floor((path[:, 0] - reach).min())), int(np.floor((path[:, 0] + reach).max())) + 1):
@@ -379,13 +381,12 @@ class Session:
     def least_sure(self, views: Sequence[View]) -> Spot | None:
         """Where in some views the decoder is least sure and nothing is drawn; None where nothing is seen."""
         best: tuple[float, Spot] | None = None
+        classes = self.decoder.card.classes if self.decoder else ()
         for view in views:
             image = self.blocks.layout(view.section_id).image.grid
             for seen in self.predict(view):
                 known = seen.labels > 0
-                drawn = (
-                    targets_on_grid(self.labels(view.section_id), self.decoder.card.classes, seen.grid) != UNLABELLED
-                )  # type: ignore[union-attr]  # predict has seen it
+                drawn = targets_on_grid(self.labels(view.section_id), classes, seen.grid) != UNLABELLED
                 free = known & ~drawn
                 if not free.any():
                     continue

@@ -137,7 +137,7 @@ def fit_decoder(
     how many steps were taken, and the loss of every pass. Weight decay is AdamW's; the penalty of the paper's equation
     1 is the same thing and is not applied twice. With `start` the training goes on from another decoder's weights,
     which is not changed: classes are told by their names, new ones begin at random. The same arguments give the same
-    bits, however many cores there are. Raises ModelError if the loss is not finite, or if `start` sees other embeddings.
+    bits, however many cores there are. Raises ModelError if the loss is not finite, or `start` sees other embeddings.
     """
     batch_size = min(fit.batch_size, _crops_at_once(card, fit.width, crops.targets.shape[-1]))
     count = len(crops.targets)
