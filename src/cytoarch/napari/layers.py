@@ -144,7 +144,8 @@ class SectionLayers:
         return np.asarray((self.affine @ np.array([*um, 1.0]))[:2])
 
     def _place(self, grid: Grid) -> dict[str, Any]:
-        return {"scale": (grid.cell_um, grid.cell_um), "translate": grid.origin_um, "affine": self.affine}
+        scale, units = (grid.cell_um, grid.cell_um), ("um", "um")
+        return {"scale": scale, "translate": grid.origin_um, "affine": self.affine, "units": units}
 
 
 def _colormap(colours: dict[int, Rgb]) -> DirectLabelColormap:

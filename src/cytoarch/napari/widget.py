@@ -118,8 +118,8 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
         self.layers = SectionLayers(self.viewer, section, layout, cells_per_token("decoder", token_px))
         self._add_known(section_id)
         self.viewer.scale_bar.visible = True
-        self.viewer.scale_bar.unit = "um"
         self._refresh()
+        self.viewer.layers.selection.active = self.layers.scribbles
         self.viewer.reset_view()
         self._set_pen()
         if session.decoder is not None:
@@ -154,14 +154,14 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
     def view(self) -> View:
         """What the canvas shows of the section, in pixels of its image."""
         layers = self._shown
-        height, width = layers.layout.image.grid.shape
-        centre = np.array(self.viewer.camera.center[-2:])
-        half = np.array(self.viewer._canvas_size) / self.viewer.camera.zoom / 2
-        corners = [layers.to_section_px(centre + half * np.array(one)) for one in ((-1, -1), (-1, 1), (1, -1), (1, 1))]
-        low = np.clip(np.min(corners, axis=0), 0, [height - 1, width - 1])
-        high = np.clip(np.max(corners, axis=0), low + 1, [height, width])
-        size = high - low
-        return View(self.section_id, float(low[0]), float(low[1]), float(size[0]), float(size[1]))
+        image, cells = layers.layout.image.grid, layers.cells
+        first, last = np.asarray(layers.map.corner_pixels, dtype=np.int64)
+        if (last <= first).any():  # there is no canvas, or the section lies beside it
+            return self._whole(self.section_id)
+        shown = cells.window(*first.tolist(), *(last - first + 1).tolist())
+        top, left = image.from_corner(np.array(shown.corner_um)).tolist()
+        height, width = (edge / image.cell_um for edge in shown.extent_um)
+        return View(self.section_id, top, left, height, width)
 
     @property
     def _shown(self) -> SectionLayers:
