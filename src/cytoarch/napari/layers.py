@@ -11,7 +11,8 @@ import dask.array as da
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Shapes
-from napari.utils import DirectLabelColormap
+from napari.utils import Colormap, DirectLabelColormap
+from napari.utils.colormaps import AVAILABLE_COLORMAPS
 from numpy.typing import NDArray
 
 from cytoarch.annotations.exchange import shapes_of
@@ -72,7 +73,7 @@ class SectionLayers:
         self.map.editable = False
         self.confidence: Image = viewer.add_image(
             np.zeros(self.cells.shape, dtype=np.float32),
-            name=CONFIDENCE, colormap="viridis", contrast_limits=(0, 1), visible=False, opacity=0.7, **shown,
+            name=CONFIDENCE, colormap=_sureness(), contrast_limits=(0, 1), visible=False, opacity=0.7, **shown,
         )  # fmt: skip
         self.scribbles: Shapes = viewer.add_shapes(name=SCRIBBLES, ndim=2, **self._place(image.grid))
         self.scribbles.editable = False
@@ -146,6 +147,13 @@ class SectionLayers:
     def _place(self, grid: Grid) -> dict[str, Any]:
         scale, units = (grid.cell_um, grid.cell_um), ("um", "um")
         return {"scale": scale, "translate": grid.origin_um, "affine": self.affine, "units": units}
+
+
+def _sureness() -> Colormap:
+    """Dark where the model wavers, bright where it is sure, nothing where it says nothing."""
+    shades = AVAILABLE_COLORMAPS["viridis"].colors.copy()
+    shades[0, 3] = 0
+    return Colormap(shades, name="sureness")
 
 
 def _colormap(colours: dict[int, Rgb]) -> DirectLabelColormap:

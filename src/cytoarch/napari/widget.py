@@ -295,7 +295,7 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
         if spot is None:
             self._say("Nothing is embedded here yet: train once with this part in view.")
             return
-        self.viewer.camera.center = (0.0, *self._shown.to_world((spot.y_px, spot.x_px)))
+        self.viewer.scene.camera.center = (0.0, *self._shown.to_world((spot.y_px, spot.x_px)))
         self._say(f"The model is least sure here (section {spot.section_id}). Draw what it is, then press T.")
 
     def save(self) -> None:
