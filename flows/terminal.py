@@ -29,6 +29,7 @@ FLOWS = (
 """Modules of flows/, each with the flow of its name."""
 PREPARING = ("manifest", "phantom", "convert_weights", "cut_atlas")
 TAKING_HOME = ("export", "view")
+DRAWING = ("draw", "import_annotations", "export_annotations")
 CHECKING = {"verify": ("verify", "verify-brain"), "validate": ("validate",)}
 
 
@@ -59,6 +60,8 @@ def application() -> App:
         app.command(f"flows.preparing:{name}", name=_spoken(name), help=_first_sentence("preparing", name))
     for name in TAKING_HOME:
         app.command(f"flows.taking_home:{name}", name=name, help=_first_sentence("taking_home", name))
+    for name in DRAWING:
+        app.command(f"flows.drawing:{name}", name=_spoken(name), help=_first_sentence("drawing", name))
     for name, spoken in CHECKING.items():
         app.command(f"flows.checking:{name}", name=spoken, help=_first_sentence("checking", name))
     return app

@@ -38,7 +38,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallBrain:
     brain = SmallBrain(tmp_path / "small")
     write_files(brain.scans)
     with brain.opened() as opened:
-        assert not [one for one in make_sections(brain.ingestion, opened) if one.status == "failed"]
+        assert not [one for one in make_sections(brain.ingestion(), opened) if one.status == "failed"]
         make_sections([Steps(brain, opened).embeddings], opened)
     return brain
 

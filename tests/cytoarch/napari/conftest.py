@@ -3,17 +3,22 @@
 import os
 import shutil
 import subprocess
+import warnings
 from collections.abc import Iterator
 
 import pytest
 
 collect_ignore: list[str] = []
-try:
-    import napari  # noqa: F401
-    import qtpy  # noqa: F401
-    from PyQt6 import QtWidgets  # noqa: F401
-except ImportError:
-    collect_ignore = ["test_window.py"]
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # napari's and its libraries' own, when they are imported
+    try:
+        import napari  # noqa: F401
+        import npe2  # noqa: F401
+        from PyQt6 import QtWidgets  # noqa: F401
+
+        import cytoarch.napari.widget  # noqa: F401
+    except ImportError:
+        collect_ignore = ["test_window.py"]
 
 
 def pytest_report_header() -> str:
