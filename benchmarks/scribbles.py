@@ -1,7 +1,7 @@
 """Scores against the number of strokes, and how long a key press takes (`python -m benchmarks.scribbles`).
 
-A simulated annotator draws a stroke a class and round where the map is most wrong, in a window of a phantom section with
-six layers; the map is scored there, and in a window of a section nobody drew on. Beside our session, with the
+A simulated annotator draws a stroke a class and round where the map is most wrong, in a window of a phantom section
+with six layers; the map is scored there, and in a window of a section nobody drew on. Beside our session, with the
 encoders asked for, stands a random forest on the multi-scale features of scikit-image, which is what users of ilastik
 have; it draws its own strokes, where its own map is wrong. Both see the same pixels at the same size. The store of
 `--store-path` is kept: a second run finds its embeddings.

@@ -1,6 +1,5 @@
 """train-decoder waits for a person, suspended on a real server, and goes on with what they drew."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from prefect.flow_runs import resume_flow_run
 from cytoarch.errors import StoreError
 from cytoarch.interactive.session import Session
 from cytoarch.learning.training import DecoderSettings
+from cytoarch.napari.waiting import Orchestrator
 from cytoarch.steps import sections
 from cytoarch.steps.opened import read_only
 from cytoarch.steps.running import make_sections
@@ -97,11 +97,14 @@ def test_a_suspended_run_goes_on_when_it_is_resumed_from_the_api(
     assert client.read_flow_run(run.id).state.name == "Suspended", "an answer that names nothing is asked for again"
 
     author, version = draw(small, "ada")
-    answered = client.request(
-        "POST", "/flow_runs/{id}/resume", path_params={"id": run.id},
-        json={"run_input": {"author": author, "version": version}},
-    )  # fmt: skip
-    assert answered.json()["status"] == "ACCEPT", json.dumps(answered.json())
+    # what the button of the window does, over plain HTTP
+    orchestrator = Orchestrator(str(client.api_url).rstrip("/"))
+    assert orchestrator.waiting("B2") == []
+    (found,) = orchestrator.waiting("B1")
+    assert found.run_id == str(run.id)
+    orchestrator.resume(found, author, version)
+    with pytest.raises(StoreError, match="was not resumed"):
+        orchestrator.resume(found, author, version)
     execute(run)
     ended = client.read_flow_run(run.id).state
     assert ended.is_completed(), ended.message

@@ -1,5 +1,6 @@
 """The dock widget: sections, classes, pen, and the one key that trains and shows."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -35,6 +36,7 @@ from cytoarch.learning.training import DecoderSettings, cells_per_token
 from cytoarch.napari.classes import ClassTable
 from cytoarch.napari.layers import SectionLayers, pixels_of
 from cytoarch.napari.opening import Opening, OpeningForm
+from cytoarch.napari.waiting import Orchestrator
 from cytoarch.steps.colours import ColoursStep
 from cytoarch.steps.parcellations import ParcellationStep
 from cytoarch.steps.sections import LABELS, SECTION
@@ -311,6 +313,23 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
 
         self._work_once(work, "training for the whole brain")
 
+    def resume_waiting(self) -> None:
+        """Save, and let the run go on that waits for scribbles on this brain."""
+        orchestrator = Orchestrator.of(os.environ)
+        if orchestrator is None:
+            self._say("No server is known: set PREFECT_API_URL to its address, such as http://127.0.0.1:4200/api.")
+            return
+
+        def work(session: Session) -> str:
+            runs = orchestrator.waiting(session.brain_id)
+            if not runs:
+                return f"No run waits for scribbles on brain {session.brain_id}."
+            version = session.save()
+            orchestrator.resume(runs[0], session.author, version)
+            return f"{runs[0].name} goes on with version {version} of {session.author}."
+
+        self._work_once(work, "asking the server")
+
     def _work_once(self, work: Callable[[Session], str], what: str) -> None:
         session = self.session
         if session is not None:
@@ -422,6 +441,10 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
             "Train for the whole brain", self.hand_over,
             "Save, and train the decoder that parcellate-brain maps the brain with: the same as train-decoder would.",
         )  # fmt: skip
+        self.resuming = self._button(
+            "Resume waiting run", self.resume_waiting,
+            "Save, and let the train-decoder run go on that waits on the server for scribbles on this brain.",
+        )  # fmt: skip
         self.cancelling = self._button("Cancel", self.cancel, "Stop after the present part; what is finished is kept.")
         self.new_class = self._button("New class", self.add_class, "Add a class and name it.")
         self.no_class = self._button(
@@ -429,7 +452,8 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
         )
         self.undoing = self._button("Undo", self.undo, "Take the last stroke back (Ctrl-Z).")
         self.redoing = self._button("Redo", self.redo, "Draw again what was taken back (Ctrl-Shift-Z).")
-        self._while_idle = (self.training, self.next, self.resetting, self.saving, self.handing, self.sections)
+        self._while_idle: tuple[QWidget, ...] = (self.training, self.next, self.resetting, self.saving)
+        self._while_idle += (self.handing, self.resuming, self.sections)
         self.progress, self.status, self.kept = QProgressBar(), QLabel(""), QLabel("")
         self.progress.setTextVisible(False)
         for label in (self.status, self.kept):
@@ -459,7 +483,7 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
         page.addWidget(self.confident)
         page.addLayout(_row(self.training, self.next))
         page.addLayout(_row(self.resetting, self.saving))
-        page.addWidget(self.handing)
+        page.addLayout(_row(self.handing, self.resuming))
         page.addLayout(_row(self.progress, self.cancelling))
         page.addWidget(self.status)
         page.addWidget(self.kept)
