@@ -94,7 +94,8 @@ def window_of(brain: OpenBrain, section_id: str, edge: int) -> Window:
 
     y, x = max(corners, key=richness)
     pixels = SECTION.open(place).levels[0].pixels(slice(y, y + edge), slice(x, x + edge)).astype(np.float32)
-    return Window(section_id, y, x, edge, labels[y : y + edge, x : x + edge], np.moveaxis(pixels, 0, -1) / 255)
+    colours = np.moveaxis(pixels, 0, -1) / np.float32(255)
+    return Window(section_id, y, x, edge, labels[y : y + edge, x : x + edge], colours)
 
 
 def score(truth: Map, found: Map) -> float:

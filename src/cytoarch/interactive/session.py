@@ -305,7 +305,9 @@ class Session:
                 block for y, x in places for block in layout.blocks(section_id, _within(layout, y, x, edge))
             )
             patchwork = self._patchwork(layout, touched)
-            for y, x in places if patchwork else ():
+            if patchwork is None:
+                continue
+            for y, x in places:
                 cells = layout.tokens.window(y, x, edge, edge).split(u)
                 if labels.is_blank(cells) or len(targets) == self.settings.most_crops:
                     continue

@@ -198,13 +198,15 @@ def _take_over(network: FusionNetwork, card: HeadCard, start: Decoder) -> None:
             f"a decoder of {start.card.dims}, {theirs.fuse.out_channels} channels wide, cannot go on as one of "
             f"{card.dims} and {network.fuse.out_channels}; begin anew (reset)"
         )
-    kept = {name: tensor for name, tensor in theirs.state_dict().items() if not name.startswith("classify.")}
-    network.load_state_dict({**network.state_dict(), **kept})
-    with torch.no_grad():
+    state, other = network.state_dict(), theirs.state_dict()
+    for name, tensor in other.items():
+        if not name.startswith("classify."):
+            state[name] = tensor
+            continue
         for place, one in enumerate(card.classes):
             if one.name in known:
-                network.classify.weight[place] = theirs.classify.weight[known[one.name]]
-                network.classify.bias[place] = theirs.classify.bias[known[one.name]]
+                state[name][place] = tensor[known[one.name]]
+    network.load_state_dict(state)
 
 
 def _crops_at_once(card: HeadCard, width: int, edge_cells: int) -> int:

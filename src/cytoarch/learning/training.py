@@ -150,8 +150,8 @@ def train_head(
         )
         return context, {**crops.facts(), **loss, "untrained": untrained(crops.targets, card.classes)}
     epochs = settings.epochs or (SCRIBBLE_EPOCHS if _is_scribbled(sections) else DENSE_EPOCHS)
-    fit = Fit(epochs=epochs, **settings.model_dump(include=set(Fit._fields) - {"epochs"}))
-    decoder, history = fit_decoder(card, crops, fit, on_progress=on_progress)
+    how = Fit(epochs=epochs, **settings.model_dump(include=set(Fit._fields) - {"epochs"}))
+    decoder, history = fit_decoder(card, crops, how, on_progress=on_progress)
     return decoder, {**crops.facts(), **history, "untrained": untrained(crops.targets, card.classes)}
 
 

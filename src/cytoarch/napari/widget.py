@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import napari
@@ -119,7 +120,7 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
         layout = session.blocks.layout(section_id)
         self.layers = SectionLayers(self.viewer, section, layout, cells_per_token("decoder", token_px))
         self._add_known(section_id)
-        self.viewer.scale_bar.visible = True
+        self.viewer.canvas.overlays.scale_bar.visible = True
         self._refresh()
         self.viewer.layers.selection.active = self.layers.scribbles
         self.viewer.reset_view()
@@ -533,15 +534,20 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
             "c": self.confident.toggle,
             "Control-Z": self.undo,
             "Control-Shift-Z": self.redo,
-            **{str(number): lambda at=number - 1: self._choose(at) for number in range(1, 10)},
+            **{str(number): partial(self._choose, number - 1) for number in range(1, 10)},
         }
         for key, call in calls.items():
-            self.viewer.bind_key(key, lambda _viewer, call=call: call(), overwrite=True)
+            self.viewer.bind_key(key, partial(_pressed, call), overwrite=True)
         self.viewer.mouse_drag_callbacks.append(self._drag)
 
     def _choose(self, place: int) -> None:
         if place < len(self.classes.ids):
             self.classes.select(self.classes.ids[place])
+
+
+def _pressed(call: Callable[[], Any], _viewer: Any) -> None:
+    """What a key does; napari hands it the viewer."""
+    call()
 
 
 def _row(*widgets: QWidget) -> QHBoxLayout:

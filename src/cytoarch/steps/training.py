@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 
@@ -138,7 +138,7 @@ class TrainingStep(Step[Training]):
         """Train and score; raises TrainingError if there is too little to learn from."""
         table = inputs[self.table]
         opened, tissue = inputs[self.embeddings], inputs[self.tissue]
-        labels: Sections[StoredImage] | Sections[DrawnLabels] = inputs[self.labels]
+        labels = cast("Sections[StoredImage] | Sections[DrawnLabels]", inputs[self.labels])
         if table is None or not opened:
             raise TrainingError(
                 "no embedded section has labels; name label images in the manifest, with a label table"

@@ -47,12 +47,13 @@ def window(viewer: Any, small: SmallBrain) -> Iterator[DrawWidget]:
     widget.close_session()
 
 
-def settle(widget: DrawWidget, seconds: float = 60.0) -> None:
+def settle(widget: DrawWidget, seconds: float = 300.0) -> None:
     """Until nothing is going on any more."""
     end = time.monotonic() + seconds
     QApplication.processEvents()
     while widget.worker is not None:
         QApplication.processEvents()
+        time.sleep(0.02)  # the worker needs the interpreter, too
         assert time.monotonic() < end, widget.status.text()
     QApplication.processEvents()
 
