@@ -1,5 +1,6 @@
 """train-decoder waits for a person, suspended on a real server, and goes on with what they drew."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -57,13 +58,14 @@ def deployment(client: SyncPrefectClient) -> Iterator[UUID]:
     client.delete_deployment(deployed)
 
 
-def execute(run: FlowRun) -> None:
+def execute(run: FlowRun, client: SyncPrefectClient) -> None:
     """What a worker does: the run in a process of its own, until it ends or is suspended."""
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "flow-run", "execute", str(run.id)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
+        env={**os.environ, "PREFECT_API_URL": str(client.api_url)},
     )
     assert "Traceback" not in done.stderr, done.stderr
 
@@ -87,13 +89,13 @@ def test_a_suspended_run_goes_on_when_it_is_resumed_from_the_api(
         "scribbles": {"wait": True},
     }
     run = client.create_flow_run_from_deployment(deployment, parameters=parameters)
-    execute(run)
+    execute(run, client)
     waiting = client.read_flow_run(run.id).state
     assert (waiting.type, waiting.name) == (StateType.PAUSED, "Suspended")
     assert read_only(store, "B1").store.check_free("B1") is None, "nothing is held while it waits"
 
     resume_flow_run(run.id, run_input={"author": "nobody", "version": "latest"})
-    execute(run)
+    execute(run, client)
     assert client.read_flow_run(run.id).state.name == "Suspended", "an answer that names nothing is asked for again"
 
     author, version = draw(small, "ada")
@@ -105,7 +107,7 @@ def test_a_suspended_run_goes_on_when_it_is_resumed_from_the_api(
     orchestrator.resume(found, author, version)
     with pytest.raises(StoreError, match="was not resumed"):
         orchestrator.resume(found, author, version)
-    execute(run)
+    execute(run, client)
     ended = client.read_flow_run(run.id).state
     assert ended.is_completed(), ended.message
     brain = read_only(store, "B1")

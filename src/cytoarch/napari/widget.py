@@ -10,6 +10,7 @@ from typing import Any
 import napari
 import numpy as np
 from napari.qt.threading import thread_worker
+from napari.utils.notifications import notification_manager, show_error
 from numpy.typing import NDArray
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QIcon, QImage, QPixmap
@@ -353,7 +354,7 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
 
         self._say(f"{what} ...")
         self._busy(busy=True)
-        worker = thread_worker(steps)()
+        worker = thread_worker(steps, ignore_errors=True)()  # they are told by `_failed`
         worker.yielded.connect(on_yield)
         worker.errored.connect(self._failed)
         worker.finished.connect(self._finished)
@@ -371,9 +372,11 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
         self.progress.setValue(done)
 
     def _failed(self, error: Exception) -> None:
-        if not isinstance(error, CytoarchError):
-            raise error
-        self._say(str(error))
+        if isinstance(error, CytoarchError):
+            self._say(str(error))
+            return
+        self._say(f"Something broke ({error!r}). What you drew is kept; please report it with the details below.")
+        notification_manager.receive_error(type(error), error, error.__traceback__)
 
     def _finished(self) -> None:
         self.worker = None
@@ -496,7 +499,7 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
             self.open(chosen)
         except CytoarchError as error:
             self.form.button.setToolTip(str(error))
-            napari.utils.notifications.show_error(str(error))
+            show_error(str(error))
 
     def _button(self, text: str, call: Callable[[], None], tip: str) -> QPushButton:
         button = QPushButton(text)
