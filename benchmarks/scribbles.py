@@ -172,14 +172,16 @@ def curve(path: Path, rounds: dict[str, list[list[Round]]]) -> None:
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     colours = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
     for axis, (name, field) in zip(
-        figure.subplots(1, 2, sharey=True), (("drawn on", "drawn"), ("another section", "unseen")), strict=True
+        figure.subplots(1, 2, sharey=True),
+        (("the section drawn on", "drawn"), ("another section", "unseen")),
+        strict=True,
     ):
         for (method, seeds), colour in zip(rounds.items(), colours, strict=False):
             x = np.mean([[one.strokes for one in seed] for seed in seeds], axis=0)
             y = np.array([[getattr(one, field) for one in seed] for seed in seeds])
             axis.plot(x, y.mean(axis=0), marker="o", markersize=3, color=colour, label=method)
             axis.fill_between(x, y.min(axis=0), y.max(axis=0), color=colour, alpha=0.15, linewidth=0)
-        axis.set(title=f"section {name}", xlabel="strokes", ylim=(0, 1))
+        axis.set(title=name, xlabel="strokes", ylim=(0, 1))
         axis.grid(alpha=0.3)
     figure.axes[0].set_ylabel("macro-F1 of the layers")
     figure.axes[0].legend(frameon=False, loc="lower right")
