@@ -4,7 +4,7 @@ World coordinates are um. Flips and rotations that the manifest states are an af
 everything that is drawn goes back to pixels of the section's image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import dask.array as da
@@ -39,7 +39,8 @@ def upright(section: Section, grid: Grid) -> NDArray[np.float64]:
 
 def pixels_of(image: StoredImage) -> tuple[list[Any], bool]:
     """The levels of an image as dask arrays, finest first, and whether they are in colour (y, x, 3)."""
-    levels = [da.from_array(level.array, chunks=level.array.chunks) for level in image.levels]
+    as_dask: Callable[..., Any] = da.from_array  # dask leaves it untyped
+    levels = [as_dask(level.array, chunks=level.array.chunks) for level in image.levels]
     if levels[0].ndim == 3 and levels[0].shape[0] == 3:
         return [da.moveaxis(one, 0, -1) for one in levels], True
     return [one[0] if one.ndim == 3 else one for one in levels], False
