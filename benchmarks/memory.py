@@ -34,7 +34,7 @@ from cytoarch.images.views import Level, StoredImage
 from cytoarch.learning import application, datasets, evaluation, networks, probes, targets
 from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.datasets import Crops, LabelledSection, cut_crops
-from cytoarch.learning.decoder import Decoder, FusionNetwork, fit_decoder
+from cytoarch.learning.decoder import Decoder, Fit, FusionNetwork, fit_decoder
 from cytoarch.learning.evaluation import score_head
 from cytoarch.learning.probes import Probe, fit_probe
 from cytoarch.learning.targets import targets_on_grid
@@ -172,12 +172,7 @@ def step(cells: int) -> Callable[[], str]:
         _, facts = fit_decoder(
             card("decoder", cells),
             given,
-            width=64,
-            epochs=1,
-            batch_size=16,
-            learning_rate=5e-4,
-            weight_decay=1e-4,
-            seed=0,
+            Fit(epochs=1),
         )
         return f"crops in a step: {facts['batch_size']}"
 
@@ -296,12 +291,7 @@ def _warm_up() -> None:
     fit_decoder(
         tiny,
         Crops(rng.normal(size=(2, 8, 4, 4)).astype(np.float16), np.ones((2, 4, 4), dtype=np.int16)),
-        width=8,
-        epochs=1,
-        batch_size=2,
-        learning_rate=1e-3,
-        weight_decay=0,
-        seed=0,
+        Fit(width=8, epochs=1, batch_size=2, learning_rate=1e-3, weight_decay=0),
     )
 
 

@@ -33,6 +33,7 @@ FLOWS = (
 """Modules of flows/, each with the flow of its name."""
 PREPARING = ("manifest", "phantom", "convert_weights", "cut_atlas")
 TAKING_HOME = ("export", "view")
+DRAWING = ("draw", "import_annotations", "export_annotations")
 CHECKING = {"verify": ("verify", "verify-brain"), "validate": ("validate",)}
 CARING = ("doctor", "status", "gc")
 COMPARING = ("compare",)
@@ -69,6 +70,8 @@ def application() -> App:
         app.command(f"flows.caring:{name}", name=name, help=_first_sentence("caring", name))
     for name in COMPARING:
         app.command(f"flows.comparing:{name}", name=name, help=_first_sentence("comparing", name))
+    for name in DRAWING:
+        app.command(f"flows.drawing:{name}", name=_spoken(name), help=_first_sentence("drawing", name))
     for name, spoken in CHECKING.items():
         app.command(f"flows.checking:{name}", name=spoken, help=_first_sentence("checking", name))
     return app

@@ -294,6 +294,15 @@ def scan_to_section(image: Grid, region_px: tuple[int, int, int, int] | None) ->
     return Transform.shift((-first[0], -first[1])).then(image.transform)
 
 
+def scan_corner_to_section(image: Grid, region_px: tuple[int, int, int, int] | None) -> Transform:
+    """The same from pixels (y, x) that count from the corner of the scan's first one, as QuPath's do.
+
+    >>> scan_corner_to_section(Grid((4, 4), 2.0, (0.0, 0.0)), None)(np.array([0.5, 1.0])).tolist()
+    [0.0, 1.0]
+    """
+    return Transform.shift((-HALF, -HALF)).then(scan_to_section(image, region_px))
+
+
 def section_to_brain(image: Grid, flip: Flip, rotation_degrees: float, position_um: float | None) -> Transform:
     """From (y, x) um in the frame of a section to mm in a stack of sections that lie centre on centre.
 

@@ -18,3 +18,20 @@ def single_threaded() -> Iterator[None]:
     """
     with _lock, threadpool_limits(limits=1):
         yield
+
+
+TORCH_THREADS = 2
+"""Threads of every fit by torch, however many cores there are: its sums are cut by threads."""
+
+
+@contextmanager
+def fixed_torch_threads() -> Iterator[None]:
+    """Torch computes with the same number of threads on every machine, as long as this thread is in here."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(TORCH_THREADS)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -27,6 +27,7 @@ ROOMS = (
     ("containment",),
     ("store",),
     ("images",),
+    ("annotations",),
     ("drafting", "anatomy", "encoders", "phantoms"),
     ("embeddings",),
     ("sampling",),
@@ -34,6 +35,8 @@ ROOMS = (
     ("parcellation", "discovery"),
     ("reporting", "exports"),
     ("steps",),
+    ("interactive",),
+    ("napari",),
 )
 
 
@@ -91,6 +94,20 @@ def test_only_the_encoders_room_and_the_registry_module_know_huggingface() -> No
 def test_there_are_no_drawers() -> None:
     names = {path.stem for path in MODULES}
     assert not names & {"utils", "helpers", "common", "misc", "types", "util", "helper"}
+
+
+def has_window() -> bool:
+    """Whether napari and a Qt that loads are installed: they are an extra, the core is imported without them."""
+    tried = subprocess.run([sys.executable, "-c", "import napari, PyQt6.QtWidgets"], capture_output=True)
+    return tried.returncode == 0
+
+
+HAS_WINDOW = has_window()
+
+
+def test_only_the_plugin_knows_qt_and_napari() -> None:
+    users = {path for path in MODULES if {name.split(".")[0] for name in imported(path)} & {"napari", "qtpy", "PyQt6"}}
+    assert {path.parent.name for path in users} == {"napari"}
 
 
 IMPORT_ALL = r"""
@@ -164,8 +181,9 @@ def module_name(path: Path) -> str:
 @pytest.fixture(scope="module")
 def found_by_importing() -> dict[str, list[str]]:
     """What one process saw that imported the steps, and then every module of ours."""
-    ours = [module_name(path) for path in MODULES if path.name != "__main__.py"]
-    third = sorted({pair for path in MODULES for pair in names_from_others(path)})
+    modules = [path for path in MODULES if path.name != "__main__.py" and (HAS_WINDOW or "napari" not in path.parts)]
+    ours = [module_name(path) for path in modules]
+    third = sorted({pair for path in modules for pair in names_from_others(path)})
     done = subprocess.run(
         [sys.executable, "-B", "-c", IMPORT_ALL, json.dumps([third, ours]), str(ROOT)],
         capture_output=True,

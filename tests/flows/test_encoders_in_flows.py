@@ -38,7 +38,7 @@ def test_a_brain_is_mapped_with_a_vision_transformer_and_a_decoder(
         settings=MapSettings(
             embed=EmbedSettings(encoder=f"dinov3:{tiny_vit}", tile_px=256, pixel_size_um=20.0),
             head="decoder",
-            decoder=DecoderSettings(epochs=3, width=8),
+            decoder=DecoderSettings(epochs=3, width=8, least_steps=0),
         ),
     )
     assert summary.failed == {}

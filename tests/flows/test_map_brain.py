@@ -354,7 +354,7 @@ def test_scribbles_train_a_decoder(phantom: Path, tmp_path: Path, prefect_server
         source=BrainSource(manifest_path=manifest, store_path=store.root),
         settings=MapSettings(
             head="decoder",
-            decoder=DecoderSettings(epochs=8, width=16, learning_rate=5e-3),
+            decoder=DecoderSettings(epochs=8, width=16, learning_rate=5e-3, least_steps=0),
             parcellate=ParcellateSettings(source="cache"),
         ),
     )

@@ -4,7 +4,6 @@ It replaces what is found. The file comes from outside: it is read in a child pr
 overview grid of the section.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from cytoarch.anatomy.matter import GREY, WHITE, UInt8
 from cytoarch.anatomy.tissue import CLASS_COLOURS, CLASS_NAMES
 from cytoarch.brains import Section, stated_section
 from cytoarch.errors import ScanError
-from cytoarch.geometry import Grid, Transform, scan_to_section
+from cytoarch.geometry import Grid, Transform, scan_corner_to_section
 from cytoarch.images.layout import Pyramid
 from cytoarch.images.ngff import image_label
+from cytoarch.images.outlines import AREAL, read_outlines
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.scans import Spooling, open_labels
 from cytoarch.images.sections import fitted_labels
@@ -28,6 +28,8 @@ from cytoarch.store.staging import Staging
 
 OUTLINE_SUFFIXES = (".geojson", ".json")
 LARGEST_OUTLINE_BYTES = 64 << 20
+WHITE_NAMES = ("white", "white matter")
+"""Classes of outlines that mean white matter, in any case; every other one is grey."""
 BAND_PX = 1024
 """Rows of a label image that are read at once."""
 MEANINGS = "0 background, 1 grey and 2 white matter, or a mask of 0 and one other value"
@@ -41,7 +43,7 @@ def drawn_work(arguments: Mapping[str, Any], on_progress: Progress) -> dict[str,
     section = stated_section(arguments["name"], arguments["section"])
     path = Path(arguments["file"])
     if path.suffix.lower() in OUTLINE_SUFFIXES:
-        classes = outlined_classes(path, scan_to_section(image, section.region_px), grid)
+        classes = outlined_classes(path, scan_corner_to_section(image, section.region_px), grid)
     else:
         classes = drawn_classes(path, section, image, grid, Spooling(staging.scratch, on_progress))
     if not classes.any():
@@ -87,7 +89,9 @@ def drawn_classes(path: Path, section: Section, image: Grid, grid: Grid, spoolin
 def outlined_classes(path: Path, to_section: Transform, grid: Grid) -> UInt8:
     """Classes (y, x) on a grid, from the polygons of a GeoJSON file in pixels (x, y) of the scan.
 
-    A polygon is grey matter unless its property `class` is "white"; inner rings are holes; later ones cover earlier.
+    Zero is the corner of the scan's first pixel, as QuPath counts; `to_section` begins there. A polygon is grey matter
+    unless its class is "white" or "white matter"; inner rings are holes; later ones cover earlier. Raises ScanError if
+    the file is no GeoJSON or holds what has no area.
     """
     classes = np.zeros(grid.shape, dtype=np.uint8)
     for rings, value in _polygons(path):
@@ -101,19 +105,14 @@ def outlined_classes(path: Path, to_section: Transform, grid: Grid) -> UInt8:
 
 def _polygons(path: Path) -> list[tuple[list[NDArray[np.float64]], int]]:
     """The rings (n, 2) x, y of every polygon of a GeoJSON file, and the class it stands for."""
-    needed = "GeoJSON with Polygon or MultiPolygon geometries in pixels of the scan is needed"
-    if path.stat().st_size > LARGEST_OUTLINE_BYTES:
-        raise ScanError(f"{path.name}: {path.stat().st_size} bytes are too many for outlines; {needed}")
-    try:
-        read = json.loads(path.read_bytes())
-        found = []
-        for feature in read.get("features", [read]):
-            geometry = feature.get("geometry", feature)
-            value = WHITE if (feature.get("properties") or {}).get("class") == "white" else GREY
-            parts = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}[geometry["type"]]
-            found += [([np.array(ring, dtype=np.float64)[:, :2] for ring in rings], value) for rings in parts]
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise ScanError(f"{path.name}: cannot be read as outlines ({error!r}); {needed}") from None
-    if any(not np.isfinite(ring).all() for rings, _ in found for ring in rings):
-        raise ScanError(f"{path.name}: an outline runs to infinity; {needed}")
+    found: list[tuple[list[NDArray[np.float64]], int]] = []
+    for one in read_outlines(path, LARGEST_OUTLINE_BYTES):
+        if one.shape.geom_type not in AREAL:
+            raise ScanError(
+                f"{path.name}: holds a {one.shape.geom_type}, which has no area; tissue is drawn as Polygon or "
+                "MultiPolygon"
+            )
+        value = WHITE if one.name.lower() in WHITE_NAMES else GREY
+        parts = getattr(one.shape, "geoms", [one.shape])
+        found += [([np.asarray(ring.coords) for ring in (part.exterior, *part.interiors)], value) for part in parts]
     return found

@@ -1,23 +1,19 @@
 """Labels drawn as outlines: GeoJSON, as QuPath writes it, read as a label image on the pixels of a scan."""
 
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import shapely
-from affine import Affine
 from numpy.typing import NDArray
-from rasterio.features import rasterize
 
 from cytoarch.brains import LabelTable
 from cytoarch.errors import ScanError
+from cytoarch.images.outlines import AREAL, Burned, read_outlines
 from cytoarch.images.planes import Scan
 
-MOST_BYTES = 1 << 30
-"""Longest file that is read: some ten million corners."""
 _LISTED = 20
 
 
@@ -32,11 +28,10 @@ def drawn_labels(
     ScanError if the file is no GeoJSON, if names are not in the label table (all are listed), or if a polygon lies
     beside the section.
     """
-    features = _features(path)
+    drawn = read_outlines(path)
     ids = {label.name: label.id for label in table.labels}
-    named = [(_name(one), one) for one in features]
-    flat = [(name, shapely.geometry.shape(one["geometry"])) for name, one in named if name]
-    areal = [(name, shape) for name, shape in flat if shape.geom_type in ("Polygon", "MultiPolygon")]
+    flat = [(one.name, one.shape) for one in drawn if one.name]
+    areal = [(name, shape) for name, shape in flat if shape.geom_type in AREAL]
     unknown = Counter(name for name, _ in areal if name not in ids)
     if unknown:
         listed = ", ".join(f"{name!r} ({count})" for name, count in unknown.most_common(_LISTED))
@@ -44,35 +39,11 @@ def drawn_labels(
         raise ScanError(f"{path}: its classes {listed}{more} are not in the label table; add them or rename them")
     if not areal:
         raise ScanError(f"{path}: holds no polygon with a class; draw areas and give them classes of the label table")
-    remarks = _remarks(len(named) - len(flat), len(flat) - len(areal), sum(not shape.is_valid for _, shape in areal))
+    remarks = _remarks(len(drawn) - len(flat), len(flat) - len(areal), sum(not shape.is_valid for _, shape in areal))
     polygons = [shape if shape.is_valid else shapely.make_valid(shape) for _, shape in areal]
     values = [ids[name] for name, _ in areal]
     _check_place(path, [name for name, _ in areal], polygons, shape, region_px)
     return _rasterized(polygons, values, shape, region_px, remarks)
-
-
-def _features(path: Path) -> Sequence[Mapping[str, Any]]:
-    """The features of the file. Raises ScanError if it holds anything else."""
-    if path.stat().st_size > MOST_BYTES:
-        raise ScanError(f"{path}: has {path.stat().st_size:,} bytes, more than {MOST_BYTES:,}; simplify the outlines")
-    try:
-        content = json.loads(path.read_bytes())
-        found = content["features"] if isinstance(content, dict) else content
-        if not isinstance(found, list) or not all(isinstance(one.get("geometry"), dict) for one in found):
-            raise TypeError("no list of features with a geometry")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ScanError(f"{path}: is no GeoJSON of annotations ({error}); export it from QuPath again") from None
-    return found
-
-
-def _name(feature: Mapping[str, Any]) -> str:
-    """The class of an annotation, else its name; blank: neither."""
-    properties = feature.get("properties") or {}
-    named = properties.get("classification") or {}
-    if isinstance(named, str):
-        return named
-    names = named.get("names")
-    return str(named.get("name") or (": ".join(map(str, names)) if names else "") or properties.get("name") or "")
 
 
 def _remarks(unnamed: int, lines: int, mended: int) -> tuple[str, ...]:
@@ -111,16 +82,9 @@ def _rasterized(
     remarks: tuple[str, ...],
 ) -> Scan:
     y0, x0 = (0, 0) if region_px is None else (region_px[0], region_px[2])
-    tree = shapely.STRtree(polygons)
+    burned = Burned(polygons, values)
 
     def read(y: int, x: int, height: int, width: int) -> NDArray[Any]:
-        top, left = y + y0, x + x0
-        near = np.sort(tree.query(shapely.box(left, top, left + width, top + height)))
-        if not len(near):
-            return np.zeros((1, height, width), dtype=np.uint16)
-        drawn = [(polygons[one], values[one]) for one in near]
-        place = Affine.translation(left, top)
-        found: NDArray[Any] = rasterize(drawn, out_shape=(height, width), transform=place, dtype="uint16")
-        return found[None]
+        return burned.read(y + y0, x + x0, height, width)[None]
 
     return Scan((1, *shape), np.dtype(np.uint16), "grey", (), remarks, read)

@@ -2,19 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.annotations.drawing import DrawnLabels
 from cytoarch.brains import LabelClass, LabelTable
 from cytoarch.embeddings import SectionEmbeddings
 from cytoarch.embeddings.stored import Window
-from cytoarch.images.views import Level
 from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.label_tables import named_alike
-from cytoarch.learning.targets import UNLABELLED, targets_on_grid
+from cytoarch.learning.targets import UNLABELLED, LabelPixels, targets_on_grid
 from cytoarch.sampling import OnDemand, TokenSource, reading, section_rng
 from cytoarch.tiling import partition
 
@@ -25,6 +26,8 @@ CROP_PX = 512
 CROP_TOKENS = 32
 """Least edge of a training crop in tokens."""
 MAX_CROPS = 256
+FEW_CROPS = 64
+"""Fewer squares than this are too few to see a border at different places of a square."""
 CROP_BYTES = 2 << 30
 """The crops of a training take at most so much: 256 of four layers of a ViT-B fit."""
 
@@ -35,7 +38,7 @@ class LabelledSection:
 
     section_id: str
     embeddings: SectionEmbeddings
-    labels: Level
+    labels: LabelPixels
     tissue: TissueMask
     table: LabelTable | None = None
     """What the ids in the label image mean, where that is not what they mean to the head."""
@@ -54,7 +57,7 @@ class LabelledSection:
         inside = self.tissue.on_grid(cells) & computed
         if self.table is not None:
             classes = named_alike(classes, self.table, self.by_group)[0]
-        if not inside.any():
+        if not inside.any() or (isinstance(self.labels, DrawnLabels) and self.labels.is_blank(cells)):
             return np.full(cells.shape, UNLABELLED, dtype=np.int64)
         return np.where(inside, targets_on_grid(self.labels, classes, cells), UNLABELLED)
 
@@ -92,15 +95,25 @@ class _Place(NamedTuple):
     window: Window
 
 
-def cut_crops(sections: Sequence[LabelledSection], card: HeadCard, seed: int, edge_tokens: int | None = None) -> Crops:
+def cut_crops(
+    sections: Sequence[LabelledSection],
+    card: HeadCard,
+    seed: int,
+    edge_tokens: int | None = None,
+    overlapping: bool = False,
+) -> Crops:
     """Squares that hold labels, of one encoder tile or as asked for, padded with unlabelled cells at the border.
 
-    At most `MAX_CROPS`, and no more than fit into `CROP_BYTES`. Where there are more, the classes take turns, those
-    in few squares first: a rare one is not lost by chance. Raises UnreadableSectionError if a section is damaged.
+    They lie side by side; where these are fewer than `FEW_CROPS` and `overlapping` is set, those half an edge further
+    along either axis, and along both, are cut too. At most `MAX_CROPS`, and no more than fit into `CROP_BYTES`. Where
+    there are more, the classes take turns, those in few squares first: a rare one is not lost by chance. Raises
+    UnreadableSectionError if a section is damaged.
     """
     edge, u = edge_tokens or max(CROP_TOKENS, CROP_PX // card.token_px), card.cells_per_token
     limit = min(MAX_CROPS, max(1, CROP_BYTES // (2 * sum(card.dims) * edge**2 + 2 * (edge * u) ** 2)))
-    places, found = _places(sections, card, edge, limit, seed)
+    places, found = _places(sections, card, edge, limit, seed, (0,))
+    if overlapping and found < FEW_CROPS:
+        places, found = _places(sections, card, edge, limit, seed, (0, edge // 2))
     kept = sorted(_in_turns(places, limit), key=lambda place: (place.section, place.window))
     crops = np.zeros((len(kept), sum(card.dims), edge, edge), dtype=np.float16)
     targets = np.full((len(kept), edge * u, edge * u), UNLABELLED, dtype=np.int16)
@@ -113,7 +126,7 @@ def cut_crops(sections: Sequence[LabelledSection], card: HeadCard, seed: int, ed
 
 
 def _places(
-    sections: Sequence[LabelledSection], card: HeadCard, edge: int, limit: int, seed: int
+    sections: Sequence[LabelledSection], card: HeadCard, edge: int, limit: int, seed: int, shifts: Sequence[int]
 ) -> tuple[list[list[_Place]], int]:
     """For every class, the rarest first, the first `limit` squares that hold it by their keys; how many hold any."""
     by_class: list[list[_Place]] = [[] for _ in card.classes]
@@ -121,7 +134,7 @@ def _places(
     found = 0
     for index, section in enumerate(sections):
         with reading(section.section_id):
-            for window, key, present in _squares(section, card, edge, seed):
+            for window, key, present in _squares(section, card, edge, seed, shifts):
                 found += 1
                 for one in present:
                     by_class[one].append(_Place(key, index, window))
@@ -131,11 +144,18 @@ def _places(
 
 
 def _squares(
-    section: LabelledSection, card: HeadCard, edge: int, seed: int
+    section: LabelledSection, card: HeadCard, edge: int, seed: int, shifts: Sequence[int]
 ) -> Iterator[tuple[Window, float, list[int]]]:
     """The squares of a section that hold labels: their windows in tokens, keys and classes."""
     rng = section_rng(seed, section.section_id)
-    for window in partition(*section.embeddings.grid, edge):
+    height, width = section.embeddings.grid
+    windows = (
+        (top + y, left + x, h, w)
+        for top, left in product(shifts, repeat=2)
+        if top < height and left < width
+        for y, x, h, w in partition(height - top, width - left, edge)
+    )
+    for window in windows:
         key = float(rng.random())
         classes = np.unique(section.targets(card.classes, card.cells_per_token, window))
         if classes[-1] != UNLABELLED:

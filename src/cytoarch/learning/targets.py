@@ -1,15 +1,31 @@
 """Label images and scribbles brought to the grid a head predicts on."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.brains import LabelClass
 from cytoarch.geometry import Grid
-from cytoarch.images.views import Level
 
 Int64 = NDArray[np.int64]
+
+
+class LabelPixels(Protocol):
+    """Label ids by window: a label image of the store, or scribbles."""
+
+    @property
+    def grid(self) -> Grid:
+        """Where its pixels lie."""
+
+    @property
+    def pixel_size_um(self) -> float:
+        """Edge of a pixel (um)."""
+
+    def pixels(self, y: slice = ..., x: slice = ...) -> NDArray[Any]:
+        """A window (h, w) of unsigned integers, 0 where nothing is labelled. Raises SectionError if it is damaged."""
+
 
 UNLABELLED = -1
 """Class index of cells that no label, or an equal number of two, falls into."""
@@ -36,7 +52,7 @@ def class_of_id(classes: Sequence[LabelClass]) -> Int64:
     return lookup
 
 
-def targets_on_grid(labels: Level, classes: Sequence[LabelClass], grid: Grid) -> Int64:
+def targets_on_grid(labels: LabelPixels, classes: Sequence[LabelClass], grid: Grid) -> Int64:
     """The class of every cell (y, x) int64 of a grid, wherever that lies on the label image.
 
     Cells larger than a label pixel take the majority of the labelled pixels whose centres lie in them, however few
@@ -47,7 +63,7 @@ def targets_on_grid(labels: Level, classes: Sequence[LabelClass], grid: Grid) ->
 
 
 def target_bands(
-    labels: Level, classes: Sequence[LabelClass], grid: Grid, budget_bytes: int = TARGET_BYTES
+    labels: LabelPixels, classes: Sequence[LabelClass], grid: Grid, budget_bytes: int = TARGET_BYTES
 ) -> Iterator[tuple[int, Int64]]:
     """The same as bands (first row, (rows, gx) int64), top to bottom, in at most `budget_bytes` at a time."""
     height, width = grid.shape
@@ -72,7 +88,7 @@ def _cells_at_once(ratio: float, classes: int, width: int, budget_bytes: int) ->
     return rows, max(1, cells // rows)
 
 
-def _majority(labels: Level, lookup: NDArray[np.int32], count: int, cells: Grid) -> Int64:
+def _majority(labels: LabelPixels, lookup: NDArray[np.int32], count: int, cells: Grid) -> Int64:
     height, width = cells.shape
     at = labels.grid.places_in(cells)
     rows, columns = (slice(*np.searchsorted(one, [0, n]).tolist()) for one, n in zip(at, cells.shape, strict=True))
@@ -87,7 +103,7 @@ def _majority(labels: Level, lookup: NDArray[np.int32], count: int, cells: Grid)
     return np.asarray(np.where(winners == 1, votes.argmax(axis=-1) - 1, UNLABELLED))
 
 
-def _nearest(labels: Level, lookup: NDArray[np.int32], _count: int, cells: Grid) -> Int64:
+def _nearest(labels: LabelPixels, lookup: NDArray[np.int32], _count: int, cells: Grid) -> Int64:
     rows, columns = cells.nearest_in(labels.grid)
     block = labels.pixels(slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     return np.asarray(lookup[block[np.ix_(rows - rows[0], columns - columns[0])]], dtype=np.int64)

@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from cytoarch.anatomy.depth_maps import DepthInput
+from cytoarch.annotations.drawing import DrawnLabels
 from cytoarch.brains import LabelClass
 from cytoarch.errors import TrainingError
 from cytoarch.learning.cards import HeadCard, Standardise
 from cytoarch.learning.context import fit_context
 from cytoarch.learning.datasets import LabelledSection, cut_crops, token_sources
-from cytoarch.learning.decoder import fit_decoder
+from cytoarch.learning.decoder import Fit, fit_decoder
 from cytoarch.learning.evaluation import Score, score_split
 from cytoarch.learning.heads import Head, head_kind
 from cytoarch.learning.probes import fit_bytes_per_token, fit_probe
@@ -25,6 +26,8 @@ from cytoarch.sampling import OnDemand, TokenSample, draw_tokens
 from cytoarch.settings import Settings
 
 _CONTEXT_FIT = {"components", "width", "blocks", "steps", "batch_size", "learning_rate", "weight_decay", "seed"}
+DENSE_EPOCHS, SCRIBBLE_EPOCHS = 50, 15
+"""Passes over crops of dense labels and of scribbles (Zhang, Xu and Zhou)."""
 CELL_PX = 4
 """Edge of a decoder's output cell in working pixels (Zhang, Xu and Zhou upsample to this grid)."""
 
@@ -74,7 +77,25 @@ class DecoderSettings(TrainSettings):
     """How a fusion decoder is trained."""
 
     width: int = Field(default=64, ge=8, le=512, description="Channels of a branch and of the hidden layer.")
-    epochs: int = Field(default=50, ge=1, le=1000, description="Passes over the crops; 15 suit scribbles.")
+    epochs: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="Passes over the crops; blank: 50 over those of label images, 15 over those of scribbles.",
+    )
+    least_steps: int = Field(
+        default=300,
+        ge=0,
+        le=100_000,
+        description="Steps that are taken at least: where sections are few, their crops are passed over more often.",
+    )
+    overlapping: bool = Field(
+        default=True, description="Where fewer than 64 crops hold labels, cut overlapping ones, too."
+    )
+    dihedral: bool = Field(default=True, description="Mirror and turn the crops, differently in every step.")
+    balance: bool = Field(
+        default=True, description="Cells of thin layers count more, by the root of their rarity and at most 8 times."
+    )
     batch_size: int = Field(default=16, ge=1, le=256, description="Crops in a step.")
     learning_rate: float = Field(default=5e-4, gt=0, le=1, description="Rate of AdamW, constant.")
     weight_decay: float = Field(default=1e-4, ge=0, le=1, description="Decay of AdamW, on all parameters.")
@@ -130,7 +151,7 @@ def train_head(
     if isinstance(settings, ContextSettings):
         crops = cut_crops(sections, card, settings.seed, settings.crop_tokens)
     else:
-        crops = cut_crops(sections, card, settings.seed)
+        crops = cut_crops(sections, card, settings.seed, overlapping=settings.overlapping)
     _check_classes(crops.targets, card.classes, sections)
     if isinstance(settings, ContextSettings):
         context, loss = fit_context(
@@ -140,18 +161,15 @@ def train_head(
             on_progress=on_progress,
         )
         return context, {**crops.facts(), **loss, "untrained": untrained(crops.targets, card.classes)}
-    decoder, history = fit_decoder(
-        card,
-        crops,
-        width=settings.width,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        seed=settings.seed,
-        on_progress=on_progress,
-    )
+    epochs = settings.epochs or (SCRIBBLE_EPOCHS if _is_scribbled(sections) else DENSE_EPOCHS)
+    how = Fit(epochs=epochs, **settings.model_dump(include=set(Fit._fields) - {"epochs"}))
+    decoder, history = fit_decoder(card, crops, how, on_progress=on_progress)
     return decoder, {**crops.facts(), **history, "untrained": untrained(crops.targets, card.classes)}
+
+
+def _is_scribbled(sections: Sequence[LabelledSection]) -> bool:
+    """Whether labels are strokes of a pen; all sections have the same kind."""
+    return len(sections) > 0 and isinstance(sections[0].labels, DrawnLabels)
 
 
 def untrained(targets: NDArray[Any], classes: Sequence[LabelClass]) -> list[str]:

@@ -86,7 +86,7 @@ def _stroke(mask: NDArray[np.bool_], rng: np.random.Generator) -> Float64 | None
     if not len(large):
         return None
     for piece in rng.permutation(large) + 1:
-        path = _longest_path(np.argwhere(skeletonize(pieces == piece)))
+        path = longest_path(np.argwhere(skeletonize(pieces == piece)))
         length = round(float(rng.uniform(*LENGTH_MM)) * 1000 / GRID_UM)
         start = int(rng.integers(max(0, len(path) - length) + 1))
         path = path[start : start + length]
@@ -95,7 +95,7 @@ def _stroke(mask: NDArray[np.bool_], rng: np.random.Generator) -> Float64 | None
     return None
 
 
-def _longest_path(nodes: NDArray[np.int64]) -> NDArray[np.int64]:
+def longest_path(nodes: NDArray[np.int64]) -> NDArray[np.int64]:
     """The longest of the shortest ways (n, 2) through a skeleton: from the node farthest from any, to its farthest."""
     pairs = cKDTree(nodes).query_pairs(1.5, output_type="ndarray")
     lengths = np.linalg.norm(nodes[pairs[:, 0]] - nodes[pairs[:, 1]], axis=1)

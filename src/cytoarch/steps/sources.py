@@ -158,17 +158,21 @@ class Sections(Mapping[str, T]):
 class Each(Source[Sections[T]]):
     """A source of every section at work that has it, in cutting order.
 
-    `having` limits them to those that have these products too. A product that is older than what it was made from is
-    an error, not a gap.
+    `having` limits them to those that have these products too, `only` to those named. A product that is older than
+    what it was made from is an error, not a gap.
     """
 
     source: Source[T]
     having: tuple[Stored[Any], ...] = ()
+    only: tuple[str, ...] | None = None
 
     def places(self, place: Place) -> dict[str, Place]:
         """The sections, each as a place."""
         needed = dict.fromkeys([*self.having, *([self.source] if isinstance(self.source, Stored) else [])])
         sections = place.brain.sections
+        if self.only is not None:
+            named = frozenset(self.only)
+            sections = tuple(one for one in sections if one.section_id in named)
         for stored in needed:
             sections = sections_with(place.brain, stored, sections)
         return {one.section_id: Place(place.home, one) for one in sections}

@@ -39,7 +39,7 @@ class DrawnTissueStep(Step[TissueMask]):
     """The tissue that a person drew for a section, on its overview grid."""
 
     step: ClassVar[str] = "drawn-tissue"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     verb: ClassVar[str] = "ingest"
 
     drawn: ManifestFile

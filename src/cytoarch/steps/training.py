@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 
 from cytoarch.anatomy.depth_maps import DEPTH_CHANNELS, DepthMap
 from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.annotations.drawing import DrawnLabels
 from cytoarch.brains import LabelTable
 from cytoarch.digests import canonical_json, files_digest
 from cytoarch.embeddings import EmbedSettings, Scale, SectionEmbeddings, check_same_dims
@@ -21,6 +22,7 @@ from cytoarch.learning.domain import domain_of
 from cytoarch.learning.evaluation import Score
 from cytoarch.learning.heads import head_files
 from cytoarch.learning.splits import Split, split_sections
+from cytoarch.learning.targets import LabelPixels
 from cytoarch.learning.training import (
     HeadSettings,
     Kind,
@@ -28,12 +30,13 @@ from cytoarch.learning.training import (
     train_and_score,
 )
 from cytoarch.sampling import OnDemand
+from cytoarch.steps.annotations import Scribbled, ScribbledLabels, ScribbledTable
 from cytoarch.steps.colours import name_of
 from cytoarch.steps.depth import depth_of
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.scales import scale_of
 from cytoarch.steps.sections import LABELS, PixelsDigest
-from cytoarch.steps.sources import Each, FactsOf, Table, sections_with
+from cytoarch.steps.sources import Each, FactsOf, Sections, Table, sections_with
 from cytoarch.steps.step import Facts, Inputs, Place, Step, Stored
 from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.records import Committed
@@ -65,30 +68,62 @@ class TrainingStep(Step[Training]):
     train: HeadSettings
     embeddings: Each[SectionEmbeddings]
     embedded: Each[Mapping[str, Any]]
-    labels: Each[StoredImage]
+    labels: Each[StoredImage] | Each[DrawnLabels]
     tissue: Each[TissueMask]
     pixels: Each[str]
     scale: Stored[Scale] | None = None
-    table: Table = Table()
+    table: Table | ScribbledTable = Table()
     depth: Each[DepthMap] | None = None
+    scribbled: Scribbled | None = None
+    """The person's scribbles that are learned from instead of the label images of the manifest."""
 
     @classmethod
     def of(
-        cls, brain_id: str, embeddings: Stored[SectionEmbeddings], kind: Kind, train: HeadSettings
+        cls,
+        brain_id: str,
+        embeddings: Stored[SectionEmbeddings],
+        kind: Kind,
+        train: HeadSettings,
     ) -> "TrainingStep":
-        """The training of one kind of head on one way of embedding a brain."""
-        labelled = (embeddings, LABELS)
+        """The training of one kind of head on one way of embedding a brain, from the manifest's label images."""
+        return cls._of(brain_id, embeddings, kind, train, Each(LABELS, (embeddings, LABELS)))
+
+    @classmethod
+    def on_scribbles(
+        cls,
+        brain: OpenBrain,
+        embeddings: Stored[SectionEmbeddings],
+        kind: Kind,
+        train: HeadSettings,
+        scribbled: Scribbled,
+    ) -> "TrainingStep":
+        """The training of one kind of head on one way of embedding a brain, from what a person drew."""
+        sections = scribbled.open(Place(brain)).section_ids
+        labels = Each(ScribbledLabels(scribbled), (embeddings,), sections)
+        step = cls._of(brain.brain_id, embeddings, kind, train, labels)
+        return replace(step, table=ScribbledTable(scribbled), scribbled=scribbled)
+
+    @classmethod
+    def _of(
+        cls,
+        brain_id: str,
+        embeddings: Stored[SectionEmbeddings],
+        kind: Kind,
+        train: HeadSettings,
+        labels: Each[StoredImage] | Each[DrawnLabels],
+    ) -> "TrainingStep":
+        having, only = labels.having, labels.only
         depth = depth_of(train.depth)
         return cls(
             brain_id,
             kind,
             train,
-            Each(embeddings, labelled),
-            Each(FactsOf(embeddings), labelled),
-            Each(LABELS, labelled),
-            Each(TISSUE, labelled),
-            Each(PixelsDigest(), labelled),
-            depth=None if depth is None else Each(depth, labelled),
+            Each(embeddings, having, only),
+            Each(FactsOf(embeddings), having, only),
+            labels,
+            Each(TISSUE, having, only),
+            Each(PixelsDigest(), having, only),
+            depth=None if depth is None else Each(depth, having, only),
             scale=scale_of(train.standardise, embeddings),
         )
 
@@ -96,14 +131,20 @@ class TrainingStep(Step[Training]):
     def name(self) -> str:
         """What is learned, by what, from what."""
         told = "" if self.train.depth == "none" else f"-{self.train.depth}"
-        return f"{target_name(self.train)}-{self.kind}{told}-{name_of(self.embeddings)}"[:64]
+        by = "" if self.scribbled is None else f"-by-{self.scribbled.author}"
+        return f"{target_name(self.train)}-{self.kind}{told}{by}-{name_of(self.embeddings)}"[:64]
 
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
         """Train and score; raises TrainingError if there is too little to learn from."""
         table = inputs[self.table]
-        opened, labels, tissue = inputs[self.embeddings], inputs[self.labels], inputs[self.tissue]
+        opened, tissue = inputs[self.embeddings], inputs[self.tissue]
+        labels = cast("Sections[StoredImage] | Sections[DrawnLabels]", inputs[self.labels])
         if table is None or not opened:
-            raise TrainingError("no embedded section has labels; name label images in the manifest, with a label table")
+            raise TrainingError(
+                "no embedded section has labels; name label images in the manifest, with a label table"
+                if self.scribbled is None
+                else f"no section that {self.scribbled.author} drew on is embedded; run embed-brain first"
+            )
         ids = tuple(opened)
         dims = check_same_dims((one, opened[one]) for one in ids)
         card = self._card(table, inputs[self.embedded][ids[0]], dims)
@@ -114,7 +155,7 @@ class TrainingStep(Step[Training]):
             embeddings = opened[one].measured_in(scale)
             if depths is not None:
                 embeddings = embeddings.joined_by(depths[one])
-            return LabelledSection(one, embeddings, labels[one].levels[0], tissue[one])
+            return LabelledSection(one, embeddings, _pixels(labels[one]), tissue[one])
 
         sections = OnDemand(len(ids), lambda at: labelled(ids[at]))
         split = split_sections(ids, inputs[self.pixels])
@@ -175,6 +216,10 @@ class TrainingStep(Step[Training]):
         """Scores and head."""
         metrics = json.loads((folder / METRICS_FILE).read_text())
         return Training(metrics, {name: (folder / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE)})
+
+
+def _pixels(labels: StoredImage | DrawnLabels) -> LabelPixels:
+    return labels.levels[0] if isinstance(labels, StoredImage) else labels
 
 
 class Trained(NamedTuple):

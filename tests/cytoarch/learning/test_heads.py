@@ -22,7 +22,7 @@ from cytoarch.learning import probes
 from cytoarch.learning.application import predict_bands
 from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE, check_fits
 from cytoarch.learning.datasets import Crops
-from cytoarch.learning.decoder import Decoder, FusionNetwork, fit_decoder
+from cytoarch.learning.decoder import Decoder, Fit, FusionNetwork, class_weights, fit_decoder, turned
 from cytoarch.learning.heads import head_files, load_head
 from cytoarch.learning.losses import dice_loss, focal_loss
 from cytoarch.learning.probes import Probe, fit_probe
@@ -207,12 +207,7 @@ def fitted(card, crops: Crops, seed: int = 0, epochs: int = 30):
     return fit_decoder(
         card("decoder", (3, 4), 2),
         crops,
-        width=8,
-        epochs=epochs,
-        batch_size=4,
-        learning_rate=5e-3,
-        weight_decay=1e-4,
-        seed=seed,
+        Fit(width=8, epochs=epochs, batch_size=4, learning_rate=5e-3, weight_decay=1e-4, seed=seed),
     )
 
 
@@ -261,7 +256,7 @@ def test_steps_are_smaller_where_a_batch_would_take_too_much(card, monkeypatch: 
 def test_a_rate_that_is_too_high_is_said(card):
     settings = {"width": 8, "epochs": 9, "batch_size": 4, "learning_rate": 1e30, "weight_decay": 0, "seed": 0}
     with pytest.raises(ModelError, match=r"loss is nan in epoch \d+; lower the learning rate"):
-        fit_decoder(card("decoder", (3, 4), 2), toy_crops(), **settings)
+        fit_decoder(card("decoder", (3, 4), 2), toy_crops(), Fit(**settings))
 
 
 def test_crops_without_labels_move_nothing(card):
@@ -278,12 +273,7 @@ def test_progress_counts_the_epochs(card):
     fit_decoder(
         card("decoder", (3, 4), 2),
         toy_crops(),
-        width=8,
-        epochs=3,
-        batch_size=16,
-        learning_rate=1e-3,
-        weight_decay=0,
-        seed=0,
+        Fit(width=8, epochs=3, batch_size=16, learning_rate=1e-3, weight_decay=0),
         on_progress=lambda *at: seen.append(at),
     )
     assert seen == [(1, 3), (2, 3), (3, 3)]
@@ -480,7 +470,7 @@ def test_a_head_that_is_not_in_the_store_is_refused(tmp_path: Path):
 def test_the_loss_is_focal_and_a_third_of_dice(card):
     crops = toy_crops()
     settings = {"width": 8, "epochs": 1, "batch_size": 12, "learning_rate": 1e-12, "weight_decay": 0, "seed": 0}
-    decoder, history = fit_decoder(card("decoder", (3, 4), 2), crops, **settings)
+    decoder, history = fit_decoder(card("decoder", (3, 4), 2), crops, Fit(**settings))
     logits, targets = (
         decoder.network(torch.from_numpy(crops.embeddings.astype(np.float32))),
         torch.from_numpy(crops.targets),
@@ -493,7 +483,7 @@ def test_weight_decay_shrinks_the_weights(card):
     settings = {"width": 8, "epochs": 5, "batch_size": 4, "learning_rate": 0.01, "seed": 0}
     sizes = []
     for decay in (0, 1):
-        decoder, _ = fit_decoder(card("decoder", (3, 4), 2), toy_crops(), weight_decay=decay, **settings)
+        decoder, _ = fit_decoder(card("decoder", (3, 4), 2), toy_crops(), Fit(weight_decay=decay, **settings))
         sizes.append(np.abs(decoder.tensors()["branches.0.0.weight"]).sum())
     assert sizes[1] < 0.9 * sizes[0]
 
@@ -501,7 +491,7 @@ def test_weight_decay_shrinks_the_weights(card):
 def test_every_epoch_sees_every_crop_once_and_in_another_order(card, monkeypatch: pytest.MonkeyPatch):
     seen: list[list[int]] = []
 
-    def noted(network, optimiser, crops, batch) -> float:
+    def noted(network, optimiser, crops, batch, turn, weights) -> float:
         seen.append(batch.tolist())
         return 0.0
 
@@ -518,3 +508,123 @@ def test_what_a_head_takes_per_token_is_no_less_than_its_input_and_result(head):
     assert head.bytes_per_token >= 4 * (sum(head.card.dims) + 3 * cells**2)
     wider = a_decoder(lambda *given: head.card.model_copy(update={"kind": "decoder"}), head.card.dims, cells, width=80)
     assert wider.bytes_per_token > 4 * (sum(head.card.dims) + 80 * cells**2)
+
+
+# -- few labels --------------------------------------------------------------------------------------------------------
+
+FIT = Fit(width=8, epochs=2, batch_size=4, learning_rate=5e-3)
+
+
+def test_a_decoder_has_as_many_parameters_as_its_formula_says():
+    """L (d p + p + 9 p^2 + p) + (L p h + h) + (h C + C), h = p: the table of the fact sheet for ViT-B, four layers."""
+    for dim, width, expected in ((384, 64, 263_305), (768, 64, 361_609), (768, 128, 1_050_889), (1024, 256, 3_674_633)):
+        network = FusionNetwork((dim,) * 4, 9, width, 4)
+        assert sum(one.numel() for one in network.parameters()) == expected
+
+
+def test_fusing_before_upsampling_is_fusing_after_it():
+    """The paper upsamples every level, concatenates and classifies cell by cell; ours is cheaper and the same."""
+    torch.manual_seed(0)
+    network = FusionNetwork((3, 4), 3, 8, 4).double()
+    x = torch.randn(2, 7, 6, 5, dtype=torch.float64)
+    levels = [
+        torch.nn.functional.interpolate(branch(part), scale_factor=4, mode="bilinear", align_corners=False)
+        for branch, part in zip(network.branches, torch.split(x, [3, 4], dim=1), strict=True)
+    ]
+    expected = network.classify(torch.nn.functional.gelu(network.fuse(torch.cat(levels, dim=1))))
+    torch.testing.assert_close(network(x), expected)
+
+
+def test_gradients_of_the_decoder_and_its_loss_are_those_of_finite_differences():
+    torch.manual_seed(0)
+    network = FusionNetwork((2, 1), 3, 4, 2).double()
+    targets = torch.tensor([[[0, 1], [2, -1]]]).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    weights = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        logits = network(x)
+        return focal_loss(logits, targets, weights=weights).double() + 0.33 * dice_loss(logits, targets).double()
+
+    x = torch.randn(1, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(loss, (x,), eps=1e-2, atol=2e-3, rtol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("crops", "least", "epochs", "steps"), [(12, 0, 2, 6), (12, 20, 2, 21), (12, 6, 2, 6), (1, 7, 2, 7)]
+)
+def test_few_crops_are_passed_over_until_the_steps_are_taken(card, crops: int, least: int, epochs: int, steps: int):
+    given = toy_crops()
+    some = Crops(given.embeddings[:crops], given.targets[:crops])
+    _, facts = fit_decoder(card("decoder", (3, 4), 2), some, FIT._replace(least_steps=least, epochs=epochs))
+    assert facts["steps"] == steps
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_bits_do_not_depend_on_how_many_threads_the_process_has(card, threads: int):
+    expected, _ = fitted(card, toy_crops(), epochs=2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found, _ = fitted(card, toy_crops(), epochs=2)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert all(np.array_equal(tensor, found.tensors()[name]) for name, tensor in expected.tensors().items())
+
+
+def test_a_warm_start_goes_on_where_the_other_ended_and_leaves_it_alone(card):
+    crops = toy_crops()
+    first, history = fitted(card, crops)
+    before = {name: tensor.copy() for name, tensor in first.tensors().items()}
+    again, more = fit_decoder(card("decoder", (3, 4), 2), crops, FIT, start=first)
+    cold, anew = fit_decoder(card("decoder", (3, 4), 2), crops, FIT)
+    assert more["loss"][0] < 1.5 * history["loss"][-1] < anew["loss"][0]
+    for name, tensor in first.tensors().items():
+        np.testing.assert_array_equal(tensor, before[name])
+    np.testing.assert_array_equal(again.tensors()["mean"], before["mean"])
+    assert not np.array_equal(again.tensors()["fuse.weight"], cold.tensors()["fuse.weight"])
+
+
+def test_a_warm_start_knows_classes_by_name(card):
+    first, _ = fitted(card, toy_crops())
+    old = card("decoder", (3, 4), 2)
+    new = old.model_copy(update={"classes": (LabelClass(name="new", ids=(9,)), *old.classes[::-1])})
+    crops = toy_crops()
+    blank = Crops(crops.embeddings, np.full_like(crops.targets, UNLABELLED))
+    moved, _ = fit_decoder(new, blank, FIT, start=first)
+    x = crops.embeddings[:2].astype(np.float32)
+    logits = moved.network(torch.from_numpy(x))[:, 1:].flip(1)
+    torch.testing.assert_close(logits, first.network(torch.from_numpy(x)))
+    with pytest.raises(ModelError, match="begin anew"):
+        fit_decoder(old, crops, FIT._replace(width=16), start=first)
+
+
+def test_rare_classes_count_more_but_never_without_bound():
+    targets = np.repeat([0, 1, 2, UNLABELLED], [90_000, 10_000, 1, 7])
+    found = class_weights(targets, 4).numpy().astype(np.float64)
+    assert found[1] / found[0] == pytest.approx(3)
+    assert found[2] / found[0] == pytest.approx(8)
+    assert found[3] == 0
+    assert (found[:3] * [90_000, 10_000, 1]).sum() / 100_001 == pytest.approx(1)
+
+
+def test_the_eight_turns_of_a_crop_are_all_different_and_move_labels_with_embeddings():
+    square = np.arange(16).reshape(4, 4)
+    assert len({turned(square, turn).tobytes() for turn in range(8)}) == 8
+    for turn in range(8):
+        fine = np.repeat(np.repeat(square, 2, 0), 2, 1)
+        np.testing.assert_array_equal(turned(fine, turn)[::2, ::2], turned(square, turn))
+
+
+def test_turned_crops_are_learned_from_in_other_directions(card):
+    """Borders that always run upright in what is learned from are found when they lie flat."""
+    flat = toy_crops(seed=3)
+    unseen = Crops(np.swapaxes(flat.embeddings, 2, 3), np.swapaxes(flat.targets, 1, 2))
+    scores = {}
+    for dihedral in (False, True):
+        fit = FIT._replace(epochs=30, dihedral=dihedral)
+        decoder, _ = fit_decoder(card("decoder", (3, 4), 2), toy_crops(), fit)
+        predicted = decoder.probabilities(unseen.embeddings.astype(np.float32)).argmax(axis=1)
+        scores[dihedral] = (predicted == unseen.targets)[unseen.targets != UNLABELLED].mean()
+    assert scores[True] >= scores[False]
+    assert scores[True] > 0.95

@@ -95,3 +95,13 @@ def test_the_order_of_the_classes_does_not_matter(loss):
     place = torch.argsort(order)
     moved = torch.where(targets == UNLABELLED, targets, place[targets.clamp(min=0)])
     assert float(loss(logits[:, order], moved)) == pytest.approx(float(loss(logits, targets)), rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_weights_are_those_of_torchs_cross_entropy(seed: int):
+    logits, targets = logits_and_targets(seed)
+    weights = torch.rand(5, generator=torch.Generator().manual_seed(seed))
+    expected = functional.cross_entropy(logits, targets, weight=weights, ignore_index=UNLABELLED)
+    assert float(focal_loss(logits, targets, gamma=0, weights=weights)) == pytest.approx(float(expected), rel=1e-5)
+    even = focal_loss(logits, targets, weights=torch.full((5,), 3.0))
+    assert float(even) == pytest.approx(float(focal_loss(logits, targets)), rel=1e-6)

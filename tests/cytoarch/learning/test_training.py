@@ -9,6 +9,8 @@ from sklearn import metrics
 
 from cytoarch import sampling
 from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.annotations.drawing import DrawnLabels
+from cytoarch.annotations.exchange import Drawer
 from cytoarch.errors import TrainingError
 from cytoarch.geometry import Grid
 from cytoarch.images.views import Level
@@ -31,7 +33,7 @@ from cytoarch.learning.training import (
 from cytoarch.sampling import OnDemand, UnreadableSectionError
 
 PROBE = ProbeSettings(tokens_per_class=20)
-DECODER = DecoderSettings(width=8, epochs=2, batch_size=4)
+DECODER = DecoderSettings(width=8, epochs=2, batch_size=4, least_steps=0)
 
 
 @pytest.fixture
@@ -448,15 +450,15 @@ def test_what_is_set_is_what_is_trained_with(card, sections, monkeypatch: pytest
     given = {}
 
     def noted(name: str, real):
-        def call(*args):
+        def call(*args, **named):
             given[name] = args
-            return real(*args)
+            return real(*args, **named)
 
         monkeypatch.setattr(training, name, call)
 
     noted("cut_crops", training.cut_crops)
     noted("sample_tokens", training.sample_tokens)
-    monkeypatch.setattr(training, "fit_decoder", lambda *_, **settings: (given.update(settings), {}))
+    monkeypatch.setattr(training, "fit_decoder", lambda _card, _crops, fit, **_: (given.update(fit._asdict()), {}))
     chosen = DecoderSettings(width=9, epochs=3, batch_size=5, learning_rate=0.25, weight_decay=0.125, seed=7)
     train_head(card("decoder", (3, 4), 4), chosen, sections[:2])
     names = ("width", "epochs", "batch_size", "learning_rate", "weight_decay", "seed")
@@ -464,3 +466,55 @@ def test_what_is_set_is_what_is_trained_with(card, sections, monkeypatch: pytest
     assert given["cut_crops"][-1] == 7
     train_head(card("probe", (3, 4)), ProbeSettings(tokens_per_class=11, seed=8), sections[:2])
     assert given["sample_tokens"][-2:] == (11, 8)
+
+
+def test_overlapping_crops_are_cut_where_there_are_few_and_agree_with_the_section(card, section, monkeypatch):
+    one = section("s0", seed=0, grid=(48, 40))
+    the_card = card("decoder", (3, 4), 4)
+    plain = cut_crops([one], the_card, seed=0)
+    overlapping = cut_crops([one], the_card, seed=0, overlapping=True)
+    assert (plain.found, overlapping.found) == (4, 9)
+    targets = one.targets(the_card.classes, 4)
+    corners = {(y, x) for y in (0, 16, 32, 48) for x in (0, 16, 32)}
+    placed = set()
+    for crop, found in zip(overlapping.embeddings, overlapping.targets, strict=True):
+        for y, x in sorted(corners - placed):
+            height, width = min(32, 48 - y), min(32, 40 - x)
+            same = height > 0 and np.array_equal(
+                crop[:, :height, :width], one.embeddings.read(y, x, height, width).astype(np.float16)
+            )
+            if same and (crop[:, height:] == 0).all() and (crop[:, :, width:] == 0).all():
+                expected = targets[4 * y : 4 * (y + height), 4 * x : 4 * (x + width)]
+                np.testing.assert_array_equal(found[: 4 * height, : 4 * width], expected)
+                placed.add((y, x))
+                break
+    assert len(placed) == 9
+    monkeypatch.setattr(datasets, "FEW_CROPS", 4)
+    assert cut_crops([one], the_card, seed=0, overlapping=True).found == 4
+
+
+def test_scribbles_are_passed_over_less_often_than_dense_labels(card, section, monkeypatch):
+    asked = []
+    monkeypatch.setattr(training, "fit_decoder", lambda _card, _crops, fit, **_: (asked.append(fit.epochs), {}))
+    dense = section("s0", seed=0)
+    by = Drawer("s0", "ada", "2026-01-02T03:04:05Z")
+    strokes = [by.line(label, np.array([[at, 5.0], [at, 60.0]]), 3.0) for label, at in ((3, 8), (20, 80))]
+    scribbled = replace(dense, labels=DrawnLabels.of(strokes, Grid((96, 72), 4.0, (2.0, 2.0)), None))
+    for one, settings in (
+        (dense, DecoderSettings()),
+        (scribbled, DecoderSettings()),
+        (scribbled, DecoderSettings(epochs=7)),
+    ):
+        train_head(card("decoder", (3, 4), 4), settings, [one])
+    assert asked == [50, 15, 7]
+
+
+def test_scribbles_and_the_image_of_their_labels_give_the_same_crops(card, section):
+    dense = section("s0", seed=0)
+    by = Drawer("s0", "ada", "2026-01-02T03:04:05Z")
+    strokes = [by.line(label, np.array([[at, 5.0], [at + 3, 60.0]]), 3.0) for label, at in ((3, 8), (20, 80), (7, 40))]
+    drawn = DrawnLabels.of(strokes, Grid((96, 72), 4.0, (2.0, 2.0)), None)
+    image = replace(dense, labels=Level(drawn.pixels(), 4.0, 2.0))
+    one, other = (cut_crops([given], card("decoder", (3, 4), 4), 0) for given in (replace(dense, labels=drawn), image))
+    np.testing.assert_array_equal(one.targets, other.targets)
+    assert set(np.unique(one.targets)) == {UNLABELLED, 0, 1, 2}

@@ -97,11 +97,11 @@ def test_a_mask_of_any_value_is_tissue_in_which_grey_and_white_are_found(scans: 
 
 
 def test_outlines_in_pixels_of_the_scan_are_what_they_enclose(scans: Path) -> None:
-    outer = [[31.5, 63.5], [159.5, 63.5], [159.5, 191.5], [31.5, 191.5], [31.5, 63.5]]
-    hole = [[63.5, 95.5], [127.5, 95.5], [127.5, 159.5], [63.5, 159.5], [63.5, 95.5]]
+    outer = [[32, 64], [160, 64], [160, 192], [32, 192], [32, 64]]
+    hole = [[64, 96], [128, 96], [128, 160], [64, 160], [64, 96]]
     white = {
         "type": "Feature",
-        "properties": {"class": "white"},
+        "properties": {"classification": {"name": "White matter"}},
         "geometry": {"type": "Polygon", "coordinates": [hole]},
     }
     grey = {"type": "Feature", "properties": None, "geometry": {"type": "MultiPolygon", "coordinates": [[outer, hole]]}}
@@ -138,10 +138,10 @@ def test_without_a_drawing_tissue_is_found_again(scans: Path) -> None:
         ("empty.png", np.zeros((H, W), np.uint8), "nothing is drawn"),
         ("small.png", np.ones((9, 9), np.uint8), "draw it on the scan"),
         ("many.png", np.arange(H * W, dtype=np.uint8).reshape(H, W), "a mask of 0 and one other value"),
-        ("text.geojson", "hello", "cannot be read as outlines"),
+        ("text.geojson", "hello", "is no GeoJSON"),
         ("line.geojson", '{"type": "LineString", "coordinates": [[0, 0], [1, 1]]}', "Polygon or MultiPolygon"),
         ("nan.geojson", '{"type": "Polygon", "coordinates": [[[0, 0], [NaN, 1], [1, 2]]]}', "infinity"),
-        ("deep.geojson", "[" * 100_000, "cannot be read as outlines"),
+        ("deep.geojson", "[" * 100_000, "is no GeoJSON"),
     ],
 )
 def test_what_is_no_drawing_costs_its_section_and_says_why(scans: Path, name: str, content: Any, said: str) -> None:

@@ -1,0 +1,208 @@
+"""Embeddings of what is in view: blocks of sections, each made once by the embeddings step and kept in the store."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.brains import Section
+from cytoarch.embeddings import EmbedSettings, SectionEmbeddings
+from cytoarch.embeddings.dense import tile_plan
+from cytoarch.errors import SectionError, StoreError
+from cytoarch.geometry import Grid
+from cytoarch.images.views import StoredImage
+from cytoarch.steps.embeddings import EmbeddingsStep, Regions
+from cytoarch.steps.opened import OpenBrain, open_brain, read_only
+from cytoarch.steps.running import make_section
+from cytoarch.steps.sections import SECTION
+from cytoarch.steps.step import Place
+from cytoarch.steps.tissue import TISSUE
+from cytoarch.store.disk import write_atomically
+
+Float16 = NDArray[np.float16]
+
+BLOCK_PX = 1024
+"""Edge of a block in working pixels, as near as whole tiles come to it."""
+HELD_BYTES = 512 << 20
+"""Embeddings that are held in memory, beside those that are in use."""
+
+
+class Block(NamedTuple):
+    """A part of a section that is embedded in one go."""
+
+    section_id: str
+    row: int
+    column: int
+
+    @property
+    def name(self) -> str:
+        """Its name within the section."""
+        return f"y{self.row:03d}-x{self.column:03d}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a section is cut into blocks of whole tiles."""
+
+    tokens: Grid
+    """Where its tokens lie."""
+    block_tokens: int
+    image: StoredImage
+    tissue: TissueMask
+
+    def window(self, block: Block) -> tuple[int, int, int, int]:
+        """The tokens (y, x, height, width) of a block."""
+        n, (height, width) = self.block_tokens, self.tokens.shape
+        y, x = block.row * n, block.column * n
+        return y, x, min(n, height - y), min(n, width - x)
+
+    def blocks(self, section_id: str, window: tuple[int, int, int, int]) -> list[Block]:
+        """The blocks that tokens (y, x, height, width) lie in, in reading order."""
+        y, x, height, width = window
+        n = self.block_tokens
+        rows, columns = range(y // n, -(-(y + height) // n)), range(x // n, -(-(x + width) // n))
+        return [Block(section_id, row, column) for row in rows for column in columns]
+
+
+class Blocks:
+    """The blocks of a brain's sections: those in the store are read, others are computed when they are asked for."""
+
+    def __init__(self, store_path: Path, brain_id: str, settings: EmbedSettings) -> None:
+        self._store_path, self._brain_id = store_path, brain_id
+        self._brain = read_only(store_path, brain_id)
+        self.step = EmbeddingsStep.of(settings, self._brain)
+        self._layouts: dict[str, Layout] = {}
+        self._held: OrderedDict[Block, Float16] = OrderedDict()
+
+    def layout(self, section_id: str) -> Layout:
+        """How a section is cut. Raises StoreError if it is not in the store yet, SectionError if it is damaged."""
+        if section_id not in self._layouts:
+            self._layouts[section_id] = self._laid_out(self._brain.rows[section_id])
+        return self._layouts[section_id]
+
+    def _laid_out(self, section: Section) -> Layout:
+        place = Place(self._brain, section)
+        image, tissue = SECTION.open(place), TISSUE.open(place)
+        view = image.at(self.step.pixel_size_um)
+        plan = tile_plan(self.step.encoder.encoder, view.height, view.width, self.step.embed)
+        tiles = max(1, round(BLOCK_PX / plan.step_px))
+        return Layout(view.grid.grouped(plan.cell_px), tiles * plan.step_px // plan.cell_px, image, tissue)
+
+    def is_there(self, block: Block) -> bool:
+        """Whether a block is embedded: held, or in the store."""
+        return block in self._held or self._stored(block) is not None
+
+    def read(self, block: Block) -> Float16 | None:
+        """The embeddings (c, y, x) float16 of a block, from memory or the store; None: they are not computed yet."""
+        if block in self._held:
+            self._held.move_to_end(block)
+            return self._held[block]
+        stored = self._stored(block)
+        if stored is None:
+            return None
+        found = stored.read(*self.layout(block.section_id).window(block)).astype(np.float16)
+        self._held[block] = found
+        while len(self._held) > 1 and sum(one.nbytes for one in self._held.values()) > HELD_BYTES:
+            self._held.popitem(last=False)
+        return found
+
+    def compute(self, block: Block) -> None:
+        """Embed a block and keep it in the store, unless it is there.
+
+        Raises BrainBusyError if a run is writing the brain, SectionError if the section cannot be read.
+        """
+        if self.is_there(block):
+            return
+        with open_brain(self._store_path, self._brain_id) as brain:
+            outcome = make_section([self._step(block)], brain, brain.rows[block.section_id])
+        self._brain.catalogue.refresh(self._step(block).product(block.section_id))
+        if outcome.status == "failed":
+            raise SectionError(outcome.reason)
+
+    def compute_section(self, section_id: str, brain: OpenBrain) -> None:
+        """Embed a whole section as the scheduled run does; what an earlier, broken attempt finished is kept."""
+        outcome = make_section([self.step], brain, brain.rows[section_id])
+        self._brain.catalogue.refresh(self.step.product(section_id))
+        if outcome.status == "failed":
+            raise SectionError(outcome.reason)
+
+    def _stored(self, block: Block) -> SectionEmbeddings | None:
+        """The embeddings that hold a block: of its whole section, or of the block alone."""
+        place = Place(self._brain, self._brain.rows[block.section_id])
+        for step in (self.step, self._step(block)):
+            if self._brain.catalogue.record(step.product(block.section_id)) is not None:
+                try:
+                    return step.stored.open(place)
+                except StoreError:
+                    continue
+        return None
+
+    def _step(self, block: Block) -> EmbeddingsStep:
+        """The step that embeds the tiles of a block and no others."""
+        folder = self._brain.catalogue.folder / "drawings" / "regions" / block.section_id
+        path = folder / f"{block.name}.csv"
+        if not path.exists():
+            write_atomically(path, self._region(block).encode())
+        return replace(self.step, regions=Regions.of(path))
+
+    def _region(self, block: Block) -> str:
+        """A table of one region that touches every tile of a block and none beside it: it ends within them."""
+        layout, section = self.layout(block.section_id), self._brain.rows[block.section_id]
+        y0, _, x0, _ = section.region_px or (0, 0, 0, 0)
+        token = layout.tokens.cell_um / layout.image.pixel_size_um
+        top, left, height, width = layout.window(block)
+        y, x = y0 + (top + 1) * token, x0 + (left + 1) * token
+        size = [max(one - 2, 1) * token for one in (height, width)]
+        head = "section_id,y_px,x_px,height_px,width_px"
+        return f"{head}\n{block.section_id},{y:.6f},{x:.6f},{size[0]:.6f},{size[1]:.6f}\n"
+
+
+@dataclass(frozen=True)
+class Patchwork:
+    """Several blocks of a section as one grid of tokens."""
+
+    layout: Layout
+    held: Mapping[Block, Float16]
+
+    def read(self, y: int, x: int, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Embeddings (c, height, width) float32 of a window of tokens, and which of them are there (height, width).
+
+        The window may reach beyond the section or over blocks that are not computed: there embeddings are zero.
+        """
+        dim = next(iter(self.held.values())).shape[0]
+        found = np.zeros((dim, height, width), dtype=np.float32)
+        there = np.zeros((height, width), dtype=np.bool_)
+        for block, values in self.held.items():
+            by, bx, bh, bw = self.layout.window(block)
+            top, left, bottom, right = max(y, by), max(x, bx), min(y + height, by + bh), min(x + width, bx + bw)
+            if top < bottom and left < right:
+                into = slice(top - y, bottom - y), slice(left - x, right - x)
+                found[:, into[0], into[1]] = values[:, top - by : bottom - by, left - bx : right - bx]
+                there[into] = True
+        return found, there
+
+
+def nearest_first(
+    window: tuple[int, int, int, int], edge: int, centre: tuple[float, float]
+) -> Iterator[tuple[int, int, int, int]]:
+    """Squares (y, x, height, width) that cover a window once, those nearest to a place (y, x) first.
+
+    >>> [one[:2] for one in nearest_first((0, 0, 4, 6), 2, (1.0, 5.0))]
+    [(0, 4), (2, 4), (0, 2), (2, 2), (0, 0), (2, 0)]
+    """
+    top, left, height, width = window
+    squares = [
+        (y, x, min(edge, top + height - y), min(edge, left + width - x))
+        for y in range(top, top + height, edge)
+        for x in range(left, left + width, edge)
+    ]
+    yield from sorted(
+        squares,
+        key=lambda one: (math.hypot(one[0] + one[2] / 2 - centre[0], one[1] + one[3] / 2 - centre[1]), one),
+    )

@@ -1,0 +1,261 @@
+"""The real window: a person's whole session, whatever they press, and what is there when they come back."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import napari
+import numpy as np
+import pytest
+from qtpy.QtWidgets import QApplication
+
+from cytoarch.interactive.session import SessionSettings
+from cytoarch.learning.training import DecoderSettings
+from cytoarch.napari.layers import upright
+from cytoarch.napari.opening import Opening
+from cytoarch.napari.widget import DrawWidget
+from tests.cytoarch.steps.small_brain import CORTEX, HEIGHT, WHITE_MATTER, WIDTH, SmallBrain
+
+pytestmark = [
+    pytest.mark.xdist_group("napari"),
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # napari's and Qt's own
+]
+
+FAST = SessionSettings(width=8, steps=4, first_steps=25, crop_tokens=16)
+SEQUENCES = 100 if os.environ.get("CYTOARCH_FULL") else 10
+
+
+@pytest.fixture
+def viewer(screen: None) -> Iterator[Any]:
+    opened = napari.Viewer(show=True)
+    yield opened
+    opened.close()
+    QApplication.processEvents()
+
+
+@pytest.fixture
+def window(viewer: Any, small: SmallBrain) -> Iterator[DrawWidget]:
+    widget = DrawWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Draw and map")
+    widget.open(Opening(small.folder / "store", "B1", "ada", "texture"), FAST)
+    settle(widget)
+    yield widget
+    widget.close_session()
+
+
+def settle(widget: DrawWidget, seconds: float = 300.0) -> None:
+    """Until nothing is going on any more."""
+    end = time.monotonic() + seconds
+    QApplication.processEvents()
+    while widget.worker is not None:
+        QApplication.processEvents()
+        time.sleep(0.02)  # the worker needs the interpreter, too
+        assert time.monotonic() < end, widget.status.text()
+    QApplication.processEvents()
+
+
+def drag(widget: DrawWidget, places_px: Any) -> None:
+    """The mouse pressed, moved and let go over places of the section, as napari tells its callbacks."""
+    event = SimpleNamespace(type="mouse_press", button=1, position=())
+    event.position = tuple(widget.layers.to_world(places_px[0]))
+    stroke = widget._drag(widget.viewer, event)
+    for place in places_px[1:]:
+        next(stroke, None)
+        event.type, event.position = "mouse_move", tuple(widget.layers.to_world(place))
+    next(stroke, None)
+    event.type = "mouse_release"
+    next(stroke, None)
+
+
+def halves(widget: DrawWidget) -> None:
+    """A stroke in either half of the section."""
+    for label, x in ((CORTEX, 30.0), (WHITE_MATTER, 100.0)):
+        widget.classes.select(label)
+        drag(widget, np.array([[20.0, x], [50.0, x], [80.0, x]]))
+
+
+def share(widget: DrawWidget, label: int, columns: slice) -> float:
+    """How much of what the map shows in some columns is of a class."""
+    shown = widget.layers.map.data[:, columns]
+    return float((shown[shown > 0] == label).mean())
+
+
+def test_a_whole_session_and_the_next(window: DrawWidget, small: SmallBrain) -> None:
+    assert window.sections.count() == 6
+    assert window.classes.ids == [CORTEX, WHITE_MATTER]
+    halves(window)
+    scribbles = list(window.session.drawing.scribbles)
+    np.testing.assert_allclose(scribbles[0].paths_px[0][1], (50.0, 30.0), atol=1e-6)
+    assert len(window.layers.scribbles.data) == 2
+    window.train()
+    settle(window)
+    assert "trained on 2 strokes" in window.status.text()
+    width = window.layers.map.data.shape[1]
+    assert share(window, CORTEX, slice(0, width * 3 // 8)) > 0.9
+    assert share(window, WHITE_MATTER, slice(width * 5 // 8, None)) > 0.9
+    assert window.layers.confidence.data.max() > 0.5
+    drag(window, np.array([[60.0, 40.0], [70.0, 40.0]]))  # a correction, and away with it
+    window.undo()
+    assert window.session.drawing.scribbles == scribbles
+    window.redo()
+    window.annotate_next()
+    settle(window)
+    assert "least sure" in window.status.text()
+    window.save()
+    settle(window)
+    assert "version v0001" in window.kept.text()
+    window.close_session()
+    assert not window.viewer.layers
+    window.open(Opening(small.folder / "store", "B1", "ada", "texture"), FAST)
+    settle(window)
+    assert len(window.session.drawing.scribbles) == 3
+    assert window.session.missing(window.view) == [], "embeddings are found, not computed"
+    window.train()
+    settle(window)
+    assert share(window, CORTEX, slice(0, width * 3 // 8)) > 0.9
+
+
+def test_new_classes_take_two_clicks_and_mistakes_are_said(window: DrawWidget) -> None:
+    window.new_class.click()
+    label = window.session.drawing.labels[-1]
+    assert (label.name, label.colour, window.classes.selected) == ("class 1", "#e69f00", label.id)
+    window.classes.renamed.emit(label.id, "layer IV")
+    assert window.session.drawing.labels[-1].name == "layer IV"
+    window.classes.renamed.emit(label.id, "cortex")
+    assert "share a number or a name" in window.status.text()
+    window.classes.recoloured.emit(label.id, "#0072b2")
+    assert window.session.drawing.labels[-1].colour == "#0072b2"
+    drag(window, np.array([[20.0, 30.0], [40.0, 30.0]]))
+    window.no_class.click()
+    assert "have scribbles" in window.status.text()
+    window.undoing.click()
+    window.no_class.click()
+    assert window.classes.ids == [CORTEX, WHITE_MATTER]
+
+
+def test_what_cannot_be_done_yet_is_said(window: DrawWidget) -> None:
+    window.next.click()
+    assert "Train first" in window.status.text()
+    window.train()
+    settle(window)
+    assert "at least two are needed" in window.status.text()
+    window.save()
+    settle(window)
+    assert "nothing is drawn" in window.status.text()
+
+
+def test_the_rubber_uncovers_and_the_pen_is_off_while_it_is_on(window: DrawWidget) -> None:
+    halves(window)
+    window.rubber.click()
+    assert not window.pen.isChecked()
+    drag(window, np.array([[10.0, 30.0], [90.0, 30.0]]))
+    window.width.setValue(40)
+    labels = window.session.labels("s0")
+    assert (labels.pixels()[40:60, 30] == 0).all()
+    assert (labels.pixels()[40:60, 100] == WHITE_MATTER).all()
+    window.rubber.click()
+    drag(window, np.array([[10.0, 30.0], [90.0, 30.0]]))
+    assert len(window.session.drawing.scribbles) == 3, "neither pen nor rubber: the mouse moves the picture"
+
+
+@pytest.mark.parametrize(("flip", "rotation"), [("none", 0.0), ("horizontal", 90.0), ("vertical", 33.0)])
+def test_display_is_turned_and_drawing_comes_back_to_pixels(window: DrawWidget, flip: Any, rotation: float) -> None:
+    layers = window.layers
+    layers.affine = upright(
+        layers.section.model_copy(update={"flip": flip, "rotation": rotation}), layers.layout.image.grid
+    )
+    for place in ((0.0, 0.0), (12.5, 77.25), (96.0, 128.0)):
+        np.testing.assert_allclose(layers.to_section_px(layers.to_world(place)), place, atol=1e-6)
+    middle = layers.to_world((HEIGHT / 2, WIDTH / 2))
+    layers.affine = np.eye(3)
+    np.testing.assert_allclose(layers.to_world((HEIGHT / 2, WIDTH / 2)), middle, atol=1e-6)
+
+
+def test_the_decoder_for_the_whole_brain_is_trained_from_the_window(
+    window: DrawWidget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halves(window)
+    window.hand_over(DecoderSettings(width=8, epochs=2, least_steps=0))
+    settle(window)
+    assert "Trained areas-decoder-by-ada" in window.status.text()
+    digest = window.status.text().split("model ")[1][:12]
+    assert any(path.name.startswith(digest) for path in (window.session.store_path / "models").iterdir())
+
+
+def actions(window: DrawWidget, rng: np.random.Generator) -> list[Callable[[], Any]]:
+    """Whatever a person may press."""
+
+    def scribble() -> None:
+        drag(window, np.cumsum(rng.normal(0, 8, (5, 2)), axis=0) + rng.uniform((0, 0), (HEIGHT, WIDTH)))
+
+    return [
+        scribble, scribble, scribble, window.undo, window.redo, window.new_class.click, window.no_class.click,
+        window.pen.click, window.rubber.click, window.training.click, window.next.click, window.resetting.click,
+        window.saving.click, window.cancelling.click, window.confident.click,
+        lambda: window.width.setValue(int(rng.integers(1, 200))),
+        lambda: window.opacity.setValue(int(rng.integers(0, 100))),
+        lambda: window.sections.setCurrentRow(int(rng.integers(6))),
+        lambda: window._choose(int(rng.integers(4))),
+        window.viewer.reset_view,
+    ]  # fmt: skip
+
+
+def test_no_sequence_of_presses_raises_or_loses_a_stroke(window: DrawWidget) -> None:
+    for seed in range(SEQUENCES):
+        rng = np.random.default_rng(seed)
+        for _ in range(8):
+            choices = actions(window, rng)
+            choices[int(rng.integers(len(choices)))]()
+            QApplication.processEvents()
+        settle(window)
+        log = window.session.drawing.path.read_bytes().count(b"\n")
+        drawn = len(window.session.drawing.scribbles)
+        assert log >= drawn
+    kept = list(window.session.drawing.scribbles)
+    path = window.session.drawing.path
+    window.close_session()
+    from cytoarch.annotations.autosave import Drawing
+
+    with Drawing.opened(path) as again:
+        assert again.scribbles == kept
+
+
+def test_the_form_says_what_is_missing(viewer: Any, small: SmallBrain) -> None:
+    widget = DrawWidget(viewer)
+    form = widget.form
+    assert not form.button.isEnabled()
+    assert "a store that holds a brain" in form.button.toolTip()
+    form.store.setText(str(small.folder / "store"))
+    assert "your name" in form.button.toolTip()
+    form.author.setText("ada")
+    assert form.button.isEnabled()
+    form.button.click()
+    settle(widget)
+    assert widget.session is not None
+    widget.close_session()
+
+
+def test_every_button_says_what_it_does(window: DrawWidget) -> None:
+    from qtpy.QtWidgets import QAbstractButton
+
+    silent = [
+        one.text()
+        for one in window.pages.currentWidget().findChildren(QAbstractButton)
+        if one.text() and not one.toolTip()
+    ]
+    assert silent == []
+
+
+def test_the_plugin_is_declared() -> None:
+    from npe2 import PluginManifest
+
+    import cytoarch.napari
+
+    manifest = PluginManifest.from_file(Path(str(cytoarch.napari.__file__)).parent / "napari.yaml")
+    (command,) = manifest.contributions.commands or ()
+    module, name = str(command.python_name).split(":")
+    assert (module, name) == (DrawWidget.__module__, DrawWidget.__name__)
