@@ -34,6 +34,9 @@ class BoundaryDistances:
         nothing = np.zeros(0)
         if not one.any() or not other.any():
             return cls(nothing, nothing, missing=bool(one.any() != other.any()))
+        if rim == "outside":  # all that matters is where the masks are: the rest of a large image is left out
+            box = tuple(slice(int(at.min()), int(at.max()) + 1) for at in np.nonzero(one | other))
+            one, other = one[box], other[box]
         edges = [boundary(mask, rim) for mask in (one, other)]
         if not edges[0].any() or not edges[1].any():
             return cls(nothing, nothing)

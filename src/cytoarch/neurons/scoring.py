@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion, distance_transform_edt, generate_binary_structure
 from scipy.spatial import cKDTree
 
+from cytoarch.measures.boundaries import BoundaryDistances
 from cytoarch.neurons.trees import Float64, Tree, Triple
 
 DIFFERENT = 2.0
@@ -178,20 +178,5 @@ def score_voxels(found: Mask, known: Mask, voxel_um: Triple) -> VoxelScore:
         f1 = NAN if ours == theirs else 0.0
         return VoxelScore(0.0 if ours else NAN, 0.0 if theirs else NAN, f1, NAN, ours != theirs)
     f1 = 2 * hits / (ours + theirs)
-    return VoxelScore(hits / ours, hits / theirs, f1, hd95(found, known, voxel_um), missing=False)
-
-
-def hd95(one: Mask, other: Mask, voxel_um: Triple) -> float:
-    """The 95th percentile of the distances (um) from each surface to the other, pooled; NaN if a mask is empty.
-
-    A surface is what an erosion by a cross takes away; voxels at the border of the volume belong to it.
-    """
-    if not one.any() or not other.any():
-        return NAN
-    box = tuple(slice(int(at.min()), int(at.max()) + 1) for at in np.nonzero(one | other))
-    one, other = np.pad(one[box], 1), np.pad(other[box], 1)
-    cross = generate_binary_structure(3, 1)
-    surfaces = [mask ^ binary_erosion(mask, cross) for mask in (one, other)]
-    away = [distance_transform_edt(~surface, sampling=voxel_um) for surface in surfaces]
-    pooled = np.concatenate([away[1][surfaces[0]], away[0][surfaces[1]]])
-    return float(np.percentile(pooled, 95))
+    far = BoundaryDistances.between(found, known, voxel_um)
+    return VoxelScore(hits / ours, hits / theirs, f1, far.hd95_um, missing=False)

@@ -8,7 +8,7 @@ from scipy.ndimage import binary_erosion
 from scipy.spatial.distance import cdist
 
 from cytoarch.neurons.phantoms import NeuronPhantom, make_phantom
-from cytoarch.neurons.scoring import distances, hd95, samples, score_trees, score_voxels
+from cytoarch.neurons.scoring import distances, samples, score_trees, score_voxels
 from cytoarch.neurons.trees import EMPTY, ROOT, Tree
 
 UM = (1.0, 1.0, 1.0)
@@ -106,14 +106,14 @@ def test_the_surface_distance_is_that_of_all_pairs_of_voxels(seed: int) -> None:
     edges = (2.5, 1.0, 0.5)
     away = cdist(*(surface(mask) * edges for mask in masks))
     expected = np.percentile(np.concatenate([away.min(axis=0), away.min(axis=1)]), 95)
-    assert hd95(*masks, edges) == pytest.approx(expected)
+    assert score_voxels(*masks, edges).hd95_um == pytest.approx(expected)
 
 
 def test_a_shifted_cube_is_as_far_as_its_voxels_are_long() -> None:
     one = np.zeros((20, 20, 20), dtype=bool)
     one[5:12, 5:12, 5:12] = True
-    assert hd95(one, np.roll(one, 2, axis=0), (5.0, 1.0, 1.0)) == 10
-    assert hd95(one, one, (5.0, 1.0, 1.0)) == 0
+    assert score_voxels(one, np.roll(one, 2, axis=0), (5.0, 1.0, 1.0)).hd95_um == 10
+    assert score_voxels(one, one, (5.0, 1.0, 1.0)).hd95_um == 0
 
 
 def test_empty_masks_have_defined_scores() -> None:
