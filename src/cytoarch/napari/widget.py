@@ -49,13 +49,12 @@ WAIT_MS = 60_000
 """What is going on when a window is closed is waited for so long: a block is written whole, or not at all."""
 KEYS = (
     ("T", "train and show the map"),
-    ("B", "pen"),
+    ("B", "pen; off: the mouse moves the picture"),
     ("X", "rubber"),
     ("1-9", "choose a class"),
     ("Ctrl-Z / Ctrl-Shift-Z", "undo, redo a stroke"),
     ("N", "jump to where the model is least sure"),
     ("C", "show confidence"),
-    ("Space", "move the picture while held"),
 )
 
 
