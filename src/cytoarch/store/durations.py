@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,10 +23,12 @@ class Duration(NamedTuple):
 
 
 def note_duration(root: Path, duration: Duration) -> None:
-    """Add a line to the store's file of durations. Lines of processes that write at once do not mix."""
-    root.mkdir(parents=True, exist_ok=True)
+    """Add a line to the store's file of durations. Lines of processes that write at once do not mix.
+
+    Where the store cannot be written to, none is added: that is said by what is being made, and no time is worth a run.
+    """
     line = json.dumps({**duration._asdict(), "seconds": round(duration.seconds, 3)})
-    with (root / DURATIONS_FILE).open("a", encoding="utf-8") as file:
+    with suppress(OSError), (root / DURATIONS_FILE).open("a", encoding="utf-8") as file:
         file.write(f"{line}\n")
 
 
