@@ -15,6 +15,7 @@ from cytoarch.steps.step import Place, is_current
 from cytoarch.store.brain_store import BrainStore
 from flows.places import DEFAULT_STORE
 from flows.stages import Summary, final_state
+from tasks.cancelling import HOOKS
 from tasks.progress import stage_progress
 from tasks.steps import run_study
 
@@ -40,7 +41,7 @@ class CompareChoice(Settings):
         return tuple(dict.fromkeys(part for name in names for part in str(name).split(",") if part))
 
 
-@flow(name="compare-brains", flow_run_name="compare-{compare.name}")
+@flow(name="compare-brains", flow_run_name="compare-{compare.name}", **HOOKS)
 def compare_brains(compare: CompareChoice) -> Summary:
     """Compare brains by how alike their areas are to each other in their embeddings, two brains at a time.
 

@@ -3,15 +3,15 @@
 from prefect import flow
 
 from cytoarch.steps.borders import BorderSettings, BordersStep
-from cytoarch.steps.opened import open_brain
 from cytoarch.steps.points import PointsStep
 from cytoarch.steps.sources import require_stored, sections_with
 from cytoarch.steps.step import Place, Stored
 from flows.parameters import RunSettings, StoredBrain
-from flows.stages import Summary, final_state, run_name, run_steps, skipping, workers
+from flows.stages import Summary, final_state, held_brain, run_name, run_steps, skipping, workers
+from tasks.cancelling import HOOKS
 
 
-@flow(name="find-borders", flow_run_name=run_name("borders"))
+@flow(name="find-borders", flow_run_name=run_name("borders"), **HOOKS)
 def find_borders(
     brain: StoredBrain,
     points: str = "",
@@ -29,7 +29,7 @@ def find_borders(
         run: How the work is spread.
 
     """
-    with open_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip), workers(run) as runner:
+    with held_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip), workers(run) as runner:
         hint = "Run trace-cortex and embed-points, or name one of them"
         chosen = require_stored(PointsStep, Place(opened), points, hint)
         step = BordersStep.of(chosen, find)

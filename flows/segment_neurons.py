@@ -30,6 +30,7 @@ from cytoarch.steps.step import Place, Step, Stored, is_current
 from cytoarch.store.brain_store import BrainStore
 from flows.places import DEFAULT_STORE
 from flows.stages import Summary, final_state
+from tasks.cancelling import HOOKS
 from tasks.progress import stage_progress
 from tasks.steps import run_study
 from tasks.tracking import log_neurons, run_url
@@ -52,7 +53,7 @@ class NeuronChoice(Settings):
     store_path: Path = Field(default=DEFAULT_STORE, description="Folder of the store; made if it is not there.")
 
 
-@flow(name="segment-neurons", flow_run_name="neurons-{neurons.name}")
+@flow(name="segment-neurons", flow_run_name="neurons-{neurons.name}", **HOOKS)
 def segment_neurons(
     neurons: NeuronChoice,
     train: NeuronTraining = NeuronTraining(),

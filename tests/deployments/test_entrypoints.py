@@ -10,6 +10,8 @@ import yaml
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 
+from tasks.cancelling import name_cancellation, watch_cancellation
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEPLOYMENTS = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text())["deployments"]
 ENTRYPOINTS = [one["entrypoint"] for one in DEPLOYMENTS]
@@ -37,6 +39,24 @@ def test_a_deployment_is_found_by_its_name_and_explains_itself(flow: "Flow[..., 
     assert flow.name.endswith(own[0])
     assert all(name.startswith(own[0]) for name in own), "variants are named after it"
     assert len(flow.description or "") > 40, "what the page of the deployment shows"
+
+
+def test_every_flow_ends_when_it_is_cancelled_whatever_its_worker_hears(flow: "Flow[..., Any]") -> None:
+    assert watch_cancellation in flow.on_running_hooks
+    assert name_cancellation in flow.on_crashed_hooks
+
+
+def test_fields_of_the_form_have_titles_and_an_order(flow: "Flow[..., Any]") -> None:
+    schema = json.loads(parameter_schema(flow.fn).model_dump_json())
+    for name, model in models_in(schema).items():
+        fields = model["properties"]
+        assert sorted(one["position"] for one in fields.values()) == list(range(len(fields))), name
+        required = set(model.get("required", ()))
+        assert [one["position"] for field, one in fields.items() if field in required] == list(range(len(required))), (
+            name
+        )
+        titles = [one["title"] for one in fields.values() if "title" in one]
+        assert all("_" not in title and title[0].isupper() for title in titles), f"{name}: {titles}"
 
 
 def test_default_parameters_are_valid(flow: "Flow[..., Any]") -> None:
