@@ -1,9 +1,16 @@
 """Borders of a section, along the lines that its points lie on."""
 
+import io
+from pathlib import Path
+
+import anndata
 import numpy as np
 import pandas as pd
+import pytest
+import zarr
 
-from cytoarch.steps.borders import BorderSettings, borders_along
+from cytoarch.errors import SectionError
+from cytoarch.steps.borders import BORDERS_FILE, BorderSettings, BordersStep, borders_along
 
 
 def test_borders_are_found_on_each_line_and_lines_are_cut_where_points_are_missing() -> None:
@@ -31,3 +38,41 @@ def test_of_several_draws_the_first_counts() -> None:
     found = borders_along(known, np.zeros((4, 2)), BorderSettings())
     assert found["along_mm"].tolist() == [0.0, 0.2]
     assert not found["border"].any()
+
+
+class Kept:
+    """A staging folder that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    def write(self, name: str, content: bytes) -> None:
+        self.files[name] = content
+
+
+def points_in(folder: Path, **columns: object) -> Path:
+    """A table of points as `embed-points` leaves it."""
+    count = 60
+    along = np.arange(count) * 0.5
+    obs = pd.DataFrame({"y_px": along, "x_px": 3.0, **columns}, index=[f"s1-{one}" for one in range(count)])
+    x = np.where(np.arange(count) < 30, 0.0, 5.0)[:, None] + np.random.default_rng(0).normal(0, 0.5, (count, 3))
+    table = anndata.AnnData(x.astype(np.float32), obs=obs)
+    with anndata.settings.override(zarr_write_format=3, auto_shard_zarr_v3=False):
+        anndata.io.write_elem(zarr.open_group(folder, mode="w", zarr_format=3), "/", table)
+    return folder
+
+
+def test_a_section_gets_a_table_of_its_points_and_facts(tmp_path: Path) -> None:
+    step, kept = BordersStep.of("points", BorderSettings()), Kept()
+    folder = points_in(tmp_path / "points", line=0, along_mm=np.arange(60) * 0.5)
+    facts = step.write({step.points: folder}, kept)  # type: ignore[arg-type]
+    assert facts == {"points": 60, "borders": 1, "lines": 1}
+    found = pd.read_csv(io.BytesIO(kept.files[BORDERS_FILE]))
+    assert found.loc[found["border"], "along_mm"].tolist() == [15.0]
+    assert found["signal"].isna().sum() == 17
+
+
+def test_points_that_lie_on_no_line_cost_the_section_and_say_what_is_needed(tmp_path: Path) -> None:
+    step = BordersStep.of("points", BorderSettings())
+    with pytest.raises(SectionError, match="no column line, along_mm; embed the points that trace-cortex writes"):
+        step.write({step.points: points_in(tmp_path / "points")}, Kept())  # type: ignore[arg-type]
