@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from pydantic import Field
 
 from cytoarch.digests import values_digest
@@ -33,7 +33,7 @@ from flows.stages import Summary, final_state
 from tasks.cancelling import HOOKS
 from tasks.progress import stage_progress
 from tasks.steps import run_study
-from tasks.tracking import log_neurons, run_url
+from tasks.tracking import TrackingLine, log_neurons, run_url
 
 
 class NeuronChoice(Settings):
@@ -96,8 +96,9 @@ def segment_neurons(
         notes = _notes(opened, rows, report, digest)
         settings = {"segment": segment.model_dump(mode="json"), "trace": trace.model_dump(mode="json")}
         settings["train"] = train.model_dump(mode="json") if training else {"model": digest}
-        run_id = _logged(opened, rows, report, digest, settings)
-        notes["MLflow run"] = run_url(opened.store, run_id)
+        line = TrackingLine(opened.store, get_run_logger())
+        run_id = line.tell("the scores of the neurons", lambda: _logged(opened, rows, report, digest, settings))
+        notes |= {"MLflow run": run_url(opened.store, run_id)} if run_id else {"MLflow does not know": line.left}
         return final_state(Summary(neurons.name, made, failed, notes), "volume")
 
 

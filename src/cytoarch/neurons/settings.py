@@ -122,7 +122,12 @@ class TraceSettings(Settings):
     gap_um: float = Field(
         default=8.0, ge=0, le=1000, description="Gaps no longer than this are closed, from surface to surface."
     )
-    spur_um: float = Field(default=4.0, ge=0, le=1000, description="Side branches shorter than this are left out.")
+    spur_um: float = Field(
+        default=4.0,
+        ge=0,
+        le=1000,
+        description="Side branches shorter than this are left out; gaps are not closed to pieces that are shorter.",
+    )
     piece_um: float = Field(default=10.0, ge=0, le=10_000, description="Pieces shorter than this are left out.")
 
     @property

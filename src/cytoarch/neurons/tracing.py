@@ -35,9 +35,9 @@ class TraceRules:
     """What a trace is made of."""
 
     gap_um: float = 8.0
-    """Pieces whose ends are nearer than this are joined; 0: none."""
+    """Gaps no longer than this, from surface to surface, are closed; 0: none."""
     spur_um: float = 4.0
-    """Side branches shorter than this, or than the neurite is thick, are no neurites."""
+    """Side branches shorter than this, or than the neurite is thick, are none; to pieces as short no gap is closed."""
     piece_um: float = 10.0
     """Pieces shorter than this that nothing joins are noise."""
 
@@ -48,7 +48,11 @@ def trace(read: ReadMask, shape: tuple[int, int, int], voxel_um: Triple, rules: 
     if not len(cells):
         return EMPTY
     points = cells * np.asarray(voxel_um)
-    graph = _joined_across_gaps(points, radii, _touching(cells, points), rules.gap_um)
+    graph = _touching(cells, points)
+    if rules.gap_um:  # specks of noise are no stepping stones
+        lines = _without_pieces(graph + graph.T, points, rules.spur_um)
+        points, radii, graph = points[lines], radii[lines], graph[lines][:, lines]
+        graph = _joined_across_gaps(points, radii, graph, rules.gap_um)
     graph = minimum_spanning_tree(graph)
     graph = graph + graph.T
     kept = _without_spurs(graph, points, radii, rules.spur_um)
@@ -113,8 +117,6 @@ def _joined_across_gaps(points: Float64, radii: Float64, graph: csr_matrix, gap_
 
     The spanning tree that follows keeps the shortest of them.
     """
-    if gap_um <= 0:
-        return graph
     piece = connected_components(graph, directed=False)[1]
     degree = np.diff((graph + graph.T).tocsr().indptr)
     ends = np.flatnonzero(degree <= 1)
@@ -177,6 +179,8 @@ def _to_fork(end: int, neighbours: list[set[int]], points: Float64) -> tuple[lis
 
 def _without_pieces(graph: csr_matrix, points: Float64, piece_um: float) -> Int64:
     """The nodes of the pieces that are long enough, and of none that is one node."""
+    if not len(points):
+        return np.zeros(0, dtype=np.int64)
     count, piece = connected_components(graph, directed=False)
     upper = graph.tocoo()
     length = np.bincount(

@@ -55,6 +55,13 @@ def test_a_gap_is_closed_where_it_is_shorter_than_asked(gap: float, pieces: int)
     assert trace_mask(mask, UM, TraceRules(gap_um=gap)).roots == pieces
 
 
+def test_specks_are_no_stepping_stones() -> None:
+    far = ((12, 20, 8), (12, 20, 30)), ((12, 20, 50), (12, 20, 72))
+    specks = [((12, 20, x), (12, 20, x + 1)) for x in (36, 43)]
+    assert trace_mask(tubes(*far, *specks, radius=1.0), UM, TraceRules(gap_um=6)).roots == 2
+    assert trace_mask(tubes(*far, radius=1.0), UM, TraceRules(gap_um=20)).roots == 1
+
+
 def test_neurites_that_pass_at_a_distance_are_not_joined() -> None:
     mask = tubes(((12, 8, 8), (12, 8, 72)), ((12, 30, 8), (12, 30, 72)))
     assert trace_mask(mask, UM, TraceRules(gap_um=8)).roots == 2

@@ -74,8 +74,8 @@ def made_of(study: OpenStudy) -> list[Step[object]]:
     for one in ("learn", "score"):
         segment = NeuronMapStep.of(one, SEGMENT, digest)
         make(segment, study)
-        likely = float(np.quantile(segment.stored.open(Place(study)).pixels[...], 0.97)) / 255
-        trace = TraceSettings(threshold=min(max(likely, 0.01), 0.9), piece_um=2)
+        likely = float(np.quantile(segment.stored.open(Place(study)).pixels[...], 0.8)) / 255
+        trace = TraceSettings(threshold=min(max(likely, 0.01), 0.9), gap_um=0, spur_um=0, piece_um=2)
         steps += [segment, NeuronTraceStep.of(one, trace), NeuronScoreStep.of(one, trace)]
     steps.append(NeuronReportStep.of("pair", {"learn": "learn", "score": "score"}, train.stored))
     for step in steps[1:]:
@@ -97,6 +97,7 @@ def test_volumes_become_trees_scores_and_a_page(folder: Path) -> None:
         scores = Stored(NeuronScoreStep, "score").open(Place(study))
         assert 0 <= scores["pds"] <= 1
         assert scores["known_um"] > 20
+        assert scores["traced_um"] > 2
         assert 0 < scores["voxel_f1"] < 1
         assert scores["voxel_hd95_um"] > 0
         page = steps[-1].stored.open(Place(study))
