@@ -92,6 +92,7 @@ def create_event_automations(client: SyncPrefectClient) -> None:
     for event in EVENTS:
         wanted = event_automation(event, deployment.id)
         found = client.read_automations_by_name(wanted.name)
+        wanted = wanted.model_copy(update={"enabled": all(one.enabled for one in found)})  # a person's off stays
         for one in found:
             client.delete_automation(one.id)
         client.create_automation(wanted)

@@ -164,6 +164,8 @@ def main() -> int:
     try:
         _start(servers, options, environment, prefect_url, mlflow_url)
         clients = {name: environment[name] for name in CLIENT_NAMES}
+        SERVING_PATH.touch(0o600)
+        SERVING_PATH.chmod(0o600)  # it holds the secret of the reports
         SERVING_PATH.write_text(json.dumps(clients))
         _say_where(options, environment, clients)
         while not servers.stopping.wait(2):

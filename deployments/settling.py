@@ -7,7 +7,6 @@ import sys
 from typing import Any
 from uuid import UUID
 
-from bootstrap import POOLS
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -23,6 +22,8 @@ from prefect.client.schemas.filters import (
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Crashed, State, StateType
 
+OURS = ["cytoarch", "orchestration"]
+"""The pools whose workers `serve.py` starts and stops; those of others go on."""
 LIVE = [StateType.RUNNING, StateType.CANCELLING, StateType.PENDING]
 MESSAGE = "Its worker was stopped while it ran. Run it again: it goes on where it stopped."
 _PAGE = 200
@@ -44,7 +45,7 @@ def settle(client: SyncPrefectClient) -> int:
     """End all live runs of the work pool and the tasks that they left; returns how many runs."""
     count = 0
     live = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=LIVE)))
-    pool = WorkPoolFilter(name=WorkPoolFilterName(any_=list(POOLS)))
+    pool = WorkPoolFilter(name=WorkPoolFilterName(any_=OURS))
     while runs := client.read_flow_runs(flow_run_filter=live, work_pool_filter=pool, limit=_PAGE):
         for run in runs:
             asked = run.state_type is StateType.CANCELLING

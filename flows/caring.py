@@ -1,6 +1,7 @@
 """Commands that look after a lab: is all well, how do the brains stand, and what can be removed."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -18,8 +19,9 @@ from cytoarch.store.standing import Standing, cost, standings
 from flows.console import EXIT_OK, EXIT_SECTIONS_FAILED, counted, say, stderr_console
 from flows.places import DEFAULT_STORE
 from tasks.checks import Finding, examine
+from tasks.leases import brain_lease
 from tasks.progress import spoken_s
-from tasks.tracking import registered_digests
+from tasks.tracking import needed, registered_digests
 
 CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
 _STYLES = {"well": "green", "note": "yellow", "wrong": "bold red"}
@@ -66,7 +68,14 @@ def status(
     names = (brain,) if brain else store.brain_ids()
     if not names:
         raise StoreError(f"{store_path} holds no brain; map one with map-brain, or name another store: --store-path")
-    found = {name: standings(store, name) for name in names}
+    found: dict[str, list[Standing]] = {}
+    for name in names:
+        try:
+            found[name] = standings(store, name)
+        except StoreError as error:
+            if brain:
+                raise
+            say(stderr_console(), "left", str(error))
     if as_json:
         print(json.dumps({name: [one._asdict() for one in rows] for name, rows in found.items()}, indent=1))
     elif brain:
@@ -90,13 +99,15 @@ def gc(*, delete: bool = False, older_than_h: float = 24.0, store_path: Path = D
 
     """
     store = BrainStore(store_path)
-    found = leftovers.leftovers(store, older_than_h * 3600, registered_digests(store))
+    registered = needed(store, "what is registered", lambda: registered_digests(store))
+    found = leftovers.leftovers(store, older_than_h * 3600, registered)
     console, freed = stderr_console(), 0
     for one in found:
         print(_line(one, store_path))
         if delete:
             try:
-                leftovers.remove(store, one)
+                with brain_lease(store_path, one.owner) if one.owner else nullcontext():
+                    leftovers.remove(store, one)
             except BrainBusyError as error:
                 say(console, "left", str(error))
                 continue

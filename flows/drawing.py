@@ -12,10 +12,11 @@ from cytoarch.brains import LabelTable, read_label_table
 from cytoarch.errors import StoreError
 from cytoarch.images.sections import IngestSettings
 from cytoarch.steps.annotations import LATEST, Scribbled, imported, save_annotation
-from cytoarch.steps.opened import OpenBrain, open_brain, read_only
+from cytoarch.steps.opened import OpenBrain, read_only
 from cytoarch.steps.sections import SECTION
 from cytoarch.steps.step import Place
 from flows.places import DEFAULT_STORE
+from flows.stages import held_brain
 
 
 def draw(brain: str, *, author: str, encoder: str = "texture", store_path: Path = DEFAULT_STORE) -> int:
@@ -76,14 +77,15 @@ def import_annotations(
         Folder of the store.
 
     """
-    with open_brain(store_path, brain) as opened:
+    with held_brain(store_path, brain) as opened:
         known = author in opened.catalogue.names("annotations")
         before = Scribbled.of(opened, author).open(Place(opened)) if known else None
         table = _table(opened, label_table, before)
         found: list[Scribble] = list(before.scribbles) if before else []
         rounds = before.rounds + 1 if before else 1
         for file in files:
-            drawer = Drawer(file.name.split(".")[0], author, now(), rounds)
+            named = (one for one in (file.stem, file.name.split(".")[0]) if one in opened.rows)
+            drawer = Drawer(next(named, file.stem), author, now(), rounds)
             found += imported(opened, file, table, drawer, width_px, IngestSettings())
         names = ", ".join(file.name for file in files)
         drawn = Annotation(
@@ -97,10 +99,21 @@ def import_annotations(
 def _table(brain: OpenBrain, label_table: Path | None, before: Annotation | None) -> LabelTable:
     """The classes that files are read with. Raises StoreError where nobody states any."""
     if label_table is not None:
-        return read_label_table(label_table)
+        return _agreeing(read_label_table(label_table), label_table, before)
     table = before.table if before else brain.brain.label_table
     if table is None:
         raise StoreError(f"{brain.name}: nobody has named classes yet; give --label-table, a CSV with columns id, name")
+    return table
+
+
+def _agreeing(table: LabelTable, path: Path, before: Annotation | None) -> LabelTable:
+    """A table in which every class that was drawn in before means the same. Raises StoreError where one does not."""
+    used = {one.label for one in before.scribbles} if before else set()
+    names = {one.id: one.name for one in table.labels}
+    moved = [one for one in (before.table.labels if before else ()) if one.id in used and names.get(one.id) != one.name]
+    if moved:
+        told = ", ".join(f"{one.id} = {one.name}" for one in moved[:8])
+        raise StoreError(f"{path}: earlier scribbles mean {told}; keep these ids and names, add others under new ids")
     return table
 
 

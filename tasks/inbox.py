@@ -123,8 +123,9 @@ def with_labels(arrival: Arrival) -> Arrival:
     table = arrival.manifest_path.parent / LABEL_TABLE
     brains = read_manifest(arrival.manifest_path, arrival.manifest_path.parent, table if table.is_file() else None)
     (brain,) = (one for one in brains if one.brain_id == arrival.brain_id)
-    paths = [confined(one.labels, arrival.manifest_path.parent) for one in brain.kept if one.labels]
-    digests = {path.name: hash_file(path).sha256 for path in paths if path.is_file()}
+    folder = arrival.manifest_path.parent
+    paths = {one.section_id: confined(one.labels, folder) for one in brain.kept if one.labels}
+    digests = {f"labels/{one}": hash_file(path).sha256 for one, path in paths.items() if path.is_file()}
     return arrival._replace(brain_digest=content_digest({"manifest": arrival.brain_digest, **digests}))
 
 

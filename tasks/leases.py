@@ -9,7 +9,7 @@ it is ended.
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 
 from cytoarch.errors import BrainBusyError, StoreError
+from tasks.reports import made_once
 
 SHARED = "CYTOARCH_SHARED_STORE"
 """Variable that says that other hosts write into the store, too: `true`."""
@@ -76,9 +77,7 @@ def lease_name(store_path: Path, brain_id: str) -> str:
     """The name of a brain's lease: the same on every host, wherever the store is mounted there."""
     path = store_path / _FILE
     store_path.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
-        file.write(secrets.token_hex(8))
-    return f"brain-{path.read_text(encoding='utf-8').strip()}-{brain_id}"
+    return f"brain-{made_once(path, secrets.token_hex(8), 0o644)}-{brain_id}"
 
 
 def _make_limit(name: str) -> None:

@@ -5,6 +5,8 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
+from cytoarch.errors import StoreError
+
 REPORTS_URL = "CYTOARCH_REPORTS_URL"
 """Variable with the address below which the reports are served."""
 REPORTS_STORE = "CYTOARCH_REPORTS_STORE"
@@ -16,13 +18,22 @@ def reports_token(store_path: Path) -> str:
     """The secret part of the address of a store's reports, made once: links of earlier days go on working."""
     path = store_path / _FILE
     store_path.mkdir(parents=True, exist_ok=True)
+    return made_once(path, secrets.token_urlsafe(18), 0o600)
+
+
+def made_once(path: Path, text: str, mode: int) -> str:
+    """What a file says that is written once, whole, by whoever comes first. Raises StoreError if it says nothing."""
     if not path.exists():
-        with (
-            suppress(FileExistsError),
-            os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file,
-        ):
-            file.write(secrets.token_urlsafe(18))
-    return path.read_text(encoding="utf-8").strip()
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
+            file.write(text)
+        with suppress(FileExistsError):
+            os.link(draft, path)
+        draft.unlink()
+    found = path.read_text(encoding="utf-8").strip()
+    if not found:
+        raise StoreError(f"{path} is empty; remove it, then start again")
+    return found
 
 
 def report_url(store_path: Path, brain_id: str) -> str:

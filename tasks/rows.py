@@ -1,6 +1,7 @@
 """What a brain's row in MLflow says beside its figures: files to look at, data, tags, a title and a sentence."""
 
 import hashlib
+import posixpath
 import re
 from collections.abc import Iterable, Mapping
 
@@ -51,10 +52,12 @@ def duration_metrics(seconds: Mapping[str, float]) -> dict[str, float]:
 def metric_name(text: str) -> str:
     """A name as MLflow takes it in that of a figure; names that differ stay different.
 
-    >>> metric_name("Layer 2/3"), metric_name("hOc1 [V1]")
-    ('Layer 2/3', 'hOc1 _V1_-4cf3b4')
+    >>> metric_name("Layer 2/3"), metric_name("hOc1 [V1]"), metric_name("a/../b")
+    ('Layer 2/3', 'hOc1 _V1_-4cf3b4', 'a_.._b-900ea8')
     """
     name = re.sub(r"[^A-Za-z0-9_\-. /]", "_", text)
+    if posixpath.normpath(f"f1/{name}") != f"f1/{name}":  # MLflow takes names for paths
+        name = name.replace("/", "_").strip("._ ") or "_"
     return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 

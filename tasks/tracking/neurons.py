@@ -31,11 +31,12 @@ def log_neurons(
 
     """
     mlflow, experiment = client(store), experiment_id(store)
-    where = f"tags.kind = '{NEURONS_KIND}' and tags.study_digest = '{fingerprint}' and attributes.status = 'FINISHED'"
-    for known in mlflow.search_runs([experiment], filter_string=where, max_results=1):
+    where = f"tags.kind = '{NEURONS_KIND}' and tags.study_digest = '{fingerprint}' and attributes.status = "
+    for known in mlflow.search_runs([experiment], filter_string=f"{where}'FINISHED'", max_results=1):
         return str(known.info.run_id)
+    begun = mlflow.search_runs([experiment], filter_string=f"{where}'RUNNING'", max_results=1)  # MLflow went away
     tags = {"kind": NEURONS_KIND, "study": study, "study_digest": fingerprint, **run_tags()}
-    run = mlflow.create_run(experiment, run_name=f"neurons-{study}", tags=tags)
+    run = begun[0] if begun else mlflow.create_run(experiment, run_name=f"neurons-{study}", tags=tags)
     run_id = str(run.info.run_id)
     log_params(store, run_id, flat(parameters))
     log_metrics(store, run_id, metrics)

@@ -101,8 +101,8 @@ def needed(store: BrainStore, what: str, call: Callable[[], T]) -> T:
         if not reason or isinstance(error, StoreError) or not may_pass:
             raise
         raise StoreError(
-            f"MLflow at {tracking_uri(store)} does not answer ({reason}), and {what} is looked up there; start it, or "
-            "name the digest of a model in the store"
+            f"MLflow at {tracking_uri(store)} does not answer ({reason}), and {what} is looked up there; start it "
+            "(a model of the store can also be named by its digest)"
         ) from None
 
 

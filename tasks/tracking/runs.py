@@ -126,7 +126,7 @@ class BrainLedger:
 
     def end_early(self, metrics: Mapping[str, float], status: Status) -> None:
         """End the run of a flow that broke off or was stopped; one that finished before, and was not opened, stays."""
-        if self.run_id is None:
+        if self.run_id is None or not self._finished:
             self.open()
         self.close(metrics, status)
 

@@ -4,6 +4,7 @@ The file is a log that only grows. Every line is an event as JSON with its own c
 is the last one and is left out. What was undone is an event too, so that nothing anybody drew is ever lost.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -114,10 +115,16 @@ class Drawing:
 
     def _do(self, what: str, value: Any) -> None:
         text = canonical_json([what, value])
-        with self._writing, writing(self.path), self.path.open("ab") as file:
-            file.write(f"{google_crc32c.value(text.encode()):08x} {text}\n".encode())
-            file.flush()
-            os.fsync(file.fileno())
+        line = f"{google_crc32c.value(text.encode()):08x} {text}\n".encode()
+        with self._writing, writing(self.path), self.path.open("ab", buffering=0) as file:
+            start = file.seek(0, os.SEEK_END)
+            try:
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, "the line was not written whole")
+                os.fsync(file.fileno())
+            except OSError:
+                os.ftruncate(file.fileno(), start)  # else the next stroke would be glued to a part of this one
+                raise
             self._apply(what, value)
 
     def _apply(self, what: str, value: Any) -> None:

@@ -20,5 +20,6 @@ def scribbles_work(arguments: Mapping[str, Any], _on_progress: Progress) -> dict
     else:
         section = stated_section(drawer.section_id, arguments["section"])
         with TemporaryDirectory() as scratch:
-            found = scribbles_in_image(path, table, section, drawer, Path(scratch))
+            size = arguments["size"][0], arguments["size"][1]
+            found = scribbles_in_image(path, table, section, drawer, Path(scratch), size)
     return {"scribbles": [one.model_dump(mode="json") for one in found]}

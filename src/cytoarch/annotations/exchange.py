@@ -145,11 +145,11 @@ def scribbles_of_labels(
 
 
 def scribbles_in_image(
-    path: Path, table: LabelTable, section: Section, drawer: Drawer, scratch: Path
+    path: Path, table: LabelTable, section: Section, drawer: Drawer, scratch: Path, size: tuple[int, int]
 ) -> tuple[Scribble, ...]:
-    """The scribbles in a label image on the pixels of the whole scan, or of the section: PNG, TIFF.
+    """The scribbles in a label image on the pixels of the whole scan, or of the section of `size` (y, x): PNG, TIFF.
 
-    Raises ScanError if it is no label image, is too large, or holds ids that are not in the table.
+    Raises ScanError if it is no label image, is too large, of another size, or holds ids that are not in the table.
     """
     with open_labels(path, Spooling(scratch, lambda _done, _total: None)) as image:
         height, width = image.shape[1:]
@@ -161,6 +161,11 @@ def scribbles_in_image(
         raise ScanError(f"{path}: holds the ids {unknown[:10]}, which are not in the table of classes")
     y0, y1, x0, x1 = section.region_px or (0, 0, 0, 0)
     is_part = section.region_px is not None and (height, width) == (y1 - y0, x1 - x0)
+    fits = (height, width) == size if section.region_px is None else is_part or (height >= y1 and width >= x1)
+    if not fits:
+        raise ScanError(
+            f"{path}: has {height} x {width} pixels, the section {size[0]} x {size[1]}; export it at full resolution"
+        )
     return scribbles_of_labels(labels, drawer, (y0, x0) if is_part else (0, 0))
 
 

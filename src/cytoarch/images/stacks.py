@@ -134,14 +134,12 @@ def _tiff(tiff: tifffile.TiffFile, channel: int) -> Stack:
 
 def _folder(path: Path) -> Stack:
     files = _planes_in(path)
-    first = tifffile.imread(files[0])
-    if first.ndim != 2:
-        raise ScanError(f"{files[0].name}: has axes of {first.shape}; a folder holds one grey plane a file")
+    first = _one_plane(files[0])
     shape = len(files), first.shape[0], first.shape[1]
     _check(shape, first.dtype, 0, 1)
 
     def plane(z: int) -> NDArray[Any]:
-        pixels = tifffile.imread(files[z])
+        pixels = _one_plane(files[z])
         if pixels.shape != first.shape or pixels.dtype != first.dtype:
             raise ScanError(
                 f"{files[z].name}: is {pixels.dtype} {pixels.shape}, the first plane {first.dtype} {first.shape}"
@@ -149,6 +147,17 @@ def _folder(path: Path) -> Stack:
         return np.asarray(pixels)
 
     return Stack(shape, first.dtype.newbyteorder("="), None, plane)
+
+
+def _one_plane(path: Path) -> NDArray[Any]:
+    """The plane (y, x) of a file of its own, whatever other files it names. Raises ScanError if it holds more."""
+    with tifffile.TiffFile(path, _multifile=False) as tiff:
+        pixels = np.asarray(tiff.pages[0].asarray())
+        if len(tiff.pages) != 1 or pixels.ndim != 2:
+            raise ScanError(
+                f"{path.name}: has {len(tiff.pages)} pages of {pixels.shape}; a folder holds one grey plane a file"
+            )
+    return pixels
 
 
 def _planes_in(path: Path) -> list[Path]:

@@ -99,6 +99,10 @@ def write_volume(
             block = np.asarray(finer[by[0] * z : by[0] * (z + depth)])
             with writing(journal.path):
                 coarser[z : z + -(-len(block) // by[0])] = joined(block, by)
+    for one in sorted(journal.path.glob("[0-9]*/**/*")):
+        key = one.relative_to(journal.path).as_posix()
+        if one.is_file() and journal.has(key):  # sealed by a run that was interrupted, and written again since
+            journal.seal(key)
     write_group(journal, "", {"ome": {"version": NGFF_VERSION, "multiscales": [_multiscales(name, levels)]}})
 
 
@@ -121,6 +125,7 @@ def _array(journal: Journal, key: str, grid: VoxelGrid, dtype: type[np.unsignedi
             chunks=tuple(min(edge, size) for edge, size in zip(CHUNK, grid.shape, strict=True)),
             compressors=(BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()),
             fill_value=0,
+            overwrite=True,  # what an interrupted run left is written again
             dimension_names=list("zyx"),
             config={"write_empty_chunks": True},  # a chunk that is absent is a fault, never "nothing there"
         )

@@ -3,7 +3,7 @@
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from cytoarch.embeddings.dense import tile_plan
 from cytoarch.errors import SectionError, StoreError
 from cytoarch.geometry import Grid
 from cytoarch.images.views import StoredImage
-from cytoarch.steps.embeddings import EmbeddingsStep, Regions
+from cytoarch.steps.embeddings import BlockStep, EmbeddingsStep, Regions
 from cytoarch.steps.opened import OpenBrain, open_brain, read_only
 from cytoarch.steps.running import make_section
 from cytoarch.steps.sections import SECTION
@@ -138,18 +138,21 @@ class Blocks:
         for step in (self.step, self._step(block)):
             if self._brain.catalogue.record(step.product(block.section_id)) is not None:
                 try:
+                    step.stored.record(place)  # one of another scan or tissue is not current
                     return step.stored.open(place)
                 except StoreError:
                     continue
         return None
 
-    def _step(self, block: Block) -> EmbeddingsStep:
+    def _step(self, block: Block) -> BlockStep:
         """The step that embeds the tiles of a block and no others."""
-        folder = self._brain.catalogue.folder / "drawings" / "regions" / block.section_id
+        cut = f"{self.step.name}-{self.layout(block.section_id).block_tokens}"  # another encoder cuts other blocks
+        folder = self._brain.catalogue.folder / "drawings" / "regions" / cut / block.section_id
         path = folder / f"{block.name}.csv"
         if not path.exists():
             write_atomically(path, self._region(block).encode())
-        return replace(self.step, regions=Regions.of(path))
+        stated = {one.name: getattr(self.step, one.name) for one in fields(self.step)}
+        return BlockStep(**{**stated, "regions": Regions.of(path)})
 
     def _region(self, block: Block) -> str:
         """A table of one region that touches every tile of a block and none beside it: it ends within them."""
@@ -157,8 +160,9 @@ class Blocks:
         y0, _, x0, _ = section.region_px or (0, 0, 0, 0)
         token = layout.tokens.cell_um / layout.image.pixel_size_um
         top, left, height, width = layout.window(block)
-        y, x = y0 + (top + 1) * token, x0 + (left + 1) * token
-        size = [max(one - 2, 1) * token for one in (height, width)]
+        inset = [1.0 if one > 2 else 0.001 for one in (height, width)]
+        y, x = y0 + (top + inset[0]) * token, x0 + (left + inset[1]) * token
+        size = [(one - 2 * by) * token for one, by in zip((height, width), inset, strict=True)]
         head = "section_id,y_px,x_px,height_px,width_px"
         return f"{head}\n{block.section_id},{y:.6f},{x:.6f},{size[0]:.6f},{size[1]:.6f}\n"
 

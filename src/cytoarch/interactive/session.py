@@ -30,7 +30,7 @@ from cytoarch.learning.targets import UNLABELLED, targets_on_grid
 from cytoarch.learning.training import DecoderSettings, cells_per_token
 from cytoarch.palette import hex_colour
 from cytoarch.progress import Progress
-from cytoarch.steps.annotations import Scribbled, opened_annotation, save_annotation
+from cytoarch.steps.annotations import Scribbled, opened_annotation, save_annotation, version_ids
 from cytoarch.steps.opened import open_brain, read_only
 from cytoarch.steps.running import make, silent
 from cytoarch.steps.scales import ScaleStep
@@ -105,7 +105,7 @@ class Session:
         self.brain = read_only(store_path, brain_id)
         self.blocks = Blocks(store_path, brain_id, embed)
         self.decoder: Decoder | None = None
-        self._drawn: dict[str, tuple[int, DrawnLabels]] = {}
+        self._drawn: dict[str, tuple[tuple[Scribble, ...], DrawnLabels]] = {}
 
     @classmethod
     @contextmanager
@@ -131,6 +131,7 @@ class Session:
     def _begin(self, author: str) -> None:
         """Start an empty drawing from the latest version, else from the brain's table of labels."""
         if self.drawing.labels or self.drawing.scribbles:
+            self._take_later(author)
             return
         if author in self.brain.catalogue.names("annotations"):
             scribbled = Scribbled.of(self.brain, author)
@@ -141,6 +142,19 @@ class Session:
             self.drawing.note_saved(scribbled.version)
         elif self.brain.brain.label_table is not None:
             self.drawing.set_classes(self.brain.brain.label_table.labels)
+
+    def _take_later(self, author: str) -> None:
+        """Add what was imported for the author since this drawing was saved, if nothing was drawn since."""
+        there = version_ids(self.brain.catalogue, author)
+        if not self.drawing.saved or not there or there[-1] == self.drawing.saved:
+            return
+        later = opened_annotation(self.brain.catalogue.path(Scribbled(author, there[-1]).product))
+        known = set(self.drawing.scribbles)
+        self.drawing.set_classes(later.table.labels)
+        for one in later.scribbles:
+            if one not in known:
+                self.drawing.draw(one)
+        self.drawing.note_saved(there[-1])
 
     # -- classes and strokes -------------------------------------------------------------------------------------------
 
@@ -203,13 +217,12 @@ class Session:
 
     def labels(self, section_id: str) -> DrawnLabels:
         """What is drawn on a section, as labels on its pixels."""
-        count = len(self.drawing.scribbles) + (len(self.drawing.undone) << 32)
+        own = tuple(one for one in tuple(self.drawing.scribbles) if one.section_id == section_id)
         known = self._drawn.get(section_id)
-        if known is None or known[0] != count:
-            own = [one for one in self.drawing.scribbles if one.section_id == section_id]
+        if known is None or known[0] != own:
             layout = self.blocks.layout(section_id)
             drawn = DrawnLabels.of(own, layout.image.grid, self.brain.rows[section_id].region_px)
-            self._drawn[section_id] = count, drawn
+            self._drawn[section_id] = own, drawn
         return self._drawn[section_id][1]
 
     # -- embedding -----------------------------------------------------------------------------------------------------
@@ -277,7 +290,8 @@ class Session:
         if table is None:
             raise TrainingError("there is no class yet: name two or more, and draw in them")
         step, encoder = self.blocks.step, self.blocks.step.encoder.encoder
-        first = self.blocks.layout(self.sections[0].section_id)
+        drawn_on = (one.section_id for one in self.drawing.scribbles)
+        first = self.blocks.layout(next(drawn_on, self.sections[0].section_id))
         token_px = encoder.tiles.token_px
         return HeadCard(
             kind="decoder",
@@ -294,28 +308,24 @@ class Session:
     def _crops(self, card: HeadCard) -> Crops:
         """Squares that hold scribbles, of those drawn last first. Raises TrainingError if they show too little."""
         edge, u = self.settings.crop_tokens, card.cells_per_token
-        embeddings: list[Float32] = []
+        embeddings: list[NDArray[np.float16]] = []
         targets: list[NDArray[np.int64]] = []
         drawn = tuple(self.drawing.scribbles)  # more may be drawn meanwhile
         sections = dict.fromkeys(one.section_id for one in reversed(drawn) if one.label != RUBBER)
         for section_id in sections:
             layout, labels = self.blocks.layout(section_id), self.labels(section_id)
-            places = self._places(section_id, edge)
-            touched = dict.fromkeys(
-                block for y, x in places for block in layout.blocks(section_id, _within(layout, y, x, edge))
-            )
-            patchwork = self._patchwork(layout, touched)
-            if patchwork is None:
-                continue
-            for y, x in places:
+            for y, x in self._places(section_id, edge):
+                if len(targets) == self.settings.most_crops:
+                    break
                 cells = layout.tokens.window(y, x, edge, edge).split(u)
-                if labels.is_blank(cells) or len(targets) == self.settings.most_crops:
+                patchwork = self._patchwork(layout, layout.blocks(section_id, _clipped(layout, (y, x, edge, edge))))
+                if patchwork is None or labels.is_blank(cells):
                     continue
                 values, there = patchwork.read(y, x, edge, edge)
                 inside = np.repeat(np.repeat(there, u, 0), u, 1) & layout.tissue.on_grid(cells)
                 found = np.where(inside, targets_on_grid(labels, card.classes, cells), UNLABELLED)
                 if (found != UNLABELLED).any():
-                    embeddings.append(values)
+                    embeddings.append(values.astype(np.float16))
                     targets.append(found)
         present = sorted({int(one) for found in targets for one in np.unique(found)} - {UNLABELLED})
         if len(present) < 2:
@@ -324,7 +334,7 @@ class Session:
                 f"scribbles of {len(present)} class(es) lie in tissue that is embedded ({named}); at least two are "
                 "needed: draw in another class, or wait until the view is embedded"
             )
-        return Crops(np.stack(embeddings).astype(np.float16), np.stack(targets).astype(np.int16), len(targets))
+        return Crops(np.stack(embeddings), np.stack(targets).astype(np.int16), len(targets))
 
     def _places(self, section_id: str, edge: int) -> list[tuple[int, int]]:
         """The corners (y, x) in tokens of squares side by side that scribbles touch, those drawn last first."""
@@ -343,7 +353,7 @@ class Session:
         rows, columns = layout.tokens.shape
         return [(y, x) for y, x in found if 0 <= y < rows and 0 <= x < columns]
 
-    def _patchwork(self, layout: Layout, blocks: Sequence[Block] | dict[Block, None]) -> Patchwork | None:
+    def _patchwork(self, layout: Layout, blocks: Sequence[Block]) -> Patchwork | None:
         held = {block: values for block in blocks if (values := self.blocks.read(block)) is not None}
         return Patchwork(layout, held) if held else None
 
@@ -360,14 +370,15 @@ class Session:
         decoder, layout, window = self.decoder, self.blocks.layout(view.section_id), self.window(view)
         u = decoder.card.cells_per_token
         edge, halo = max(1, TILE_CELLS // u), HALO_TOKENS
-        patchwork = self._patchwork(layout, layout.blocks(view.section_id, window))
-        if patchwork is None:
-            return
         size = layout.tokens.cell_um / layout.image.pixel_size_um
         y, x = centre_px or (view.y_px + view.height_px / 2, view.x_px + view.width_px / 2)
         ids = np.array([one.ids[0] for one in decoder.card.classes], dtype=np.uint16)
         for top, left, height, width in nearest_first(window, edge, (y / size, x / size)):
-            values, there = patchwork.read(top - halo, left - halo, height + 2 * halo, width + 2 * halo)
+            around = top - halo, left - halo, height + 2 * halo, width + 2 * halo
+            patchwork = self._patchwork(layout, layout.blocks(view.section_id, _clipped(layout, around)))
+            if patchwork is None:
+                continue
+            values, there = patchwork.read(*around)
             if not there[halo : halo + height, halo : halo + width].any():
                 continue
             found = decoder.probabilities(_edges_repeated(values, there)[None])[0]
@@ -407,9 +418,11 @@ class Session:
 
         Raises BrainBusyError if a run is writing the brain (what is drawn stays kept), StoreError if nothing is drawn.
         """
+        drawn = self.drawing.annotation(self.brain_id)
         with open_brain(self.store_path, self.brain_id) as brain:
-            version = save_annotation(brain, self.drawing.annotation(self.brain_id))
-        self.drawing.note_saved(version)
+            version = save_annotation(brain, drawn)
+        if (drawn.table.labels, drawn.scribbles) == (self.drawing.labels, tuple(self.drawing.scribbles)):
+            self.drawing.note_saved(version)  # unless a stroke was drawn meanwhile
         return version
 
     def hand_over(self, decoder: DecoderSettings | None = None, on_progress: Progress = silent) -> tuple[str, str]:
@@ -432,10 +445,11 @@ class Session:
             return keep_head(brain, step.name), step.name
 
 
-def _within(layout: Layout, y: int, x: int, edge: int) -> tuple[int, int, int, int]:
-    """The part of a square of tokens that lies on its section."""
-    rows, columns = layout.tokens.shape
-    return y, x, min(edge, rows - y), min(edge, columns - x)
+def _clipped(layout: Layout, window: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """The part of a window of tokens (y, x, height, width) that lies on its section."""
+    (rows, columns), (y, x, height, width) = layout.tokens.shape, window
+    top, left = max(0, y), max(0, x)
+    return top, left, min(rows, y + height) - top, min(columns, x + width) - left
 
 
 def _edges_repeated(values: Float32, there: NDArray[np.bool_]) -> Float32:

@@ -41,7 +41,7 @@ from cytoarch.napari.opening import Opening, OpeningForm
 from cytoarch.napari.waiting import Orchestrator
 from cytoarch.steps.colours import ColoursStep
 from cytoarch.steps.parcellations import ParcellationStep
-from cytoarch.steps.sections import LABELS, SECTION
+from cytoarch.steps.sections import LABELS
 from cytoarch.steps.step import Place, Stored
 
 THUMBNAIL_PX = 72
@@ -83,12 +83,21 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
         self.pages.setCurrentIndex(1)
         self.sections.clear()
         for section in self.session.sections:
-            image = SECTION.open(Place(self.session.brain, section))
-            item = QListWidgetItem(QIcon(thumbnail(image)), section.section_id)
+            item = QListWidgetItem(section.section_id)
+            try:
+                item.setIcon(QIcon(thumbnail(self.session.blocks.layout(section.section_id).image)))
+            except CytoarchError as error:  # it costs itself only
+                item.setFlags(Qt.ItemFlag.NoItemFlags)
+                item.setToolTip(str(error))
             self.sections.addItem(item)
         self._show_classes()
-        self.sections.setCurrentRow(0)
+        rows = range(self.sections.count())
+        self.sections.setCurrentRow(next((one for one in rows if self._can_be_shown(one)), 0))
         self.pen.setChecked(True)
+
+    def _can_be_shown(self, row: int) -> bool:
+        item = self.sections.item(row)
+        return item is not None and bool(item.flags() & Qt.ItemFlag.ItemIsEnabled)
 
     def close_session(self) -> None:
         """End the session; everything that was drawn is kept."""

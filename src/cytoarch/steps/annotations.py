@@ -192,6 +192,7 @@ def imported(
         "drawer": drawer._asdict(),
         "width_px": width_px,
         "section": {"region_px": brain.rows[drawer.section_id].region_px},
+        "size": list(SECTION.open(Place(brain, brain.rows[drawer.section_id])).grid.shape),
     }
     limits = Limits(int(settings.memory_gb * 1e9), settings.stall_s)
     told = containment().run("cytoarch.annotations.contained:scribbles_work", arguments, limits, subject=str(file))

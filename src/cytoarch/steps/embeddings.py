@@ -176,3 +176,10 @@ def check_space(store: BrainStore, needed_bytes: int, what: str) -> None:
             f"{what} take up to {needed_bytes / 1e9:.1f} GB, {store.root} has {free / 1e9:.1f} GB free; choose a "
             "coarser pixel_size_um, fewer blocks, fewer sections, or another disk"
         )
+
+
+@dataclass(frozen=True)
+class BlockStep(EmbeddingsStep):
+    """The embeddings of a part of a section that a person looked at: nothing that a brain is mapped from."""
+
+    step: ClassVar[str] = "blocks"

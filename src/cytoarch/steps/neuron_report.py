@@ -82,9 +82,13 @@ class ShownVolumes(Source[Mapping[str, Shown]]):
 
     def open(self, place: Place) -> Mapping[str, Shown]:
         """Volumes read where they are asked for."""
-        return {
+        found = {
             one: Shown(**{name: source.open(place) for name, source in sources.items()})
             for one, sources in self._sources().items()
+        }
+        applied = {one for one, use in self.uses if use == "apply"}  # any scores are of other traces
+        return {
+            one: parts._replace(scores=None, known=None) if one in applied else parts for one, parts in found.items()
         }
 
 

@@ -99,6 +99,13 @@ class TrainingStep(Step[Training]):
     ) -> "TrainingStep":
         """The training of one kind of head on one way of embedding a brain, from what a person drew."""
         sections = scribbled.open(Place(brain)).section_ids
+        embedded = {one.section_id for one in sections_with(brain, embeddings)}
+        left = [one for one in sections if one in brain.rows and one not in embedded]
+        if left and len(left) < len(sections):
+            raise TrainingError(
+                f"{len(left)} of {len(sections)} sections that were drawn on ({', '.join(left[:5])}) are not embedded; "
+                "run embed-brain, or leave them out with skip"
+            )
         labels = Each(ScribbledLabels(scribbled), (embeddings,), sections)
         step = cls._of(brain.brain_id, embeddings, kind, train, labels)
         return replace(step, table=ScribbledTable(scribbled), scribbled=scribbled)

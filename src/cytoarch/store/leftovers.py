@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from cytoarch.errors import StoreError
 from cytoarch.paths import is_litter
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.catalogue import Catalogue
@@ -52,23 +51,29 @@ def leftovers(store: BrainStore, older_than_s: float, registered: Collection[str
 
 
 def remove(store: BrainStore, leftover: Leftover) -> None:
-    """Remove it. Raises BrainBusyError if a run has its brain or study."""
+    """Remove it, unless something speaks of it by now. Raises BrainBusyError if a run has its brain, or any brain."""
     if not leftover.owner:
-        shutil.rmtree(leftover.path, ignore_errors=True)
+        for brain_id in store.brain_ids():  # a run at work may have chosen the model
+            store.check_free(brain_id)
+        shutil.rmtree(leftover.path)
         return
     is_brain = leftover.owner in store.brain_ids() and store.brain_path(leftover.owner) in leftover.path.parents
     with store.lock_existing(leftover.owner) if is_brain else store.lock_study(leftover.owner):
-        if leftover.path.exists():
+        if leftover.path.exists() and not (leftover.kind == "unrecorded" and _record_of(leftover.path).exists()):
             shutil.rmtree(leftover.path)
+
+
+def _record_of(product: Path) -> Path:
+    """The record that would speak of a product, from the folder of the product."""
+    step, name, section_id = product.parts[-3:]
+    return product.parents[3] / "records" / step / name / f"{section_id}.json"
 
 
 def _of_home(catalogue: Catalogue, owner: str) -> Iterator[Leftover]:
     for path in sorted((catalogue.folder / "staging").glob("*/")):
         yield _leftover("unfinished", owner, path)
     for path in sorted((catalogue.folder / _DERIVED).glob("*/*/*/")):
-        step, name, section_id = path.parts[-3:]
-        record = catalogue.folder / "records" / step / name / f"{section_id}.json"
-        if not record.exists() and (section_id == WHOLE_BRAIN or not is_litter(section_id)):
+        if not _record_of(path).exists() and (path.name == WHOLE_BRAIN or not is_litter(path.name)):
             yield _leftover("unrecorded", owner, path)
 
 
@@ -81,7 +86,8 @@ def _models(store: BrainStore) -> list[Path]:
     folder = store.models.folder
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_litter(path.name))
+    ours = (path for path in folder.iterdir() if _DIGEST.fullmatch(path.name.removesuffix(".draft")))
+    return sorted(path for path in ours if path.is_dir())  # what else lies there is somebody's
 
 
 def _studies(store: BrainStore) -> list[str]:
@@ -94,10 +100,10 @@ def _catalogue(store: BrainStore, kind: str, name: str) -> Catalogue:
 
 
 def _leftover(kind: Kind, owner: str, path: Path) -> Leftover:
-    files = [one for one in path.rglob("*") if one.is_file() and not one.is_symlink()]
     try:
+        files = [one for one in path.rglob("*") if one.is_file() and not one.is_symlink()]
         stats = [one.stat() for one in files]
         newest = max((one.st_mtime for one in stats), default=path.stat().st_mtime)
-    except OSError as error:
-        raise StoreError(f"{path} changes while it is looked at ({error}); wait for the run that is at work") from None
+    except OSError:  # a run is at work in it
+        return Leftover(kind, owner, path, 0, 0.0)
     return Leftover(kind, owner, path, sum(one.st_size for one in stats), time.time() - newest)

@@ -121,7 +121,9 @@ def test_a_label_image_comes_back_pixel_by_pixel(tmp_path: Path, seed: int) -> N
     write_label_image(path, drawn, 900)
     np.testing.assert_array_equal(np.asarray(Image.open(path)), labels)
     section = stated_section("s1", {})
-    again = scribbles_in_image(path, TABLE, section, BY, tmp_path)
+    again = scribbles_in_image(path, TABLE, section, BY, tmp_path, GRID.shape)
+    with pytest.raises(ScanError, match="export it at full resolution"):
+        scribbles_in_image(path, TABLE, section, BY, tmp_path, (2 * GRID.shape[0], 2 * GRID.shape[1]))
     np.testing.assert_array_equal(DrawnLabels.of(again, GRID, None).pixels(), labels)
 
 
@@ -281,3 +283,25 @@ def test_a_killed_window_loses_at_most_the_last_stroke(tmp_path: Path) -> None:
         kept = [one.paths_px[0][0][0] for one in again.scribbles]
     assert kept[: told + 1] == list(map(float, range(told + 1)))
     assert len(kept) <= told + 2
+
+
+def test_a_stroke_that_could_not_be_kept_leaves_no_part_of_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ada.jsonl"
+    with Drawing.opened(path) as drawing:
+        drawing.set_classes(TABLE.labels)
+        drawing.draw(BY.line(TABLE.labels[0].id, np.array([[1.0, 1.0], [5.0, 5.0]]), 2.0))
+        whole = path.read_bytes()
+
+        def full(_handle: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(StoreError):
+            drawing.draw(BY.line(TABLE.labels[0].id, np.array([[2.0, 2.0], [6.0, 6.0]]), 2.0))
+        monkeypatch.undo()
+        assert path.read_bytes() == whole
+        drawing.draw(BY.line(TABLE.labels[0].id, np.array([[3.0, 3.0], [7.0, 7.0]]), 2.0))
+    with Drawing.opened(path) as again:
+        assert len(again.scribbles) == 2

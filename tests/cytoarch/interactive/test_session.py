@@ -276,3 +276,35 @@ def test_squares_cover_a_window_once_beginning_at_its_centre() -> None:
     y, x, height, width = squares[0]
     assert y <= 11 <= y + height
     assert x <= 16 <= x + width
+
+
+def test_a_stroke_that_was_taken_back_and_replaced_is_not_learned_from(session: Session) -> None:
+    draw_both(session)
+    before = session.labels("s0").pixels()
+    session.drawing.undo()
+    session.stroke("s0", WHITE_MATTER, np.array([[20.0, 60.0], [80.0, 60.0]]), 6.0)
+    after = session.labels("s0").pixels()
+    assert (before != after).any()
+    assert not after[20:80, 98:102].any()
+
+
+def test_what_was_imported_since_is_there_when_the_window_opens_again(small: SmallBrain) -> None:
+    store = small.folder / "store"
+    with Session.opened(store, "B1", "ada", settings=FAST) as first:
+        draw_both(first)
+        first.save()
+        drawn = first.drawing.annotation("B1")
+    more = Drawer("s1", "ada", "2026-01-01T00:00:00Z", 2).line(CORTEX, np.array([[20.0, 30.0], [80.0, 30.0]]), 6.0)
+    with open_brain(store, "B1") as brain:
+        save_annotation(brain, drawn.model_copy(update={"scribbles": (*drawn.scribbles, more)}))
+    with Session.opened(store, "B1", "ada", settings=FAST) as again:
+        assert [one.section_id for one in again.drawing.scribbles] == ["s0", "s0", "s1"]
+        assert again.drawing.saved == "v0002"
+
+
+def test_blocks_in_view_are_no_way_of_embedding_a_brain(session: Session) -> None:
+    before = session.brain.catalogue.names("embeddings")
+    left = View("s1", 0, 0, HEIGHT / 2, WIDTH / 2)
+    session.embed(left)
+    assert not session.missing(left)
+    assert read_only(session.store_path, "B1").catalogue.names("embeddings") == before
