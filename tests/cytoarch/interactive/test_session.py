@@ -11,6 +11,7 @@ import pytest
 from cytoarch.annotations.exchange import Drawer
 from cytoarch.annotations.scribbles import Annotation
 from cytoarch.brains import Label, LabelTable
+from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import BrainBusyError, StoreError, TrainingError
 from cytoarch.interactive.regions import Patchwork, nearest_first
 from cytoarch.interactive.session import Session, SessionSettings, View
@@ -302,9 +303,13 @@ def test_what_was_imported_since_is_there_when_the_window_opens_again(small: Sma
         assert again.drawing.saved == "v0002"
 
 
-def test_blocks_in_view_are_no_way_of_embedding_a_brain(session: Session) -> None:
-    before = session.brain.catalogue.names("embeddings")
-    left = View("s1", 0, 0, HEIGHT / 2, WIDTH / 2)
-    session.embed(left)
-    assert not session.missing(left)
-    assert read_only(session.store_path, "B1").catalogue.names("embeddings") == before
+def test_blocks_in_view_are_no_way_of_embedding_a_brain(small: SmallBrain) -> None:
+    store = small.folder / "store"
+    before = read_only(store, "B1").catalogue.names("embeddings")
+    with Session.opened(store, "B1", "ada", EmbedSettings(pixel_size_um=32.0), FAST) as coarse:
+        assert coarse.missing(VIEW)
+        coarse.embed(VIEW)
+        assert not coarse.missing(VIEW)
+    after = read_only(store, "B1").catalogue
+    assert after.names("embeddings") == before
+    assert after.names("blocks")
