@@ -14,7 +14,7 @@ from known_sections import MeanEncoder, contents, noise, stored_section
 
 from cytoarch.brains import Section
 from cytoarch.embeddings import EmbedSettings, SectionReader, sampled
-from cytoarch.embeddings.augmentation import Augmentation, window_px
+from cytoarch.augmentation import Augmentation, window_px
 from cytoarch.embeddings.engine import run_engine
 from cytoarch.embeddings.places import SectionPoints
 from cytoarch.embeddings.sampled import (

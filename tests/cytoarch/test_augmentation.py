@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from cytoarch.embeddings.augmentation import SHIFT_MM, Augmentation, window_px
+from cytoarch.augmentation import SHIFT_MM, Augmentation, window_px
 
 PLAIN = Augmentation(
     angle=0.0, shift_px=(0.0, 0.0), mirrored=False, alpha=1.0, beta=0.0, gamma=1.0, blur_px=None, sharpen=None

@@ -1,0 +1,138 @@
+"""Augmented draws of many patches at once, on the device that trains; those of `augmentation`, in a batch."""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from cytoarch.augmentation import FILTER_SHARE, SHIFT_MM
+from cytoarch.geometry import centres
+
+Float64 = NDArray[np.float64]
+REACH_PX = 4
+"""Of a Gaussian of the largest sigma, 1 px."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How n patches are taken and changed, arrays of n; see `augmentation.Augmentation` for one."""
+
+    linear: Float64
+    """(n, 2, 2) from the patch's (y, x) to the section's: turned, mirrored, scaled."""
+    shift_px: Float64
+    """(n, 2) of the centre, in pixels of the section."""
+    alpha: Float64
+    beta: Float64
+    gamma: Float64
+    blur_px: Float64
+    """Sigma of a blur, 0 for none."""
+    sharpen_px: Float64
+    """Sigma of unsharp masking, 0 for none."""
+    strength: Float64
+    """Of unsharp masking."""
+
+    @classmethod
+    def draw(
+        cls,
+        rng: np.random.Generator,
+        count: int,
+        pixel_size_um: float,
+        *,
+        shift_mm: float = SHIFT_MM,
+        scales: tuple[float, float] = (1.0, 1.0),
+    ) -> Self:
+        """Random draws for sections of this pixel size; a pixel of the patch is `scales` pixels of the section wide."""
+        angle, mirror = rng.uniform(-math.pi, math.pi, count), rng.random(count) < 0.5
+        scale = np.exp(rng.uniform(*np.log(scales), count)) if scales[0] < scales[1] else np.full(count, scales[0])
+        direction, distance = rng.uniform(-math.pi, math.pi, count), rng.uniform(0, shift_mm * 1000 / pixel_size_um, count)
+        z = rng.uniform(-0.05, 0.05, count) / math.sqrt(2)
+        filtered = rng.random((2, count)) < FILTER_SHARE
+        sigmas = rng.uniform(0.125, 1, (2, count)) * filtered
+        return cls(
+            linear=linear_of(angle, mirror, scale),
+            shift_px=distance[:, None] * np.stack([np.sin(direction), np.cos(direction)], axis=1),
+            alpha=rng.uniform(0.9, 1, count),
+            beta=rng.uniform(-0.1, 0.1, count),
+            gamma=np.log(0.5 + z) / np.log(0.5 - z),
+            blur_px=sigmas[0],
+            sharpen_px=sigmas[1],
+            strength=rng.uniform(0.5, 1.5, count),
+        )
+
+    @classmethod
+    def plain(cls, count: int, scale: float = 1.0) -> Self:
+        """Patches as they are, of pixels `scale` pixels of the section wide."""
+        zero, one = np.zeros(count), np.ones(count)
+        linear = linear_of(zero, zero > 0, np.full(count, scale))
+        return cls(linear, np.zeros((count, 2)), one, zero, one, zero, zero, zero)
+
+
+def linear_of(angle: Float64, mirrored: NDArray[np.bool_], scale: Float64) -> Float64:
+    """(n, 2, 2) from the (y, x) of patches to those of their section: mirrored top to bottom, turned, scaled."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    down = np.where(mirrored, -1.0, 1.0)
+    linear = np.stack([np.stack([cos * down, sin], axis=1), np.stack([-sin * down, cos], axis=1)], axis=1)
+    return np.asarray(scale[:, None, None] * linear)
+
+
+def taken(windows: Tensor, centres_px: Float64, draws: Draws, patch_px: int) -> Tensor:
+    """The pixels (n, c, P, P) float32 in [0, 1] of patches, linearly interpolated in windows (n, c, h, w) uint8.
+
+    Centres (n, 2) count (y, x) from the corner of a window's first pixel. Windows of `augmentation.window_px`
+    hold all that is seen; past them their edge goes on.
+    """
+    height, width = windows.shape[2:]
+    middle = centres_px + draws.shift_px
+    # grid_sample counts from -1 to 1 across a window, x first; a patch from -1 to 1 is P pixels wide
+    size = np.array([height, width])
+    to_window = np.concatenate(
+        [draws.linear * (patch_px / size)[:, None], (2 * middle / size - 1)[..., None]], axis=2
+    )
+    theta = torch.from_numpy(to_window[:, ::-1][:, :, [1, 0, 2]].astype(np.float32)).to(windows.device)
+    grid = functional.affine_grid(theta, [len(windows), 1, patch_px, patch_px], align_corners=False)
+    return functional.grid_sample(windows.float() / 255, grid, padding_mode="border", align_corners=False)
+
+
+def places_px(centres_px: Float64, draws: Draws, patch_px: int, cells: int) -> Float64:
+    """Where the cells of a grid (g, g) over each patch lie: (n, g, g, 2), (y, x) in pixels counted as the centres are."""
+    line = centres(-patch_px / 2, patch_px / 2, cells)
+    within = np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1)
+    turned = np.einsum("nab,ijb->nija", draws.linear, within)
+    return np.asarray(turned + (centres_px + draws.shift_px)[:, None, None])
+
+
+def changed(patches: Tensor, draws: Draws) -> Tensor:
+    """Patches (n, c, y, x) in [0, 1] with their grey values changed: alpha x^gamma + beta, blur, unsharp mask; clipped."""
+    alpha, beta, gamma = (_column(one, patches) for one in (draws.alpha, draws.beta, draws.gamma))
+    found = alpha * patches**gamma + beta
+    some = np.flatnonzero(draws.blur_px)
+    if len(some):
+        found[some] = blurred(found[some], draws.blur_px[some])
+    some = np.flatnonzero(draws.sharpen_px)
+    if len(some):
+        soft = found[some]
+        strength = _column(draws.strength[some], patches)
+        found[some] = soft + strength * (soft - blurred(soft, draws.sharpen_px[some]))
+    return found.clamp(0, 1)
+
+
+def blurred(patches: Tensor, sigma_px: Float64) -> Tensor:
+    """Patches (n, c, y, x) under a Gaussian each, of sigma at most 1 px; their edges go on."""
+    count, channels, height, width = patches.shape
+    at = np.arange(-REACH_PX, REACH_PX + 1)
+    weights = np.exp(-0.5 * (at / sigma_px[:, None]) ** 2)
+    weights /= weights.sum(axis=1, keepdims=True)
+    kernel = torch.from_numpy(weights.astype(np.float32)).to(patches.device).repeat_interleave(channels, dim=0)
+    planes = functional.pad(patches, [REACH_PX] * 4, mode="replicate").reshape(1, count * channels, height + 2 * REACH_PX, width + 2 * REACH_PX)
+    planes = functional.conv2d(planes, kernel[:, None, :, None], groups=count * channels)
+    planes = functional.conv2d(planes, kernel[:, None, None, :], groups=count * channels)
+    return planes.reshape(count, channels, height, width)
+
+
+def _column(values: Float64, like: Tensor) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32)).to(like.device)[:, None, None, None]
