@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from cytoarch.brains import Section
 from cytoarch.augmentation import Augmentation, window_px
+from cytoarch.brains import Section
 from cytoarch.embeddings.jobs import Lot, Results
 from cytoarch.embeddings.places import BRAIN_COLUMNS, SectionPoints, stated_size
 from cytoarch.embeddings.reading import SectionReader

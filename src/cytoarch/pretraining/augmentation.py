@@ -48,8 +48,15 @@ class Draws:
     ) -> Self:
         """Random draws for sections of this pixel size; a pixel of the patch is `scales` pixels of the section wide."""
         angle, mirror = rng.uniform(-math.pi, math.pi, count), rng.random(count) < 0.5
-        scale = np.exp(rng.uniform(*np.log(scales), count)) if scales[0] < scales[1] else np.full(count, scales[0])
-        direction, distance = rng.uniform(-math.pi, math.pi, count), rng.uniform(0, shift_mm * 1000 / pixel_size_um, count)
+        scale = (
+            np.exp(rng.uniform(math.log(scales[0]), math.log(scales[1]), count))
+            if scales[0] < scales[1]
+            else np.full(count, scales[0])
+        )
+        direction, distance = (
+            rng.uniform(-math.pi, math.pi, count),
+            rng.uniform(0, shift_mm * 1000 / pixel_size_um, count),
+        )
         z = rng.uniform(-0.05, 0.05, count) / math.sqrt(2)
         filtered = rng.random((2, count)) < FILTER_SHARE
         sigmas = rng.uniform(0.125, 1, (2, count)) * filtered
@@ -90,16 +97,14 @@ def taken(windows: Tensor, centres_px: Float64, draws: Draws, patch_px: int) -> 
     middle = centres_px + draws.shift_px
     # grid_sample counts from -1 to 1 across a window, x first; a patch from -1 to 1 is P pixels wide
     size = np.array([height, width])
-    to_window = np.concatenate(
-        [draws.linear * (patch_px / size)[:, None], (2 * middle / size - 1)[..., None]], axis=2
-    )
+    to_window = np.concatenate([draws.linear * (patch_px / size)[:, None], (2 * middle / size - 1)[..., None]], axis=2)
     theta = torch.from_numpy(to_window[:, ::-1][:, :, [1, 0, 2]].astype(np.float32)).to(windows.device)
     grid = functional.affine_grid(theta, [len(windows), 1, patch_px, patch_px], align_corners=False)
     return functional.grid_sample(windows.float() / 255, grid, padding_mode="border", align_corners=False)
 
 
 def places_px(centres_px: Float64, draws: Draws, patch_px: int, cells: int) -> Float64:
-    """Where the cells of a grid (g, g) over each patch lie: (n, g, g, 2), (y, x) in pixels counted as the centres are."""
+    """Where the cells of a grid (g, g) over each patch lie: (n, g, g, 2), (y, x) in pixels, counted as centres are."""
     line = centres(-patch_px / 2, patch_px / 2, cells)
     within = np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1)
     turned = np.einsum("nab,ijb->nija", draws.linear, within)
@@ -107,7 +112,7 @@ def places_px(centres_px: Float64, draws: Draws, patch_px: int, cells: int) -> F
 
 
 def changed(patches: Tensor, draws: Draws) -> Tensor:
-    """Patches (n, c, y, x) in [0, 1] with their grey values changed: alpha x^gamma + beta, blur, unsharp mask; clipped."""
+    """Patches (n, c, y, x) in [0, 1] with other grey values: alpha x^gamma + beta, blur, unsharp mask; clipped."""
     alpha, beta, gamma = (_column(one, patches) for one in (draws.alpha, draws.beta, draws.gamma))
     found = alpha * patches**gamma + beta
     some = np.flatnonzero(draws.blur_px)
@@ -128,7 +133,9 @@ def blurred(patches: Tensor, sigma_px: Float64) -> Tensor:
     weights = np.exp(-0.5 * (at / sigma_px[:, None]) ** 2)
     weights /= weights.sum(axis=1, keepdims=True)
     kernel = torch.from_numpy(weights.astype(np.float32)).to(patches.device).repeat_interleave(channels, dim=0)
-    planes = functional.pad(patches, [REACH_PX] * 4, mode="replicate").reshape(1, count * channels, height + 2 * REACH_PX, width + 2 * REACH_PX)
+    planes = functional.pad(patches, [REACH_PX] * 4, mode="replicate").reshape(
+        1, count * channels, height + 2 * REACH_PX, width + 2 * REACH_PX
+    )
     planes = functional.conv2d(planes, kernel[:, None, :, None], groups=count * channels)
     planes = functional.conv2d(planes, kernel[:, None, None, :], groups=count * channels)
     return planes.reshape(count, channels, height, width)

@@ -1,4 +1,4 @@
-"""Whether embeddings are still worth something: how many directions they use, how near pairs lie, how spread all are."""
+"""Whether embeddings are still worth something: how many directions they use, how near pairs are."""
 
 import math
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class Health(NamedTuple):
 
 
 def health_of(embeddings: Tensor, targets: Tensor) -> Health:
-    """The health of embeddings (n, d), where row i of `targets` (n, n) says who belongs to i; at least two are needed."""
+    """The health of embeddings (n, d), row i of `targets` (n, n) says who belongs to i; two are needed at least."""
     if len(embeddings) < 2:
         raise ValueError(f"{len(embeddings)} embedding has no health; at least 2 are needed")
     unit = functional.normalize(embeddings.double(), dim=1)
@@ -33,7 +33,7 @@ def health_of(embeddings: Tensor, targets: Tensor) -> Health:
 
 
 def effective_rank(embeddings: Tensor) -> float:
-    """exp of the entropy of the singular values of embeddings (n, d), of which the mean is not taken off; 1 to d.
+    """Exp of the entropy of the singular values of embeddings (n, d), of which the mean is not taken off; 1 to d.
 
     >>> round(effective_rank(torch.eye(5)), 6), round(effective_rank(torch.ones(7, 3)), 6)
     (5.0, 1.0)

@@ -16,9 +16,8 @@ from cytoarch.encoders.inference import arithmetic
 from cytoarch.encoders.protocol import Precision
 from cytoarch.errors import CytoarchError, ModelError
 from cytoarch.pretraining.health import Health, health_of
-from cytoarch.pretraining.objectives import Objective
+from cytoarch.pretraining.objectives import B, Objective
 from cytoarch.pretraining.optimisers import Method, make_optimiser
-from cytoarch.pretraining.patches import Batch
 
 
 class LoopSettings(BaseModel):
@@ -28,7 +27,9 @@ class LoopSettings(BaseModel):
 
     steps: int = Field(default=1000, ge=1, le=10_000_000, description="Batches, each seen once.")
     optimiser: Method = Field(default="lars", description="lars: as CytoNet; adamw: for short schedules.")
-    learning_rate: float = Field(default=0.08, gt=0, le=100, description="At its highest; CytoNet: 0.01 per 256 samples.")
+    learning_rate: float = Field(
+        default=0.08, gt=0, le=100, description="At its highest; CytoNet: 0.01 per 256 samples."
+    )
     weight_decay: float = Field(default=1e-4, ge=0, le=1, description="Of all but biases.")
     warmup: int = Field(default=0, ge=0, description="Steps in which the rate rises from 0.")
     decay: bool = Field(default=False, description="Let the rate fall to 0 along a cosine; no: constant, as CytoNet.")
@@ -79,8 +80,8 @@ class _Run:
 
 def pretrain(
     learner: nn.Module,
-    batches: Callable[[int], Batch],
-    objective: Objective,
+    batches: Callable[[int], B],
+    objective: Objective[B],
     settings: LoopSettings,
     *,
     checkpoint_path: Path | None = None,
@@ -117,20 +118,18 @@ def pretrain(
     return run.trace
 
 
-def _step(
-    run: _Run, batch: Batch, objective: Objective, settings: LoopSettings, device: str
-) -> tuple[Tensor, Tensor]:
-    """One step; returns the loss and what it was taken of."""
+def _step(run: _Run, batch: B, objective: Objective[B], settings: LoopSettings, device: str) -> tuple[Tensor, Tensor]:
+    """One step; returns the loss and the embeddings of the patches, the first of what a network gives."""
     for group in run.optimiser.param_groups:
         group["lr"] = rate_at(run.step, settings)
     with arithmetic(device, settings.precision):
         outputs = run.learner(batch.pixels)
         loss = objective(outputs, batch)
     run.optimiser.zero_grad(set_to_none=True)
-    run.scaler.scale(loss).backward()
+    run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
     run.scaler.step(run.optimiser)
     run.scaler.update()
-    return loss.detach(), outputs
+    return loss.detach(), outputs if isinstance(outputs, Tensor) else outputs[0]
 
 
 def rate_at(step: int, settings: LoopSettings) -> float:
@@ -163,7 +162,7 @@ def _read(path: Path, settings: LoopSettings) -> dict[str, Any]:
     differing = sorted(name for name, value in settings.model_dump().items() if kept["settings"].get(name) != value)
     if differing:
         raise CytoarchError(
-            f"{path}: is the checkpoint of a run with another {', '.join(differing)}; remove it, or train with its settings"
+            f"{path}: is the checkpoint of a run with another {', '.join(differing)}; remove it, or use its settings"
         )
     return kept
 

@@ -1,8 +1,8 @@
 """One loss with three tables of targets: SpatialNCE, SimCLR (InfoNCE) and SupCon differ only in who belongs to whom.
 
-For N embeddings z of length 1, s_ij = z_i . z_j / temperature and P_i = softmax over j != i of s_i. The loss is the mean
-cross-entropy H(Q_i, P_i), where row Q_i says what share of i's likeness each j should have. Its gradient with respect to
-s_ij is (P_ij - Q_ij) / N, so it is least, the mean entropy of the rows, where P = Q.
+For N embeddings z of length 1, s_ij = z_i . z_j / temperature and P_i = softmax over j != i of s_i. The loss is the
+mean cross-entropy H(Q_i, P_i), where row Q_i says what share of i's likeness each j should have. Its gradient with
+respect to s_ij is (P_ij - Q_ij) / N, so it is least, the mean entropy of the rows, where P = Q.
 
 A process of several holds n rows and all N columns; its rows begin at `first`.
 """
@@ -38,7 +38,9 @@ def contrastive_loss(
 
 
 def spatial_targets(positions: Tensor, sigma: float, *, keys: Tensor | None = None, first: int = 0) -> Tensor:
-    """Shares by nearness (n, N): rows of exp(-|p_i - p_j|^2 / 2 sigma^2), j != i, that sum to 1 (Schiffer et al., eq. 1).
+    """Shares by nearness (n, N): rows of exp(-|p_i - p_j|^2 / 2 sigma^2), j != i, made to sum to 1.
+
+    Equation 1 of Schiffer et al.
 
     `positions` (n, k) and `keys` (N, k) in the unit of sigma, float64 for brains in mm. Taken as a softmax, so that far
     points give shares instead of 0 / 0; sigma towards 0 gives all to the nearest.
@@ -52,7 +54,9 @@ def spatial_targets(positions: Tensor, sigma: float, *, keys: Tensor | None = No
 def pair_targets(count: int, device: "torch.device | str" = "cpu") -> Tensor:
     """Shares of SimCLR (N, N) for N = 2 B views, of which i and i + B show the same patch."""
     if count % 2:
-        raise ValueError(f"{count} views are no pairs; an even number is needed, first all first views, then all second")
+        raise ValueError(
+            f"{count} views are no pairs; an even number is needed, first all first views, then all second"
+        )
     return torch.eye(count, device=device).roll(count // 2, dims=1)
 
 

@@ -41,7 +41,11 @@ class CompactNetwork(nn.Module):
     """Five stages of residual blocks, and a way back that joins them to tokens at stride 4 (Lin et al. 2017)."""
 
     def __init__(
-        self, channels: int, widths: tuple[int, ...] = WIDTHS, depths: tuple[int, ...] = DEPTHS, tokens: int = TOKEN_WIDTH
+        self,
+        channels: int,
+        widths: tuple[int, ...] = WIDTHS,
+        depths: tuple[int, ...] = DEPTHS,
+        tokens: int = TOKEN_WIDTH,
     ) -> None:
         super().__init__()
         self.channels, self.widths = channels, widths
@@ -99,4 +103,3 @@ class PatchLearner(nn.Module):
         """(b, c, T, T) -> (b, 256) projections, or (b, k) logits."""
         result: Tensor = self.head(self.network(pixels).patch)
         return result
-

@@ -1,7 +1,7 @@
 """What is learned: the loss of a batch, and which of its embeddings should be alike."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,18 +10,21 @@ from torch.nn import functional
 from cytoarch.pretraining.losses import contrastive_loss, label_targets, pair_targets, spatial_targets
 from cytoarch.pretraining.patches import Batch
 
+B = TypeVar("B", bound=Batch)
+B_contra = TypeVar("B_contra", bound=Batch, contravariant=True)
 
-class Objective(Protocol):
+
+class Objective(Protocol[B_contra]):
     """One way to learn; the loop knows no other difference between them."""
 
     @property
     def views(self) -> int:
         """How often a patch is drawn for a batch."""
 
-    def __call__(self, outputs: Any, batch: Batch) -> Tensor:
+    def __call__(self, outputs: Any, batch: B_contra) -> Tensor:
         """The loss (scalar) of what the network gives for the pixels of a batch."""
 
-    def targets(self, batch: Batch) -> Tensor:
+    def targets(self, batch: B_contra) -> Tensor:
         """Who should be like whom (N, N): what the health of embeddings is measured by."""
 
 

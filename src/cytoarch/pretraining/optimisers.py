@@ -42,7 +42,7 @@ class Lars(Optimizer):
                     self._move(weight, group)
 
     def _move(self, weight: Tensor, group: dict[str, Any]) -> None:
-        slope = weight.grad + group["weight_decay"] * weight  # type: ignore[operator]  # there: step() asked
+        slope = weight.grad + group["weight_decay"] * weight
         if group["scaled"]:
             slope *= _local_rate(weight, group["weight_decay"], group["trust"])
         state = self.state[weight]

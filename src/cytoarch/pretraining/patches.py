@@ -36,7 +36,7 @@ class SectionPixels:
         channels = max(one.shape[2] for one in planes)
         values = torch.empty((int(first[-1]), channels), dtype=torch.uint8, device=device)
         for at, plane in zip(first.tolist(), planes, strict=False):
-            pixels = torch.from_numpy(np.ascontiguousarray(plane)).to(device).reshape(-1, plane.shape[2])
+            pixels = torch.from_numpy(np.array(plane)).to(device).reshape(-1, plane.shape[2])
             values[at : at + len(pixels)] = pixels  # one channel goes to all
         return cls(values, first[:-1], shape)
 
@@ -63,14 +63,14 @@ class SectionPixels:
 
     def windows(self, section: Int64, corner_px: Int64, edge_px: int) -> Tensor:
         """Squares (n, c, E, E) uint8 of sections (n,) from corners (n, 2); past a section its edge goes on."""
-        inside = [
-            np.clip(corner_px[:, axis, None] + np.arange(edge_px), 0, self.shape[section, axis, None] - 1)
-            for axis in (0, 1)
-        ]
-        rows = self.first[section][:, None] + inside[0] * self.shape[section, 1, None]
         device = self.values.device
-        rows_there, columns_there = torch.from_numpy(rows).to(device), torch.from_numpy(inside[1]).to(device)
-        pixels = self.values[rows_there[:, :, None] + columns_there[:, None, :]]
+        # only what is small is sent: the copy of a large array would wait for the device
+        table = np.concatenate([self.first[section][:, None], self.shape[section], corner_px], axis=1)
+        first, height, width, top, left = torch.from_numpy(table).to(device).T[:, :, None]
+        along = torch.arange(edge_px, device=device)
+        rows = torch.minimum((top + along).clamp(min=0), height - 1)
+        columns = torch.minimum((left + along).clamp(min=0), width - 1)
+        pixels = self.values[(first + rows * width)[:, :, None] + columns[:, None, :]]
         return pixels.permute(0, 3, 1, 2)
 
 
@@ -94,7 +94,11 @@ class PatchPoints:
     def __getitem__(self, chosen: "NDArray[Any]") -> Self:
         """Some of the points."""
         return type(self)(
-            self.section[chosen], self.centre_px[chosen], self.position_mm[chosen], self.label[chosen], self.brain[chosen]
+            self.section[chosen],
+            self.centre_px[chosen],
+            self.position_mm[chosen],
+            self.label[chosen],
+            self.brain[chosen],
         )
 
 
@@ -112,7 +116,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class PatchBatches:
-    """Batches by the number of their step: the same step gives the same patches, so that a run goes on where it ended."""
+    """Batches by the number of their step: the same step gives the same patches, so that a run can go on."""
 
     sections: SectionPixels
     points: PatchPoints

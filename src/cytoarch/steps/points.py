@@ -7,9 +7,9 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cytoarch.augmentation import AUGMENTATION_VERSION
 from cytoarch.brains import stated_section
 from cytoarch.embeddings import EmbedSettings, embedding_name, working_pixel_size_um
-from cytoarch.augmentation import AUGMENTATION_VERSION
 from cytoarch.embeddings.jobs import Float32, Job
 from cytoarch.embeddings.places import Points, SectionPoints
 from cytoarch.embeddings.reading import SectionReader

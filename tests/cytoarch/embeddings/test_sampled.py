@@ -12,9 +12,9 @@ import pytest
 import zarr
 from known_sections import MeanEncoder, contents, noise, stored_section
 
+from cytoarch.augmentation import Augmentation, window_px
 from cytoarch.brains import Section
 from cytoarch.embeddings import EmbedSettings, SectionReader, sampled
-from cytoarch.augmentation import Augmentation, window_px
 from cytoarch.embeddings.engine import run_engine
 from cytoarch.embeddings.places import SectionPoints
 from cytoarch.embeddings.sampled import (

@@ -129,7 +129,11 @@ def test_what_leaves_it_as_it_is() -> None:
         return float(contrastive_loss(embeddings, spatial_targets(places, 10.0), TEMPERATURE))
 
     whole = loss(z, positions)
-    for embeddings, places in ((z[order], positions[order]), (z, positions @ turn + move), (3 * z @ rotated, positions)):
+    for embeddings, places in (
+        (z[order], positions[order]),
+        (z, positions @ turn + move),
+        (3 * z @ rotated, positions),
+    ):
         assert loss(embeddings, places) == pytest.approx(whole, rel=1e-12)
     assert loss(z, positions / 10) != pytest.approx(whole, rel=1e-3)  # mm, not any unit
 

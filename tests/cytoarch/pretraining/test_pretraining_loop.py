@@ -18,7 +18,7 @@ POINTS, CLASSES = 24, 4
 def batches(views: int = 1) -> PatchBatches:
     """Patches whose stripes tell their class, which also says where they lie."""
     rng = np.random.default_rng(0)
-    y, x = np.mgrid[:80, :80]
+    x = np.mgrid[:80, :80][1]
     sections = [
         np.clip(127 + 90 * np.sin(x / (2 + 3 * label)) + rng.normal(0, 5, x.shape), 0, 255).astype(np.uint8)
         for label in range(CLASSES)
@@ -32,7 +32,13 @@ def batches(views: int = 1) -> PatchBatches:
         brain=np.zeros(POINTS, np.int64),
     )
     return PatchBatches(
-        SectionPixels.of(sections, "cpu"), points, pixel_size_um=20.0, patch_px=32, batch_size=12, views=views, shift_mm=0.1
+        SectionPixels.of(sections, "cpu"),
+        points,
+        pixel_size_um=20.0,
+        patch_px=32,
+        batch_size=12,
+        views=views,
+        shift_mm=0.1,
     )
 
 
@@ -45,7 +51,9 @@ def learner(classes: int | None = None, seed: int = 0) -> PatchLearner:
 ADAM = LoopSettings(steps=30, optimiser="adamw", learning_rate=3e-3, watch_every=10)
 
 
-@pytest.mark.parametrize("objective", [SpatialNCE(), SimCLR(), SupCon(), Supervised()], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize(
+    "objective", [SpatialNCE(), SimCLR(), SupCon(), Supervised()], ids=lambda one: type(one).__name__
+)
 def test_every_objective_is_learned_by_the_same_loop(objective: Objective) -> None:
     trace = pretrain(
         learner(CLASSES if isinstance(objective, Supervised) else None), batches(objective.views), objective, ADAM
@@ -60,7 +68,7 @@ def test_what_belongs_together_comes_nearer() -> None:
     assert trace.health[30].alignment < trace.health[10].alignment
 
 
-class Cut(Exception):
+class CutOffError(Exception):
     pass
 
 
@@ -74,11 +82,11 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights(tmp_path: Path, optim
 
     def killed(step: int, trace: Trace) -> None:
         if step == 5:
-            raise Cut
+            raise CutOffError
 
     whole = learner()
     trace = pretrain(whole, batches(), SpatialNCE(), settings)
-    with pytest.raises(Cut):
+    with pytest.raises(CutOffError):
         pretrain(learner(), batches(), SpatialNCE(), settings, checkpoint_path=tmp_path / "run.pt", on_step=killed)
     again = learner(seed=1)  # nothing of a new start is left
     resumed = pretrain(again, batches(), SpatialNCE(), settings, checkpoint_path=tmp_path / "run.pt")
@@ -106,8 +114,8 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
     settings = LoopSettings(steps=1, optimiser="adamw", learning_rate=1e-3)
     pretrain(learner(), batches(), SupCon(), settings, checkpoint_path=tmp_path / "run.pt")
+    other = settings.model_copy(update={"learning_rate": 2e-3})
     with pytest.raises(CytoarchError, match="a run with another learning_rate"):
-        other = settings.model_copy(update={"learning_rate": 2e-3})
         pretrain(learner(), batches(), SupCon(), other, checkpoint_path=tmp_path / "run.pt")
 
 
@@ -144,8 +152,9 @@ def test_lars_without_scaling_is_sgd_with_nesterov_momentum() -> None:
     ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
     theirs.load_state_dict(ours.state_dict())
     groups = [{"params": list(ours.parameters()), "scaled": False}]
-    pair = Lars(groups, lr=0.05, weight_decay=1e-2), torch.optim.SGD(
-        theirs.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-2
+    pair = (
+        Lars(groups, lr=0.05, weight_decay=1e-2),
+        torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-2),
     )
     for step in range(5):
         pixels = torch.randn(4, 5, generator=torch.Generator().manual_seed(step))

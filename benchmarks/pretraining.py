@@ -1,0 +1,467 @@
+"""Pretraining on phantoms: SpatialNCE against SimCLR, SupCon and training from scratch, and the encoder that ships.
+
+    python -m benchmarks.pretraining --out FOLDER --folder work/pretraining --device cuda --budget-s 540
+
+needs neither Prefect, MLflow nor a store: torch, numba, scipy, scikit-image, scikit-learn, safetensors, pydantic and
+google-crc32c. Parts, in this order: `render` and `draw` (the
+brains of the study and, meanwhile, of the encoder), `throughput`, `rivals`, `study`, `encoder`. What is found is
+written to OUT/results.json after every run, the encoder to OUT/encoder.safetensors. Nothing is chosen by a test brain.
+"""
+
+import argparse
+import json
+import multiprocessing
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.pretraining_phantoms import BrainPlan, BrainSet, open_set, recipe, render_all
+from benchmarks.pretraining_scores import TOKEN_PX, Reader, Roles, Sizes, roles_of, scores_of
+from cytoarch.encoders.inference import arithmetic, device_name
+from cytoarch.encoders.lite_model import LiteNetwork
+from cytoarch.encoders.protocol import Precision
+from cytoarch.phantoms.anatomy import AREA_COUNT
+from cytoarch.phantoms.sections import Stain
+from cytoarch.pretraining.loop import LoopSettings, Trace, pretrain
+from cytoarch.pretraining.networks import CompactNetwork, PatchLearner
+from cytoarch.pretraining.objectives import B, Objective, SimCLR, SpatialNCE, SupCon, Supervised
+from cytoarch.pretraining.patches import Batch, PatchBatches
+from cytoarch.pretraining.tokens import SpatialTokens, TokenBatches, TokenLearner
+
+SIGMA_MM = 1.5
+"""Of the published 10 mm what a phantom brain is of a human one: about the radius of an area."""
+SIGMA_DEPTH = 0.08
+"""Half a layer."""
+SHIFT_MM = 0.1
+ENCODER_SHIFT_MM = 0.6
+LEVELS, SCALES = 3, (1.0, 1.6)
+"""The encoder sees 4 to 25 um a pixel."""
+TOKENS = 10
+
+
+@dataclass(frozen=True)
+class Study:
+    """How large everything is."""
+
+    seen: int
+    transfer: int
+    unseen: int
+    sections: int
+    points: int
+    pixel_size_um: float
+    resolution: int
+    patch_px: int
+    batch_size: int
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    seeds: tuple[int, ...]
+    sizes: Sizes
+    encoder_brains: tuple[tuple[Stain, int], ...]
+    encoder_sections: int
+    encoder_um: float
+    encoder_patch_px: int
+    encoder_batch: int
+
+    def study_plans(self) -> list[BrainPlan]:
+        """Silver-stained brains: seen, transfer, unseen."""
+        return [
+            BrainPlan(1000 + k, "silver", self.pixel_size_um, self.sections, self.points, self.resolution)
+            for k in range(self.seen + self.transfer + self.unseen)
+        ]
+
+    def encoder_plans(self) -> list[BrainPlan]:
+        """Other brains, of every stain."""
+        stains = [stain for stain, count in self.encoder_brains for _ in range(count)]
+        return [
+            BrainPlan(2000 + k, stain, self.encoder_um, self.encoder_sections, self.points, self.resolution)
+            for k, stain in enumerate(stains)
+        ]
+
+
+STUDIES = {
+    "full": Study(
+        seen=8, transfer=2, unseen=2, sections=30, points=400, pixel_size_um=8.0, resolution=120, patch_px=192,
+        batch_size=512, widths=(32, 64, 96, 160, 256), depths=(1, 2, 2, 2, 1), seeds=(0, 1, 2),
+        sizes=Sizes(per_area=300, tests=4000, layer_train=800, layer_tests=300, neighbours=1500),
+        encoder_brains=(("silver", 6), ("nissl", 6), ("dapi", 5)), encoder_sections=16, encoder_um=4.0,
+        encoder_patch_px=192, encoder_batch=384,
+    ),
+    "small": Study(
+        seen=3, transfer=1, unseen=1, sections=10, points=300, pixel_size_um=12.0, resolution=80, patch_px=128,
+        batch_size=64, widths=(12, 16, 24, 32, 48), depths=(0, 1, 1, 1, 1), seeds=(0,),
+        sizes=Sizes(per_area=60, tests=500, layer_train=100, layer_tests=40, neighbours=300),
+        encoder_brains=(("silver", 1), ("nissl", 1), ("dapi", 1)), encoder_sections=4, encoder_um=12.0,
+        encoder_patch_px=96, encoder_batch=32,
+    ),
+    "toy": Study(
+        seen=2, transfer=1, unseen=1, sections=6, points=100, pixel_size_um=24.0, resolution=48, patch_px=64,
+        batch_size=24, widths=(8, 8, 12, 16, 24), depths=(0, 1, 1, 1, 1), seeds=(0,),
+        sizes=Sizes(per_area=12, tests=80, layer_train=30, layer_tests=10, neighbours=60),
+        encoder_brains=(("silver", 1), ("nissl", 1), ("dapi", 1)), encoder_sections=2, encoder_um=24.0,
+        encoder_patch_px=64, encoder_batch=16,
+    ),
+}  # fmt: skip
+METHODS: dict[str, Objective[Batch]] = {
+    "SpatialNCE": SpatialNCE(sigma_mm=SIGMA_MM),
+    "SimCLR": SimCLR(),
+    "SupCon": SupCon(),
+    "scratch": Supervised(),
+}
+LABELLED = ("SupCon", "scratch")
+"""Learn from labels, and so from the seen brains only."""
+
+
+@dataclass
+class Bench:
+    """What all parts share, and where their results go."""
+
+    study: Study
+    out: Path
+    device: str
+    precision: Precision
+    deadline: float
+    results: dict[str, Any]
+
+    @property
+    def left_s(self) -> float:
+        """Time until the budget is spent."""
+        return self.deadline - time.perf_counter()
+
+    def keep(self) -> None:
+        """Write what is known."""
+        draft = self.out / "results.json.draft"
+        draft.write_text(json.dumps(self.results, indent=1) + "\n", encoding="utf-8")
+        draft.replace(self.out / "results.json")
+
+
+def networked(bench: Bench, channels: int, seed: int) -> CompactNetwork:
+    """A new network on the device, the same for the same seed."""
+    torch.manual_seed(seed)
+    network = CompactNetwork(channels, bench.study.widths, bench.study.depths)
+    return network.to(bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def reader(bench: Bench, network: CompactNetwork) -> Reader:
+    """Embeddings of patches, and the stages at strides 8, 16 and 32 as tokens of 8 px."""
+    network.eval()
+
+    def read(pixels: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode(), arithmetic(bench.device, bench.precision):
+            found = (pixels.expand(-1, network.channels, -1, -1) - 0.5) / 0.25
+            stages = []
+            for stage in network.stages:
+                found = stage(found)
+                stages.append(found)
+            size = stages[2].shape[-2:]
+            tokens = [functional.interpolate(one.float(), size=size, mode="bilinear") for one in stages[2:]]
+            return found.float().mean(dim=(2, 3)), torch.cat(tokens, dim=1)
+
+    return read
+
+
+def token_reader(bench: Bench, network: CompactNetwork) -> Reader:
+    """Embeddings of patches, and the network's own tokens of 4 px averaged to 8 px."""
+    network.eval()
+
+    def read(pixels: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode(), arithmetic(bench.device, bench.precision):
+            found = network(pixels.expand(-1, network.channels, -1, -1))
+            return found.patch.float(), functional.avg_pool2d(found.tokens.float(), TOKEN_PX // 4)
+
+    return read
+
+
+def lite_reader(bench: Bench, path: Path) -> Reader:
+    """EfficientNet-Lite0 of ImageNet at three scales, as the encoder `lite0` reads it."""
+    network = LiteNetwork()
+    network.load_state_dict(load_file(path / "model.safetensors"))
+    network.eval().to(bench.device)
+    mean, std = (
+        torch.tensor(one, device=bench.device)[:, None, None] for one in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
+
+    def read(pixels: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode(), arithmetic(bench.device, bench.precision):
+            found = (pixels.expand(-1, 3, -1, -1) - mean) / std
+            stages = [one.float() for scale in (1, 2, 4) for one in network(functional.avg_pool2d(found, scale))]
+            size = (pixels.shape[-2] // TOKEN_PX, pixels.shape[-1] // TOKEN_PX)
+            tokens = [
+                functional.adaptive_avg_pool2d(one, size)
+                if one.shape[-1] >= size[-1]
+                else functional.interpolate(one, size=size, mode="bilinear")
+                for one in stages
+            ]
+            whole = torch.cat(tokens, dim=1)
+            return whole.mean(dim=(2, 3)), whole
+
+    return read
+
+
+def texture_reader(bench: Bench) -> Reader:
+    """The filter bank without weights, on the processor."""
+    from cytoarch.encoders.texture import TextureEncoder
+
+    encoder = TextureEncoder()
+
+    def read(pixels: Tensor) -> tuple[Tensor, Tensor]:
+        layer = torch.from_numpy(encoder.encode(pixels.cpu().numpy())[0]).to(bench.device)
+        return layer.mean(dim=(2, 3)), functional.avg_pool2d(layer, TOKEN_PX // 4)
+
+    return read
+
+
+def batches_of(bench: Bench, brains: BrainSet, roles: Roles, name: str, seed: int) -> PatchBatches:
+    """The batches that a method learns from; SimCLR sees as many images, and so half as many patches."""
+    chosen = roles.labelled if name in LABELLED else roles.pretraining
+    views = METHODS[name].views
+    return PatchBatches(
+        brains.pixels,
+        brains.points[np.flatnonzero(chosen)],
+        bench.study.pixel_size_um,
+        bench.study.patch_px,
+        bench.study.batch_size // views,
+        views,
+        SHIFT_MM,
+        seed,
+    )
+
+
+def settings_of(bench: Bench, steps: int) -> LoopSettings:
+    """The same schedule for every method; AdamW, as LARS needs more steps than there are."""
+    return LoopSettings(
+        steps=steps, optimiser="adamw", learning_rate=1e-3, weight_decay=0.05, warmup=max(1, steps // 20), decay=True,
+        precision=bench.precision, watch_every=max(1, steps // 20), keep_every=10_000_000,
+    )  # fmt: skip
+
+
+def trained(
+    bench: Bench, learner: nn.Module, batches: Callable[[int], B], objective: Objective[B], steps: int
+) -> dict[str, Any]:
+    """Train in place; returns the curve."""
+    start = time.perf_counter()
+    trace: Trace = pretrain(learner, batches, objective, settings_of(bench, steps))
+    return {
+        "steps": steps,
+        "seconds": time.perf_counter() - start,
+        "loss": [round(one, 5) for one in trace.loss],
+        "health": {step: list(one) for step, one in trace.health.items()},
+    }
+
+
+def seconds_a_step(
+    bench: Bench, learner: nn.Module, batches: Callable[[int], B], objective: Objective[B], steps: int
+) -> float:
+    """Median of three short runs, after one that warms up."""
+    pretrain(learner, batches, objective, settings_of(bench, 3))
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        pretrain(learner, batches, objective, settings_of(bench, steps))
+        times.append((time.perf_counter() - start) / steps)
+    return statistics.median(times)
+
+
+def measure_throughput(bench: Bench, brains: BrainSet, roles: Roles) -> None:
+    """The loop, cutting its patches as it goes, against the same loop on one batch that lies ready."""
+    learner = PatchLearner(networked(bench, 1, 0)).to(bench.device)
+    objective = METHODS["SpatialNCE"]
+    batches = batches_of(bench, brains, roles, "SpatialNCE", 0)
+    ready = batches(0)
+    steps = 20 if bench.device == "cuda" else 2
+    loop = seconds_a_step(bench, learner, batches, objective, steps)
+    bare = seconds_a_step(bench, learner, lambda _: ready, objective, steps)
+    bench.results["throughput"] = {
+        "loop_s": loop, "bare_s": bare, "ratio": bare / loop, "images_a_second": bench.study.batch_size / loop,
+    }  # fmt: skip
+    bench.keep()
+
+
+def run_study(bench: Bench, brains: BrainSet, roles: Roles, budget_s: float) -> None:
+    """Every method with every seed, as long as the budget lasts; a seed that cannot be finished is not begun."""
+    study, begun = bench.study, time.perf_counter()
+    first = PatchLearner(networked(bench, 1, 0)).to(bench.device)
+    step_s = seconds_a_step(bench, first, batches_of(bench, brains, roles, "SpatialNCE", 0), METHODS["SpatialNCE"], 5)
+    start = time.perf_counter()
+    scores_of(reader(bench, networked(bench, 1, 0)), brains, roles, study.sizes, study.patch_px)
+    score_s = time.perf_counter() - start
+    runs = len(METHODS) * len(study.seeds)
+    each_s = (budget_s - (time.perf_counter() - begun)) / runs - score_s
+    steps = max(8, int(0.92 * each_s / step_s))
+    bench.results["study"] = {
+        "steps": steps,
+        "step_s": step_s,
+        "score_s": score_s,
+        "methods": {name: [] for name in METHODS},
+    }
+    longest = 0.0
+    for seed in study.seeds:
+        if seed and longest > bench.left_s:
+            break
+        since = time.perf_counter()
+        for name, objective in METHODS.items():
+            network = networked(bench, 1, 100 + seed)
+            learner = PatchLearner(network, AREA_COUNT if name == "scratch" else None).to(bench.device)
+            run = trained(bench, learner, batches_of(bench, brains, roles, name, seed), objective, steps)
+            run |= {
+                "seed": seed,
+                "scores": scores_of(reader(bench, network), brains, roles, study.sizes, study.patch_px),
+            }
+            bench.results["study"]["methods"][name].append(run)
+            bench.keep()
+            f1 = {split: round(one["macro_f1"], 3) for split, one in run["scores"]["areas"].items()}
+            print(f"{name} seed {seed}: {steps} steps {run['seconds']:.1f} s, areas {f1}", flush=True)
+        longest = time.perf_counter() - since
+
+
+def train_encoder(bench: Bench, brains: BrainSet, judged: BrainSet, roles: Roles, budget_s: float) -> None:
+    """The encoder that ships, trained on many stains; scored on the brains of the study, none of which it saw."""
+    study, begun = bench.study, time.perf_counter()
+    levels = [brains.pixels]
+    for _ in range(LEVELS - 1):
+        levels.append(levels[-1].halved())
+    batches = TokenBatches(
+        levels, brains.points, brains.places, study.encoder_um, study.encoder_patch_px, study.encoder_batch, TOKENS,
+        SIGMA_MM, SIGMA_DEPTH, SCALES, ENCODER_SHIFT_MM,
+    )  # fmt: skip
+    objective = SpatialTokens(sigma_mm=SIGMA_MM)
+    network = networked(bench, 3, 1909)
+    learner = TokenLearner(network).to(bench.device)
+    step_s = seconds_a_step(bench, learner, batches, objective, 9 if bench.device == "cuda" else 2)
+    steps = max(8, int(0.9 * (budget_s - (time.perf_counter() - begun)) / step_s))
+    network = networked(bench, 3, 1909)
+    learner = TokenLearner(network).to(bench.device)
+    run = trained(bench, learner, batches, objective, steps)
+    tensors = kept_tensors(network)
+    save_file(tensors, bench.out / "encoder.safetensors")
+    record = {
+        "network": {"channels": 3, "widths": study.widths, "depths": study.depths},
+        "brains": recipe(study.encoder_plans()), "patch_px": study.encoder_patch_px, "batch": study.encoder_batch,
+        "levels": LEVELS, "scales": SCALES, "tokens": TOKENS, "sigma_mm": SIGMA_MM, "sigma_depth": SIGMA_DEPTH,
+        "temperature": objective.temperature, "shift_mm": ENCODER_SHIFT_MM, "seed": 1909,
+        "settings": settings_of(bench, steps).model_dump(), "step_s": step_s, "device": bench.results["device"],
+        "bytes": (bench.out / "encoder.safetensors").stat().st_size,
+    }  # fmt: skip
+    bench.results["encoder"] = {"record": record, "training": run}
+    bench.keep()
+    stored = networked(bench, 3, 0)
+    stored.load_state_dict({name: one.float() for name, one in tensors.items()})  # as it ships, rounded
+    bench.results["encoder"]["scores"] = scores_of(
+        token_reader(bench, stored), judged, roles, study.sizes, study.patch_px
+    )
+    bench.keep()
+    print(
+        f"encoder: {steps} steps {run['seconds']:.1f} s, loss {run['loss'][0]:.2f} to {run['loss'][-1]:.2f}", flush=True
+    )
+
+
+def kept_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Weights of convolutions in half precision, norms and biases in single: under 8 MB."""
+    kept = {}
+    for name, one in network.state_dict().items():
+        plain = one.detach().cpu().contiguous()
+        kept[name] = plain.half() if plain.ndim == 4 else plain
+    return kept
+
+
+def run_rivals(bench: Bench, brains: BrainSet, roles: Roles, lite_path: Path | None, names: Sequence[str]) -> None:
+    """Encoders that never saw a phantom."""
+    readers: dict[str, Callable[[], Reader]] = {
+        "random": lambda: reader(bench, networked(bench, 1, 0)),
+        "texture": lambda: texture_reader(bench),
+    }
+    if lite_path is not None:
+        readers["lite0"] = lambda: lite_reader(bench, lite_path)
+    rivals = bench.results.setdefault("rivals", {})
+    for name in names:
+        if name in readers and name not in rivals:
+            rivals[name] = [scores_of(readers[name](), brains, roles, bench.study.sizes, bench.study.patch_px)]
+            bench.keep()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the parts that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, default=Path("work/pretraining"), help="where rendered brains are kept")
+    parser.add_argument("--size", choices=sorted(STUDIES), default="full")
+    parser.add_argument("--parts", default="render,draw,throughput,rivals,study,encoder")
+    parser.add_argument("--rivals", default="random,lite0")
+    parser.add_argument("--lite0-path", type=Path, default=None, help="folder of the converted weights of lite0")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--budget-s", type=float, default=540.0)
+    parser.add_argument("--encoder-share", type=float, default=0.28, help="of the time that is left after rendering")
+    asked = parser.parse_args(argv)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    start, parts = time.perf_counter(), asked.parts.split(",")
+    study = STUDIES[asked.size]
+    precision: Precision = "bf16" if asked.device == "cuda" else "fp32"
+    torch.backends.cudnn.benchmark = True  # speed, not the same bits: seeds are repeated instead
+    bench = Bench(study, asked.out, asked.device, precision, start + asked.budget_s, {})
+    bench.results |= {
+        "device": device_name(asked.device), "torch": torch.__version__, "python": platform.python_version(),
+        "size": asked.size, "precision": precision, "seconds": {},
+    }  # fmt: skip
+
+    def timed(name: str) -> None:
+        bench.results["seconds"][name] = time.perf_counter() - start
+        print(f"{name}: {time.perf_counter() - start:.0f} s since the start", flush=True)
+        bench.keep()
+
+    if "render" in parts:
+        render_all(study.study_plans(), asked.folder, asked.processes)
+        timed("render")
+    # the encoder's brains are rendered while the study keeps the graphics card busy
+    drawing = None
+    if "draw" in parts:
+        more = max(1, asked.processes - 2)
+        drawing = multiprocessing.get_context("spawn").Process(
+            target=render_all, args=(study.encoder_plans(), asked.folder, more)
+        )
+        drawing.start()
+    if not set(parts) & {"throughput", "study", "encoder", "rivals"}:
+        return _ended(drawing)
+    brains = open_set(study.study_plans(), asked.folder, asked.device, mirrored=False)
+    roles = roles_of(brains, study.seen, study.transfer)
+    bench.results["points"] = {"pretraining": int(roles.pretraining.sum()), "labelled": int(roles.labelled.sum())}
+    timed("opened")
+    if "throughput" in parts:
+        measure_throughput(bench, brains, roles)
+        timed("throughput")
+    if "rivals" in parts:
+        run_rivals(bench, brains, roles, asked.lite0_path, asked.rivals.split(","))
+        timed("rivals")
+    if "study" in parts:
+        share = 1 - asked.encoder_share if "encoder" in parts else 1.0
+        run_study(bench, brains, roles, 0.95 * share * bench.left_s)
+        timed("study")
+    if "encoder" in parts:
+        _ended(drawing)
+        many = open_set(study.encoder_plans(), asked.folder, asked.device, mirrored=True)
+        timed("opened the encoder's brains")
+        train_encoder(bench, many, brains, roles, 0.9 * bench.left_s)
+        timed("encoder")
+    return _ended(drawing)
+
+
+def _ended(drawing: Any) -> int:
+    """Wait for brains that are still rendered; returns how that ended."""
+    if drawing is None:
+        return 0
+    drawing.join()
+    return int(drawing.exitcode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
