@@ -9,6 +9,7 @@ written to OUT/results.json after every run, the encoder to OUT/encoder.safetens
 """
 
 import argparse
+import functools
 import json
 import multiprocessing
 import platform
@@ -16,7 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,20 @@ from torch.nn import functional
 
 from benchmarks.pretraining_phantoms import BrainPlan, BrainSet, open_set, recipe, render_all
 from benchmarks.pretraining_scores import TOKEN_PX, Reader, Roles, Sizes, roles_of, scores_of
+from cytoarch.encoders.cytonet_model import CytoNetConfig, build_cytonet
 from cytoarch.encoders.inference import arithmetic, device_name
 from cytoarch.encoders.lite_model import LiteNetwork
 from cytoarch.encoders.protocol import Precision
 from cytoarch.phantoms.anatomy import AREA_COUNT
 from cytoarch.phantoms.sections import Stain
 from cytoarch.pretraining.loop import LoopSettings, Trace, pretrain
-from cytoarch.pretraining.networks import CompactNetwork, PatchLearner
+from cytoarch.pretraining.networks import DEPTHS, WIDTHS, CompactNetwork, PatchLearner, projection_head
 from cytoarch.pretraining.objectives import B, Objective, SimCLR, SpatialNCE, SupCon, Supervised
 from cytoarch.pretraining.patches import Batch, PatchBatches
 from cytoarch.pretraining.tokens import SpatialTokens, TokenBatches, TokenLearner
 
-SIGMA_MM = 1.5
-"""Of the published 10 mm what a phantom brain is of a human one: about the radius of an area."""
+SIGMA_MM = 1.8
+"""Two thirds of the radius of an area, as the published 10 mm are of a human one."""
 SIGMA_DEPTH = 0.08
 """Half a layer."""
 SHIFT_MM = 0.1
@@ -63,9 +65,13 @@ class Study:
     resolution: int
     patch_px: int
     batch_size: int
+    learning_rate: float
     widths: tuple[int, ...]
     depths: tuple[int, ...]
     seeds: tuple[int, ...]
+    large_tokens: int
+    """Edge of the patches that CytoNet is measured with, in its tokens of 64 px."""
+    large_batch: int
     sizes: Sizes
     encoder_brains: tuple[tuple[Stain, int], ...]
     encoder_sections: int
@@ -92,21 +98,24 @@ class Study:
 STUDIES = {
     "full": Study(
         seen=8, transfer=2, unseen=2, sections=30, points=400, pixel_size_um=8.0, resolution=120, patch_px=192,
-        batch_size=512, widths=(32, 64, 96, 160, 256), depths=(1, 2, 2, 2, 1), seeds=(0, 1, 2),
+        batch_size=1024, learning_rate=2e-3, widths=WIDTHS, depths=DEPTHS, seeds=(0, 1, 2),
+        large_tokens=8, large_batch=64,
         sizes=Sizes(per_area=300, tests=4000, layer_train=800, layer_tests=300, neighbours=1500),
         encoder_brains=(("silver", 6), ("nissl", 6), ("dapi", 5)), encoder_sections=16, encoder_um=4.0,
         encoder_patch_px=192, encoder_batch=384,
     ),
     "small": Study(
-        seen=3, transfer=1, unseen=1, sections=10, points=300, pixel_size_um=12.0, resolution=80, patch_px=128,
-        batch_size=64, widths=(12, 16, 24, 32, 48), depths=(0, 1, 1, 1, 1), seeds=(0,),
+        seen=4, transfer=1, unseen=1, sections=24, points=400, pixel_size_um=16.0, resolution=80, patch_px=96,
+        batch_size=64, learning_rate=1e-3, widths=(16, 24, 32, 48, 64), depths=(0, 1, 1, 1, 0), seeds=(0,),
+        large_tokens=2, large_batch=4,
         sizes=Sizes(per_area=60, tests=500, layer_train=100, layer_tests=40, neighbours=300),
         encoder_brains=(("silver", 1), ("nissl", 1), ("dapi", 1)), encoder_sections=4, encoder_um=12.0,
         encoder_patch_px=96, encoder_batch=32,
     ),
     "toy": Study(
         seen=2, transfer=1, unseen=1, sections=6, points=100, pixel_size_um=24.0, resolution=48, patch_px=64,
-        batch_size=24, widths=(8, 8, 12, 16, 24), depths=(0, 1, 1, 1, 1), seeds=(0,),
+        batch_size=24, learning_rate=1e-3, widths=(8, 8, 12, 16, 24), depths=(0, 1, 1, 1, 1), seeds=(0,),
+        large_tokens=2, large_batch=4,
         sizes=Sizes(per_area=12, tests=80, layer_train=30, layer_tests=10, neighbours=60),
         encoder_brains=(("silver", 1), ("nissl", 1), ("dapi", 1)), encoder_sections=2, encoder_um=24.0,
         encoder_patch_px=64, encoder_batch=16,
@@ -237,11 +246,11 @@ def batches_of(bench: Bench, brains: BrainSet, roles: Roles, name: str, seed: in
     )
 
 
-def settings_of(bench: Bench, steps: int) -> LoopSettings:
+def settings_of(bench: Bench, steps: int, looks: int = 20) -> LoopSettings:
     """The same schedule for every method; AdamW, as LARS needs more steps than there are."""
     return LoopSettings(
-        steps=steps, optimiser="adamw", learning_rate=1e-3, weight_decay=0.05, warmup=max(1, steps // 20), decay=True,
-        precision=bench.precision, watch_every=max(1, steps // 20), keep_every=10_000_000,
+        steps=steps, optimiser="adamw", learning_rate=bench.study.learning_rate, weight_decay=0.05,
+        warmup=max(1, steps // 20), decay=True, precision=bench.precision, watch_every=max(1, steps // looks), keep_every=10_000_000,
     )  # fmt: skip
 
 
@@ -267,49 +276,81 @@ def seconds_a_step(
     times = []
     for _ in range(3):
         start = time.perf_counter()
-        pretrain(learner, batches, objective, settings_of(bench, steps))
+        pretrain(learner, batches, objective, settings_of(bench, steps, looks=1))
         times.append((time.perf_counter() - start) / steps)
     return statistics.median(times)
 
 
 def measure_throughput(bench: Bench, brains: BrainSet, roles: Roles) -> None:
     """The loop, cutting its patches as it goes, against the same loop on one batch that lies ready."""
-    learner = PatchLearner(networked(bench, 1, 0)).to(bench.device)
-    objective = METHODS["SpatialNCE"]
-    batches = batches_of(bench, brains, roles, "SpatialNCE", 0)
-    ready = batches(0)
-    steps = 20 if bench.device == "cuda" else 2
-    loop = seconds_a_step(bench, learner, batches, objective, steps)
-    bare = seconds_a_step(bench, learner, lambda _: ready, objective, steps)
-    bench.results["throughput"] = {
-        "loop_s": loop, "bare_s": bare, "ratio": bare / loop, "images_a_second": bench.study.batch_size / loop,
-    }  # fmt: skip
+    study, objective = bench.study, METHODS["SpatialNCE"]
+    compact = PatchLearner(networked(bench, 1, 0)).to(bench.device)
+    large = CytoNetLearner(CytoNetConfig(model_type="cytonet_r50", tile_px=64 * study.large_tokens)).to(bench.device)
+    measured = bench.results["throughput"] = {}
+    for name, learner, edge_px, batch in (
+        ("compact", compact, study.patch_px, study.batch_size),
+        ("cytonet_r50", large, 64 * study.large_tokens, study.large_batch),
+    ):
+        batches = replace(batches_of(bench, brains, roles, "SpatialNCE", 0), patch_px=edge_px, batch_size=batch)
+        ready = batches(0)
+        steps = 60 if bench.device == "cuda" else 2
+        loop = seconds_a_step(bench, learner, batches, objective, steps)
+        bare = seconds_a_step(bench, learner, functools.partial(_same, ready), objective, steps)
+        rate = batch / loop
+        measured[name] = {"loop_s": loop, "bare_s": bare, "ratio": bare / loop, "images_a_second": rate}
     bench.keep()
 
 
-def run_study(bench: Bench, brains: BrainSet, roles: Roles, budget_s: float) -> None:
+def _same(ready: Batch, _step: int) -> Batch:
+    return ready
+
+
+class CytoNetLearner(nn.Module):
+    """CytoNet's ResNet-50 with its projection."""
+
+    def __init__(self, config: CytoNetConfig) -> None:
+        super().__init__()
+        self.network = build_cytonet(config)
+        self.head = projection_head(config.hidden_sizes[-1])
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(b, 1, T, T) -> (b, 256)."""
+        found: Tensor = self.head(self.network(pixels).mean(dim=(2, 3)))
+        return found
+
+
+def run_study(
+    bench: Bench, brains: BrainSet, roles: Roles, budget_s: float, methods: Sequence[str], fixed_steps: int
+) -> None:
     """Every method with every seed, as long as the budget lasts; a seed that cannot be finished is not begun."""
     study, begun = bench.study, time.perf_counter()
+    chosen = {name: METHODS[name] for name in methods}
     first = PatchLearner(networked(bench, 1, 0)).to(bench.device)
-    step_s = seconds_a_step(bench, first, batches_of(bench, brains, roles, "SpatialNCE", 0), METHODS["SpatialNCE"], 5)
+    step_s = seconds_a_step(
+        bench,
+        first,
+        batches_of(bench, brains, roles, "SpatialNCE", 0),
+        METHODS["SpatialNCE"],
+        60 if bench.device == "cuda" else 5,
+    )
     start = time.perf_counter()
     scores_of(reader(bench, networked(bench, 1, 0)), brains, roles, study.sizes, study.patch_px)
     score_s = time.perf_counter() - start
-    runs = len(METHODS) * len(study.seeds)
+    runs = len(chosen) * len(study.seeds)
     each_s = (budget_s - (time.perf_counter() - begun)) / runs - score_s
-    steps = max(8, int(0.92 * each_s / step_s))
+    steps = fixed_steps or max(8, int(0.92 * each_s / step_s))
     bench.results["study"] = {
         "steps": steps,
         "step_s": step_s,
         "score_s": score_s,
-        "methods": {name: [] for name in METHODS},
+        "methods": {name: [] for name in chosen},
     }
     longest = 0.0
     for seed in study.seeds:
-        if seed and longest > bench.left_s:
+        if longest > bench.left_s:
             break
         since = time.perf_counter()
-        for name, objective in METHODS.items():
+        for name, objective in chosen.items():
             network = networked(bench, 1, 100 + seed)
             learner = PatchLearner(network, AREA_COUNT if name == "scratch" else None).to(bench.device)
             run = trained(bench, learner, batches_of(bench, brains, roles, name, seed), objective, steps)
@@ -337,7 +378,7 @@ def train_encoder(bench: Bench, brains: BrainSet, judged: BrainSet, roles: Roles
     objective = SpatialTokens(sigma_mm=SIGMA_MM)
     network = networked(bench, 3, 1909)
     learner = TokenLearner(network).to(bench.device)
-    step_s = seconds_a_step(bench, learner, batches, objective, 9 if bench.device == "cuda" else 2)
+    step_s = seconds_a_step(bench, learner, batches, objective, 60 if bench.device == "cuda" else 2)
     steps = max(8, int(0.9 * (budget_s - (time.perf_counter() - begun)) / step_s))
     network = networked(bench, 3, 1909)
     learner = TokenLearner(network).to(bench.device)
@@ -396,6 +437,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=Path("work/pretraining"), help="where rendered brains are kept")
     parser.add_argument("--size", choices=sorted(STUDIES), default="full")
     parser.add_argument("--parts", default="render,draw,throughput,rivals,study,encoder")
+    parser.add_argument("--methods", default=",".join(METHODS), help="of the study")
+    parser.add_argument("--seeds", default="", help="of the study, such as 0,1,2")
+    parser.add_argument("--steps", type=int, default=0, help="of every run of the study; 0: what the budget allows")
     parser.add_argument("--rivals", default="random,lite0")
     parser.add_argument("--lite0-path", type=Path, default=None, help="folder of the converted weights of lite0")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -406,6 +450,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked.out.mkdir(parents=True, exist_ok=True)
     start, parts = time.perf_counter(), asked.parts.split(",")
     study = STUDIES[asked.size]
+    study = replace(study, seeds=tuple(int(one) for one in asked.seeds.split(",")) if asked.seeds else study.seeds)
     precision: Precision = "bf16" if asked.device == "cuda" else "fp32"
     torch.backends.cudnn.benchmark = True  # speed, not the same bits: seeds are repeated instead
     bench = Bench(study, asked.out, asked.device, precision, start + asked.budget_s, {})
@@ -444,7 +489,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         timed("rivals")
     if "study" in parts:
         share = 1 - asked.encoder_share if "encoder" in parts else 1.0
-        run_study(bench, brains, roles, 0.95 * share * bench.left_s)
+        run_study(bench, brains, roles, 0.95 * share * bench.left_s, asked.methods.split(","), asked.steps)
         timed("study")
     if "encoder" in parts:
         _ended(drawing)

@@ -184,8 +184,7 @@ def _tokens(read: Reader, brains: BrainSet, chosen: Int64, patch_px: int) -> tup
         features.append(
             grids.gather(2, there[:, None].expand(-1, grids.shape[1], -1)).movedim(1, 2).flatten(0, 1).float()
         )
-        where = places_px(some.centre_px, draws, patch_px, grid).reshape(len(some), -1, 2)
-        truth = brains.places.at(some.section, np.take_along_axis(where, cells[..., None], axis=1)).ravel()
+        truth = brains.places.at(some.section, places_px(some.centre_px, draws, patch_px, grid, cells)).ravel()
         layers.append(brains.places.layer[truth].astype(np.int64))
         whose.append(np.repeat(np.arange(at, at + len(some)), cells.shape[1]))
     layer, patch = np.concatenate(layers), np.concatenate(whose)

@@ -14,6 +14,7 @@ from cytoarch.augmentation import FILTER_SHARE, SHIFT_MM
 from cytoarch.geometry import centres
 
 Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
 REACH_PX = 4
 """Of a Gaussian of the largest sigma, 1 px."""
 
@@ -103,12 +104,14 @@ def taken(windows: Tensor, centres_px: Float64, draws: Draws, patch_px: int) -> 
     return functional.grid_sample(windows.float() / 255, grid, padding_mode="border", align_corners=False)
 
 
-def places_px(centres_px: Float64, draws: Draws, patch_px: int, cells: int) -> Float64:
-    """Where the cells of a grid (g, g) over each patch lie: (n, g, g, 2), (y, x) in pixels, counted as centres are."""
+def places_px(centres_px: Float64, draws: Draws, patch_px: int, cells: int, chosen: Int64) -> Float64:
+    """Where some cells of a grid (g, g) over each patch lie: (n, t, 2), (y, x) in pixels, counted as centres are.
+
+    `chosen` (n, t) counts cells row by row.
+    """
     line = centres(-patch_px / 2, patch_px / 2, cells)
-    within = np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1)
-    turned = np.einsum("nab,ijb->nija", draws.linear, within)
-    return np.asarray(turned + (centres_px + draws.shift_px)[:, None, None])
+    within = np.stack([line[chosen // cells], line[chosen % cells]], axis=-1)
+    return np.asarray(within @ draws.linear.transpose(0, 2, 1) + (centres_px + draws.shift_px)[:, None])
 
 
 def changed(patches: Tensor, draws: Draws) -> Tensor:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional
 
-WIDTHS, DEPTHS = (32, 64, 96, 160, 256), (1, 2, 2, 2, 1)
+WIDTHS, DEPTHS = (32, 64, 128, 192, 256), (0, 1, 1, 2, 1)
 """Channels and residual blocks by stage, at strides 2, 4, 8, 16 and 32."""
 TOKEN_WIDTH = 96
 PROJECTION = 256

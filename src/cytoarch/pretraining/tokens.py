@@ -116,8 +116,8 @@ class TokenBatches:
         pixels = changed(restained(cut(sections, centred, draws, self.patch_px), rng), draws)
         grid = self.patch_px // TOKEN_PX
         tokens = rng.integers(grid * grid, size=(len(chosen), self.tokens))
-        where = places_px(centred.centre_px, draws, self.patch_px, grid).reshape(len(chosen), -1, 2) * 2**level
-        cells = self.places.at(chosen.section, np.take_along_axis(where, tokens[..., None], axis=1)).ravel()
+        where = places_px(centred.centre_px, draws, self.patch_px, grid, tokens) * 2**level
+        cells = self.places.at(chosen.section, where).ravel()
         device = sections.values.device
         return TokenBatch(
             pixels=pixels,
