@@ -2,9 +2,9 @@
 
     python -m benchmarks.pretraining --out FOLDER --folder work/pretraining --device cuda --budget-s 540
 
-needs neither Prefect, MLflow nor a store: torch, numba, scipy, scikit-image, scikit-learn, safetensors, pydantic and
-google-crc32c. Parts, in this order: `render` and `draw` (the
-brains of the study and, meanwhile, of the encoder), `throughput`, `rivals`, `study`, `encoder`. What is found is
+needs neither Prefect, MLflow nor a store: torch, numba, scipy, scikit-image, scikit-learn, safetensors and pydantic.
+Parts: `render` and `draw` (the brains of the study and, in the background, of the encoder), `throughput`, `rivals`
+(`texture` needs google-crc32c), `study`, `encoder`, `cytonet` (its throughput; needs transformers). What is found is
 written to OUT/results.json after every run, the encoder to OUT/encoder.safetensors. Nothing is chosen by a test brain.
 """
 
@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,7 +29,6 @@ from torch.nn import functional
 
 from benchmarks.pretraining_phantoms import BrainPlan, BrainSet, open_set, recipe, render_all
 from benchmarks.pretraining_scores import TOKEN_PX, Reader, Roles, Sizes, roles_of, scores_of
-from cytoarch.encoders.cytonet_model import CytoNetConfig, build_cytonet
 from cytoarch.encoders.inference import arithmetic, device_name
 from cytoarch.encoders.lite_model import LiteNetwork
 from cytoarch.encoders.protocol import Precision
@@ -250,7 +249,8 @@ def settings_of(bench: Bench, steps: int, looks: int = 20) -> LoopSettings:
     """The same schedule for every method; AdamW, as LARS needs more steps than there are."""
     return LoopSettings(
         steps=steps, optimiser="adamw", learning_rate=bench.study.learning_rate, weight_decay=0.05,
-        warmup=max(1, steps // 20), decay=True, precision=bench.precision, watch_every=max(1, steps // looks), keep_every=10_000_000,
+        warmup=max(1, steps // 20), decay=True, precision=bench.precision, watch_every=max(1, steps // looks),
+        keep_every=10_000_000,
     )  # fmt: skip
 
 
@@ -281,23 +281,22 @@ def seconds_a_step(
     return statistics.median(times)
 
 
-def measure_throughput(bench: Bench, brains: BrainSet, roles: Roles) -> None:
+def measure_throughput(bench: Bench, brains: BrainSet, roles: Roles, name: Literal["compact", "cytonet"]) -> None:
     """The loop, cutting its patches as it goes, against the same loop on one batch that lies ready."""
     study, objective = bench.study, METHODS["SpatialNCE"]
-    compact = PatchLearner(networked(bench, 1, 0)).to(bench.device)
-    large = CytoNetLearner(CytoNetConfig(model_type="cytonet_r50", tile_px=64 * study.large_tokens)).to(bench.device)
-    measured = bench.results["throughput"] = {}
-    for name, learner, edge_px, batch in (
-        ("compact", compact, study.patch_px, study.batch_size),
-        ("cytonet_r50", large, 64 * study.large_tokens, study.large_batch),
-    ):
-        batches = replace(batches_of(bench, brains, roles, "SpatialNCE", 0), patch_px=edge_px, batch_size=batch)
-        ready = batches(0)
-        steps = 60 if bench.device == "cuda" else 2
-        loop = seconds_a_step(bench, learner, batches, objective, steps)
-        bare = seconds_a_step(bench, learner, functools.partial(_same, ready), objective, steps)
-        rate = batch / loop
-        measured[name] = {"loop_s": loop, "bare_s": bare, "ratio": bare / loop, "images_a_second": rate}
+    if name == "compact":
+        learner, edge_px, batch = PatchLearner(networked(bench, 1, 0)), study.patch_px, study.batch_size
+    else:
+        edge_px, batch = 64 * study.large_tokens, study.large_batch
+        learner = CytoNetLearner(edge_px)
+    learner = learner.to(bench.device)
+    batches = replace(batches_of(bench, brains, roles, "SpatialNCE", 0), patch_px=edge_px, batch_size=batch)
+    steps = 60 if bench.device == "cuda" else 2
+    loop = seconds_a_step(bench, learner, batches, objective, steps)
+    bare = seconds_a_step(bench, learner, functools.partial(_same, batches(0)), objective, steps)
+    bench.results.setdefault("throughput", {})[name] = {
+        "loop_s": loop, "bare_s": bare, "ratio": bare / loop, "images_a_second": batch / loop,
+    }  # fmt: skip
     bench.keep()
 
 
@@ -308,8 +307,11 @@ def _same(ready: Batch, _step: int) -> Batch:
 class CytoNetLearner(nn.Module):
     """CytoNet's ResNet-50 with its projection."""
 
-    def __init__(self, config: CytoNetConfig) -> None:
+    def __init__(self, tile_px: int) -> None:
+        from cytoarch.encoders.cytonet_model import CytoNetConfig, build_cytonet
+
         super().__init__()
+        config = CytoNetConfig(model_type="cytonet_r50", tile_px=tile_px)
         self.network = build_cytonet(config)
         self.head = projection_head(config.hidden_sizes[-1])
 
@@ -436,7 +438,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--folder", type=Path, default=Path("work/pretraining"), help="where rendered brains are kept")
     parser.add_argument("--size", choices=sorted(STUDIES), default="full")
-    parser.add_argument("--parts", default="render,draw,throughput,rivals,study,encoder")
+    parser.add_argument("--parts", default="render,draw,throughput,rivals,study,encoder,cytonet")
     parser.add_argument("--methods", default=",".join(METHODS), help="of the study")
     parser.add_argument("--seeds", default="", help="of the study, such as 0,1,2")
     parser.add_argument("--steps", type=int, default=0, help="of every run of the study; 0: what the budget allows")
@@ -475,14 +477,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             target=render_all, args=(study.encoder_plans(), asked.folder, more)
         )
         drawing.start()
-    if not set(parts) & {"throughput", "study", "encoder", "rivals"}:
+    if not set(parts) & {"throughput", "study", "encoder", "rivals", "cytonet"}:
         return _ended(drawing)
     brains = open_set(study.study_plans(), asked.folder, asked.device, mirrored=False)
     roles = roles_of(brains, study.seen, study.transfer)
     bench.results["points"] = {"pretraining": int(roles.pretraining.sum()), "labelled": int(roles.labelled.sum())}
     timed("opened")
     if "throughput" in parts:
-        measure_throughput(bench, brains, roles)
+        measure_throughput(bench, brains, roles, "compact")
         timed("throughput")
     if "rivals" in parts:
         run_rivals(bench, brains, roles, asked.lite0_path, asked.rivals.split(","))
@@ -497,6 +499,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         timed("opened the encoder's brains")
         train_encoder(bench, many, brains, roles, 0.9 * bench.left_s)
         timed("encoder")
+    if "cytonet" in parts:
+        measure_throughput(bench, brains, roles, "cytonet")
+        timed("cytonet")
     return _ended(drawing)
 
 
