@@ -381,7 +381,7 @@ def train_encoder(bench: Bench, brains: BrainSet, judged: BrainSet, roles: Roles
     network = networked(bench, 3, 1909)
     learner = TokenLearner(network).to(bench.device)
     step_s = seconds_a_step(bench, learner, batches, objective, 60 if bench.device == "cuda" else 2)
-    steps = max(8, int(0.9 * (budget_s - (time.perf_counter() - begun)) / step_s))
+    steps = max(8, int(0.85 * (budget_s - (time.perf_counter() - begun)) / step_s))
     network = networked(bench, 3, 1909)
     learner = TokenLearner(network).to(bench.device)
     run = trained(bench, learner, batches, objective, steps)
