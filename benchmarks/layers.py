@@ -169,6 +169,9 @@ METHODS: dict[str, tuple[EmbedSettings, Kind, Callable[[int], HeadSettings]]] = 
         EmbedSettings(encoder="lite0"), "probe",
         lambda seed: ProbeSettings(target="layers", seed=seed, standardise="head"),
     ),
+    "probe, compact": (
+        EmbedSettings(encoder="compact"), "probe", lambda seed: ProbeSettings(target="layers", seed=seed),
+    ),
     "context, texture": (EmbedSettings(), "context", lambda seed: ContextSettings(target="layers", seed=seed)),
     "context, lite0": (
         EmbedSettings(encoder="lite0"), "context", lambda seed: ContextSettings(target="layers", seed=seed),

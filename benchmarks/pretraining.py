@@ -35,7 +35,8 @@ from cytoarch.encoders.protocol import Precision
 from cytoarch.phantoms.anatomy import AREA_COUNT
 from cytoarch.phantoms.sections import Stain
 from cytoarch.pretraining.loop import LoopSettings, Trace, pretrain
-from cytoarch.pretraining.networks import DEPTHS, WIDTHS, CompactNetwork, PatchLearner, projection_head
+from cytoarch.encoders.compact_model import DEPTHS, WIDTHS, CompactNetwork
+from cytoarch.pretraining.networks import PatchLearner, projection_head
 from cytoarch.pretraining.objectives import B, Objective, SimCLR, SpatialNCE, SupCon, Supervised
 from cytoarch.pretraining.patches import Batch, PatchBatches
 from cytoarch.pretraining.tokens import SpatialTokens, TokenBatches, TokenLearner

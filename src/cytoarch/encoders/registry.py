@@ -14,6 +14,7 @@ ENTRY_POINTS = "cytoarch.encoders"
 """Group under which a package names its encoders: id -> callable(EncoderSettings) -> Encoder."""
 OURS = (
     "texture",
+    "compact",
     "lite0",
     "dinov3:<short name, hub id or folder>",
     "dinov2:<short name, hub id or folder>",
@@ -28,7 +29,7 @@ class EncoderSettings(Settings):
         examples=["dinov3:vitb16"],
         default="texture",
         max_length=500,
-        description="texture (no weights); lite0 (EfficientNet-Lite0, weights of the package "
+        description="texture (no weights); compact (comes with cytoarch, trained on phantoms); lite0 (EfficientNet-Lite0, weights of the package "
         "cytoarch[lite0]); dinov3:vits16, vits16plus, vitb16, vitl16, vith16plus, vit7b16, vitl16-sat, "
         "vit7b16-sat, convnext-tiny, -small, -base, -large; dinov2:small, base, large, giant, small-registers, ...; "
         "or dinov3:, dinov2:, cytonet: and a hub id, or a local folder with config.json and safetensors.",
@@ -84,6 +85,13 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
                 "the processor; leave these settings out, or choose another encoder"
             )
         return TextureEncoder()
+    if settings.encoder == "compact":
+        from cytoarch.encoders.compact import load_compact
+
+        ignored = [name for name in ("revision", "blocks", "norm") if not _is_default(settings, name)]
+        if ignored:
+            raise ModelError(f"the encoder compact has no {', '.join(ignored)} to set; leave these settings out")
+        return load_compact(precision=settings.precision, device=settings.device)
     if settings.encoder == "lite0":
         from cytoarch.encoders.lite import load_lite
 

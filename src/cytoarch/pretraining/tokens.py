@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from cytoarch.pretraining.augmentation import Draws, changed, places_px
 from cytoarch.pretraining.losses import contrastive_loss, spatial_targets
-from cytoarch.pretraining.networks import TOKEN_WIDTH, CompactNetwork, projection_head
+from cytoarch.encoders.compact_model import TOKEN_PX, TOKEN_WIDTH, CompactNetwork
+from cytoarch.pretraining.networks import projection_head
 from cytoarch.pretraining.patches import Batch, PatchPoints, SectionPixels, cut
 from cytoarch.pretraining.stains import restained
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
-TOKEN_PX = 4
 OUTSIDE = {0: -0.5, 2: 1.5, 3: 2.5}
 """Depths that stand for tissue that has none: bare slide, white matter, grey matter that is no cortex."""
 CORTEX = 1
