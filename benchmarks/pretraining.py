@@ -29,13 +29,13 @@ from torch.nn import functional
 
 from benchmarks.pretraining_phantoms import BrainPlan, BrainSet, open_set, recipe, render_all
 from benchmarks.pretraining_scores import TOKEN_PX, Reader, Roles, Sizes, roles_of, scores_of
+from cytoarch.encoders.compact_model import DEPTHS, WIDTHS, CompactNetwork
 from cytoarch.encoders.inference import arithmetic, device_name
 from cytoarch.encoders.lite_model import LiteNetwork
 from cytoarch.encoders.protocol import Precision
 from cytoarch.phantoms.anatomy import AREA_COUNT
 from cytoarch.phantoms.sections import Stain
 from cytoarch.pretraining.loop import LoopSettings, Trace, pretrain
-from cytoarch.encoders.compact_model import DEPTHS, WIDTHS, CompactNetwork
 from cytoarch.pretraining.networks import PatchLearner, projection_head
 from cytoarch.pretraining.objectives import B, Objective, SimCLR, SpatialNCE, SupCon, Supervised
 from cytoarch.pretraining.patches import Batch, PatchBatches

@@ -53,7 +53,7 @@ class CompactEncoder:
         return self.model.widths[-1]
 
     def encode(self, tiles: Float32) -> list[Float32]:
-        """(b, c, T, T) float32 in [0, 1] -> (b, 96, T/4, T/4) float32. Raises ModelError unless T is a multiple of 32."""
+        """(b, c, T, T) float32 in [0, 1] -> (b, 96, T/4, T/4) float32; T a multiple of 32, else ModelError."""
         return [self._seen(tiles)[1]]
 
     def embed(self, patches: Float32) -> Float32:

@@ -29,8 +29,9 @@ class EncoderSettings(Settings):
         examples=["dinov3:vitb16"],
         default="texture",
         max_length=500,
-        description="texture (no weights); compact (comes with cytoarch, trained on phantoms); lite0 (EfficientNet-Lite0, weights of the package "
-        "cytoarch[lite0]); dinov3:vits16, vits16plus, vitb16, vitl16, vith16plus, vit7b16, vitl16-sat, "
+        description="texture (no weights); compact (comes with cytoarch, trained on phantoms); lite0 "
+        "(EfficientNet-Lite0, weights of the package cytoarch[lite0]); "
+        "dinov3:vits16, vits16plus, vitb16, vitl16, vith16plus, vit7b16, vitl16-sat, "
         "vit7b16-sat, convnext-tiny, -small, -base, -large; dinov2:small, base, large, giant, small-registers, ...; "
         "or dinov3:, dinov2:, cytonet: and a hub id, or a local folder with config.json and safetensors.",
     )

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cytoarch.encoders.compact_model import TOKEN_PX, TOKEN_WIDTH, CompactNetwork
 from cytoarch.pretraining.augmentation import Draws, changed, places_px
 from cytoarch.pretraining.losses import contrastive_loss, spatial_targets
-from cytoarch.encoders.compact_model import TOKEN_PX, TOKEN_WIDTH, CompactNetwork
 from cytoarch.pretraining.networks import projection_head
 from cytoarch.pretraining.patches import Batch, PatchPoints, SectionPixels, cut
 from cytoarch.pretraining.stains import restained

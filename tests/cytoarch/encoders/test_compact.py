@@ -1,4 +1,4 @@
-"""The encoder that comes with cytoarch: the weights that were trained and no others, and tokens that keep their place."""
+"""The encoder that comes with cytoarch: the weights that were trained, and tokens that keep their place."""
 
 import json
 import shutil

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from cytoarch.encoders.compact_model import CompactNetwork
 from cytoarch.errors import CytoarchError, ModelError
 from cytoarch.pretraining.loop import LoopSettings, Trace, pretrain, rate_at
-from cytoarch.encoders.compact_model import CompactNetwork
 from cytoarch.pretraining.networks import PatchLearner, projection_head
 from cytoarch.pretraining.objectives import Objective, SimCLR, SpatialNCE, SupCon, Supervised
 from cytoarch.pretraining.optimisers import Lars, make_optimiser, parameter_groups

@@ -3,8 +3,8 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from cytoarch.pretraining.loop import LoopSettings, pretrain
 from cytoarch.encoders.compact_model import CompactNetwork
+from cytoarch.pretraining.loop import LoopSettings, pretrain
 from cytoarch.pretraining.patches import PatchPoints, SectionPixels
 from cytoarch.pretraining.probing import fit_linear_probe, fit_positions, with_constant
 from cytoarch.pretraining.stains import restained
