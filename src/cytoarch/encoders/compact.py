@@ -24,7 +24,7 @@ from cytoarch.errors import ModelError
 METHOD = "compact-1"
 """Version of how the network is run; part of the digest."""
 FOLDER = Path(__file__).parent / "compact_weights"
-CHANNELS = 3
+CHANNELS: Literal[3] = 3
 TILE_PX = 1280
 HALO_PX = 224
 """A token sees 183 px through the strides, up to a cell of 32 px more on the way back, and 4 px in the last join."""
