@@ -2,8 +2,9 @@
 
     python -m benchmarks.encoders
 
-A brain in silver stain and one in DAPI, bright on dark, at 25 um, which no encoder saw; eight sections each, of which the third and the sixth are scored. Layers are told within cortex, areas too. `lite0` has tokens of 8 px, the
-others of 4 px; all are read at the same places.
+A brain in silver stain and one in DAPI, bright on dark, at 25 um, which no encoder saw; eight sections each, of which
+the third and the sixth are scored. Layers and areas are told within cortex. `lite0` has tokens of 8 px, the others of 4 px;
+all are read at the same places.
 """
 
 import argparse

@@ -285,6 +285,7 @@ def seconds_a_step(
 def measure_throughput(bench: Bench, brains: BrainSet, roles: Roles, name: Literal["compact", "cytonet"]) -> None:
     """The loop, cutting its patches as it goes, against the same loop on one batch that lies ready."""
     study, objective = bench.study, METHODS["SpatialNCE"]
+    learner: nn.Module
     if name == "compact":
         learner, edge_px, batch = PatchLearner(networked(bench, 1, 0)), study.patch_px, study.batch_size
     else:

@@ -21,6 +21,7 @@ from cytoarch.errors import CytoarchError
 from flows.compare_brains import CompareChoice
 from flows.console import EXIT_BROKEN, EXIT_OK, EXIT_SECTIONS_FAILED, bars, say, stderr_console
 from flows.parameters import BrainSource, MapSettings, StoredBrain
+from flows.pretrain_encoder import PretrainingChoice
 from flows.segment_neurons import NeuronChoice
 from flows.serving import start_prefect
 from flows.stages import Summary
@@ -28,7 +29,15 @@ from flows.study import StudyChoice
 from flows.watch_inbox import InboxSettings
 from tasks.progress import listening
 
-UNPREFIXED = (BrainSource, StoredBrain, InboxSettings, StudyChoice, NeuronChoice, CompareChoice)
+UNPREFIXED = (
+    BrainSource,
+    StoredBrain,
+    InboxSettings,
+    StudyChoice,
+    NeuronChoice,
+    CompareChoice,
+    PretrainingChoice,
+)
 """Their fields are flags of their own: they are said in every call."""
 
 

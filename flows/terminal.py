@@ -26,6 +26,7 @@ FLOWS = (
     "compare_brains",
     "reconstruct_brain",
     "segment_neurons",
+    "pretrain_encoder",
     "export_brain",
     "watch_inbox",
     "take_arrival",

@@ -28,6 +28,7 @@ from tasks.tracking.database import (
 from tasks.tracking.fetching import fetch_head
 from tasks.tracking.neurons import log_neurons
 from tasks.tracking.outages import TrackingLine, needed, reached
+from tasks.tracking.pretraining import log_pretraining
 from tasks.tracking.registry import ModelVersion, register_head
 from tasks.tracking.runs import (
     PARENT_KIND,
@@ -71,6 +72,7 @@ __all__ = [
     "log_failed_ingestion",
     "log_later",
     "log_neurons",
+    "log_pretraining",
     "log_study",
     "make_relative",
     "needed",

@@ -1,10 +1,12 @@
-"""The encoder that comes with cytoarch: a small network that learned from phantoms where and how deep a place lies.
+"""A small network that learned where and how deep a place lies; it comes with cytoarch, and can be trained again.
 
-Its weights lie beside this module with their model card, recipe and training record; only safetensors are read, and
-their sha256 is checked.
+What comes along learned from phantoms; its weights lie beside this module with model card, recipe and training record.
+Others are made by `pretrain-encoder`: `compact:FOLDER`. Only safetensors are read, and their sha256 is checked. Where
+only patches were learned from, the way back to tokens was not, and the stages of the network are read instead.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +15,8 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional
 
 from cytoarch.digests import content_digest, hash_file
 from cytoarch.encoders.compact_model import COARSEST_PX, TOKEN_PX, TOKEN_WIDTH, CompactNetwork
@@ -24,53 +28,78 @@ from cytoarch.errors import ModelError
 METHOD = "compact-1"
 """Version of how the network is run; part of the digest."""
 FOLDER = Path(__file__).parent / "compact_weights"
-CHANNELS: Literal[3] = 3
+NEEDED = {"channels", "widths", "depths", "reads", "sha256"}
+"""What config.json says."""
+AGAIN = "install cytoarch, or train the encoder, again"
 TILE_PX = 1280
+STAGE_TOKEN_PX = 8
+FIRST_STAGE = 2
+"""Of the stages that are read where tokens are not; they have strides of 8, 16 and 32 px."""
 HALO_PX = 224
 """A token sees 183 px through the strides, up to a cell of 32 px more on the way back, and 4 px in the last join."""
+STAGE_HALO_PX = 256
+"""Between cells of 32 px it is interpolated: half a cell more."""
+Reads = Literal["tokens", "stages"]
 
 
 @dataclass(frozen=True)
 class CompactEncoder:
-    """Tokens of 4 px that know their place in the cortex; one layer."""
+    """Tokens of 4 px that know their place in the cortex, or the deeper stages at 8 px; one layer."""
 
+    encoder_id: str
     digest: str
     precision: Precision
     device: str
+    reads: Reads
+    channels: Literal[1, 3] | None
     model: CompactNetwork = field(repr=False, compare=False)
-    encoder_id: str = "compact"
-    channels: Literal[1, 3] | None = CHANNELS
     pixel_size_um: float | None = None
-    layers: tuple[str, ...] = ("tokens",)
-    tiles: TileShape = TileShape(TILE_PX, TOKEN_PX, HALO_PX, COARSEST_PX)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The one that is read."""
+        return (self.reads,)
+
+    @property
+    def tiles(self) -> TileShape:
+        """Large ones: a margin as wide as its reach is computed for nothing."""
+        if self.reads == "tokens":
+            return TileShape(TILE_PX, TOKEN_PX, HALO_PX, COARSEST_PX)
+        return TileShape(TILE_PX, STAGE_TOKEN_PX, STAGE_HALO_PX, COARSEST_PX)
 
     def dims(self, channels: int) -> tuple[int, ...]:  # noqa: ARG002 - the protocol passes it
-        """96, whatever the channels."""
-        return (TOKEN_WIDTH,)
+        """Those of a token, or of the stages together."""
+        return (TOKEN_WIDTH if self.reads == "tokens" else sum(self.model.widths[FIRST_STAGE:]),)
 
     def patch_dims(self, channels: int) -> int:  # noqa: ARG002 - the protocol passes it
-        """256, the width of the deepest stage."""
+        """The width of the deepest stage."""
         return self.model.widths[-1]
 
     def encode(self, tiles: Float32) -> list[Float32]:
-        """(b, c, T, T) float32 in [0, 1] -> (b, 96, T/4, T/4) float32; T a multiple of 32, else ModelError."""
-        return [self._seen(tiles)[1]]
+        """(b, c, T, T) float32 in [0, 1] -> (b, d, T/token, T/token) float32; T a multiple of 32, else ModelError."""
+        if self.reads == "tokens":
+            return [self._computed(tiles, lambda pixels: self.model(pixels).tokens)]
+        return [self._computed(tiles, self._stages)]
 
     def embed(self, patches: Float32) -> Float32:
-        """(b, c, T, T) float32 in [0, 1] -> (b, 256) float32: the mean of the deepest stage."""
-        return self._seen(patches)[0]
+        """(b, c, T, T) float32 in [0, 1] -> (b, d) float32: the mean of the deepest stage."""
+        return self._computed(patches, lambda pixels: self.model.through(pixels)[-1].mean(dim=(2, 3)))
 
-    def _seen(self, tiles: Float32) -> tuple[Float32, Float32]:
-        """Embeddings of patches, and tokens."""
+    def _stages(self, pixels: Tensor) -> Tensor:
+        """The deeper stages side by side on the grid of the first of them."""
+        stages = self.model.through(pixels)[FIRST_STAGE:]
+        size = stages[0].shape[-2:]
+        return torch.cat([functional.interpolate(one.float(), size=size, mode="bilinear") for one in stages], dim=1)
+
+    def _computed(self, tiles: Float32, work: Callable[[Tensor], Tensor]) -> Float32:
         # the network scales pixels itself, as it did while it learned
-        pixels = normalised(tiles, (0.0,) * CHANNELS, (1.0,) * CHANNELS, multiple_px=COARSEST_PX, device=self.device)
+        count = self.model.channels
+        pixels = normalised(tiles, (0.0,) * count, (1.0,) * count, multiple_px=COARSEST_PX, device=self.device)
         with torch.inference_mode(), arithmetic(self.device, self.precision):
-            found = self.model(pixels)
-        patch, tokens = (np.ascontiguousarray(one.float().cpu().numpy()) for one in found)
-        return patch, tokens
+            return np.ascontiguousarray(work(pixels).float().cpu().numpy())
 
 
-def load_compact(*, precision: Precision, device: str, folder: Path = FOLDER) -> CompactEncoder:
+def load_compact(encoder_id: str, *, precision: Precision, device: str, folder: Path = FOLDER) -> CompactEncoder:
     """The encoder with its weights. Raises ModelError if they are not those that config.json names."""
     check_device(device)
     config = _config(folder)
@@ -78,11 +107,13 @@ def load_compact(*, precision: Precision, device: str, folder: Path = FOLDER) ->
     if found != config["sha256"]:
         raise ModelError(
             f"{folder / SINGLE}: sha256 is {found[:12]}..., {config['sha256'][:12]}... is needed; the file is damaged: "
-            "install cytoarch again"
+            f"{AGAIN}"
         )
-    digest = content_digest({"method": METHOD, "weights": found, "precision": precision})
+    reads: Reads = "stages" if config["reads"] == "stages" else "tokens"
+    digest = content_digest({"method": METHOD, "weights": found, "precision": precision, "reads": reads})
     model = read_network(folder, config).eval().requires_grad_(False).to(device)
-    return CompactEncoder(digest, precision, device, model)
+    channels: Literal[1, 3] = 3 if model.channels == 3 else 1
+    return CompactEncoder(encoder_id, digest, precision, device, reads, channels, model)
 
 
 def read_network(folder: Path, config: dict[str, Any]) -> CompactNetwork:
@@ -91,7 +122,7 @@ def read_network(folder: Path, config: dict[str, Any]) -> CompactNetwork:
     try:
         tensors = load_file(folder / SINGLE)
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{folder / SINGLE}: is no readable model ({error}); install cytoarch again") from None
+        raise ModelError(f"{folder / SINGLE}: is no readable model ({error}); {AGAIN}") from None
     needed = {name: tuple(one.shape) for name, one in model.state_dict().items()}
     check_names(str(folder / SINGLE), needed, {name: tuple(one.shape) for name, one in tensors.items()})
     model.load_state_dict(tensors)  # halves become float32 as they are copied
@@ -101,9 +132,9 @@ def read_network(folder: Path, config: dict[str, Any]) -> CompactNetwork:
 def _config(folder: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        whole = (folder / SINGLE).is_file() and {"channels", "widths", "depths", "sha256"} <= config.keys()
+        whole = (folder / SINGLE).is_file() and config.keys() >= NEEDED
     except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"{folder}: {CONFIG} cannot be read ({error}); install cytoarch again") from None
+        raise ModelError(f"{folder}: {CONFIG} cannot be read ({error}); {AGAIN}") from None
     if not whole:
-        raise ModelError(f"{folder}: {CONFIG} and {SINGLE} of the encoder compact are needed; install cytoarch again")
+        raise ModelError(f"{folder}: {CONFIG} and {SINGLE} of a compact encoder are needed; {AGAIN}")
     return config

@@ -64,12 +64,17 @@ class CompactNetwork(nn.Module):
 
     def forward(self, pixels: Tensor) -> Features:
         """(b, c, T, T) float32 in [0, 1], T a multiple of 32."""
+        stages = self.through(pixels)
+        return Features(stages[-1].mean(dim=(2, 3)), self._joined(stages[1:]))
+
+    def through(self, pixels: Tensor) -> list[Tensor]:
+        """What every stage makes of (b, c, T, T) float32 in [0, 1], at strides 2 to 32."""
         found = (pixels - 0.5) / 0.25
         stages = []
         for stage in self.stages:
             found = stage(found)
             stages.append(found)
-        return Features(found.mean(dim=(2, 3)), self._joined(stages[1:]))
+        return stages
 
     def _joined(self, stages: list[Tensor]) -> Tensor:
         """What deep stages know added to shallow ones, from coarse to fine."""

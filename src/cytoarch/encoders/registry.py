@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Literal, TypedDict, cast
 
 from pydantic import Field
@@ -15,6 +16,7 @@ ENTRY_POINTS = "cytoarch.encoders"
 OURS = (
     "texture",
     "compact",
+    "compact:<folder>",
     "lite0",
     "dinov3:<short name, hub id or folder>",
     "dinov2:<short name, hub id or folder>",
@@ -29,7 +31,8 @@ class EncoderSettings(Settings):
         examples=["dinov3:vitb16"],
         default="texture",
         max_length=500,
-        description="texture (no weights); compact (comes with cytoarch, trained on phantoms); lite0 "
+        description="texture (no weights); compact (comes with cytoarch, trained on phantoms); compact: and a folder "
+        "of pretrain-encoder; lite0 "
         "(EfficientNet-Lite0, weights of the package cytoarch[lite0]); "
         "dinov3:vits16, vits16plus, vitb16, vitl16, vith16plus, vit7b16, vitl16-sat, "
         "vit7b16-sat, convnext-tiny, -small, -base, -large; dinov2:small, base, large, giant, small-registers, ...; "
@@ -86,13 +89,14 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
                 "the processor; leave these settings out, or choose another encoder"
             )
         return TextureEncoder()
-    if settings.encoder == "compact":
+    if settings.encoder == "compact" or (kind == "compact" and argument):
         from cytoarch.encoders.compact import load_compact
 
         ignored = [name for name in ("revision", "blocks", "norm") if not _is_default(settings, name)]
         if ignored:
             raise ModelError(f"the encoder compact has no {', '.join(ignored)} to set; leave these settings out")
-        return load_compact(precision=settings.precision, device=settings.device)
+        folder = {"folder": Path(argument).expanduser()} if argument else {}
+        return load_compact(settings.encoder, precision=settings.precision, device=settings.device, **folder)
     if settings.encoder == "lite0":
         from cytoarch.encoders.lite import load_lite
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -18,12 +18,11 @@ from cytoarch.errors import CytoarchError, ModelError
 from cytoarch.pretraining.health import Health, health_of
 from cytoarch.pretraining.objectives import B, Objective
 from cytoarch.pretraining.optimisers import Method, make_optimiser
+from cytoarch.settings import Settings
 
 
-class LoopSettings(BaseModel):
+class LoopSettings(Settings):
     """How long, how fast and in what arithmetic an encoder is trained."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(default=1000, ge=1, le=10_000_000, description="Batches, each seen once.")
     optimiser: Method = Field(default="lars", description="lars: as CytoNet; adamw: for short schedules.")

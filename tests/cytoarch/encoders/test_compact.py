@@ -22,7 +22,7 @@ RECORD = json.loads((FOLDER / "training.json").read_text(encoding="utf-8"))
 
 @pytest.fixture(scope="module")
 def encoder() -> CompactEncoder:
-    return load_compact(precision="fp32", device="cpu")
+    return load_compact("compact", precision="fp32", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_weights_that_are_damaged_or_absent_are_refused(tmp_path: Path) -> None:
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(ModelError, match=r"sha256 is [0-9a-f]{12}\.\.\., bed550abbf22"):
-        load_compact(precision="fp32", device="cpu", folder=folder)
+        load_compact("compact", precision="fp32", device="cpu", folder=folder)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="install cytoarch again"):
-        load_compact(precision="fp32", device="cpu", folder=folder)
+    with pytest.raises(ModelError, match="install cytoarch"):
+        load_compact("compact", precision="fp32", device="cpu", folder=folder)

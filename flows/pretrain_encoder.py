@@ -1,0 +1,108 @@
+"""An encoder of one's own, pretrained on the patches of several brains."""
+
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+from pydantic import Field, field_validator, model_validator
+
+from cytoarch.anatomy.depth import DepthSettings
+from cytoarch.anatomy.midline import MidlineSettings
+from cytoarch.errors import TrainingError
+from cytoarch.paths import ID_PATTERN
+from cytoarch.pretraining.settings import PretrainingSettings
+from cytoarch.settings import Settings
+from cytoarch.steps.depth import DepthStep
+from cytoarch.steps.midline import CortexPointsStep, MidlineStep
+from cytoarch.steps.opened import open_study
+from cytoarch.steps.pretraining import PretrainingStep
+from cytoarch.steps.step import Place, is_current
+from cytoarch.store.brain_store import BrainStore
+from flows.parameters import RunSettings, StoredBrain
+from flows.places import DEFAULT_STORE
+from flows.stages import Summary, final_state
+from flows.trace_cortex import trace_cortex
+from tasks.cancelling import HOOKS
+from tasks.progress import stage_progress
+from tasks.steps import run_study
+from tasks.tracking import TrackingLine, log_pretraining, run_url
+
+
+class PretrainingChoice(Settings):
+    """Which brains an encoder learns from. Several are given one after the other or with commas between them."""
+
+    name: str = Field(pattern=ID_PATTERN, description="Name of the encoder: its folder below studies/.")
+    brains: tuple[str, ...] = Field(min_length=1, max_length=1000, description="Brains whose patches are learned from.")
+    held_out: tuple[str, ...] = Field(
+        default=(), max_length=1000, description="Brains that are not learned from; places in them are told as a test."
+    )
+    store_path: Path = Field(default=DEFAULT_STORE, description="Folder of the store that holds the brains.")
+
+    @field_validator("brains", "held_out", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list | tuple):
+            return names
+        return tuple(part for name in names for part in str(name).split(",") if part)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "PretrainingChoice":
+        named = [*self.brains, *self.held_out]
+        twice = sorted({one for one in named if named.count(one) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)}: a brain is learned from or held out, and named once")
+        return self
+
+
+@flow(name="pretrain-encoder", flow_run_name="pretraining-{encoder.name}", **HOOKS)
+def pretrain_encoder(
+    encoder: PretrainingChoice,
+    train: PretrainingSettings = PretrainingSettings(),
+    depth: DepthSettings = DepthSettings(),
+    midline: MidlineSettings = MidlineSettings(),
+    run: RunSettings = RunSettings(),
+) -> Summary:
+    """Pretrain an encoder on patches along the cortex of several brains, without labels: by where they lie.
+
+    An interrupted training goes on from its last checkpoint to the weights that it would have had. The encoder is used
+    as compact:FOLDER.
+
+    Args:
+        encoder: The brains, and the name of what is made.
+        train: What the encoder sees, and how it learns.
+        depth: How depth in the cortex is measured.
+        midline: Where patches are taken along the cortex.
+        run: How the work is spread.
+
+    """
+    if midline.line == "surface":
+        raise TrainingError("patches along a surface are not learned from; choose another line for the midline")
+    store, made = BrainStore(encoder.store_path), 0
+    for brain_id in (*encoder.brains, *encoder.held_out):
+        traced = trace_cortex(StoredBrain(brain_id=brain_id, store_path=encoder.store_path), depth, midline, run=run)
+        made += traced.made
+    points = CortexPointsStep.of(MidlineStep.of(DepthStep(depth), midline, None).stored)
+    step = PretrainingStep.of(encoder.brains, encoder.held_out, points.stored, train)
+    with open_study(encoder.store_path, encoder.name) as opened:
+        place = Place(opened)
+        if not is_current(step, place):
+            with stage_progress("pretrain", 1) as progress:
+                made += int(run_study(encoder.store_path, encoder.name, "pretrain", step))
+                progress.finished("study")
+                opened.catalogue.refresh(step.product())
+        record, trained = step.stored.record(place), step.stored.open(place)
+
+        def told() -> dict[str, str]:
+            run_id = log_pretraining(store, encoder.name, record.fingerprint, trained.record, trained.folder)
+            return {"MLflow run": run_url(store, run_id)}
+
+        line = TrackingLine(store, get_run_logger())
+        told_notes = line.tell("the encoder", told)
+    notes = {"encoder": f"compact:{trained.folder.resolve()}", "loss": f"{trained.record['loss'][-1]:.3f}"}
+    for brain_id, error in trained.record["place_error_mm"].items():
+        kind = "held out" if brain_id in encoder.held_out else "learned from"
+        notes[f"places in {brain_id}, {kind}"] = (
+            f"{error['told']:.2f} mm off (by the mean place {error['by_mean']:.2f})"
+        )
+    notes |= told_notes or {"MLflow does not know": line.left}
+    return final_state(Summary(encoder.name, made, {}, notes))

@@ -1,0 +1,41 @@
+"""How an encoder is pretrained on the sections of several brains."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from cytoarch.encoders.compact_model import DEPTHS, WIDTHS
+from cytoarch.pretraining.loop import LoopSettings
+from cytoarch.settings import Settings
+
+Learning = Literal["spatial", "simclr"]
+
+
+class PretrainingSettings(Settings):
+    """What an encoder sees, and how it learns."""
+
+    CONDUCT: ClassVar[frozenset[str]] = frozenset({"device"})
+    """Fields that do not decide results."""
+
+    learning: Learning = Field(
+        default="spatial",
+        description="spatial (SpatialNCE): patches as alike as they are near in the brain; simclr: two views alike.",
+    )
+    sigma_mm: float = Field(
+        default=10.0, gt=0, le=1000, description="How near is near; CytoNet: 10 mm of a human brain."
+    )
+    temperature: float = Field(default=0.07, gt=0, le=10, description="Of the softmax over patches.")
+    pixel_size_um: float = Field(default=8.0, ge=0.5, le=200, description="Pixel size the encoder sees.")
+    patch_px: int = Field(default=192, ge=32, le=4096, multiple_of=32, description="Edge of a patch, in such pixels.")
+    batch_size: int = Field(default=256, ge=2, le=65_536, description="Patches a step.")
+    shift_mm: float = Field(default=0.1, ge=0, le=10, description="A patch's centre moves by up to so much.")
+    widths: tuple[int, int, int, int, int] = Field(
+        default=WIDTHS, description="Channels at strides 2, 4, 8, 16 and 32 px."
+    )
+    depths: tuple[int, int, int, int, int] = Field(default=DEPTHS, description="Residual blocks at these strides.")
+    loop: LoopSettings = Field(
+        default=LoopSettings(optimiser="adamw", learning_rate=2e-3, weight_decay=0.05, warmup=50, decay=True),
+        description="How long, how fast and in what arithmetic.",
+    )
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Of the first weights and of the batches.")
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where it is trained.")
