@@ -1,7 +1,7 @@
 """Augmented draws of many patches at once, on the device that trains; those of `augmentation`, in a batch."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Self
 
 import numpy as np
@@ -71,6 +71,10 @@ class Draws:
             sharpen_px=sigmas[1],
             strength=rng.uniform(0.5, 1.5, count),
         )
+
+    def __getitem__(self, some: slice) -> Self:
+        """Some of the draws."""
+        return type(self)(**{one.name: getattr(self, one.name)[some] for one in fields(self)})
 
     @classmethod
     def plain(cls, count: int, scale: float = 1.0) -> Self:

@@ -129,10 +129,12 @@ class PatchBatches:
     seed: int = 0
     weights: Float64 | None = None
     """How often every point is drawn, relatively; None: all in turn, in an order of their own each time."""
+    share: tuple[int, int] = (0, 1)
+    """(which, of how many): the part of every batch that is cut here; the parts together are the batch."""
 
     def __call__(self, step: int) -> Batch:
         """The batch of a step."""
-        chosen = self.points[self._chosen(step)]
+        chosen = self.points[self._chosen(step)[self._own]]
         rng = np.random.default_rng([self.seed, 1, step])
         views = [self._view(chosen, rng) for _ in range(self.views)]
         device = self.sections.values.device
@@ -143,8 +145,18 @@ class PatchBatches:
         )
 
     def _view(self, points: PatchPoints, rng: np.random.Generator) -> Tensor:
-        draws = Draws.draw(rng, len(points), self.pixel_size_um, shift_mm=self.shift_mm)
+        # drawn for the whole batch, so that a part of it is the same whoever cuts it
+        draws = Draws.draw(rng, self.batch_size, self.pixel_size_um, shift_mm=self.shift_mm)[self._own]
         return changed(cut(self.sections, points, draws, self.patch_px), draws)
+
+    @property
+    def _own(self) -> slice:
+        """The rows of a batch that are cut here. Raises ValueError if the parts would not be alike."""
+        part, parts = self.share
+        if self.batch_size % parts:
+            raise ValueError(f"a batch of {self.batch_size} has no {parts} equal parts; needed: a multiple of {parts}")
+        rows = self.batch_size // parts
+        return slice(part * rows, (part + 1) * rows)
 
     def _chosen(self, step: int) -> Int64:
         """The points of a step: the next of a shuffled round, or a draw by weight."""
