@@ -20,6 +20,7 @@ FLOWS = (
     "train_decoder",
     "parcellate_brain",
     "score_brain",
+    "evaluate_layers",
     "study",
     "find_borders",
     "cluster_brain",

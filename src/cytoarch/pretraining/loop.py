@@ -30,11 +30,13 @@ class LoopSettings(Settings):
         default=0.08, gt=0, le=100, description="At its highest; CytoNet: 0.01 per 256 samples."
     )
     weight_decay: float = Field(default=1e-4, ge=0, le=1, description="Of all but biases.")
-    warmup: int = Field(default=0, ge=0, description="Steps in which the rate rises from 0.")
+    warmup: int = Field(default=0, ge=0, le=10_000_000, description="Steps in which the rate rises from 0.")
     decay: bool = Field(default=False, description="Let the rate fall to 0 along a cosine; no: constant, as CytoNet.")
     precision: Precision = Field(default="fp32", description="fp16 and bf16: weights stay fp32, arithmetic is mixed.")
-    watch_every: int = Field(default=50, ge=1, description="Steps between two looks at the loss and the embeddings.")
-    keep_every: int = Field(default=500, ge=1, description="Steps between two checkpoints.")
+    watch_every: int = Field(
+        default=50, ge=1, le=10_000_000, description="Steps between two looks at the loss and the embeddings."
+    )
+    keep_every: int = Field(default=500, ge=1, le=10_000_000, description="Steps between two checkpoints.")
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """How an encoder is pretrained on the sections of several brains."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -9,6 +9,8 @@ from cytoarch.pretraining.loop import LoopSettings
 from cytoarch.settings import Settings
 
 Learning = Literal["spatial", "simclr"]
+Width = Annotated[int, Field(ge=1, le=4096)]
+Depth = Annotated[int, Field(ge=0, le=100)]
 
 
 class PretrainingSettings(Settings):
@@ -29,10 +31,12 @@ class PretrainingSettings(Settings):
     patch_px: int = Field(default=192, ge=32, le=4096, multiple_of=32, description="Edge of a patch, in such pixels.")
     batch_size: int = Field(default=256, ge=2, le=65_536, description="Patches a step.")
     shift_mm: float = Field(default=0.1, ge=0, le=10, description="A patch's centre moves by up to so much.")
-    widths: tuple[int, int, int, int, int] = Field(
+    widths: tuple[Width, Width, Width, Width, Width] = Field(
         default=WIDTHS, description="Channels at strides 2, 4, 8, 16 and 32 px."
     )
-    depths: tuple[int, int, int, int, int] = Field(default=DEPTHS, description="Residual blocks at these strides.")
+    depths: tuple[Depth, Depth, Depth, Depth, Depth] = Field(
+        default=DEPTHS, description="Residual blocks at these strides."
+    )
     loop: LoopSettings = Field(
         default=LoopSettings(optimiser="adamw", learning_rate=2e-3, weight_decay=0.05, warmup=50, decay=True),
         description="How long, how fast and in what arithmetic.",

@@ -2,8 +2,8 @@
 
 l_dist = | |f(x1) - f(x2)|^2 - y_dist |: the squared length is to be the geodesic distance. l_coord = |d(f(x)) -
 y_coord|_1 with y_coord the place on the inflated surface, right hemispheres mirrored onto left ones. The loss of a pair
-is l_dist + alpha (l_coord(x1) + l_coord(x2)); weights are decayed by the optimiser. The units of the publication are not
-stated: here distances count in `distance_unit_mm` and coordinates in `coordinate_unit_mm`.
+is l_dist + alpha (l_coord(x1) + l_coord(x2)); weights are decayed by the optimiser. The publication does not state its
+units: here distances count in `distance_unit_mm` and coordinates in `coordinate_unit_mm`.
 """
 
 from dataclasses import dataclass
