@@ -29,13 +29,12 @@ def log_pretraining(store: BrainStore, study: str, fingerprint: str, record: Map
 
     """
     mlflow, experiment = client(store), experiment_id(store)
-    where = (
-        f"tags.kind = '{PRETRAINING_KIND}' and tags.study_digest = '{fingerprint}' and attributes.status = 'FINISHED'"
-    )
-    for known in mlflow.search_runs([experiment], filter_string=where, max_results=1):
+    where = f"tags.kind = '{PRETRAINING_KIND}' and tags.study_digest = '{fingerprint}' and attributes.status = "
+    for known in mlflow.search_runs([experiment], filter_string=f"{where}'FINISHED'", max_results=1):
         return str(known.info.run_id)
+    begun = mlflow.search_runs([experiment], filter_string=f"{where}'RUNNING'", max_results=1)  # MLflow went away
     tags = {"kind": PRETRAINING_KIND, "study": study, "study_digest": fingerprint, **run_tags()}
-    run = mlflow.create_run(experiment, run_name=f"pretraining-{study}", tags=tags)
+    run = begun[0] if begun else mlflow.create_run(experiment, run_name=f"pretraining-{study}", tags=tags)
     run_id = str(run.info.run_id)
     log_params(store, run_id, flat({"train": record["settings"], "brains": record["brains"]}))
     curve = curve_of(record)
