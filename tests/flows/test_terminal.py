@@ -53,7 +53,7 @@ def test_help_names_a_flag_once_below_the_heading_of_its_settings(capsys: pytest
     code, out, _ = told(capsys, "map-brain", "--help")
     assert code == 0
     headings = [line.strip("╭─╮ ") for line in out.splitlines() if line.startswith("╭")]
-    assert headings[:4] == ["Source", "Choices", "Ingest", "Tissue"]
+    assert headings[:4] == ["Source", "Choices", "Embed", "Probe"]
     assert headings[-1] == "Run"
     assert out.count("--tissue.polarity") == 1
     assert "TISSUE.POLARITY" not in out
@@ -63,7 +63,8 @@ def test_wrong_use_gives_exit_code_2_and_no_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], prefect_server: None
 ) -> None:
     for arguments, said in (
-        (["--no-such-flag"], "no-such-flag"),
+        ([], "--manifest-path"),
+        (["--manifest-path", f"{tmp_path}/none.csv", "--no-such-flag"], "no-such-flag"),
         (["--manifest-path", f"{tmp_path}/none.csv"], "none.csv"),
     ):
         code, out, err = told(capsys, "map-brain", *arguments, "--store-path", str(tmp_path / "store"))

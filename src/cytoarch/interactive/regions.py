@@ -198,7 +198,7 @@ def nearest_first(
     """Squares (y, x, height, width) that cover a window once, those nearest to a place (y, x) first.
 
     >>> [one[:2] for one in nearest_first((0, 0, 4, 6), 2, (1.0, 5.0))]
-    [(0, 4), (2, 4), (0, 2), (2, 2), (0, 0), (2, 0)]
+    [(0, 4), (0, 2), (2, 4), (2, 2), (0, 0), (2, 0)]
     """
     top, left, height, width = window
     squares = [
