@@ -13,6 +13,7 @@ from cytoarch.steps.comparison import PAIRS_FILE, ComparisonStep
 from cytoarch.steps.opened import open_study
 from cytoarch.steps.step import Place, is_current
 from cytoarch.store.brain_store import BrainStore
+from flows.parameters import split_names
 from flows.places import DEFAULT_STORE
 from flows.stages import Summary, final_state
 from tasks.cancelling import HOOKS
@@ -32,13 +33,12 @@ class CompareChoice(Settings):
     )
     store_path: Path = Field(default=DEFAULT_STORE, description="Folder of the store that holds the brains.")
 
-    @field_validator("brains", mode="before")
+    _split = field_validator("brains", mode="before")(split_names)
+
+    @field_validator("brains")
     @classmethod
-    def _split(cls, value: object) -> object:
-        names = [value] if isinstance(value, str) else value
-        if not isinstance(names, list | tuple):
-            return names
-        return tuple(dict.fromkeys(part for name in names for part in str(name).split(",") if part))
+    def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(value))
 
 
 @flow(name="compare-brains", flow_run_name="compare-{compare.name}", **HOOKS)

@@ -22,6 +22,18 @@ from cytoarch.steps.opened import shared_brain
 from flows.places import DEFAULT_STORE
 
 
+def split_names(value: object) -> object:
+    """Names, also where several stand in one with commas between, as a terminal takes them.
+
+    >>> split_names(["A,B", "C"]), split_names("A")
+    (('A', 'B', 'C'), ('A',))
+    """
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple):
+        return names
+    return tuple(part for name in names for part in str(name).split(",") if part)
+
+
 class BrainSource(Settings):
     """Where a brain comes from, and the store it goes into. Paths are those of the machine that runs the flow."""
 

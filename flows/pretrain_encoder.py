@@ -17,7 +17,7 @@ from cytoarch.steps.opened import open_study
 from cytoarch.steps.pretraining import PretrainingStep
 from cytoarch.steps.step import Place, is_current
 from cytoarch.store.brain_store import BrainStore
-from flows.parameters import RunSettings, StoredBrain
+from flows.parameters import RunSettings, StoredBrain, split_names
 from flows.places import DEFAULT_STORE
 from flows.stages import Summary, final_state
 from flows.trace_cortex import trace_cortex
@@ -37,13 +37,7 @@ class PretrainingChoice(Settings):
     )
     store_path: Path = Field(default=DEFAULT_STORE, description="Folder of the store that holds the brains.")
 
-    @field_validator("brains", "held_out", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        names = [value] if isinstance(value, str) else value
-        if not isinstance(names, list | tuple):
-            return names
-        return tuple(part for name in names for part in str(name).split(",") if part)
+    _split = field_validator("brains", "held_out", mode="before")(split_names)
 
     @model_validator(mode="after")
     def _each_once(self) -> "PretrainingChoice":

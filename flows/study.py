@@ -22,7 +22,7 @@ from cytoarch.steps.step import Place, Stored, is_current
 from cytoarch.steps.studies import SCORES_FILE, StudyStep
 from cytoarch.store.brain_store import BrainStore
 from flows.embed_brain import embed_brain
-from flows.parameters import RunSettings, StoredBrain
+from flows.parameters import RunSettings, StoredBrain, split_names
 from flows.places import DEFAULT_STORE
 from flows.stages import Summary, final_state, held_brain, run_whole
 from tasks.cancelling import HOOKS
@@ -49,13 +49,7 @@ class StudyChoice(Settings):
     seeds: int = Field(default=3, ge=1, le=100, description="Fits of every model, each with another seed.")
     store_path: Path = Field(default=DEFAULT_STORE, description="Folder of the store that holds the brains.")
 
-    @field_validator("brains", "transfer", "unseen", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        names = [value] if isinstance(value, str) else value
-        if not isinstance(names, list | tuple):
-            return names
-        return tuple(part for name in names for part in str(name).split(",") if part)
+    _split = field_validator("brains", "transfer", "unseen", mode="before")(split_names)
 
     @model_validator(mode="after")
     def _each_once(self) -> "StudyChoice":
