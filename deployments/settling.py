@@ -58,17 +58,15 @@ def settle(client: SyncPrefectClient) -> int:
 
 def _settle_tasks(client: SyncPrefectClient, flow_run_id: UUID, end: "State[Any]") -> None:
     """End the tasks and subflows of a run that is gone."""
-    tasks = client.read_task_runs(
-        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])),
-        task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=LIVE))),
-        limit=_PAGE,
-    )
-    for task in tasks:
-        child = task.state.state_details.child_flow_run_id if task.state is not None else None
-        if child is not None:
-            _settle_tasks(client, child, end)
-            client.set_flow_run_state(child, end, force=True)
-        client.set_task_run_state(task.id, end, force=True)
+    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+    live = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=LIVE)))
+    while tasks := client.read_task_runs(flow_run_filter=of_run, task_run_filter=live, limit=_PAGE):
+        for task in tasks:
+            child = task.state.state_details.child_flow_run_id if task.state is not None else None
+            if child is not None:
+                _settle_tasks(client, child, end)
+                client.set_flow_run_state(child, end, force=True)
+            client.set_task_run_state(task.id, end, force=True)
 
 
 if __name__ == "__main__":

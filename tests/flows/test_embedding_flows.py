@@ -8,7 +8,6 @@ import anndata
 import numpy as np
 import pytest
 import torch
-from prefect.client.orchestration import get_client
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from cytoarch.embeddings import EmbedSettings, SectionEmbeddings
@@ -27,6 +26,7 @@ from flows.parameters import BrainSource, RunSettings, StoredBrain
 from flows.stages import Summary
 from flows.terminal import run as command
 from tasks.progress import listening
+from tests.artifacts import every_artifact
 from tests.verified import damaged
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("more flows")]
@@ -273,8 +273,7 @@ def test_speed_reaches_the_terminal_and_prefect(store: BrainStore, tiny_vit: str
     told = [note for stage, _, _, note in heard if stage == "embed"]
     assert "tokens/s" in told[-1]
     assert [(done, total) for stage, done, total, _ in heard if stage == "embed"][-1] == (5, 5)
-    with get_client(sync_client=True) as prefect:
-        descriptions = [one.description or "" for one in prefect.read_artifacts() if one.type == "progress"]
+    descriptions = [one.description or "" for one in every_artifact() if one.type == "progress"]
     assert any(one.startswith("embed: ") and "tokens/s" in one for one in descriptions)
 
 

@@ -41,6 +41,7 @@ from flows.parameters import BrainSource, MapSettings, RunSettings, StoredBrain
 from flows.parcellate_brain import parcellate_brain
 from flows.stages import Summary
 from tasks.tracking import fetch_head, tracking_uri
+from tests.artifacts import every_artifact
 from tests.flows.conftest import MappedBrain
 from tests.verified import damaged
 
@@ -181,16 +182,14 @@ def test_mlflow_holds_one_parent_row_with_links_both_ways(mapped: MappedBrain) -
         "sections/mapped",
     } <= set(metrics)
     with get_client(sync_client=True) as prefect:
-        artifacts = prefect.read_latest_artifacts()
         assert prefect.read_flow_run(tags["prefect.flow_run_id"]).name == "map-P01"
-    links = [one.data for one in artifacts if one.key == "mlflow-run-p01"]
+    links = [one.data for one in every_artifact() if one.key == "mlflow-run-p01"]
     assert links
     assert runs[0].info.run_id in str(links[0])
 
 
 def test_prefect_shows_a_table_a_summary_and_progress(mapped: MappedBrain) -> None:
-    with get_client(sync_client=True) as prefect:
-        artifacts = prefect.read_artifacts()
+    artifacts = every_artifact()
     kinds = {one.key: one.type for one in artifacts if one.key}
     assert kinds["qc-p01"] == "table"
     assert kinds["summary-p01"] == "markdown"

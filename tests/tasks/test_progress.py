@@ -10,6 +10,7 @@ import pytest
 from cytoarch.embeddings.engine import NO_SPEED, Speed
 from tasks import progress
 from tasks.progress import bytes_note, engine_reporter, listening, reporter, speed_note, stage_progress
+from tests.artifacts import every_artifact
 
 NOTE = "2,560 tokens/s, 80 % of the time in the model"
 SPEED = Speed(tiles=20, model_s=1.6, wall_s=2.0)
@@ -261,7 +262,6 @@ def test_a_server_that_does_not_answer_costs_a_figure_and_not_the_work(
 @pytest.mark.xdist_group("more flows")
 def test_prefect_shows_the_speed_in_the_description_of_the_artifact(prefect_server: None) -> None:
     from prefect import flow
-    from prefect.client.orchestration import get_client
 
     @flow
     def embeds() -> None:
@@ -272,8 +272,7 @@ def test_prefect_shows_the_speed_in_the_description_of_the_artifact(prefect_serv
             stage.finished("s1")
 
     embeds()
-    with get_client(sync_client=True) as prefect:
-        shown = [one for one in prefect.read_artifacts() if "embed-with-speed" in (one.description or "")]
+    shown = [one for one in every_artifact() if "embed-with-speed" in (one.description or "")]
     assert [(one.type, one.description, float(str(one.data))) for one in shown] == [
         ("progress", f"embed-with-speed: {NOTE}", 100.0)
     ]
