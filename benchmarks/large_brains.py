@@ -114,6 +114,7 @@ def map_again(folder: Path) -> Seen:
     from cytoarch.store import catalogue as catalogues
     from flows.map_brain import map_brain
     from flows.parameters import BrainSource
+    from flows.serving import unwatched
 
     manifest = folder / "brain" / "manifest.csv"
     source = BrainSource(manifest_path=manifest, store_path=folder / "store")
@@ -125,7 +126,7 @@ def map_again(folder: Path) -> Seen:
         return record_of(self, product)
 
     home = source.store_path / "brains" / "B1"
-    with prefect_test_harness(server_startup_timeout=300):
+    with prefect_test_harness(server_startup_timeout=300), unwatched():
         map_brain(source=source)
         paths = list((home / "records").glob("*/*/*.json"))
         bare_s = min(_bare(paths) for _ in range(3))
@@ -221,6 +222,7 @@ def null_steps(folder: Path, count: int) -> float:
     from cytoarch.steps.step import Facts, Inputs, Step
     from cytoarch.store.staging import Staging
     from flows.parameters import RunSettings
+    from flows.serving import unwatched
     from flows.stages import run_steps, workers
 
     @dataclass(frozen=True)
@@ -254,7 +256,7 @@ def null_steps(folder: Path, count: int) -> float:
             run_steps("null", runner, opened, [NullStep()], RunSettings())
             return time.perf_counter() - start
 
-    with prefect_test_harness(server_startup_timeout=300):
+    with prefect_test_harness(server_startup_timeout=300), unwatched():
         return float(run_null()) / count
 
 

@@ -6,6 +6,7 @@ import inspect
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Annotated, Any, cast, get_args, get_origin
 
 from cyclopts import Group, Parameter
@@ -23,7 +24,7 @@ from flows.console import EXIT_BROKEN, EXIT_OK, EXIT_SECTIONS_FAILED, bars, say,
 from flows.parameters import BrainSource, MapSettings, StoredBrain
 from flows.pretrain_encoder import PretrainingChoice
 from flows.segment_neurons import NeuronChoice
-from flows.serving import start_prefect
+from flows.serving import has_own_server, start_prefect, unwatched
 from flows.stages import Summary
 from flows.study import StudyChoice
 from flows.watch_inbox import InboxSettings
@@ -105,7 +106,8 @@ def run_flow(each: "Flow[..., Any]", console: Console, parameters: Mapping[str, 
     if console.is_terminal:
         console.print("starting Prefect", highlight=False)
     start_prefect(lambda text: console.print(text, highlight=False, soft_wrap=True))
-    with bars(console) as listener, listening(listener):
+    quietly = unwatched() if has_own_server() else nullcontext()
+    with quietly, bars(console) as listener, listening(listener):
         state = cast("State[Any]", each(**parameters, return_state=True))
     result = state.result(raise_on_failure=False)
     if isinstance(result, CytoarchError):

@@ -4,7 +4,8 @@ import json
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,14 +82,31 @@ def unusable_proxies(environment: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(name for name, url in named.items() if "://" in url and url.partition("://")[0] not in usable)
 
 
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Runs send no heartbeats, for servers on which nobody listens to them: each ends up to a second earlier.
+
+    Prefect ends a run's heartbeats by a thread that looks once a second whether it is to stop.
+    """
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    with temporary_settings(updates={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
+
+
+def has_own_server() -> bool:
+    """Whether runs of this process are told to a temporary server of Prefect's, since no other is named."""
+    from prefect.client.base import ServerType, determine_server_type
+
+    return determine_server_type() is ServerType.EPHEMERAL
+
+
 def start_prefect(say: Callable[[str], None]) -> None:
     """Have Prefect's temporary server up, where no other is named; tells `say` while it takes long.
 
     Raises StoreError if it ends by itself or does not come up in the time that Prefect is given.
     """
-    from prefect.client.base import ServerType, determine_server_type
-
-    if determine_server_type() is not ServerType.EPHEMERAL:
+    if not has_own_server():
         return
     from prefect.server.api.server import SubprocessASGIServer
 

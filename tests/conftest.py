@@ -25,7 +25,9 @@ def prefect_server() -> Iterator[None]:
     """A Prefect server with a database of its own, for tests that run flows or tasks."""
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    from flows.serving import unwatched
+
+    with prefect_test_harness(server_startup_timeout=120), unwatched():
         yield
 
 

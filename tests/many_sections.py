@@ -24,9 +24,11 @@ from cytoarch.embeddings import EmbedSettings
 from cytoarch.learning.training import ProbeSettings
 from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.parcellation.smoothing import SmoothSettings
+from cytoarch.steps.agreement import AgreementStep
 from cytoarch.steps.clusters import ClusterFitStep, ClustersStep
 from cytoarch.steps.colours import ColourFitStep, ColoursStep
 from cytoarch.steps.embeddings import EmbeddingsStep
+from cytoarch.steps.familiarity import FamiliarityStep
 from cytoarch.steps.opened import OpenBrain, open_brain
 from cytoarch.steps.parcellations import parcellation_steps
 from cytoarch.steps.pictures import Shown
@@ -109,10 +111,11 @@ def _map(brain: OpenBrain, scans: Path) -> None:
     device = {"device": "cpu", "batch_size": EmbedSettings().batch_size}
     maps = parcellation_steps(card, digest, embeddings.stored, ParcellateSettings(), SmoothSettings(), device)
     _each(brain, maps)
+    _each(brain, [AgreementStep.of(maps[1]), FamiliarityStep.of(maps[1], maps[0], embeddings.stored)])
     clustering = ClusterFitStep.of(embeddings.stored, ClusterSettings())
     _whole(brain, clustering)
     _each(brain, [ClustersStep.of(clustering)])
-    _each(brain, drawn_steps(Shown(embeddings.name, clustering.name, maps[1].name, digest)))
+    _each(brain, drawn_steps(Shown(embeddings.name, clustering.name, maps[1].name, digest, is_compared=True)))
 
 
 def _each(brain: OpenBrain, steps: Sequence[Step[Any]]) -> None:
