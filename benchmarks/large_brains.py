@@ -113,11 +113,12 @@ def map_again(folder: Path) -> Seen:
     from cytoarch.steps.opened import open_brain
     from cytoarch.store import catalogue as catalogues
     from flows.map_brain import map_brain
-    from flows.parameters import BrainSource
+    from flows.parameters import BrainSource, MapSettings
     from flows.serving import unwatched
 
     manifest = folder / "brain" / "manifest.csv"
     source = BrainSource(manifest_path=manifest, store_path=folder / "store")
+    settings = MapSettings(reconstruct="none")  # one record whatever the size, and hours at the first run
     read: Counter[str] = Counter()
     record_of = catalogues.Catalogue._read
 
@@ -127,12 +128,12 @@ def map_again(folder: Path) -> Seen:
 
     home = source.store_path / "brains" / "B1"
     with prefect_test_harness(server_startup_timeout=300), unwatched():
-        map_brain(source=source)
+        map_brain(source, settings)
         paths = list((home / "records").glob("*/*/*.json"))
         bare_s = min(_bare(paths) for _ in range(3))
         catalogues.Catalogue._read = counted  # type: ignore[method-assign]
         start, cpu = time.perf_counter(), time.process_time()
-        summary = map_brain(source=source)
+        summary = map_brain(source, settings)
         map_s, map_cpu_s = time.perf_counter() - start, time.process_time() - cpu
         catalogues.Catalogue._read = record_of  # type: ignore[method-assign]
         if summary.made:
@@ -141,7 +142,7 @@ def map_again(folder: Path) -> Seen:
         before = _identities(home / "derived" / "pictures" / "map")
         manifest.write_text(manifest.read_text().replace(",none\n", ",vertical\n", 1))
         start = time.perf_counter()
-        map_brain(source=source)
+        map_brain(source, settings)
         redraw_s = time.perf_counter() - start
         after = _identities(home / "derived" / "pictures" / "map")
     redrawn = sum(before[one] != after[one] for one in before)

@@ -130,8 +130,8 @@ class Catalogue:
 
     def names(self, step: str) -> list[str]:
         """The names under which a step has products."""
-        records = (path for path in (self.folder / "records" / step).glob("*/*.json") if not is_litter(path.name))
-        return sorted({path.parent.name for path in records})
+        folders = [path for path in (self.folder / "records" / step).glob("*") if path.is_dir()]
+        return sorted(path.name for path in folders if any(not is_litter(one.name) for one in path.glob("*.json")))
 
     def section_ids(self, step: str, name: str) -> list[str]:
         """The sections that have a committed product of this step and name."""

@@ -57,7 +57,8 @@ def ome_xml(images: Sequence[Image]) -> bytes:
 
 def collection_files(catalogue: Catalogue, brain: Brain) -> dict[str, bytes]:
     """The files of a brain's collection itself, by their key in the folder of the brain."""
-    images = [_image(catalogue, one) for one in _series(catalogue, brain)]
+    names = catalogue.names("sections")
+    images = [_image(catalogue, names, one) for one in _series(catalogue, names, brain)]
     return dict(zip(COLLECTION, files_of(images).values(), strict=True))
 
 
@@ -69,14 +70,14 @@ def write_collection(catalogue: Catalogue, brain: Brain) -> None:
             write_atomically(path, content)
 
 
-def _series(catalogue: Catalogue, brain: Brain) -> list[str]:
-    committed = {one for name in catalogue.names("sections") for one in catalogue.section_ids("sections", name)}
+def _series(catalogue: Catalogue, names: Sequence[str], brain: Brain) -> list[str]:
+    committed = {one for name in names for one in catalogue.section_ids("sections", name)}
     return [section.section_id for section in brain.kept if section.section_id in committed]
 
 
-def _image(catalogue: Catalogue, section_id: str) -> Image:
+def _image(catalogue: Catalogue, names: Sequence[str], section_id: str) -> Image:
     """What the record of a section says of its pixels, whether or not its files are still whole."""
-    for name in catalogue.names("sections"):
+    for name in names:
         product = Product("sections", name, section_id)
         try:
             record = catalogue.record(product) or read_record(catalogue.record_path(product))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cytoarch.errors import StoreError
+from cytoarch.paths import is_litter
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.catalogue import Catalogue
 from cytoarch.store.drafts import ensure, remove
@@ -331,3 +332,21 @@ def test_what_is_used_for_many_sections_is_not_looked_at_again_for_each(
     ensure(later, SECOND, CHANGES[1], writes({"a": b"other"}))
     assert later.outdated(clusters) == "second"
     assert looked.count("clusters") == 2
+
+
+def test_the_names_of_a_step_are_known_from_a_file_of_each(filled: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be thousands of sections, and this is asked often."""
+    for number in range(30):
+        ensure(filled, replace(TISSUE, section_id=f"n{number}"), WORK, writes({"a": b"n"}))
+    ensure(filled, replace(TISSUE, name="drawn"), WORK, writes({"a": b"d"}))
+    (filled.folder / "records" / "tissue" / "empty").mkdir()
+    (filled.folder / "records" / "tissue" / "drawn" / "._s1.json").write_bytes(b"of a Mac")
+    looked: list[str] = []
+
+    def counted(name: str) -> bool:
+        looked.append(name)
+        return is_litter(name)
+
+    monkeypatch.setattr("cytoarch.store.catalogue.is_litter", counted)
+    assert filled.names("tissue") == ["drawn", "otsu"]
+    assert len(looked) <= 3
