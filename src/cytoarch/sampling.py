@@ -31,7 +31,7 @@ SAMPLE_BYTES = 1 << 30
 CANDIDATE_BYTES = 80
 """A token that may be drawn: where it lies, its stratum, its rank and its turn, and once more while they are sorted."""
 PENDING = 1 << 18
-"""Candidates of a section that are collected before they are sorted."""
+"""Candidates that are collected before they are sorted."""
 PART_BYTES = 32 << 20
 """Tokens that are computed on at once take at most so much as float64."""
 PART_TOKENS = 4096
@@ -156,7 +156,7 @@ def draw_tokens(
     embeddings differ in length.
     """
     budget = SAMPLE_BYTES if budget_bytes is None else budget_bytes
-    pool = _Pool.empty(strata, per_section)
+    pool = _Pool(strata, per_section)
     width, dtype = 0, np.dtype(np.float16)
     for index, source in enumerate(sources):
         found = sum(source.embeddings.dims)
@@ -168,8 +168,9 @@ def draw_tokens(
         limit = min(per_section, capacity + 1)  # one more than can be kept shows that there is more
         with reading(source.section_id):
             offered = _candidates(source, strata, limit, seed, max_windows)
-        pool = pool.joined(index, offered, capacity)
-    held = pool.held[np.argsort(pool.held["section"], kind="stable")]
+        pool.add(index, offered, capacity)
+    held = pool.drawn()
+    held = held[np.argsort(held["section"], kind="stable")]
     tokens = np.empty((len(held), width), dtype=dtype)
     for start, stop in _runs(held["section"]):
         source = sources[int(held["section"][start])]
@@ -234,32 +235,41 @@ def _runs(*values: NDArray[Any]) -> Iterator[tuple[int, int]]:
     return pairwise(map(int, [*np.flatnonzero(changes), len(changes)]))
 
 
-@dataclass(frozen=True)
 class _Pool:
-    """The candidates of all sections so far, no more of them than fit."""
+    """The candidates of all sections so far, no more of them than fit beside those of the last few."""
 
-    held: Candidates
-    counts: NDArray[np.int32]
-    """(sections, strata): what each offered, at most what is asked for."""
-    share: Share
+    def __init__(self, strata: int, asked: int) -> None:
+        self.share = Share(asked, asked, 0)
+        self._held = np.zeros(0, dtype=_CANDIDATE)
+        self._waiting: list[Candidates] = []
+        self._counts: list[NDArray[np.int32]] = []
+        """(strata,) of each section: what it offered, at most what is asked for."""
+        self._strata, self._capacity = strata, 0
 
-    @classmethod
-    def empty(cls, strata: int, asked: int) -> "_Pool":
-        return cls(np.zeros(0, dtype=_CANDIDATE), np.zeros((0, strata), dtype=np.int32), Share(asked, asked, 0))
+    def add(self, index: int, offered: tuple[Candidates, Float64], capacity: int) -> None:
+        """Add the candidates of one more section, `capacity` of all of them to be kept at most.
 
-    def joined(self, index: int, offered: tuple[Candidates, Float64], capacity: int) -> "_Pool":
-        """With the candidates of one more section; where they no longer fit, all give up their last ones."""
+        They wait until they are many: what is held is copied a few times, not once a section.
+        """
         candidates, turns = offered
         candidates["section"] = index
-        strata = self.counts.shape[1]
-        counts = np.vstack([self.counts, np.bincount(candidates["stratum"], minlength=strata).astype(np.int32)])
         candidates["key"] = turns[candidates["stratum"]]
-        share = _even_share(counts, self.share, capacity)
-        held = np.concatenate([_within(self.held, share), _within(candidates, share)])
-        if not share.drawn:
-            held = held[np.lexsort((held["key"], held["stratum"]))]
-            held = held[_places(held["stratum"]) < share.sections]
-        return _Pool(held, counts, share)
+        self._counts.append(np.bincount(candidates["stratum"], minlength=self._strata).astype(np.int32))
+        self._waiting.append(candidates)
+        self._capacity = capacity
+        if sum(map(len, self._waiting)) >= max(PENDING, len(self._held) // 4):
+            self.drawn()
+
+    def drawn(self) -> Candidates:
+        """The candidates that are kept of all sections; where they did not fit, all gave up their last ones."""
+        if self._waiting:
+            share = _even_share(np.stack(self._counts), self.share, self._capacity)
+            held = np.concatenate([_within(one, share) for one in (self._held, *self._waiting)])
+            if not share.drawn:
+                held = held[np.lexsort((held["key"], held["stratum"]))]
+                held = held[_places(held["stratum"]) < share.sections]
+            self._held, self._waiting, self.share = held, [], share
+        return self._held
 
 
 def _within(candidates: Candidates, share: Share) -> Candidates:
