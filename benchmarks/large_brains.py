@@ -105,8 +105,23 @@ def quiet() -> None:
     os.environ.setdefault("DO_NOT_TRACK", "true")
 
 
+def make_brains(folder: Path, count: int) -> None:
+    """A brain of so many sections and a small one, mapped, with their reports."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    from flows.map_brain import map_brain
+    from flows.parameters import BrainSource, MapSettings
+    from flows.serving import unwatched
+    from tests.many_sections import MADE, map_many
+
+    with prefect_test_harness(server_startup_timeout=300), unwatched():
+        for each in (map_many(folder / "small", 2 * MADE), map_many(folder, count)):
+            source = BrainSource(manifest_path=each.manifest_path, store_path=each.store_path)
+            map_brain(source, MapSettings(reconstruct="none"))
+
+
 def map_again(folder: Path) -> Seen:
-    """Map a brain that is mapped, after a first run that drew the report."""
+    """Map a brain that is mapped, in a process that has mapped a small one: what is imported is imported."""
     from prefect.testing.utilities import prefect_test_harness
 
     from cytoarch.brains import read_manifest
@@ -118,6 +133,9 @@ def map_again(folder: Path) -> Seen:
 
     manifest = folder / "brain" / "manifest.csv"
     source = BrainSource(manifest_path=manifest, store_path=folder / "store")
+    small = BrainSource(
+        manifest_path=folder / "small" / "brain" / "manifest.csv", store_path=folder / "small" / "store"
+    )
     settings = MapSettings(reconstruct="none")  # one record whatever the size, and hours at the first run
     read: Counter[str] = Counter()
     record_of = catalogues.Catalogue._read
@@ -128,7 +146,7 @@ def map_again(folder: Path) -> Seen:
 
     home = source.store_path / "brains" / "B1"
     with prefect_test_harness(server_startup_timeout=300), unwatched():
-        map_brain(source, settings)
+        map_brain(small, settings)
         paths = list((home / "records").glob("*/*/*.json"))
         bare_s = min(_bare(paths) for _ in range(3))
         catalogues.Catalogue._read = counted  # type: ignore[method-assign]
@@ -267,9 +285,7 @@ if __name__ == "__main__":
     quiet()
     chosen, place, number = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     if chosen == "make":
-        from tests.many_sections import map_many
-
-        map_many(place, number)
+        make_brains(place, number)
     elif chosen == "map":
         print(json.dumps(map_again(place)))
     else:
