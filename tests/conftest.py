@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.update(
     DO_NOT_TRACK="true",
@@ -16,6 +17,10 @@ os.environ.update(
 )
 for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_API_KEY", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)
+
+# the same examples everywhere, and no test that fails because a machine is busy
+settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("same")
 
 ROOT = Path(__file__).resolve().parent.parent
 
