@@ -1,5 +1,7 @@
 """Parameters that flows share. They are the form in the Prefect UI and the flags of the terminal."""
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +34,18 @@ def split_names(value: object) -> object:
     if not isinstance(names, list | tuple):
         return names
     return tuple(part for name in names for part in str(name).split(",") if part)
+
+
+def refuse_repeated(names: Iterable[str], rule: str) -> None:
+    """Raise ValueError with the names that are given more than once, and the rule that they break.
+
+    >>> refuse_repeated(["A", "B", "A"], "a brain has one place in a study")
+    Traceback (most recent call last):
+    ValueError: A: a brain has one place in a study
+    """
+    repeated = sorted(name for name, times in Counter(names).items() if times > 1)
+    if repeated:
+        raise ValueError(f"{', '.join(repeated)}: {rule}")
 
 
 class BrainSource(Settings):

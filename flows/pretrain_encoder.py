@@ -17,7 +17,7 @@ from cytoarch.steps.opened import open_study
 from cytoarch.steps.pretraining import PretrainingStep
 from cytoarch.steps.step import Place, is_current
 from cytoarch.store.brain_store import BrainStore
-from flows.parameters import RunSettings, StoredBrain, split_names
+from flows.parameters import RunSettings, StoredBrain, refuse_repeated, split_names
 from flows.places import DEFAULT_STORE
 from flows.stages import Summary, final_state
 from flows.trace_cortex import trace_cortex
@@ -41,10 +41,7 @@ class PretrainingChoice(Settings):
 
     @model_validator(mode="after")
     def _each_once(self) -> "PretrainingChoice":
-        named = [*self.brains, *self.held_out]
-        twice = sorted({one for one in named if named.count(one) > 1})
-        if twice:
-            raise ValueError(f"{', '.join(twice)}: a brain is learned from or held out, and named once")
+        refuse_repeated([*self.brains, *self.held_out], "a brain is learned from or held out, and named once")
         return self
 
 

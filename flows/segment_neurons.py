@@ -15,16 +15,9 @@ from cytoarch.neurons.trees import Triple
 from cytoarch.paths import ID_PATTERN, confined
 from cytoarch.settings import Settings
 from cytoarch.steps.neuron_report import NeuronReportStep, neuron_metrics
-from cytoarch.steps.neurons import (
-    TREE_FILE,
-    KnownTreeStep,
-    NeuronMapStep,
-    NeuronScoreStep,
-    NeuronTraceStep,
-    NeuronTrainingStep,
-    NeuronVolumeStep,
-    SwcFile,
-)
+from cytoarch.steps.neuron_traces import NeuronMapStep, NeuronScoreStep, NeuronTraceStep
+from cytoarch.steps.neuron_training import NeuronTrainingStep
+from cytoarch.steps.neurons import TREE_FILE, KnownTreeStep, NeuronVolumeStep, SwcFile
 from cytoarch.steps.opened import OpenStudy, open_study
 from cytoarch.steps.step import Place, Step, Stored, is_current
 from cytoarch.store.brain_store import BrainStore

@@ -22,7 +22,7 @@ from cytoarch.steps.step import Place, Stored, is_current
 from cytoarch.steps.studies import SCORES_FILE, StudyStep
 from cytoarch.store.brain_store import BrainStore
 from flows.embed_brain import embed_brain
-from flows.parameters import RunSettings, StoredBrain, split_names
+from flows.parameters import RunSettings, StoredBrain, refuse_repeated, split_names
 from flows.places import DEFAULT_STORE
 from flows.stages import Summary, final_state, held_brain, run_whole
 from tasks.cancelling import HOOKS
@@ -53,10 +53,7 @@ class StudyChoice(Settings):
 
     @model_validator(mode="after")
     def _each_once(self) -> "StudyChoice":
-        named = [*self.brains, *self.transfer, *self.unseen]
-        twice = sorted({one for one in named if named.count(one) > 1})
-        if twice:
-            raise ValueError(f"{', '.join(twice)}: a brain has one place in a study")
+        refuse_repeated([*self.brains, *self.transfer, *self.unseen], "a brain has one place in a study")
         return self
 
     @property

@@ -3,9 +3,15 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.distribution import TogetherScheduling, group, module_of
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
 
 os.environ.update(
     DO_NOT_TRACK="true",
@@ -22,7 +28,21 @@ for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_API_KEY", "M
 settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("same")
 
+# Every core has a test of its own: threads that wait for each other would spin, and wait for a core besides.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> TogetherScheduling:
+    return TogetherScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups go first: a long one that began last would be waited for."""
+    items.sort(key=lambda item: group(module_of(item.nodeid)) is None)
 
 
 @pytest.fixture(scope="session")

@@ -14,15 +14,9 @@ from cytoarch.neurons.trees import Tree
 from cytoarch.reporting.charts import loss_chart
 from cytoarch.reporting.neurons import NeuronEntry, NeuronPage, drawn_errors, projections, render_neurons
 from cytoarch.reporting.pictures import png
-from cytoarch.steps.neurons import (
-    FULL,
-    KnownTreeStep,
-    NeuronFit,
-    NeuronMapStep,
-    NeuronScoreStep,
-    NeuronTraceStep,
-    NeuronVolumeStep,
-)
+from cytoarch.steps.neuron_traces import FULL, NeuronMapStep, NeuronScoreStep, NeuronTraceStep
+from cytoarch.steps.neuron_training import NeuronFit
+from cytoarch.steps.neurons import KnownTreeStep, NeuronVolumeStep
 from cytoarch.steps.sources import FactsOf, Maybe
 from cytoarch.steps.step import Facts, Inputs, Place, Source, Step, Stored, Traced
 from cytoarch.store.staging import Staging

@@ -83,7 +83,6 @@ def patches() -> list[Patches]:
 
 
 @pytest.mark.long
-@pytest.mark.xdist_group("legibility")
 def test_nearly_every_area_of_every_brain_is_sampled(patches: list[Patches]) -> None:
     for one in patches:
         counts = np.bincount(one.area, minlength=AREA_COUNT + 1)[1:]
@@ -93,13 +92,11 @@ def test_nearly_every_area_of_every_brain_is_sampled(patches: list[Patches]) -> 
 
 
 @pytest.mark.long
-@pytest.mark.xdist_group("legibility")
 @pytest.mark.parametrize("what", ["mean", "histogram"])
 def test_grey_levels_do_not_give_areas_away(patches: list[Patches], what: str) -> None:
     assert times_chance(patches, what) <= 1.5
 
 
 @pytest.mark.long
-@pytest.mark.xdist_group("legibility")
 def test_laminar_profiles_tell_the_areas_of_unknown_brains(patches: list[Patches]) -> None:
     assert times_chance(patches, "profile") >= 5

@@ -14,18 +14,11 @@ from cytoarch.neurons.phantoms import NeuronPhantom, make_phantom
 from cytoarch.neurons.settings import NeuronSegmentation, NeuronTraining, TraceSettings
 from cytoarch.neurons.swc import write_swc
 from cytoarch.neurons.table import read_volumes
-from cytoarch.steps import neurons
+from cytoarch.steps import neuron_training
 from cytoarch.steps.neuron_report import NeuronReportStep, neuron_metrics
-from cytoarch.steps.neurons import (
-    CHECKPOINT,
-    KnownTreeStep,
-    NeuronMapStep,
-    NeuronScoreStep,
-    NeuronTraceStep,
-    NeuronTrainingStep,
-    NeuronVolumeStep,
-    SwcFile,
-)
+from cytoarch.steps.neuron_traces import NeuronMapStep, NeuronScoreStep, NeuronTraceStep
+from cytoarch.steps.neuron_training import CHECKPOINT, NeuronTrainingStep
+from cytoarch.steps.neurons import KnownTreeStep, NeuronVolumeStep, SwcFile
 from cytoarch.steps.opened import OpenStudy, open_study
 from cytoarch.steps.running import make
 from cytoarch.steps.step import Place, Step, Stored, is_current
@@ -125,16 +118,16 @@ def test_an_interrupted_training_goes_on_to_the_same_model(folder: Path, monkeyp
         whole, _ = make(step, study)
     with open_study(folder / "other", "pair") as study:
         ingested(study, folder)
-        saved = neurons._Kept.save
+        saved = neuron_training._Kept.save
 
         def stop(kept: object, content: bytes) -> None:
             saved(kept, content)  # type: ignore[arg-type]
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(neurons._Kept, "save", stop)
+        monkeypatch.setattr(neuron_training._Kept, "save", stop)
         with pytest.raises(KeyboardInterrupt):
             make(step, study)
-        monkeypatch.setattr(neurons._Kept, "save", saved)
+        monkeypatch.setattr(neuron_training._Kept, "save", saved)
         assert list(folder.glob(f"other/studies/pair/staging/*/content/{CHECKPOINT}"))
         again, made = make(step, study)
         assert made

@@ -1,0 +1,197 @@
+"""Neurons found in volumes: the probability of every voxel, the trees traced in it, their distance from known ones."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from cytoarch.digests import canonical_json, content_digest, hash_file
+from cytoarch.errors import ModelError
+from cytoarch.images.volumes import CHUNK, StoredVolume, write_volume
+from cytoarch.neurons.inference import segment_volume, segmented_by
+from cytoarch.neurons.kept import CARD_FILE, WEIGHTS_FILE, NeuronCard, load_network
+from cytoarch.neurons.network import NeuronNetwork
+from cytoarch.neurons.scoring import score_trees, score_voxels
+from cytoarch.neurons.settings import NeuronSegmentation, TraceSettings
+from cytoarch.neurons.swc import read_swc
+from cytoarch.neurons.tracing import trace
+from cytoarch.neurons.trees import Tree
+from cytoarch.neurons.tubes import Tubes
+from cytoarch.steps.neurons import TREE_FILE, KnownTreeStep, NeuronVolumeStep, scale_of, write_tree
+from cytoarch.steps.sources import FactsOf
+from cytoarch.steps.step import Facts, Inputs, Place, Source, Step, Stored
+from cytoarch.store.staging import Staging
+
+SCORES_FILE = "scores.json"
+MOST_VOXELS = 1 << 27
+"""Voxels are compared in volumes of at most so many, which are held in memory; trees in all."""
+FULL = 255
+"""The value of a voxel that surely belongs to a neuron."""
+
+
+@dataclass(frozen=True)
+class NetworkSource(Source[tuple[NeuronNetwork, NeuronCard]]):
+    """A fitted network in the store, by its digest."""
+
+    digest: str
+
+    def digests(self, place: Place) -> Mapping[str, str]:  # noqa: ARG002 - it is named by it
+        """Its own."""
+        return {"": self.digest}
+
+    def open(self, place: Place) -> tuple[NeuronNetwork, NeuronCard]:
+        """The network and its card. Raises ModelError if it is not there or damaged."""
+        folder = place.home.store.models.path(self.digest)
+        found = load_network(folder)
+        if content_digest({one: hash_file(folder / one).sha256 for one in (CARD_FILE, WEIGHTS_FILE)}) != self.digest:
+            raise ModelError(f"{folder}: its files have changed since they were kept; train again")
+        return found
+
+
+@dataclass(frozen=True)
+class NeuronMapStep(Step[StoredVolume]):
+    """The probability of a neuron in every voxel of a volume, from 0 to 255."""
+
+    step: ClassVar[str] = "neuron-maps"
+    scope: ClassVar = "study"
+    verb: ClassVar[str] = "segment"
+
+    segment: NeuronSegmentation
+    network: NetworkSource
+    volume: Stored[StoredVolume]
+    facts: FactsOf
+
+    @classmethod
+    def of(cls, volume_id: str, segment: NeuronSegmentation, digest: str) -> "NeuronMapStep":
+        """That of a volume by a network."""
+        volume = Stored(NeuronVolumeStep, volume_id)
+        return cls(segment, NetworkSource(digest), volume, FactsOf(volume))
+
+    @property
+    def name(self) -> str:
+        """The volume's."""
+        return self.volume.name
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Blend the tiles plane by plane; memory is that of a layer of tiles along one of its rows."""
+        (network, card), volume = inputs[self.network], inputs[self.volume]
+        planes = segment_volume(
+            segmented_by(network, self.segment.device),
+            volume.pixels,
+            scale_of(inputs[self.facts]),
+            self.segment.tiles,
+            staging.scratch,
+            self.segment.batch_size,
+            inputs.on_progress,
+        )
+        found = 0
+        grid = volume.grid
+
+        def slabs() -> Any:
+            nonlocal found
+            for first in range(0, grid.shape[0], CHUNK[0]):
+                count = min(CHUNK[0], grid.shape[0] - first)
+                slab = np.stack([np.rint(FULL * next(planes)).astype(np.uint8) for _ in range(count)])
+                found += int((slab > FULL // 2).sum())
+                yield slab
+
+        write_volume(staging, grid, slabs(), self.name)
+        return {
+            "share": round(found / float(np.prod(grid.shape)), 8),
+            "voxel_um": list(grid.edges_um),
+            "learned_voxel_um": list(card.voxel_um),
+        }
+
+    @classmethod
+    def opened(cls, folder: Path) -> StoredVolume:
+        """The probabilities."""
+        return StoredVolume.open(folder)
+
+
+@dataclass(frozen=True)
+class NeuronTraceStep(Step[Tree]):
+    """The trees traced in a volume: SWC in um, paths for napari, skeletons for neuroglancer."""
+
+    step: ClassVar[str] = "neuron-traces"
+    scope: ClassVar = "study"
+    verb: ClassVar[str] = "trace"
+
+    trace: TraceSettings
+    probabilities: Stored[StoredVolume]
+
+    @classmethod
+    def of(cls, volume_id: str, settings: TraceSettings) -> "NeuronTraceStep":
+        """That of a volume."""
+        return cls(settings, Stored(NeuronMapStep, volume_id))
+
+    @property
+    def name(self) -> str:
+        """The volume's."""
+        return self.probabilities.name
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Thin block by block, join, prune, write."""
+        volume = inputs[self.probabilities]
+        least = self.trace.threshold * FULL
+
+        def read(low: tuple[int, int, int], high: tuple[int, int, int]) -> Any:
+            return np.asarray(volume.pixels[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]) >= least
+
+        tree = trace(read, volume.grid.shape, volume.grid.edges_um, self.trace.rules)
+        remarks = (f"traced in {self.name}", "radii: distance to the nearest voxel outside")
+        return write_tree(staging, tree, remarks, volume.grid.edges_um)
+
+    @classmethod
+    def opened(cls, folder: Path) -> Tree:
+        """The tree."""
+        return read_swc(folder / TREE_FILE)
+
+
+@dataclass(frozen=True)
+class NeuronScoreStep(Step[Mapping[str, float]]):
+    """How a volume's traced trees differ from the known one, and its segmented voxels from the tubes of that."""
+
+    step: ClassVar[str] = "neuron-scores"
+    scope: ClassVar = "study"
+    verb: ClassVar[str] = "score"
+
+    traced: Stored[Tree]
+    known: Stored[Tree]
+    probabilities: Stored[StoredVolume]
+    threshold: float
+    least_radius_um: float
+
+    @classmethod
+    def of(cls, volume_id: str, trace: TraceSettings, least_radius_um: float = 0.0) -> "NeuronScoreStep":
+        """That of a volume, whose known neurites are taken to be at least so thick."""
+        traced, known = Stored(NeuronTraceStep, volume_id), Stored(KnownTreeStep, volume_id)
+        return cls(traced, known, Stored(NeuronMapStep, volume_id), trace.threshold, least_radius_um)
+
+    @property
+    def name(self) -> str:
+        """The volume's."""
+        return self.known.name
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Compare them in units of the shortest edge of a voxel, so that anisotropic volumes are compared in space."""
+        traced, known, probabilities = inputs[self.traced], inputs[self.known], inputs[self.probabilities]
+        grid = probabilities.grid
+        unit = float(min(grid.edges_um))
+        score = score_trees(traced, known, (unit, unit, unit))
+        facts = {name: value for name, value in score.as_facts().items() if np.isfinite(value)}
+        facts |= {"unit_um": unit, "missing": float(score.missing)}
+        facts |= {"traced_um": round(traced.length_um, 3), "known_um": round(known.length_um, 3)}
+        if np.prod(grid.shape) <= MOST_VOXELS:
+            tubes = Tubes.of(known, grid.edges_um, self.least_radius_um).mask((0, 0, 0), grid.shape)
+            voxels = score_voxels(probabilities.pixels[...] >= self.threshold * FULL, tubes, grid.edges_um)
+            facts |= {f"voxel_{name}": value for name, value in voxels.as_facts().items() if np.isfinite(value)}
+        staging.write(SCORES_FILE, canonical_json(facts).encode())
+        return facts
+
+    @classmethod
+    def opened(cls, folder: Path) -> Mapping[str, float]:
+        """The figures by name."""
+        return dict(json.loads((folder / SCORES_FILE).read_text()))
