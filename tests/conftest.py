@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from tests.distribution import TogetherScheduling, group, module_of
 
 if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
     from xdist.remote import Producer
 
 os.environ.update(
@@ -54,6 +55,15 @@ def prefect_server() -> Iterator[None]:
 
     with prefect_test_harness(server_startup_timeout=120), unwatched():
         yield
+
+
+@pytest.fixture
+def client(prefect_server: None) -> Iterator["SyncPrefectClient"]:
+    """A client of that server."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as one:
+        yield one
 
 
 @pytest.fixture(scope="session")

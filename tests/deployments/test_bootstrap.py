@@ -1,16 +1,16 @@
 """What bootstrap.py leaves on a server, and what it leaves as a person has set it."""
 
-import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import CronSchedule
+
+from tests.deployments.scripts import imported
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 INBOX = "watch-inbox/inbox"
@@ -19,19 +19,7 @@ pytestmark = pytest.mark.xdist_group("more flows")
 
 @pytest.fixture(scope="module")
 def bootstrap() -> ModuleType:
-    """The script, imported: it is no module of a package."""
-    spec = importlib.util.spec_from_file_location("bootstrap", ROOT / "deployments" / "bootstrap.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def client(prefect_server: None) -> Iterator[SyncPrefectClient]:
-    with get_client(sync_client=True) as one:
-        yield one
+    return imported("bootstrap")
 
 
 def of_the_inbox() -> dict[str, Any]:

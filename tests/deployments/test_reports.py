@@ -1,6 +1,5 @@
 """Reports are served below their secret, to this machine, and nothing else of the store is."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -9,19 +8,12 @@ from starlette.testclient import TestClient
 
 from cytoarch.store.brain_store import BrainStore
 from tasks.reports import REPORTS_STORE, REPORTS_URL, report_url, reports_token
-
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.deployments.scripts import imported
 
 
 @pytest.fixture(scope="module")
 def reports() -> ModuleType:
-    """The script, imported: it is no module of a package."""
-    spec = importlib.util.spec_from_file_location("reports", ROOT / "deployments" / "reports.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return imported("reports")
 
 
 @pytest.fixture

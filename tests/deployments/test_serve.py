@@ -1,6 +1,5 @@
 """What `make serve` serves is the store's own tracking database, wherever the store lies and what served it before."""
 
-import importlib.util
 import os
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from cytoarch.brains import Brain
 from cytoarch.store.brain_store import BrainStore
 from flows.serving import direct_loopback
 from tasks.tracking import BrainLedger, fetch_head, run_url
+from tests.deployments.scripts import imported
 from tests.heads import files_of_head, register_in
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -27,13 +27,7 @@ TAGS = {"config_digest": "c0", "input_digest": "i0", "encoder_digest": "e0"}
 
 @pytest.fixture(scope="module")
 def serve() -> ModuleType:
-    """The script, imported: it is no module of a package."""
-    spec = importlib.util.spec_from_file_location("serve", ROOT / "deployments" / "serve.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return imported("serve")
 
 
 @contextmanager

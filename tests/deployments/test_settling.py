@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 from prefect import flow, task
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelling, Completed, Running
@@ -25,12 +25,6 @@ def settling() -> Iterator[ModuleType]:
         yield importlib.import_module("settling")
     finally:
         sys.path.remove(str(ROOT / "deployments"))
-
-
-@pytest.fixture
-def client(prefect_server: None) -> Iterator[SyncPrefectClient]:
-    with get_client(sync_client=True) as one:
-        yield one
 
 
 @task

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 from prefect import flow
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
@@ -43,12 +43,6 @@ def inbox(tmp_path: Path) -> Path:
 def aged(path: Path) -> None:
     stat = path.stat()
     os.utime(path, (stat.st_atime - 3600, stat.st_mtime - 3600))
-
-
-@pytest.fixture
-def client(prefect_server: None) -> Iterator[SyncPrefectClient]:
-    with get_client(sync_client=True) as one:
-        yield one
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import numpy as np
 import pytest
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.flow_runs import resume_flow_run
 
@@ -42,12 +42,6 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallBrain:
         assert not [one for one in make_sections(brain.ingestion(), opened) if one.status == "failed"]
         make_sections([Steps(brain, opened).embeddings], opened)
     return brain
-
-
-@pytest.fixture
-def client(prefect_server: None) -> Iterator[SyncPrefectClient]:
-    with get_client(sync_client=True) as one:
-        yield one
 
 
 @pytest.fixture

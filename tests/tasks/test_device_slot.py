@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE, temporary_settings
 
 from cytoarch.errors import StoreError
@@ -18,12 +18,6 @@ def temporary() -> Iterator[None]:
     """No server is named: Prefect would start one for this process."""
     with temporary_settings({PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True}, restore_defaults={PREFECT_API_URL}):
         yield
-
-
-@pytest.fixture
-def client(prefect_server: None) -> Iterator[SyncPrefectClient]:
-    with get_client(sync_client=True) as one:
-        yield one
 
 
 def enters_beside(device: Device) -> bool:

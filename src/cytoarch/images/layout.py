@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, get_args
 
 import numpy as np
 
@@ -58,6 +58,10 @@ class Pyramid:
     """Edge of a shard in pixels, a multiple of the chunk; None: `SHARD_CHUNKS` chunks."""
     codec: Codec = "zstd"
     """lz4 is four times as fast as zstd on floats, which neither makes much smaller."""
+
+    def __post_init__(self) -> None:
+        if self.reduction not in get_args(Reduction):
+            raise ValueError(f"a pyramid is halved by {' or '.join(get_args(Reduction))}, not by {self.reduction!r}")
 
     @classmethod
     def on(

@@ -56,6 +56,11 @@ def test_a_label_pyramid_holds_no_value_that_is_not_in_the_labels(staging: Stagi
         below = halve_mode(below)
 
 
+def test_a_reduction_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="halved by mean or mode, not by 'median'"):
+        Pyramid((8, 8), np.dtype(np.uint8), 1.0, "median")  # type: ignore[arg-type]
+
+
 def test_the_number_of_levels_ends_where_the_longer_edge_is_256() -> None:
     for size in (1, 255, 256, 257, 512, 513, 1024, 136_000):
         count = level_count(7, size)
