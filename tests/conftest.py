@@ -46,6 +46,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: group(module_of(item.nodeid)) is None)
 
 
+NO_WORK = ("scheduler", "late_runs", "foreman", "pause_expirations", "cancellation_cleanup", "triggers")
+"""Services of a Prefect server that look every few seconds for what no test leaves to them."""
+
+
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
     """A Prefect server with a database of its own, for tests that run flows or tasks."""
@@ -53,8 +57,24 @@ def prefect_server() -> Iterator[None]:
 
     from flows.serving import unwatched
 
-    with prefect_test_harness(server_startup_timeout=120), unwatched():
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        for name in NO_WORK:
+            patch.setenv(f"PREFECT_SERVER_SERVICES_{name.upper()}_ENABLED", "false")
+        with prefect_test_harness(server_startup_timeout=120), unwatched():
+            patch.undo()
+            yield
+
+
+def made_here(factory: pytest.TempPathFactory, what: str) -> None:
+    """Note that this worker makes what is to be made once a run. Raises RuntimeError if another one has."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    try:
+        (factory.getbasetemp().parent / what).mkdir()
+    except FileExistsError:
+        raise RuntimeError(
+            f"{what}: another worker has made it; do all tests that ask for it name one group?"
+        ) from None
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A tiny phantom brain, written once and mapped once per worker process."""
+"""A tiny phantom brain, written once a worker and mapped once a run."""
 
 from collections.abc import Iterator
 from contextvars import Context
@@ -12,6 +12,7 @@ from cytoarch.errors import BrainBusyError
 from cytoarch.phantoms.writing import PhantomRequest, write_phantom
 from cytoarch.steps.opened import open_brain
 from cytoarch.store.brain_store import BrainStore
+from tests.conftest import made_here
 from tests.tracking_database import made_once
 
 
@@ -48,7 +49,8 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def mapped(phantom: Path, tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> MappedBrain:
-    """The phantom, mapped with the default settings. Not to be changed by tests."""
+    """The phantom, mapped with the default settings, once a run: its tests are of one group. Not to be changed."""
+    made_here(tmp_path_factory, "the mapped phantom")
     from flows.map_brain import map_brain
     from flows.parameters import BrainSource
     from tasks.progress import listening

@@ -255,10 +255,9 @@ def test_a_section_that_cannot_be_read_costs_that_section_only(
     assert "10 x 12 pixels where the scan has" in summary.failed["s0030"]
     html = (BrainStore(store_path).brain_path("P01") / "report" / "index.html").read_text()
     assert html.count('class="failed"') >= 4
-    # once they are mended, only they are made
     shutil.copytree(phantom.parent, manifest.parent, dirs_exist_ok=True)
-    healed = map_brain(source=source, settings=CACHED)
-    assert healed.failed == {}
+    healed = ingest_brain(source=source)
+    assert (healed.made, healed.failed) == (5, {}), "once they are mended, only they are made, and the page of quality"
 
 
 def test_a_manifest_at_fault_starts_nothing(phantom: Path, tmp_path: Path, prefect_server: None) -> None:
@@ -302,28 +301,25 @@ def test_one_section_in_colour_among_grey_ones_is_found_before_anything_is_compu
     assert embed_brain(brain=brain).failed == {}, "the way out that the error names"
 
 
-def test_excluded_sections_are_left_out_with_their_reason(phantom: Path, tmp_path: Path, prefect_server: None) -> None:
+def test_a_brain_without_labels_is_clustered_and_reported_and_what_is_excluded_is_left_out_with_its_reason(
+    phantom: Path, tmp_path: Path, prefect_server: None
+) -> None:
     manifest = copied(phantom, tmp_path)
+    rewrite(manifest, {f"s{number:04d}": {"labels": "", "exclude": "", "reason": ""} for number in range(0, 50, 10)})
     rewrite(
         manifest,
         {"s0010": {"exclude": "yes", "reason": "torn in half", "flip": "horizontal"}, "s0020": {"rotation": "90"}},
     )
     store = BrainStore(tmp_path / "store")
-    summary = map_brain(source=BrainSource(manifest_path=manifest, store_path=store.root), settings=CACHED)
-    assert summary.failed == {}
-    assert store.catalogue("P01").record(Product("sections", "scan", "s0010")) is None
-    assert "torn in half" in (store.brain_path("P01") / "report" / "index.html").read_text()
-
-
-def test_a_brain_without_labels_is_clustered_and_reported(phantom: Path, tmp_path: Path, prefect_server: None) -> None:
-    manifest = copied(phantom, tmp_path)
-    rewrite(manifest, {f"s{number:04d}": {"labels": ""} for number in range(0, 50, 10)})
-    store = BrainStore(tmp_path / "store")
-    map_brain(source=BrainSource(manifest_path=manifest, store_path=store.root))
-    steps = {record.step for record in store.catalogue("P01").records()}
+    assert map_brain(source=BrainSource(manifest_path=manifest, store_path=store.root)).failed == {}
+    records = store.catalogue("P01").records()
+    steps = {record.step for record in records}
     assert "clusters" in steps
     assert not steps & {"training", "parcellations", "labels"}
-    assert "No section has labels" in (store.brain_path("P01") / "report" / "index.html").read_text()
+    assert {record.section for record in records if record.step == "sections"} == {"s0000", "s0020", "s0030", "s0040"}
+    page = (store.brain_path("P01") / "report" / "index.html").read_text()
+    assert "No section has labels" in page
+    assert "torn in half" in page
 
 
 @pytest.mark.long
@@ -388,18 +384,19 @@ def test_dask_processes_give_the_same_content(mapped: MappedBrain, tmp_path: Pat
     assert store.catalogue("P01").content_digest() == mapped.store.catalogue("P01").content_digest()
 
 
-def test_one_bad_brain_does_not_cost_the_others(phantom: Path, tmp_path: Path, prefect_server: None) -> None:
-    manifest = copied(phantom, tmp_path)
+def test_one_bad_brain_does_not_cost_the_others(mapped: MappedBrain, tmp_path: Path) -> None:
+    """The other one is mapped already, but for clusters that nobody has asked for before."""
+    manifest = copied(mapped.manifest_path, tmp_path)
     lines = manifest.read_text().splitlines()
     bad = [line.replace("P01,", "A00,", 1).replace("scans/", "gone/") for line in lines[1:]]
     manifest.write_text("\n".join([lines[0], *bad, *lines[1:]]) + "\n")
-    store = BrainStore(tmp_path / "store")
+    store = BrainStore(shutil.copytree(mapped.store_path, tmp_path / "store"))
     with pytest.raises(CytoarchError, match=r"(?s)A00: no section could be ingested.*brains that were done: P01"):
         map_brain(
             source=BrainSource(manifest_path=manifest, store_path=store.root),
-            settings=CACHED,
+            settings=MapSettings(cluster=ClusterSettings(clusters=5)),
         )
-    assert (store.brain_path("P01") / "report" / "index.html").is_file()
+    assert [one for one in store.catalogue("P01").names("clusters") if one.startswith("k5")]
 
 
 def test_a_disk_fault_in_one_brain_does_not_cost_the_others(
@@ -422,11 +419,9 @@ def test_a_disk_fault_in_one_brain_does_not_cost_the_others(
     assert len(store.catalogue("P01").section_ids("tissue", "otsu")) == 5
 
 
-def test_embeddings_of_an_older_scan_are_not_clustered(phantom: Path, tmp_path: Path, prefect_server: None) -> None:
-    manifest = copied(phantom, tmp_path)
-    rewrite(manifest, {f"s{number:04d}": {"labels": ""} for number in range(0, 50, 10)})
-    source = BrainSource(manifest_path=manifest, store_path=tmp_path / "store")
-    map_brain(source=source)
+def test_embeddings_of_an_older_scan_are_not_clustered(mapped: MappedBrain, tmp_path: Path) -> None:
+    manifest = copied(mapped.manifest_path, tmp_path)
+    source = BrainSource(manifest_path=manifest, store_path=shutil.copytree(mapped.store_path, tmp_path / "store"))
     shutil.copy(manifest.parent / "scans" / "s0010.tif", manifest.parent / "scans" / "s0000.tif")
     assert ingest_brain(source=source).made == 2, "the section and the page of quality"
     with pytest.raises(
@@ -435,6 +430,7 @@ def test_embeddings_of_an_older_scan_are_not_clustered(phantom: Path, tmp_path: 
         cluster_brain(brain=StoredBrain(brain_id="P01", store_path=source.store_path))
 
 
+@pytest.mark.long
 def test_a_section_found_damaged_by_a_fit_is_left_out_and_the_run_goes_on(mapped: MappedBrain, tmp_path: Path) -> None:
     """A bit of its embeddings turned over since they were written; its record cannot know."""
     store = BrainStore(shutil.copytree(mapped.store_path, tmp_path / "store"))

@@ -26,6 +26,7 @@ TRAIN = PretrainingSettings(
 MIDLINE = MidlineSettings(patch_um=800.0)
 
 
+@pytest.mark.long
 def test_an_encoder_is_trained_used_and_remembered(tmp_path: Path) -> None:
     for name, seed in (("P01", 1), ("P02", 7)):
         request = PhantomRequest(size="tiny", seed=seed, sections=2)

@@ -73,6 +73,7 @@ def draw(small: SmallBrain, author: str) -> tuple[str, str]:
         return session.author, session.save()
 
 
+@pytest.mark.long
 def test_a_suspended_run_goes_on_when_it_is_resumed_from_the_api(
     small: SmallBrain, client: SyncPrefectClient, deployment: UUID
 ) -> None:

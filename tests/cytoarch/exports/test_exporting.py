@@ -27,7 +27,7 @@ from cytoarch.store.collection import write_collection
 from cytoarch.store.staging import Staging
 from tests.cytoarch.steps.small_brain import HEIGHT, IDS, SIZE_UM, TABLE, WIDTH, SmallBrain, labels_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("steps")]
 
 
 @pytest.fixture(scope="module")
