@@ -13,7 +13,7 @@ from cytoarch.store.brain_store import BrainStore
 from tests.flows.conftest import MappedBrain
 from tests.verified import damaged
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("more flows")]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("flows")]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
