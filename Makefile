@@ -27,9 +27,9 @@ test: .venv/.develops
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest -m "alone and not long" -n 1 tests/flows tests/tasks
 
-# Whole brains mapped again and again: what takes a minute or more. CI runs it too.
+# Whole brains mapped again and again, encoders pretrained, a person waited for: what takes long. CI runs it too.
 test-long: .venv/.develops
-	$(BIN)/python -m pytest -m "long and not alone"
+	$(BIN)/python -m pytest -m "long and not alone" tests
 	$(BIN)/python -m pytest -m "long and alone" -n 1 tests/flows
 
 # The crash, corruption and hostile suites in full; `make test` runs a sample of each.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.distribution import TogetherScheduling, group, module_of
+from tests.distribution import TogetherScheduling, group
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -43,7 +43,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> Toget
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Groups go first: a long one that began last would be waited for."""
-    items.sort(key=lambda item: group(module_of(item.nodeid)) is None)
+    items.sort(key=lambda item: group(item.path) is None)
 
 
 NO_WORK = ("scheduler", "late_runs", "foreman", "pause_expirations", "cancellation_cleanup", "triggers")

@@ -2,17 +2,19 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tests import distribution
-from tests.distribution import ROOT, TogetherScheduling, group
+from tests.distribution import TogetherScheduling, group
 
-MODULES = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "tests").rglob("test_*.py"))]
+TESTS = Path(__file__).resolve().parent.parent
 
 
 def scope(nodeid: str) -> str:
-    return TogetherScheduling._split_scope(TogetherScheduling.__new__(TogetherScheduling), nodeid)
+    scheduling = TogetherScheduling.__new__(TogetherScheduling)
+    scheduling.config = SimpleNamespace(rootpath=TESTS.parent)  # all that is asked of it here
+    return scheduling._split_scope(nodeid)
 
 
 def test_modules_of_a_group_are_one_scope_and_others_one_each() -> None:
@@ -23,15 +25,15 @@ def test_modules_of_a_group_are_one_scope_and_others_one_each() -> None:
     assert scope("src/cytoarch/paths.py::cytoarch.paths.confined") == "src/cytoarch/paths.py"
 
 
-def test_a_module_that_names_two_groups_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distribution, "ROOT", tmp_path)
+def test_a_module_that_names_two_groups_is_refused(tmp_path: Path) -> None:
     (tmp_path / "test_two.py").write_text("".join(f"xdist_{name}\n" for name in ('group("a")', 'group("b")')))
     with pytest.raises(ValueError, match=r"test_two.py names 2 groups \(a, b\)"):
-        group("test_two.py")
+        group(tmp_path / "test_two.py")
 
 
 def test_all_that_ask_for_the_mapped_phantom_are_of_one_group() -> None:
-    asked = [one for one in MODULES if re.search(r"\bmapped: MappedBrain\b", (ROOT / one).read_text(encoding="utf-8"))]
+    modules = sorted(TESTS.rglob("test_*.py"))
+    asked = [one for one in modules if re.search(r"\bmapped: MappedBrain\b", one.read_text(encoding="utf-8"))]
     assert len(asked) > 5
     assert {group(one) for one in asked} == {"flows"}
 
