@@ -312,7 +312,7 @@ def test_a_brain_without_labels_is_clustered_and_reported_and_what_is_excluded_i
     )
     store = BrainStore(tmp_path / "store")
     assert map_brain(source=BrainSource(manifest_path=manifest, store_path=store.root)).failed == {}
-    records = store.catalogue("P01").records()
+    records = list(store.catalogue("P01").records())
     steps = {record.step for record in records}
     assert "clusters" in steps
     assert not steps & {"training", "parcellations", "labels"}
