@@ -61,7 +61,9 @@ def embed_brain(
         plan = plan_engine(step, opened, [one for one in sections if named is None or one.section_id in named])
         check_space(opened.store, plan.needed_bytes, f"embeddings of {len(sections)} sections")
         tokens = f"{plan.tiles * step.tokens_per_tile:,}"
-        get_run_logger().info("up to %s tokens in the tiles that hold tissue, up to %.1f GB to write", tokens, plan.needed_bytes / 1e9)
+        get_run_logger().info(
+            "up to %s tokens in the tiles that hold tissue, up to %.1f GB to write", tokens, plan.needed_bytes / 1e9
+        )
         made, speed = compute_step("embed", runner, opened, step, plan, "tokens", step.tokens_per_tile)
         removed = () if named is None else remove_others(opened.catalogue, step.step, step.name, named)
         if sections_with(opened, step.stored):
