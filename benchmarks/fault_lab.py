@@ -49,7 +49,7 @@ class Lab:
         self.store = BrainStore(folder / "disk" / "store")
         self.serve = _script("serve")
         self.servers = self.serve.Servers(folder / "logs")
-        prefect, mlflow, reports = (f"http://127.0.0.1:{_free_port()}" for _ in range(3))
+        prefect, mlflow, reports = (f"http://127.0.0.1:{free_port()}" for _ in range(3))
         self.environment: dict[str, str] = {}
         self.urls = {"prefect-server": f"{prefect}/api/health", "mlflow": f"{mlflow}/health"}
         self._at = (prefect, mlflow, reports)
@@ -227,7 +227,8 @@ def wait_until(ready: Callable[[], bool], what: str, patience_s: float = PATIENC
     return time.monotonic() - start
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens at."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])

@@ -52,7 +52,9 @@ class Stage(NamedTuple):
 def main() -> int:
     """Measure and write the table."""
     quiet()
-    with tempfile.TemporaryDirectory() as scratch:
+    from prefect.testing.utilities import prefect_test_harness
+
+    with tempfile.TemporaryDirectory() as scratch, prefect_test_harness(server_startup_timeout=300):
         folder = Path(scratch)
         mapped(folder / "warm", 80.0)
         stores = [mapped(folder / f"{size:g}", size) for size in SIZES_UM]
@@ -66,16 +68,13 @@ def main() -> int:
 
 def mapped(folder: Path, pixel_size_um: float) -> BrainStore:
     """The store of a phantom of a pixel size, mapped with the defaults."""
-    from prefect.testing.utilities import prefect_test_harness
-
     from flows.map_brain import map_brain
     from flows.parameters import BrainSource
 
     request = PhantomRequest(size="tiny", sections=SECTIONS, pixel_size_um=pixel_size_um)
     manifest = write_phantom(folder / "brain", "P01", request)
     store = BrainStore(folder / "store")
-    with prefect_test_harness(server_startup_timeout=300):
-        map_brain(source=BrainSource(manifest_path=manifest, store_path=store.root))
+    map_brain(source=BrainSource(manifest_path=manifest, store_path=store.root))
     return store
 
 
