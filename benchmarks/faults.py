@@ -154,7 +154,8 @@ def main(names: list[str]) -> int:
             print(f"  {found}", flush=True)
             with SEEN_PATH.open("a") as file:
                 file.write(f"{json.dumps(found._asdict())}\n")
-    write_block(DOCS, BLOCK, table({row["fault"]: Seen(**row) for row in map(json.loads, SEEN_PATH.open())}))
+            rows = map(json.loads, SEEN_PATH.read_text().splitlines())
+            write_block(DOCS, BLOCK, table({row["fault"]: Seen(**row) for row in rows}))
     return 0
 
 

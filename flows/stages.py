@@ -340,7 +340,7 @@ def not_ingested(brain: OpenBrain, named: Collection[str]) -> dict[str, str]:
 S = TypeVar("S", bound=Summary)
 
 
-def final_state(summary: S, noun: str = "section") -> S:
+def final_state(summary: S, noun: str = "section", of: str = "brain") -> S:
     """The state a flow ends in: Completed, its name saying how many sections failed, or that all was current.
 
     Typed as the summary in it, since that is what a flow that returns the state gives its caller.
@@ -348,5 +348,5 @@ def final_state(summary: S, noun: str = "section") -> S:
     count = len(summary.failed)
     name = f"{count} {noun}{'s' if count != 1 else ''} failed" if count else "Completed" if summary.made else "Current"
     reasons = "; ".join(f"{one}: {reason}" for one, reason in sorted(summary.failed.items()))
-    state: Any = Completed(name=name, message=reasons[:2000] or f"brain {summary.brain_id}", data=summary)
+    state: Any = Completed(name=name, message=reasons[:2000] or f"{of} {summary.brain_id}", data=summary)
     return cast("S", state)

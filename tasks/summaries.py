@@ -126,11 +126,31 @@ def publish_summary(brain: OpenBrain, made: int, notes: Mapping[str, str]) -> No
     if page:
         lines += ["", f"**[Open the report]({page})**"]
         create_link_artifact(page, link_text="Report", key=artifact_key("report", brain.brain_id))
-    rows = [f"| {markdown_text(name)} | {_linked(value)} |" for name, value in notes.items()]
-    lines += ["", "| | |", "|---|---|", *rows]
-    create_markdown_artifact("\n".join(lines), key=artifact_key("summary", brain.brain_id))
+    _publish(brain.brain_id, lines, notes)
+
+
+def publish_notes(name: str, said: str, notes: Mapping[str, str], table: Sequence[Mapping[str, str]] = ()) -> None:
+    """A markdown summary of a run that is not of one map: what it did, a table, and what a person wants to find again.
+
+    All rows of the table have the same columns.
+    """
+    lines = [f"# {markdown_text(name)}", "", markdown_text(said)]
+    if table:
+        rows = [
+            list(table[0]),
+            ["---"] * len(table[0]),
+            *([markdown_text(one) for one in row.values()] for row in table),
+        ]
+        lines += ["", *(f"| {' | '.join(row)} |" for row in rows)]
+    _publish(name, lines, notes)
+
+
+def _publish(name: str, lines: Sequence[str], notes: Mapping[str, str]) -> None:
+    """The summary of what has this name, with its notes below it, and a link to its row in MLflow."""
+    rows = [f"| {markdown_text(note)} | {_linked(value)} |" for note, value in notes.items()]
+    create_markdown_artifact("\n".join([*lines, "", "| | |", "|---|---|", *rows]), key=artifact_key("summary", name))
     if "MLflow run" in notes:
-        key = artifact_key("mlflow-run", brain.brain_id)
+        key = artifact_key("mlflow-run", name)
         create_link_artifact(notes["MLflow run"], link_text="MLflow run", key=key)
 
 
