@@ -139,8 +139,8 @@ def study(
         line = TrackingLine(store, get_run_logger())
         registered = line.tell("the study and its model", told)
     notes = {"model digest": digest, "scores": str(scores), **(registered or {"MLflow does not know": line.left})}
-    notes |= {name: f"{value:.3f}" for name, value in record.facts["scores"].items()}
     _say(study, head, scores, notes)
+    notes |= {name: f"{value:.3f}" for name, value in record.facts["scores"].items()}
     return final_state(Summary(study.name, made, {}, notes), of="study")
 
 

@@ -155,8 +155,8 @@ def _publish(name: str, lines: Sequence[str], notes: Mapping[str, str]) -> None:
 
 
 def _linked(value: str) -> str:
-    """A value as markdown; an address is a link that stays whole."""
-    return f"[{markdown_text(value)}](<{value}>)" if value.startswith(("http://", "https://")) else markdown_text(value)
+    """A value as markdown; an address is a link: spelled out it would be linked once more, with what escapes it."""
+    return f"[open](<{value}>)" if value.startswith(("http://", "https://")) else markdown_text(value)
 
 
 def configuration_of(settings: BaseModel, unused: Sequence[str]) -> dict[str, Any]:
