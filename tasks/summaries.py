@@ -43,6 +43,8 @@ SPOKEN = {
     "clusters/purity_sections": "purity of clusters against sections",
 }
 """How people call the figures of a brain."""
+MOST_IN_A_CELL = 70
+"""Characters that the page shows of a cell; what is longer is a paragraph, which is not cut."""
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~])")
 
 
@@ -147,8 +149,11 @@ def publish_notes(name: str, said: str, notes: Mapping[str, str], table: Sequenc
 
 def _publish(name: str, lines: Sequence[str], notes: Mapping[str, str]) -> None:
     """The summary of what has this name, with its notes below it, and a link to its row in MLflow."""
-    rows = [f"| {markdown_text(note)} | {_linked(value)} |" for note, value in notes.items()]
-    create_markdown_artifact("\n".join([*lines, "", "| | |", "|---|---|", *rows]), key=artifact_key("summary", name))
+    long = {note: value for note, value in notes.items() if len(value) > MOST_IN_A_CELL and not _is_address(value)}
+    told = [text for note, value in long.items() for text in ("", f"**{markdown_text(note)}**: {markdown_text(value)}")]
+    rows = [f"| {markdown_text(note)} | {_linked(value)} |" for note, value in notes.items() if note not in long]
+    text = "\n".join([*lines, *told, "", "| | |", "|---|---|", *rows])
+    create_markdown_artifact(text, key=artifact_key("summary", name))
     if "MLflow run" in notes:
         key = artifact_key("mlflow-run", name)
         create_link_artifact(notes["MLflow run"], link_text="MLflow run", key=key)
@@ -156,7 +161,11 @@ def _publish(name: str, lines: Sequence[str], notes: Mapping[str, str]) -> None:
 
 def _linked(value: str) -> str:
     """A value as markdown; an address is a link: spelled out it would be linked once more, with what escapes it."""
-    return f"[open](<{value}>)" if value.startswith(("http://", "https://")) else markdown_text(value)
+    return f"[open](<{value}>)" if _is_address(value) else markdown_text(value)
+
+
+def _is_address(value: str) -> bool:
+    return value.startswith(("http://", "https://"))
 
 
 def configuration_of(settings: BaseModel, unused: Sequence[str]) -> dict[str, Any]:
@@ -250,8 +259,9 @@ def notes_of(
         "report": report_url(brain.store.root, brain.brain_id) or str((home / "report" / INDEX_FILE).resolve()),
         "store": str(home),
         **({"MLflow run": run_page} if run_page else {}),
-        "MLflow database": tracking_uri(brain.store),
     }
+    if not _is_address(tracking_uri(brain.store)):  # a server is found by its run
+        notes["MLflow database"] = tracking_uri(brain.store)
     if found.parcellation is not None and found.model_digest is not None:
         card = open_head(brain.store, found.model_digest).card
         notes["mapped by"] = origin(card, brain.brain_id, model.label if model else found.model_digest[:12])

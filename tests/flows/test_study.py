@@ -50,9 +50,12 @@ def test_two_brains_teach_a_model_that_a_third_is_scored_with(mapped: MappedBrai
     told = [str(one.data) for one in every_artifact() if one.key == "summary-trio"]
     assert len(told) == 2
     for text in told:
-        assert f"| all brains | P03 | unseen | {float(rows['all brains', 'P03', 'unseen']['macro_f1']):.3f}".replace(
-            ".", r"\."
-        ) in text
+        assert (
+            f"| all brains | P03 | unseen | {float(rows['all brains', 'P03', 'unseen']['macro_f1']):.3f}".replace(
+                ".", r"\."
+            )
+            in text
+        )
         assert "areas\\-probe\\-trio version 1" in text
     assert len(client.search_runs([experiment], "tags.kind = 'study'")) == 1
 
