@@ -25,6 +25,7 @@ from tests.endurance.mounts import mount_small_disk, private_mounts, remount
 
 ROOT = Path(__file__).resolve().parent.parent
 BRAIN = "P01"
+RUN = "PREFECT__FLOW_RUN_ID"
 DISK_BYTES = 4 << 30
 SETTLED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 PATIENCE_S, LOOK_S = 600.0, 0.5
@@ -116,12 +117,12 @@ class Lab:
                 process.kill()
 
     def run_processes(self) -> list[psutil.Process]:
-        """The processes of runs, whoever is their parent now."""
-        session = self.servers.process("worker").pid
+        """The processes of this lab's runs, whoever is their parent now: their environment names the run."""
         found = []
-        for process in psutil.process_iter(["pid"]):
-            with suppress(psutil.Error, ProcessLookupError):
-                if os.getsid(process.pid) == session and process.pid != session:
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                given = process.environ()
+                if RUN in given and given.get("PREFECT_API_URL") == self.environment["PREFECT_API_URL"]:
                     found.append(process)
         return found
 

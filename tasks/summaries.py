@@ -43,7 +43,7 @@ SPOKEN = {
     "clusters/purity_sections": "purity of clusters against sections",
 }
 """How people call the figures of a brain."""
-MOST_IN_A_CELL = 70
+MOST_IN_A_CELL = 55
 """Characters that the page shows of a cell; what is longer is a paragraph, which is not cut."""
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~])")
 
