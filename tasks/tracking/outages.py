@@ -95,9 +95,12 @@ class TrackingLine:
 
 
 def needed(store: BrainStore, what: str, call: Callable[[], T]) -> T:
-    """What `call` asks MLflow, without which nothing can be done. Raises StoreError if it does not answer."""
+    """What `call` asks MLflow, without which nothing can be done. Raises StoreError if it does not answer.
+
+    Whether MLflow is asked at all is the call's to know: a model of the store is named by its digest.
+    """
     try:
-        return _asked(store, call)
+        return call()
     except Exception as error:
         reason, may_pass = _outage(error)
         if not reason or isinstance(error, StoreError) or not may_pass:

@@ -109,6 +109,11 @@ def test_what_cannot_be_done_without_is_one_clear_error(tmp_path: Path) -> None:
     assert needed(store, "the model", answering(3)) == 3
 
 
+def test_what_is_asked_of_the_store_alone_does_not_need_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert needed(BrainStore(tmp_path), "the model of that digest", answering(3)) == 3
+
+
 def test_whether_mlflow_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = BrainStore(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
