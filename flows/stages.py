@@ -305,7 +305,8 @@ def _note_stage(
 def megapixels(brain: OpenBrain, section_ids: Sequence[str]) -> float:
     """The size of the scans of sections that are in the store, in all."""
     records = (brain.catalogue.record(SECTION.product(one)) for one in section_ids)
-    return sum(math.prod(one.facts["shape"][-2:]) for one in records if one is not None) / 1e6
+    pixels: int = sum(math.prod(one.facts["shape"][-2:]) for one in records if one is not None)
+    return pixels / 1e6
 
 
 def _log_stage(title: str, current: int, outcomes: Sequence[Outcome], seconds: float) -> None:
