@@ -20,7 +20,15 @@ from tests.flows.conftest import MappedBrain
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flows")]
 
-CALLS = ("get_experiment_by_name", "search_runs", "create_run", "log_batch", "create_model_version", "set_terminated")
+CALLS = (
+    "get_experiment_by_name",
+    "get_model_version_by_alias",
+    "search_runs",
+    "create_run",
+    "log_batch",
+    "create_model_version",
+    "set_terminated",
+)
 
 
 class Outage:
@@ -107,7 +115,7 @@ def test_the_map_is_reported_and_the_next_run_tells_mlflow(
     assert "champion" in model.aliases
     assert f"{model.name} version 1, champion" in page.read_text()
     kept = {path.name for path in (untold.tracking_path / "artifacts" / row.info.run_id / "artifacts").iterdir()}
-    assert {"report.html", "map.png", "classes.csv", "confusion.png"} <= kept
+    assert {"report.html", "map.png", "classes.csv"} <= kept
 
 
 def test_a_model_that_is_looked_up_there_cannot_be_had_and_that_is_said(
