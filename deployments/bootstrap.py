@@ -3,13 +3,14 @@
 The work pools `cytoarch`, `orchestration` and `gpu` (process workers), the global concurrency limit `gpu` (one model on
 the GPU at a time), an automation that marks runs whose process died without a word as crashed, two by which the events
 `brain.arrived` and `brain.annotated` start runs, and everything in prefect.yaml. What a person has set on the server
-stays: a schedule that is there keeps its times and stays on or off.
+stays: a schedule that is there keeps its times and stays on or off, a deployment keeps the parameters it was given.
 """
 
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,11 @@ from uuid import UUID
 
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
 from prefect.events import AutomationCore
 from prefect.events.actions import ChangeFlowRunState, RunDeployment
 from prefect.events.schemas.automations import EventTrigger, Posture
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 from prefect.states import StateType
 
@@ -133,8 +134,10 @@ def zombie_automation() -> AutomationCore:
 def deploy(client: SyncPrefectClient) -> int:
     """Deploy everything in prefect.yaml from the root of the checkout."""
     stated = yaml.safe_load((ROOT / PREFECT_FILE).read_text())
+    kept: dict[str, dict[str, Any]] = {}
     for deployment in stated["deployments"]:
         keep_schedules(client, deployment)
+        kept |= given_parameters(client, deployment)
     environment = {**os.environ, "CYTOARCH_ROOT": os.environ.get("CYTOARCH_ROOT", str(ROOT))}
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(stated, file, sort_keys=False)
@@ -145,13 +148,35 @@ def deploy(client: SyncPrefectClient) -> int:
         print(done.stdout + done.stderr, file=sys.stderr)
         return done.returncode
     print(f"deployed everything in {PREFECT_FILE}")
+    for name, parameters in kept.items():
+        give_parameters(client, name, parameters)
     return 0
+
+
+def given_parameters(client: SyncPrefectClient, deployment: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The parameters that a deployment has on the server, by its name, where they are others than prefect.yaml's."""
+    name = _full_name(deployment)
+    try:
+        there = client.read_deployment_by_name(name).parameters
+    except ObjectNotFound:
+        return {}
+    return {name: there} if there and there != deployment.get("parameters", {}) else {}
+
+
+def give_parameters(client: SyncPrefectClient, name: str, parameters: dict[str, Any]) -> None:
+    """Give a deployment its parameters back; those that a new version does not know are named, and left."""
+    try:
+        deployment = client.read_deployment_by_name(name)
+        client.update_deployment(deployment.id, DeploymentUpdate(parameters=parameters))
+    except PrefectHTTPStatusError as error:
+        print(f"parameters of {name} do not fit any more and are left out: {parameters} ({error})", file=sys.stderr)
+        return
+    print(f"parameters of {name} stay as they are on the server: {', '.join(parameters)}")
 
 
 def keep_schedules(client: SyncPrefectClient, deployment: dict[str, Any]) -> None:
     """Leave out the schedules that the server has already: deploying them again would switch them off."""
-    flow_name = Path(deployment["entrypoint"]).name.partition(".")[0].replace("_", "-")
-    name = f"{flow_name}/{deployment['name']}"
+    name = _full_name(deployment)
     try:
         there = {one.slug: one for one in client.read_deployment_by_name(name).schedules}
     except ObjectNotFound:
@@ -163,6 +188,12 @@ def keep_schedules(client: SyncPrefectClient, deployment: dict[str, Any]) -> Non
     left = [one for one in deployment.pop("schedules", []) if one["slug"] not in there]
     if left:
         deployment["schedules"] = left
+
+
+def _full_name(deployment: Mapping[str, Any]) -> str:
+    """As Prefect calls it: `watch-inbox/inbox`."""
+    flow_name = Path(deployment["entrypoint"]).name.partition(".")[0].replace("_", "-")
+    return f"{flow_name}/{deployment['name']}"
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ WORKERS = (("worker", "cytoarch", "2"), ("light-worker", "orchestration", "10"))
 ENDS_WITHIN_S = 20
 MOST_STARTS, STARTS_WITHIN_S = 5, 600
 """A server that ends by itself is started again; one that does so more often than this has a fault to be mended."""
+OUTAGE_RETRIES = "7"
+"""Prefect's client waits 2, 4, 8, ... s between tries: runs bear a server that is away for four minutes, not one."""
 
 
 class Servers:
@@ -51,6 +53,10 @@ class Servers:
         self._running.append((name, process))
         self._commands[name] = (command, environment)
         self._started_s.setdefault(name, []).append(time.monotonic())
+
+    def process(self, name: str) -> "subprocess.Popen[bytes]":
+        """The process of this name that was started last."""
+        return next(process for one, process in reversed(self._running) if one == name)
 
     def wait_until(self, ready: Callable[[], bool], what: str) -> None:
         """Wait until `ready`. Raises SystemExit if that takes too long, or a process ended meanwhile."""
@@ -136,24 +142,7 @@ def main() -> int:
     unusable = unusable_proxies(os.environ)
     if unusable:
         print(f"left aside, as Prefect cannot use proxies of their kind: {', '.join(unusable)}", file=sys.stderr)
-    environment = {
-        **{name: value for name, value in os.environ.items() if name not in unusable},
-        **direct_loopback(os.environ),
-        "DO_NOT_TRACK": "true",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "PREFECT_API_URL": f"{prefect_url}/api",
-        "PREFECT_SERVER_API_HOST": HOST,
-        "PREFECT_SERVER_API_PORT": str(options.prefect_port),
-        "MLFLOW_TRACKING_URI": mlflow_url,
-        REPORTS_URL: reports_url,
-        REPORTS_STORE: str((ROOT / options.store).resolve()),
-        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-        "CYTOARCH_ROOT": str(ROOT),
-        **prefect_database(ROOT / options.store, os.environ),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
+    environment = surroundings(ROOT / options.store, prefect_url, mlflow_url, reports_url, os.environ)
     servers = Servers(ROOT / "work" / "logs")
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -178,6 +167,32 @@ def main() -> int:
             _settle(environment)
         servers.stop()
     return 0
+
+
+def surroundings(
+    store_path: Path, prefect_url: str, mlflow_url: str, reports_url: str, given: Mapping[str, str]
+) -> dict[str, str]:
+    """The environment that servers, workers and runs of a store are started in."""
+    unusable = unusable_proxies(given)
+    return {
+        **{name: value for name, value in given.items() if name not in unusable},
+        **direct_loopback(given),
+        "DO_NOT_TRACK": "true",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PREFECT_API_URL": f"{prefect_url}/api",
+        "PREFECT_SERVER_API_HOST": HOST,
+        "PREFECT_SERVER_API_PORT": prefect_url.rpartition(":")[2],
+        "PREFECT_CLIENT_MAX_RETRIES": given.get("PREFECT_CLIENT_MAX_RETRIES", OUTAGE_RETRIES),
+        "MLFLOW_TRACKING_URI": mlflow_url,
+        REPORTS_URL: reports_url,
+        REPORTS_STORE: str(store_path.resolve()),
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "CYTOARCH_ROOT": str(ROOT),
+        **prefect_database(store_path, given),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{given['PATH']}",
+    }
 
 
 def _settle(environment: Mapping[str, str]) -> None:

@@ -13,9 +13,9 @@ from rich.table import Table
 from cytoarch.errors import BrainBusyError, StoreError
 from cytoarch.store import leftovers
 from cytoarch.store.brain_store import BrainStore
-from cytoarch.store.durations import DURATIONS_FILE, Duration, read_durations
+from cytoarch.store.durations import DURATIONS_FILE, Duration, read_durations, usual
 from cytoarch.store.leftovers import WHY, Leftover
-from cytoarch.store.standing import Standing, cost, standings
+from cytoarch.store.standing import Standing, absent, cost, megapixels_each, standings
 from flows.console import EXIT_OK, EXIT_SECTIONS_FAILED, counted, say, stderr_console
 from flows.places import DEFAULT_STORE
 from tasks.checks import Finding, examine
@@ -69,9 +69,11 @@ def status(
     if not names:
         raise StoreError(f"{store_path} holds no brain; map one with map-brain, or name another store: --store-path")
     found: dict[str, list[Standing]] = {}
+    steps = usual(read_durations(store.root))
     for name in names:
         try:
-            found[name] = standings(store, name)
+            rows = standings(store, name)
+            found[name] = [*rows, *absent(store, name, rows, steps)]
         except StoreError as error:
             if brain:
                 raise
@@ -144,7 +146,7 @@ def _print_brains(store: BrainStore, found: dict[str, list[Standing]]) -> None:
         sections = sum(one.current + one.stale for one in rows if one.step == "sections")
         sums = [sum(getattr(one, what) for one in rows) for what in ("current", "stale", "missing", "damaged")]
         size = sum(one.nbytes for one in rows) / 1e9
-        table.add_row(name, str(sections), *map(str, sums), f"{size:.2f}", _cost(rows, durations))
+        table.add_row(name, str(sections), *map(str, sums), f"{size:.2f}", _cost(store, name, rows, durations))
     _stdout().print(table)
     print(f"`status BRAIN` has every product; times are those of {store.root / DURATIONS_FILE}")
 
@@ -155,13 +157,13 @@ def _print_brain(store: BrainStore, brain: str, rows: list[Standing]) -> None:
         counts = (str(getattr(one, what) or "-") for what in ("current", "stale", "missing", "damaged"))
         table.add_row(one.step, one.name, *counts, f"{one.nbytes / 1e9:.3f}")
     _stdout().print(table)
-    print(f"{brain}: a run would cost {_cost(rows, read_durations(store.root))}")
+    print(f"{brain}: a run would cost {_cost(store, brain, rows, read_durations(store.root))}")
 
 
-def _cost(rows: list[Standing], durations: list[Duration]) -> str:
+def _cost(store: BrainStore, brain: str, rows: list[Standing], durations: list[Duration]) -> str:
     if not any(one.due for one in rows):
         return "nothing"
-    spent = cost(rows, durations)
+    spent = cost(rows, durations, megapixels_each(store, brain))
     hours = "unknown time (nothing was timed yet)" if spent.seconds is None else spoken_s(spent.seconds)
     return f"{hours}, {spent.nbytes / 1e9:.2f} GB"
 

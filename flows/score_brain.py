@@ -19,6 +19,8 @@ from cytoarch.steps.step import Stored
 from flows.parameters import BrainSource, RunSettings, StoredBrain
 from flows.stages import Summary, final_state, held_brain, run_name, run_steps, run_whole, workers
 from tasks.cancelling import HOOKS
+from tasks.reports import report_url
+from tasks.summaries import publish_notes
 from tasks.tracking import TrackingLine, log_later, run_url
 
 
@@ -85,6 +87,9 @@ def score_brain(
                 notes[name] = "no section with labels that it has not learned from, or no class of the same name"
         made += _drawn_again(opened, run)
         notes |= {"MLflow does not know": line.left} if line.left else {}
+        page = report_url(opened.store.root, opened.brain_id)
+        notes |= {"report": page} if page else {}
+        publish_notes(f"{opened.brain_id} scored", f"{len(maps)} maps made before, held against labels.", notes)
         return final_state(Summary(opened.brain_id, made, dict(opened.failed), notes))
 
 

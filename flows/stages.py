@@ -1,5 +1,6 @@
 """The one way a flow runs steps over the sections of a brain, and what it says at the end."""
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from cytoarch.errors import CytoarchError, StoreError
 from cytoarch.steps.engine_step import EngineStep
 from cytoarch.steps.opened import OpenBrain, open_brain
 from cytoarch.steps.running import EnginePlan, Outcome, due
-from cytoarch.steps.sections import cores_each, ready_sections
+from cytoarch.steps.sections import SECTION, cores_each, ready_sections
 from cytoarch.steps.step import Place, Step, is_current
 from cytoarch.store.durations import Duration, note_duration
 from flows.parameters import BrainSource, RunSettings
@@ -163,8 +164,7 @@ def run_steps(
             runner.submit(run_sections, {"section_ids": chunk, **parameters}) for chunk in chunks(wanted, run.workers)
         ]
         outcomes, _ = _collected(futures, brain, steps, progress)
-    made = sum(one.status == "made" for one in outcomes)
-    _note_stage(title, brain, [one.step for one in steps], made, progress.seconds)
+    made = _note_sections(title, brain, steps, outcomes, progress.seconds)
     _log_stage(title, len(chosen) - len(wanted), outcomes, progress.seconds)
     return made
 
@@ -191,8 +191,7 @@ def compute_step(
             if not group.is_current
         ]
         outcomes, speed = _collected(futures, brain, [step], progress)
-    made = sum(one.status == "made" for one in outcomes)
-    _note_stage(title, brain, [step.step], made, progress.seconds)
+    made = _note_sections(title, brain, [step], outcomes, progress.seconds)
     failed = [Outcome(one, "failed", why) for one, why in plan.failed.items()]
     _log_stage(title, len(current), [*outcomes, *failed], progress.seconds)
     return made, speed
@@ -285,11 +284,29 @@ def _ended(futures: Sequence[PrefectFuture[Any]]) -> Iterator[PrefectFuture[Any]
         yield future
 
 
-def _note_stage(title: str, brain: OpenBrain, steps: Sequence[str], made: int, seconds: float) -> None:
+def _note_sections(
+    title: str, brain: OpenBrain, steps: Sequence[Step[Any]], outcomes: Sequence[Outcome], seconds: float
+) -> int:
+    """Remember how long a stage took; returns for how many sections something was made."""
+    made = [one.section_id for one in outcomes if one.status == "made"]
+    _note_stage(title, brain, [one.step for one in steps], len(made), seconds, megapixels(brain, made))
+    return len(made)
+
+
+def _note_stage(
+    title: str, brain: OpenBrain, steps: Sequence[str], made: int, seconds: float, mpx: float = 0.0
+) -> None:
     """Remember how long a stage took, where something was made: what other brains will cost is told from it."""
     if made:
         spend(title, seconds)
-        note_duration(brain.store.root, Duration(brain.brain_id, tuple(steps), made, seconds))
+        note_duration(brain.store.root, Duration(brain.brain_id, tuple(steps), made, seconds, mpx))
+
+
+def megapixels(brain: OpenBrain, section_ids: Sequence[str]) -> float:
+    """The size of the scans of sections that are in the store, in all."""
+    records = (brain.catalogue.record(SECTION.product(one)) for one in section_ids)
+    pixels: int = sum(math.prod(one.facts["shape"][-2:]) for one in records if one is not None)
+    return pixels / 1e6
 
 
 def _log_stage(title: str, current: int, outcomes: Sequence[Outcome], seconds: float) -> None:
@@ -324,7 +341,7 @@ def not_ingested(brain: OpenBrain, named: Collection[str]) -> dict[str, str]:
 S = TypeVar("S", bound=Summary)
 
 
-def final_state(summary: S, noun: str = "section") -> S:
+def final_state(summary: S, noun: str = "section", of: str = "brain") -> S:
     """The state a flow ends in: Completed, its name saying how many sections failed, or that all was current.
 
     Typed as the summary in it, since that is what a flow that returns the state gives its caller.
@@ -332,5 +349,5 @@ def final_state(summary: S, noun: str = "section") -> S:
     count = len(summary.failed)
     name = f"{count} {noun}{'s' if count != 1 else ''} failed" if count else "Completed" if summary.made else "Current"
     reasons = "; ".join(f"{one}: {reason}" for one, reason in sorted(summary.failed.items()))
-    state: Any = Completed(name=name, message=reasons[:2000] or f"brain {summary.brain_id}", data=summary)
+    state: Any = Completed(name=name, message=reasons[:2000] or f"{of} {summary.brain_id}", data=summary)
     return cast("S", state)

@@ -1,5 +1,7 @@
 """One model of several brains, scored on brains and parts of brains that it has not seen."""
 
+import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cytoarch.embeddings import EmbedSettings, working_pixel_size_um
 from cytoarch.errors import StoreError
-from cytoarch.learning.studies import Role
+from cytoarch.learning.studies import ALL, OTHERS, Role
 from cytoarch.learning.training import ContextSettings, DecoderSettings, HeadSettings, ProbeSettings
 from cytoarch.paths import ID_PATTERN
 from cytoarch.settings import Settings
@@ -28,8 +30,10 @@ from flows.stages import Summary, final_state, held_brain, run_whole
 from tasks.cancelling import HOOKS
 from tasks.progress import stage_progress
 from tasks.steps import run_study
-from tasks.summaries import notes_of_version
+from tasks.summaries import notes_of_version, publish_notes
 from tasks.tracking import TrackingLine, log_study, register_head
+
+SPOKEN_SCORES = {"macro_f1": "macro-F1", "top1": "accuracy"}
 
 
 class StudyChoice(Settings):
@@ -132,8 +136,26 @@ def study(
         line = TrackingLine(store, get_run_logger())
         registered = line.tell("the study and its model", told)
     notes = {"model digest": digest, "scores": str(scores), **(registered or {"MLflow does not know": line.left})}
+    _say(study, head, scores, notes)
     notes |= {name: f"{value:.3f}" for name, value in record.facts["scores"].items()}
-    return final_state(Summary(study.name, made, {}, notes))
+    return final_state(Summary(study.name, made, {}, notes), of="study")
+
+
+def _say(study: StudyChoice, head: str, scores_path: Path, notes: Mapping[str, str]) -> None:
+    """What the study found, in the log and as a summary: the scores of the model of all brains, and of all but one."""
+    with scores_path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["model"] in (ALL, OTHERS)]
+    shown = [{"model of": row["model"], "on": row["brain"], "part": row["part"], **_spoken(row)} for row in rows]
+    for row in shown:
+        get_run_logger().info(", ".join(f"{name} {value}" for name, value in row.items()))
+    model = notes.get("model", "not registered yet")
+    get_run_logger().info("model: %s", model)
+    said = f"One {head} for {study.target} of {', '.join(study.brains)}, {study.seeds} seeds: {model}."
+    publish_notes(study.name, said, notes, shown)
+
+
+def _spoken(row: Mapping[str, str]) -> dict[str, str]:
+    return {name: f"{float(row[key]):.3f} ± {float(row[f'{key}_sd']):.3f}" for key, name in SPOKEN_SCORES.items()}
 
 
 def _one_pixel_size(study: StudyChoice, embed: EmbedSettings) -> EmbedSettings:

@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol
+from uuid import UUID
 
 import httpx
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_progress_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
 
 from cytoarch.embeddings.engine import Report, Speed
 
@@ -22,6 +25,7 @@ class Listener(Protocol):
 
 
 ARTIFACT_PERIOD_S = 3.0
+QUICK: dict[str, Any] = {"timeout": 5.0}
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 MOST_PARTS = 3
 """Sections under way that are named beside a bar."""
@@ -29,6 +33,15 @@ MOST_PARTS = 3
 _listeners: list[Listener] = []
 _open: dict[str, "StageProgress"] = {}
 _watched: ContextVar["Stages | None"] = ContextVar("watched", default=None)
+
+
+def update_progress_artifact(artifact_id: UUID, progress: float, description: str) -> None:
+    """Bring an artifact up to date, or raise an HTTPError at once where the server is away.
+
+    The client of a run waits for its server for minutes, and would have the work wait with it; a new one does not.
+    """
+    with get_client(sync_client=True, httpx_settings=QUICK) as client:
+        client.update_artifact(artifact_id, ArtifactUpdate(data=progress, description=description))
 
 
 @contextmanager

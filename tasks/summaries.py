@@ -43,6 +43,8 @@ SPOKEN = {
     "clusters/purity_sections": "purity of clusters against sections",
 }
 """How people call the figures of a brain."""
+MOST_IN_A_CELL = 55
+"""Characters that the page shows of a cell; what is longer is a paragraph, which is not cut."""
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~])")
 
 
@@ -126,17 +128,44 @@ def publish_summary(brain: OpenBrain, made: int, notes: Mapping[str, str]) -> No
     if page:
         lines += ["", f"**[Open the report]({page})**"]
         create_link_artifact(page, link_text="Report", key=artifact_key("report", brain.brain_id))
-    rows = [f"| {markdown_text(name)} | {_linked(value)} |" for name, value in notes.items()]
-    lines += ["", "| | |", "|---|---|", *rows]
-    create_markdown_artifact("\n".join(lines), key=artifact_key("summary", brain.brain_id))
+    _publish(brain.brain_id, lines, notes)
+
+
+def publish_notes(name: str, said: str, notes: Mapping[str, str], table: Sequence[Mapping[str, str]] = ()) -> None:
+    """A markdown summary of a run that is not of one map: what it did, a table, and what a person wants to find again.
+
+    All rows of the table have the same columns.
+    """
+    lines = [f"# {markdown_text(name)}", "", markdown_text(said)]
+    if table:
+        rows = [
+            list(table[0]),
+            ["---"] * len(table[0]),
+            *([markdown_text(one) for one in row.values()] for row in table),
+        ]
+        lines += ["", *(f"| {' | '.join(row)} |" for row in rows)]
+    _publish(name, lines, notes)
+
+
+def _publish(name: str, lines: Sequence[str], notes: Mapping[str, str]) -> None:
+    """The summary of what has this name, with its notes below it, and a link to its row in MLflow."""
+    long = {note: value for note, value in notes.items() if len(value) > MOST_IN_A_CELL and not _is_address(value)}
+    told = [text for note, value in long.items() for text in ("", f"**{markdown_text(note)}**: {markdown_text(value)}")]
+    rows = [f"| {markdown_text(note)} | {_linked(value)} |" for note, value in notes.items() if note not in long]
+    text = "\n".join([*lines, *told, "", "| | |", "|---|---|", *rows])
+    create_markdown_artifact(text, key=artifact_key("summary", name))
     if "MLflow run" in notes:
-        key = artifact_key("mlflow-run", brain.brain_id)
+        key = artifact_key("mlflow-run", name)
         create_link_artifact(notes["MLflow run"], link_text="MLflow run", key=key)
 
 
 def _linked(value: str) -> str:
-    """A value as markdown; an address is a link that stays whole."""
-    return f"[{markdown_text(value)}](<{value}>)" if value.startswith(("http://", "https://")) else markdown_text(value)
+    """A value as markdown; an address is a link: spelled out it would be linked once more, with what escapes it."""
+    return f"[open](<{value}>)" if _is_address(value) else markdown_text(value)
+
+
+def _is_address(value: str) -> bool:
+    return value.startswith(("http://", "https://"))
 
 
 def configuration_of(settings: BaseModel, unused: Sequence[str]) -> dict[str, Any]:
@@ -230,8 +259,9 @@ def notes_of(
         "report": report_url(brain.store.root, brain.brain_id) or str((home / "report" / INDEX_FILE).resolve()),
         "store": str(home),
         **({"MLflow run": run_page} if run_page else {}),
-        "MLflow database": tracking_uri(brain.store),
     }
+    if not _is_address(tracking_uri(brain.store)):  # a server is found by its run
+        notes["MLflow database"] = tracking_uri(brain.store)
     if found.parcellation is not None and found.model_digest is not None:
         card = open_head(brain.store, found.model_digest).card
         notes["mapped by"] = origin(card, brain.brain_id, model.label if model else found.model_digest[:12])

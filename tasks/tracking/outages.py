@@ -4,8 +4,8 @@ A map is worth hours, a row in MLflow seconds: nothing that MLflow does ends a r
 """
 
 import logging
-import time
 from collections.abc import Callable, Sequence
+from time import sleep
 from typing import TypeVar
 
 from cytoarch.errors import StoreError
@@ -15,6 +15,8 @@ from tasks.tracking.database import experiment_id, tracking_uri
 
 WAITS_S = (2.0, 5.0, 15.0)
 """How long it is waited before MLflow is told again; a server that is restarted is back by then."""
+LOOK_S = 3.0
+"""A server that does not say within this time that it is there is told nothing; a request would wait far longer."""
 STAGE = "MLflow"
 PASSING = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED"}
 """MLflow's words for what may pass by itself; a connection that is refused is the first of them."""
@@ -46,7 +48,7 @@ class TrackingLine:
     def try_once(self, what: str, call: Callable[[], T]) -> T | None:
         """What `call` gives, or None where MLflow does not answer now; it can be told later in this run."""
         try:
-            found = call()
+            found = _asked(self._store, call)
         except Exception as error:
             reason, _ = _outage(error)
             if not reason:
@@ -61,7 +63,7 @@ class TrackingLine:
         """What `call` gives, or None where it was left to the next run."""
         for wait_s in (*(() if self._given_up else self._waits_s), None):
             try:
-                found = call()
+                found = _asked(self._store, call)
             except Exception as error:
                 reason, may_pass = _outage(error)
                 if not reason:
@@ -74,7 +76,7 @@ class TrackingLine:
                     "MLflow at %s: %s; %s is told again in %g s", tracking_uri(self._store), reason, what, wait_s
                 )
                 hear(STAGE, 0, 1, f"does not answer; {what} is told again in {wait_s:g} s")
-                time.sleep(wait_s)
+                sleep(wait_s)
             else:
                 self._left.pop(what, None)
                 return found
@@ -93,7 +95,10 @@ class TrackingLine:
 
 
 def needed(store: BrainStore, what: str, call: Callable[[], T]) -> T:
-    """What `call` asks MLflow, without which nothing can be done. Raises StoreError if it does not answer."""
+    """What `call` asks MLflow, without which nothing can be done. Raises StoreError if it does not answer.
+
+    Whether MLflow is asked at all is the call's to know: a model of the store is named by its digest.
+    """
     try:
         return call()
     except Exception as error:
@@ -104,6 +109,29 @@ def needed(store: BrainStore, what: str, call: Callable[[], T]) -> T:
             f"MLflow at {tracking_uri(store)} does not answer ({reason}), and {what} is looked up there; start it "
             "(a model of the store can also be named by its digest)"
         ) from None
+
+
+def _asked(store: BrainStore, call: Callable[[], T]) -> T:
+    """What `call` gives, once the server is known to be there. Raises MlflowException if it is not."""
+    look(tracking_uri(store))
+    return call()
+
+
+def look(uri: str) -> None:
+    """Ask a tracking server whether it is there, as MLflow's client would; what is no server always is.
+
+    Raises MlflowException if it does not answer within LOOK_S, or something before it says that it is away.
+    """
+    if not uri.startswith(("http://", "https://")):
+        return
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    asked = {"max_retries": 0, "timeout": LOOK_S, "raise_on_status": False}
+    response = http_request(get_default_host_creds(uri), "/health", "GET", **asked)
+    if response.status_code >= 500:
+        raise MlflowException(f"it answers {response.status_code} {response.reason}".strip())
 
 
 def _outage(error: Exception) -> tuple[str, bool]:
@@ -129,7 +157,7 @@ def _told(error: Exception) -> str:
 def reached(store: BrainStore) -> str:
     """Why MLflow cannot be told anything now; blank: it answers and its tables are there."""
     try:
-        experiment_id(store)
+        _asked(store, lambda: experiment_id(store))
     except Exception as error:
         reason, _ = _outage(error)
         if not reason:

@@ -245,12 +245,14 @@ def _champion(store: BrainStore, name: str) -> Any:
 
 
 def _alias(store: BrainStore, name: str, alias: str) -> Any:
-    """The version that an alias names, or None."""
+    """The version that an alias names, or None: a server that does not answer has not said that there is none."""
     from mlflow.exceptions import MlflowException
 
     try:
         return client(store).get_model_version_by_alias(name, alias)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
         return None
 
 

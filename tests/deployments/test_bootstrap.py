@@ -52,6 +52,30 @@ def test_a_schedule_that_a_person_switched_on_is_not_deployed_again(
         client.delete_deployment(deployment_id)
 
 
+def test_parameters_that_a_person_gave_a_deployment_are_given_back(
+    bootstrap: ModuleType, client: SyncPrefectClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Deploying puts those of prefect.yaml there; those that a new version does not take are named."""
+    given = {"settings": {"model": "auto:layers"}}
+    assert bootstrap.given_parameters(client, of_the_inbox()) == {}, "nothing is on the server yet"
+    flow_id = client.create_flow_from_name("watch-inbox")
+    deployment_id = client.create_deployment(flow_id, "inbox", parameters=given)
+    try:
+        assert bootstrap.given_parameters(client, of_the_inbox()) == {INBOX: given}
+        assert bootstrap.given_parameters(client, {**of_the_inbox(), "parameters": given}) == {}
+        schema = {"type": "object", "properties": {"settings": {"type": "object"}}}
+        client.create_deployment(flow_id, "inbox", parameter_openapi_schema=schema, enforce_parameter_schema=True)
+        bootstrap.give_parameters(client, INBOX, given)
+        assert client.read_deployment(deployment_id).parameters == given
+        bootstrap.give_parameters(client, INBOX, {"settings": "by hand"})
+        assert client.read_deployment(deployment_id).parameters == given
+        said = capsys.readouterr()
+        assert said.out == f"parameters of {INBOX} stay as they are on the server: settings\n"
+        assert f"parameters of {INBOX} do not fit any more and are left out: " in said.err
+    finally:
+        client.delete_deployment(deployment_id)
+
+
 def test_the_end_of_a_run_is_a_sign_of_life_whatever_its_state_is_called(bootstrap: ModuleType) -> None:
     """Prefect names the event after the state: `prefect.flow-run.2 sections failed`."""
     from prefect.server.events.schemas.automations import EventTrigger

@@ -16,6 +16,7 @@ from flows.ingest_brain import ingest_brain
 from flows.parameters import BrainSource
 from flows.study import StudyChoice, study
 from tasks.tracking import tracking_uri
+from tests.artifacts import every_artifact
 from tests.flows.conftest import MappedBrain
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flows")]
@@ -46,6 +47,16 @@ def test_two_brains_teach_a_model_that_a_third_is_scored_with(mapped: MappedBrai
     children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{row.info.run_id}'")
     assert sum(one.data.tags["kind"] == "score" for one in children) == len(rows)
     assert study(choice).made == 0
+    told = [str(one.data) for one in every_artifact() if one.key == "summary-trio"]
+    assert len(told) == 2
+    for text in told:
+        assert (
+            f"| all brains | P03 | unseen | {float(rows['all brains', 'P03', 'unseen']['macro_f1']):.3f}".replace(
+                ".", r"\."
+            )
+            in text
+        )
+        assert "areas\\-probe\\-trio version 1" in text
     assert len(client.search_runs([experiment], "tags.kind = 'study'")) == 1
 
 

@@ -1,7 +1,11 @@
 """MLflow that does not answer is told again, aloud, and given up at last; what is nobody's outage is raised."""
 
+import http.server
 import logging
-from collections.abc import Callable
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ REFUSED = MlflowException("API request failed: [Errno 111] Connection refused\ni
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long was waited; nobody waits for real."""
     waits: list[float] = []
-    monkeypatch.setattr(outages.time, "sleep", waits.append)
+    monkeypatch.setattr(outages, "sleep", waits.append)
     return waits
 
 
@@ -105,8 +109,59 @@ def test_what_cannot_be_done_without_is_one_clear_error(tmp_path: Path) -> None:
     assert needed(store, "the model", answering(3)) == 3
 
 
+def test_what_is_asked_of_the_store_alone_does_not_need_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert needed(BrainStore(tmp_path), "the model of that digest", answering(3)) == 3
+
+
 def test_whether_mlflow_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = BrainStore(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     assert reached(store) == "the connection is refused"
+
+
+@contextmanager
+def answering_with(status: int) -> Iterator[str]:
+    """The address of a server, or of what stands before one, that answers everything like this."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            """Keeps it silent."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_server_that_hangs_costs_a_look_and_no_request(
+    line: TrackingLine, slept: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes connections and says nothing, as one that was stopped or lies behind a firewall."""
+    asked: list[int] = []
+    monkeypatch.setattr(outages, "LOOK_S", 0.05)
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{mute.getsockname()[1]}")
+        assert line.try_once("this run", lambda: asked.append(1)) is None
+        assert line.left == "this run (it timed out)"
+        assert line.tell("this run", lambda: asked.append(1)) is None
+    assert (asked, slept) == ([], list(outages.WAITS_S))
+
+
+@pytest.mark.parametrize(("status", "left"), [(200, ""), (404, ""), (502, "this run (it answers 502 Bad Gateway)")])
+def test_what_a_server_says_of_its_health_decides_whether_it_is_told(
+    line: TrackingLine, monkeypatch: pytest.MonkeyPatch, status: int, left: str
+) -> None:
+    with answering_with(status) as url:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+        told = line.try_once("this run", lambda: True)
+    assert (told, line.left) == (None if left else True, left)

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from cytoarch.embeddings.engine import NO_SPEED, Speed
 from tasks import progress
@@ -87,6 +89,13 @@ def test_sections_of_a_group_count_as_they_go_on_and_once_when_they_end(sent, cl
             stage.finished(section_id)
     assert heard == [0, 0.5, 1.0, 1.25, 2.0, 2.0, 2.0, 3.0]
     assert sent[-1]["progress"] == 100.0
+
+
+def test_work_does_not_wait_for_a_server_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = SimpleNamespace(sleep=lambda seconds: pytest.fail(f"it waits {seconds} s"))
+    monkeypatch.setattr("prefect.client.base.time", waiting)
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}), pytest.raises(httpx.ConnectError):
+        progress.update_progress_artifact(uuid4(), 50.0, "embed")
 
 
 def test_no_time_is_no_speed() -> None:

@@ -11,10 +11,10 @@ from cytoarch.errors import BrainBusyError, StoreError
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.catalogue import Catalogue
 from cytoarch.store.drafts import Draft, begin, ensure
-from cytoarch.store.durations import DURATIONS_FILE, Duration, note_duration, read_durations, seconds_each
+from cytoarch.store.durations import DURATIONS_FILE, Duration, Speed, note_duration, read_durations, speeds
 from cytoarch.store.leftovers import leftovers, remove
 from cytoarch.store.products import Product, Work
-from cytoarch.store.standing import Standing, cost, standings
+from cytoarch.store.standing import Standing, absent, cost, standings
 from tests.products import WORK, writes
 
 SECTIONS = ("s1", "s2", "s3")
@@ -84,8 +84,44 @@ def test_costs_are_those_of_lately_and_steps_that_run_together_count_once(tmp_pa
     with (tmp_path / DURATIONS_FILE).open("a") as file:
         file.write('{"brain_id": "A", "steps"')  # a crash
     durations = read_durations(tmp_path)
-    assert seconds_each(durations) == {("sections", "tissue"): 2.0, ("report",): 5.0}
+    assert speeds(durations) == {("sections", "tissue"): Speed(2.0, 0.0, 0.0), ("report",): Speed(5.0, 0.0, 0.0)}
     assert cost(rows, durations) == (20.0, 2 * 100 + 4 * 100)
+
+
+@pytest.mark.parametrize(
+    ("timed", "speed", "seconds"),
+    [
+        ([(10, 30.0, 10.0), (5, 45.0, 20.0)], (1.0, 2.0), 10 * (1 + 2 * 8)),
+        ([(10, 40.0, 10.0), (5, 10.0, 40.0)], (50 / 15, 0.0), 10 * 50 / 15),  # larger ones took less
+        (
+            [(10, 10.0, 10.0), (10, 100.0, 20.0)],
+            (0.0, 210 / 50),
+            10 * 210 / 50 * 8,
+        ),  # none would take less than nothing
+        ([(10, 30.0, 10.0), (10, 36.0, 12.0)], (0.0, 3.0), 10 * 3 * 8),  # alike
+        ([(10, 30.0, 0.0), (4, 24.0, 8.0)], (0.0, 3.0), 10 * 3 * 8),  # of an earlier version
+    ],
+)
+def test_larger_sections_cost_more(
+    timed: list[tuple[int, float, float]], speed: tuple[float, float], seconds: float
+) -> None:
+    durations = [Duration("A", ("tissue",), *one) for one in timed]
+    found = speeds(durations)["tissue",]
+    assert found[:2] == pytest.approx(speed)
+    row = Standing("tissue", "otsu", 0, 0, 10, 0, 0)
+    assert cost([row], durations, 8.0).seconds == pytest.approx(seconds)
+
+
+def test_a_brain_that_is_only_ingested_costs_what_mapping_takes(store: BrainStore) -> None:
+    """Times and room are those of the brain that was mapped, a step of a whole brain once."""
+    row = Section(brain_id="B2", section_id="s9", section_number=9, path="x")
+    store.write_brain(Brain(brain_id="B2", sections=(row,)))
+    ensure(store.catalogue("B2"), Product("sections", "scan", "s9"), WORK, writes({"zarr.json": bytes(10)}))
+    rows = standings(store, "B2")
+    assert absent(store, "B2", rows, ()) == []
+    (missing,) = absent(store, "B2", rows, ("sections", "tissue", "training"))
+    assert missing == Standing("tissue", "", 0, 0, 1, 0, 0, 50)
+    assert cost([*rows, missing], [Duration("B1", ("tissue",), 2, 6.0)]) == (3.0, 50)
 
 
 # -- leftovers ---------------------------------------------------------------------------------------------------------
