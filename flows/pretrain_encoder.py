@@ -1,5 +1,6 @@
 """An encoder of one's own, pretrained on the patches of several brains."""
 
+import time
 from pathlib import Path
 
 from prefect import flow, get_run_logger
@@ -15,15 +16,13 @@ from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.midline import CortexPointsStep, MidlineStep
 from cytoarch.steps.opened import open_study
 from cytoarch.steps.pretraining import PretrainingStep
-from cytoarch.steps.step import Place, is_current
+from cytoarch.steps.step import Place
 from cytoarch.store.brain_store import BrainStore
 from flows.parameters import RunSettings, StoredBrain, refuse_repeated, split_names
 from flows.places import DEFAULT_STORE
-from flows.stages import Summary, final_state
+from flows.stages import Summary, final_state, run_in_study
 from flows.trace_cortex import trace_cortex
 from tasks.cancelling import HOOKS
-from tasks.progress import stage_progress
-from tasks.steps import run_study
 from tasks.tracking import TrackingLine, log_pretraining, run_url
 
 
@@ -56,7 +55,7 @@ def pretrain_encoder(
     """Pretrain an encoder on patches along the cortex of several brains, without labels: by where they lie.
 
     An interrupted training goes on from its last checkpoint to the weights that it would have had. The encoder is used
-    as compact:FOLDER.
+    by the id that the summary names, compact:FOLDER unless another network learns, and is a model in MLflow.
 
     Args:
         encoder: The brains, and the name of what is made.
@@ -75,21 +74,20 @@ def pretrain_encoder(
     points = CortexPointsStep.of(MidlineStep.of(DepthStep(depth), midline, None).stored)
     step = PretrainingStep.of(encoder.brains, encoder.held_out, points.stored, train)
     with open_study(encoder.store_path, encoder.name) as opened:
-        place = Place(opened)
-        if not is_current(step, place):
-            with stage_progress("pretrain", 1) as progress:
-                made += int(run_study(encoder.store_path, encoder.name, "pretrain", step))
-                progress.finished("study")
-                opened.catalogue.refresh(step.product())
+        place, began = Place(opened), time.monotonic()
+        was_made = run_in_study("pretrain", opened, step)
+        made += was_made
+        cost = {"cost/seconds": time.monotonic() - began} if was_made else {}
         record, trained = step.stored.record(place), step.stored.open(place)
 
         def told() -> dict[str, str]:
-            run_id = log_pretraining(store, encoder.name, record.fingerprint, trained.record, trained.folder)
-            return {"MLflow run": run_url(store, run_id)}
+            cost["cost/patches"] = float(train.batch_size * train.loop.steps)
+            row = log_pretraining(store, encoder.name, record.fingerprint, trained.record, trained.folder, cost)
+            return {"MLflow run": run_url(store, row.run_id), "MLflow model": f"models:/{row.model}/{row.version}"}
 
         line = TrackingLine(store, get_run_logger())
         told_notes = line.tell("the encoder", told)
-    notes = {"encoder": f"compact:{trained.folder.resolve()}", "loss": f"{trained.record['loss'][-1]:.3f}"}
+    notes = {"encoder": trained.encoder_id, "loss": f"{trained.record['loss'][-1]:.3f}"}
     for brain_id, error in trained.record["place_error_mm"].items():
         kind = "held out" if brain_id in encoder.held_out else "learned from"
         notes[f"places in {brain_id}, {kind}"] = (
