@@ -8,12 +8,13 @@ from pydantic import Field, field_validator, model_validator
 
 from cytoarch.anatomy.depth import DepthSettings
 from cytoarch.anatomy.midline import MidlineSettings
+from cytoarch.anatomy.surfaces import SurfaceSettings
 from cytoarch.errors import TrainingError
 from cytoarch.paths import ID_PATTERN
 from cytoarch.pretraining.settings import PretrainingSettings
 from cytoarch.settings import Settings
 from cytoarch.steps.depth import DepthStep
-from cytoarch.steps.midline import CortexPointsStep, MidlineStep
+from cytoarch.steps.midline import CortexPointsStep, MidlineStep, MidsurfaceStep
 from cytoarch.steps.opened import open_study
 from cytoarch.steps.pretraining import PretrainingStep
 from cytoarch.steps.step import Place
@@ -50,6 +51,7 @@ def pretrain_encoder(
     train: PretrainingSettings = PretrainingSettings(),
     depth: DepthSettings = DepthSettings(),
     midline: MidlineSettings = MidlineSettings(),
+    surface: SurfaceSettings = SurfaceSettings(),
     run: RunSettings = RunSettings(),
 ) -> Summary:
     """Pretrain an encoder on patches along the cortex of several brains, without labels: by where they lie.
@@ -61,18 +63,21 @@ def pretrain_encoder(
         encoder: The brains, and the name of what is made.
         train: What the encoder sees, and how it learns.
         depth: How depth in the cortex is measured.
-        midline: Where patches are taken along the cortex.
+        midline: Where patches are taken along the cortex; along its surface for the Siamese task.
+        surface: How the middle is made a surface, where its lines are those of a surface.
         run: How the work is spread.
 
     """
-    if midline.line == "surface":
-        raise TrainingError("patches along a surface are not learned from; choose another line for the midline")
+    if train.learning == "siamese" and midline.line != "surface":
+        raise TrainingError(f"distances along the cortex need a surface, the midline's line is {midline.line}; set it")
     store, made = BrainStore(encoder.store_path), 0
     for brain_id in (*encoder.brains, *encoder.held_out):
-        traced = trace_cortex(StoredBrain(brain_id=brain_id, store_path=encoder.store_path), depth, midline, run=run)
+        brain = StoredBrain(brain_id=brain_id, store_path=encoder.store_path)
+        traced = trace_cortex(brain, depth, midline, surface, run=run)
         made += traced.made
     points = CortexPointsStep.of(MidlineStep.of(DepthStep(depth), midline, None).stored)
-    step = PretrainingStep.of(encoder.brains, encoder.held_out, points.stored, train)
+    mesh = MidsurfaceStep(surface).stored
+    step = PretrainingStep.of(encoder.brains, encoder.held_out, points.stored, train, mesh)
     with open_study(encoder.store_path, encoder.name) as opened:
         place, began = Place(opened), time.monotonic()
         was_made = run_in_study("pretrain", opened, step)

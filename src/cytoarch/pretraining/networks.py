@@ -84,11 +84,14 @@ def _again(part: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
 @contextmanager
 def _unnoticed(norms: Sequence[_BatchNorm]) -> Iterator[None]:
     """Norms that use the statistics of a batch without remembering them."""
-    before = [one.track_running_stats for one in norms]
+    before = [(one.momentum, one.num_batches_tracked) for one in norms]
+    counts = [None if count is None else count.clone() for _, count in before]
     try:
         for one in norms:
-            one.track_running_stats = False
+            one.momentum = 0.0  # the old value stays, to the bit
         yield
     finally:
-        for one, tracked in zip(norms, before, strict=True):
-            one.track_running_stats = tracked
+        for one, (momentum, held), count in zip(norms, before, counts, strict=True):
+            one.momentum = momentum
+            if held is not None and count is not None:
+                held.copy_(count)

@@ -168,7 +168,11 @@ class PatchBatches:
 
     def __call__(self, step: int) -> Batch:
         """The batch of a step."""
-        chosen = self.points[self._chosen(step)[self._own]]
+        return self.of(self._chosen(step)[self._own], step)
+
+    def of(self, rows: Int64, step: int) -> Batch:
+        """A batch of some points (n,), n the batch's own share, drawn as in a step."""
+        chosen = self.points[rows]
         rng = np.random.default_rng([self.seed, 1, step])
         views = [self._view(chosen, rng) for _ in range(self.views)]
         device = self.sections.device

@@ -8,7 +8,7 @@ from cytoarch.encoders.compact_model import DEPTHS, WIDTHS
 from cytoarch.pretraining.loop import LoopSettings
 from cytoarch.settings import Settings
 
-Learning = Literal["spatial", "simclr"]
+Learning = Literal["spatial", "simclr", "siamese"]
 Width = Annotated[int, Field(ge=1, le=4096)]
 Depth = Annotated[int, Field(ge=0, le=100)]
 
@@ -21,7 +21,11 @@ class PretrainingSettings(Settings):
 
     learning: Learning = Field(
         default="spatial",
-        description="spatial (SpatialNCE): patches as alike as they are near in the brain; simclr: two views alike.",
+        description="spatial (SpatialNCE): patches as alike as they are near in the brain; simclr: two views alike; "
+        "siamese: distances along the cortex and places on it are told (points along a surface are needed).",
+    )
+    siamese: Literal["both", "distances", "coordinates"] = Field(
+        default="both", description="What of the Siamese task is learned."
     )
     sigma_mm: float = Field(
         default=10.0, gt=0, le=1000, description="How near is near; CytoNet: 10 mm of a human brain."

@@ -54,10 +54,12 @@ def train_together(
 
 def _watched(command: Sequence[str], job: Path, on_step: Callable[[int], None]) -> None:
     """Run the processes to their end, telling of their steps; they do not outlive this call."""
-    with (job / "said.txt").open("w+") as said:
-        process = subprocess.Popen(  # noqa: S603 - our own Python and module
+    with (
+        (job / "said.txt").open("w+") as said,
+        subprocess.Popen(  # noqa: S603 - our own Python and module
             command, stdout=subprocess.PIPE, stderr=said, stdin=subprocess.DEVNULL, text=True
-        )
+        ) as process,
+    ):
         try:
             for line in process.stdout or ():
                 if line.startswith(STEP):
@@ -65,7 +67,6 @@ def _watched(command: Sequence[str], job: Path, on_step: Callable[[int], None]) 
             code = process.wait()
         finally:
             process.terminate()  # torchrun ends its processes
-            process.wait()
         if code:
             fault = job / FAULT_FILE
             if fault.is_file():

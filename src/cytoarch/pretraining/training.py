@@ -1,9 +1,9 @@
 """An encoder pretrained on patches of several brains, and how well places are told from its embeddings."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cytoarch.anatomy.surfaces import Mesh
 from cytoarch.encoders.inference import arithmetic, check_device, device_name
 from cytoarch.encoders.trainable import Trainable, Wanted, trainable
 from cytoarch.errors import TrainingError
@@ -28,10 +29,12 @@ from cytoarch.pretraining.distributed import (
 from cytoarch.pretraining.loop import Trace, pretrain
 from cytoarch.pretraining.networks import PatchLearner, computed_twice, patch_embeddings
 from cytoarch.pretraining.objectives import Objective, SimCLR, SpatialNCE
-from cytoarch.pretraining.patches import Batch, PatchBatches, PatchPoints, SectionPixels, Windows, cut
+from cytoarch.pretraining.pairs import PairBatches, Siamese, SurfacePairs
+from cytoarch.pretraining.patches import PatchBatches, PatchPoints, SectionPixels, Windows, cut
 from cytoarch.pretraining.probing import fit_positions, with_constant
 from cytoarch.pretraining.sections import Ahead, StoredSections, StreamedSections
 from cytoarch.pretraining.settings import PretrainingSettings
+from cytoarch.pretraining.siamese import SiameseLearner, SiameseLoss
 
 RECORD_FILE = "training.json"
 PROBED = 4000
@@ -49,6 +52,8 @@ class PlacedPatches:
     brains: tuple[str, ...]
     held_out: frozenset[str]
     """Brains that are not learned from."""
+    surfaces: Mapping[int, Mesh] = field(default_factory=dict)
+    """The middle of the cortex of every brain, where distances along it are learned."""
 
     @property
     def learned(self) -> NDArray[np.bool_]:
@@ -63,6 +68,11 @@ class PlacedPatches:
             raise TrainingError(
                 f"{count} points in {len(self.brains) - len(self.held_out)} brains are fewer than a batch of "
                 f"{settings.batch_size}; take a smaller batch_size, or points nearer to each other"
+            )
+        if settings.learning == "siamese" and (settings.processes > 1 or settings.batch_size % 2):
+            raise TrainingError(
+                f"the Siamese task in {settings.processes} processes with batches of {settings.batch_size}; needed: "
+                "one process, and an even batch_size"
             )
         if settings.batch_size % settings.processes:
             raise TrainingError(
@@ -93,6 +103,10 @@ def train_encoder(
         pixels, patches.points[np.flatnonzero(patches.learned)], settings.pixel_size_um, settings.patch_px,
         settings.batch_size, objective.views, settings.shift_mm, settings.seed, share=(rank(), company()),
     )  # fmt: skip
+    source: Callable[[int], Any] = batches
+    if settings.learning == "siamese":
+        pairs = SurfacePairs.of(batches.points, patches.surfaces, settings.seed)
+        source = PairBatches(batches, pairs)
 
     def probe() -> dict[str, float]:
         errors = place_errors(made, pixels, patches, settings)
@@ -100,7 +114,7 @@ def train_encoder(
 
     with ExitStack() as stack:
         # a model on the processor keeps every core busy: only waiting for files is worth a thread beside it
-        source = batches if held else stack.enter_context(Ahead(batches, settings.loop.steps))
+        source = source if held else stack.enter_context(Ahead(source, settings.loop.steps))
         trace = pretrain(
             learner, source, objective, settings.loop, checkpoint_path=checkpoint_path,
             on_step=lambda step, _trace: on_step(step), probe=probe,
@@ -117,7 +131,8 @@ def _wanted(pixels: Windows, settings: PretrainingSettings) -> Wanted:
 
 def _prepared(made: Trainable, settings: PretrainingSettings) -> nn.Module:
     """The network with its head on its device, joined with those of other processes where there are some."""
-    learner: nn.Module = PatchLearner(made.network).to(settings.device)
+    heads = SiameseLearner if settings.learning == "siamese" else PatchLearner
+    learner: nn.Module = heads(made.network).to(settings.device)
     if company() > 1:
         learner = shared_norms(learner, settings.device)
     if settings.recompute:
@@ -125,8 +140,11 @@ def _prepared(made: Trainable, settings: PretrainingSettings) -> nn.Module:
     return DistributedDataParallel(learner) if company() > 1 else learner
 
 
-def objective_of(settings: PretrainingSettings) -> Objective[Batch]:
+def objective_of(settings: PretrainingSettings) -> Objective[Any]:
     """What is learned, from the batch of all processes."""
+    if settings.learning == "siamese":
+        distances, coordinates = (settings.siamese in ("both", one) for one in ("distances", "coordinates"))
+        return Siamese(SiameseLoss(distances=distances, coordinates=coordinates))
     if settings.learning == "simclr":
         return SimCLR(settings.temperature) if company() == 1 else SharedSimCLR(settings.temperature)
     shared = SpatialNCE if company() == 1 else SharedSpatialNCE

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pandas as pd
 
+from cytoarch.anatomy.surfaces import Mesh
 from cytoarch.brains import Brain
 from cytoarch.digests import files_digest
 from cytoarch.encoders.trainable import start_digest
@@ -37,6 +38,7 @@ class PlacedBrain(NamedTuple):
     stated: Brain
     table: PointsTable
     images: Sections[StoredImage]
+    surface: Mesh | None = None
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,13 @@ class PlacedSource(Source[PlacedBrain]):
     """The sections of a brain, and its points along the cortex."""
 
     points: Stored[PointsTable]
+    surface: Stored[Mesh] | None = None
+    """The middle of its cortex, where distances along it are learned."""
 
     @property
     def _parts(self) -> dict[str, Source[Any]]:
-        return {"stated": Statements(), "table": self.points, "images": Each(SECTION)}
+        parts: dict[str, Source[Any]] = {"stated": Statements(), "table": self.points, "images": Each(SECTION)}
+        return parts if self.surface is None else {**parts, "surface": self.surface}
 
     def digests(self, place: Place) -> Mapping[str, str]:
         """Those of all its parts."""
@@ -127,9 +132,13 @@ class PretrainingStep(Step[PretrainedEncoder]):
         held_out: tuple[str, ...],
         points: Stored[PointsTable],
         train: PretrainingSettings,
+        surface: Stored[Mesh] | None = None,
     ) -> "PretrainingStep":
-        """That of brains learned from, and of others that are held out, with one kind of points."""
-        source = PlacedSource(points)
+        """That of brains learned from, and of others that are held out, with one kind of points.
+
+        The Siamese task needs their surfaces; no other reads them.
+        """
+        source = PlacedSource(points, surface if train.learning == "siamese" else None)
         brains = PlacedBrains(tuple(OfBrain(one, source) for one in (*learned, *held_out)))
         return cls(train, held_out, brains, StartWeights(train.network))
 
@@ -192,4 +201,5 @@ def placed_patches(brains: Mapping[str, PlacedBrain], held_out: frozenset[str], 
             folders.append(image.folder)
     columns = ("section", "centre_px", "position_mm", "label", "brain")
     points = PatchPoints(*(np.concatenate([getattr(one, name) for one in parts]) for name in columns))
-    return PlacedPatches(StoredSections(tuple(folders), pixel_size_um), points, tuple(brains), held_out)
+    surfaces = {number: one.surface for number, one in enumerate(brains.values()) if one.surface is not None}
+    return PlacedPatches(StoredSections(tuple(folders), pixel_size_um), points, tuple(brains), held_out, surfaces)
