@@ -149,7 +149,7 @@ def _step(run: _Run, batch: B, objective: Objective[B], settings: LoopSettings, 
     for group in run.optimiser.param_groups:
         group["lr"] = rate_at(run.step, settings)
     with arithmetic(device, settings.precision):
-        outputs = run.learner(batch.pixels)
+        outputs = run.learner(*batch.given)
         loss = objective(outputs, batch)
     run.optimiser.zero_grad(set_to_none=True)
     run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped

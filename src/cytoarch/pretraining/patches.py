@@ -147,6 +147,11 @@ class Batch:
     labels: Tensor
     """(n,) int64."""
 
+    @property
+    def given(self) -> tuple[Tensor, ...]:
+        """What the network sees."""
+        return (self.pixels,)
+
 
 @dataclass(frozen=True)
 class PatchBatches:
