@@ -85,12 +85,15 @@ class SectionPixels:
         device = self.values.device
         # only what is small is sent: the copy of a large array would wait for the device
         table = np.concatenate([self.first[section][:, None], self.shape[section], corner_px], axis=1)
-        first, height, width, top, left = torch.from_numpy(table).to(device).T[:, :, None]
-        along = torch.arange(edge_px, device=device)
+        # places as short as they fit: a table of them is many times as large as the pixels
+        short = torch.int32 if len(self.values) <= torch.iinfo(torch.int32).max else torch.int64
+        first, height, width, top, left = torch.from_numpy(table).to(device, short).T[:, :, None]
+        along = torch.arange(edge_px, device=device, dtype=short)
         rows = torch.minimum((top + along).clamp(min=0), height - 1)
         columns = torch.minimum((left + along).clamp(min=0), width - 1)
-        pixels = self.values[(first + rows * width)[:, :, None] + columns[:, None, :]]
-        return pixels.permute(0, 3, 1, 2)
+        places = (first + rows * width)[:, :, None] + columns[:, None, :]
+        pixels = self.values.index_select(0, places.flatten())
+        return pixels.view(len(section), edge_px, edge_px, self.channels).permute(0, 3, 1, 2)
 
 
 class Windows(Protocol):

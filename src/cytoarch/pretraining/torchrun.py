@@ -48,11 +48,11 @@ def train_together(
             sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={settings.processes}",
             "-m", __name__, str(job), str(os.getpid()),
         ]  # fmt: skip
-        _watched(command, job, on_step)
+        watched(command, job, on_step)
         return {path.name: path.read_bytes() for path in sorted((job / MADE).iterdir())}
 
 
-def _watched(command: Sequence[str], job: Path, on_step: Callable[[int], None]) -> None:
+def watched(command: Sequence[str], job: Path, on_step: Callable[[int], None]) -> None:
     """Run the processes to their end, telling of their steps; they do not outlive this call."""
     with (
         (job / "said.txt").open("w+") as said,

@@ -36,6 +36,8 @@ EMBEDDING, PROFILE = "embedding", "profile"
 """What measures are told from."""
 CROSSED = 3
 """Labels that half of the columns cross, at least, for them to be layers: those of areas are crossed one at a time."""
+LEAST_SHARE = 0.03
+"""Of a column, that a label has where it is crossed: ends of columns touch what lies beyond the cortex."""
 
 Float64 = NDArray[np.float64]
 
@@ -191,12 +193,13 @@ def _layers(columns: Sequence[Columns], names: Mapping[int, str]) -> tuple[dict[
     thick = np.concatenate([spread(one, one.layer_mm, 0.0) for one in columns])
     dense = np.concatenate([spread(one, one.cells_per_mm2, math.nan) for one in columns])
     whole = np.isfinite(thick).all(axis=1)
-    crossed = float(np.median((thick[whole] > 0).sum(axis=1))) if whole.any() else 0.0
+    least = LEAST_SHARE * thick.sum(axis=1, keepdims=True)
+    crossed = float(np.median((thick[whole] > least[whole]).sum(axis=1))) if whole.any() else 0.0
     if crossed < CROSSED:
         return {}, f"labels are no layers: half of the columns cross {crossed:g} of them at most"
     found = {}
     for at, one in enumerate(ids):
-        if (thick[whole, at] > 0).mean() >= 0.5:
+        if (thick[whole, at] > least[whole, 0]).mean() >= 0.5:
             name = names.get(one, str(one))
             found[f"thickness_mm of {name}"] = thick[:, at]
             found[f"cells_per_mm2 of {name}"] = dense[:, at]

@@ -1,6 +1,7 @@
 """Training an encoder: cut off and resumed it has the same bytes, it is read as an encoder, places are told."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from safetensors.torch import load
 
 from cytoarch.encoders.compact import STAGE_HALO_PX, load_compact
 from cytoarch.errors import CytoarchError, TrainingError
+from cytoarch.pretraining import torchrun
 from cytoarch.pretraining.loop import LoopSettings
 from cytoarch.pretraining.patches import PatchPoints
 from cytoarch.pretraining.settings import PretrainingSettings
@@ -112,10 +114,9 @@ def test_what_places_are_told_is_looked_at_on_the_way_and_changes_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("learning", ["spatial", "simclr"])
-def test_two_processes_of_torchrun_train_as_one(patches: PlacedPatches, tmp_path: Path, learning: str) -> None:
+def test_two_processes_of_torchrun_train_as_one(patches: PlacedPatches, tmp_path: Path) -> None:
     loop = LOOP.model_copy(update={"optimiser": "lars", "learning_rate": 0.01, "steps": 3})
-    one = SETTINGS.model_copy(update={"loop": loop, "learning": learning})
+    one = SETTINGS.model_copy(update={"loop": loop})
     steps: list[int] = []
     alone = train_together(patches, one, tmp_path / "one.pt", nothing)
     shared = train_together(patches, one.model_copy(update={"processes": 2}), tmp_path / "two.pt", steps.append)
@@ -128,10 +129,19 @@ def test_two_processes_of_torchrun_train_as_one(patches: PlacedPatches, tmp_path
     assert health[1] == pytest.approx(health[0], rel=1e-4)
 
 
-def test_what_a_process_raises_is_raised_here(patches: PlacedPatches, tmp_path: Path) -> None:
-    bad = SETTINGS.model_copy(update={"processes": 2, "network": "compact:/nowhere"})
-    with pytest.raises(CytoarchError, match="/nowhere"):
-        train_together(patches, bad, tmp_path / "c.pt", nothing)
+FAULTS = {
+    "from pathlib import Path; Path('JOB/fault.txt').write_text('no such weights'); exit(1)": "^no such weights$",
+    "import sys; print('out of memory', file=sys.stderr); exit(3)": "ended with 3; its processes said at last:\nout of",
+}
+
+
+@pytest.mark.parametrize("code", FAULTS)
+def test_what_a_process_raises_is_raised_here(tmp_path: Path, code: str) -> None:
+    steps: list[int] = []
+    told = "print('step 1', flush=True); print('other words'); print('step 2', flush=True); " + code
+    with pytest.raises(CytoarchError, match=FAULTS[code]):
+        torchrun.watched([sys.executable, "-c", told.replace("JOB", str(tmp_path))], tmp_path, steps.append)
+    assert steps == [1, 2]
 
 
 def test_a_batch_is_shared_evenly_or_not_at_all(patches: PlacedPatches, tmp_path: Path) -> None:
