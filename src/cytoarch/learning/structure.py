@@ -134,15 +134,20 @@ def fitted_components(features: Float64, count: int) -> PCA:
 
 
 def _fold_scores(values: Float64, measures: Mapping[str, Float64], train: Int64, test: Int64) -> dict[str, float]:
-    """R2 of every measure on the rows held out; NaN where too few are known."""
-    found = {}
+    """R2 of every measure on rows held out, NaN where too few are known; measures of the same points are fitted at once."""
+    together: dict[bytes, list[str]] = {}
     for name, measure in measures.items():
-        learned, asked = train[np.isfinite(measure[train])], test[np.isfinite(measure[test])]
+        together.setdefault(np.isfinite(measure).tobytes(), []).append(name)
+    found = {}
+    for names in together.values():
+        truth = np.stack([measures[name] for name in names], axis=1)
+        known = np.isfinite(truth[:, 0])
+        learned, asked = train[known[train]], test[known[test]]
         if len(learned) < max(FEWEST, values.shape[1] + 1) or len(asked) < 2:
-            found[name] = math.nan
+            found |= dict.fromkeys(names, math.nan)
             continue
-        told = LinearRegression().fit(values[learned], measure[learned]).predict(values[asked])
-        found[name] = r2_of(measure[asked], told)
+        told = LinearRegression().fit(values[learned], truth[learned]).predict(values[asked])
+        found |= {name: r2_of(truth[asked, at], told[:, at]) for at, name in enumerate(names)}
     return found
 
 
