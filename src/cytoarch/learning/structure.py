@@ -134,7 +134,7 @@ def fitted_components(features: Float64, count: int) -> PCA:
 
 
 def _fold_scores(values: Float64, measures: Mapping[str, Float64], train: Int64, test: Int64) -> dict[str, float]:
-    """R2 of every measure on rows held out, NaN where too few are known; measures of the same points are fitted at once."""
+    """R2 of every measure on rows held out, NaN where too few are known; those of the same points in one fit."""
     together: dict[bytes, list[str]] = {}
     for name, measure in measures.items():
         together.setdefault(np.isfinite(measure).tobytes(), []).append(name)
