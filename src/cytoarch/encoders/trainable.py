@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from safetensors.torch import save
@@ -65,8 +65,8 @@ class Trainable:
 class Wanted:
     """What a network is to be made for."""
 
-    channels: Literal[1, 3]
-    """Of the sections; a network that is read from a folder has its own."""
+    channels: int
+    """Of the sections, 1 or 3; a network that is read from a folder has its own."""
     patch_px: int
     pixel_size_um: float
     widths: tuple[int, ...]
@@ -111,7 +111,7 @@ def _new(start: str, wanted: Wanted) -> Trainable:
         return _compact(CompactNetwork(wanted.channels, wanted.widths, wanted.depths))
     config = CytoNetConfig(
         model_type="cytonet_r50_vit" if start == "cytonet-r50-vit" else "cytonet_r50",
-        channels=wanted.channels,
+        channels=3 if wanted.channels == 3 else 1,
         tile_px=wanted.patch_px // TOKEN_PX * TOKEN_PX or TOKEN_PX,
         pixel_size_um=wanted.pixel_size_um,
     )
@@ -147,6 +147,9 @@ def _compact(network: CompactNetwork, _reads: str = "stages") -> Trainable:
 
 class _CytoNetPatch(nn.Module):
     """A CytoNet by its patches: global average pool, or the class token of the hybrid."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, model: CytoNetR50, config: CytoNetConfig) -> None:
         super().__init__()
@@ -185,6 +188,9 @@ def _cytonet(model: CytoNetR50, config: CytoNetConfig) -> Trainable:
 
 class _DinoPatch(nn.Module):
     """A DINO model by its patches: the class token after the final norm, or the normed mean of a ConvNeXt."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self, model: nn.Module, normalisation: tuple[tuple[float, ...], tuple[float, ...]], width: int

@@ -138,7 +138,7 @@ def _fold_scores(values: Float64, measures: Mapping[str, Float64], train: Int64,
     together: dict[bytes, list[str]] = {}
     for name, measure in measures.items():
         together.setdefault(np.isfinite(measure).tobytes(), []).append(name)
-    found = {}
+    found: dict[str, float] = {}
     for names in together.values():
         truth = np.stack([measures[name] for name in names], axis=1)
         known = np.isfinite(truth[:, 0])
@@ -209,7 +209,7 @@ def place_errors(brains: Mapping[str, Measured], features: str, settings: Struct
     as are asked for at most.
     """
     placed = {name: known for name, one in brains.items() if (known := _placed(one)) is not None}
-    found = []
+    found: list[PlaceError] = []
     for name, own in placed.items():
         mm = {other: _stacked(one) for other, one in placed.items()}
         errors: dict[str, list[Float64]] = {other: [] for other in placed}
@@ -220,11 +220,10 @@ def place_errors(brains: Mapping[str, Measured], features: str, settings: Struct
                 told, truth = fit(one.features[features][rows]), mm[other][rows]
                 aside = np.abs(np.abs(told[:, :1]) - np.abs(truth[:, :1]))
                 errors[other].append(np.concatenate([np.abs(told - truth), aside], axis=1).mean(axis=0))
-        found += [
-            PlaceError(name, other, *map(float, np.mean(one, axis=0)), len(placed[other].section))
-            for other, one in errors.items()
-            if one
-        ]
+        for other, each in errors.items():
+            if each:
+                x, y, z, beside = map(float, np.mean(each, axis=0))
+                found.append(PlaceError(name, other, x, y, z, beside, len(placed[other].section)))
     return found
 
 

@@ -14,7 +14,7 @@ from torch import distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cytoarch.pretraining.losses import contrastive_loss, spatial_targets
-from cytoarch.pretraining.objectives import SimCLR, SpatialNCE
+from cytoarch.pretraining.objectives import B, SimCLR, SpatialNCE
 from cytoarch.pretraining.patches import Batch
 
 
@@ -71,7 +71,8 @@ class SharedSimCLR(SimCLR):
 
     def targets(self, batch: Batch) -> Tensor:
         """The other view, process by process."""
-        return torch.block_diag(*[super().targets(batch)] * dist.get_world_size())
+        whole: Tensor = torch.block_diag(*[super().targets(batch)] * dist.get_world_size())  # type: ignore[no-untyped-call]
+        return whole
 
 
 def company() -> int:
@@ -98,7 +99,7 @@ def mean_of_all(values: Tensor) -> Tensor:
     return whole / company()
 
 
-def whole_batch(outputs: Tensor, batch: Batch) -> tuple[Tensor, Batch]:
+def whole_batch(outputs: Tensor, batch: B) -> tuple[Tensor, B]:
     """The embeddings of all processes, and where their patches lie; of a process alone its own."""
     if company() == 1:
         return outputs, batch
@@ -161,7 +162,7 @@ def _summed(values: Tensor) -> Tensor:
 def shared_norms(network: nn.Module, device: str) -> nn.Module:
     """The network with batch norms that look over all processes; names and values of tensors stay as they are."""
     if device.startswith("cuda"):
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return converted
     for name, part in list(network.named_modules()):
         if isinstance(part, _BatchNorm):

@@ -93,8 +93,10 @@ class _Run:
     @property
     def bare(self) -> nn.Module:
         """The learner, without what joins processes."""
-        wrapped = isinstance(self.learner, DistributedDataParallel)
-        return self.learner.module if wrapped else self.learner
+        if not isinstance(self.learner, DistributedDataParallel):
+            return self.learner
+        joined: nn.Module = self.learner.module
+        return joined
 
 
 def pretrain(

@@ -64,7 +64,7 @@ def computed_twice(parts: Sequence[nn.Module]) -> None:
     Norms take no notice of the second time: what they remember of batches is what it would have been.
     """
     for part in parts:
-        part.forward = _again(part, part.forward)  # type: ignore[method-assign]
+        part.forward = _again(part, part.forward)
 
 
 def _again(part: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:

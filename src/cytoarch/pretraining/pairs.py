@@ -4,7 +4,7 @@ Points are snapped to the nearest vertex of their hemisphere on the middle surfa
 it, places those of the vertex on the inflated surface, right hemispheres mirrored onto left ones (Spitzer et al. 2018).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -35,7 +35,7 @@ class SurfacePairs:
     """(n, 3) of every point on the inflated surface."""
 
     @classmethod
-    def of(cls, points: PatchPoints, surfaces: dict[int, Mesh], seed: int) -> Self:
+    def of(cls, points: PatchPoints, surfaces: Mapping[int, Mesh], seed: int) -> Self:
         """Pairs of points, by the middle surface of each brain. Raises ValueError for a hemisphere of one point."""
         side = np.where(points.position_mm[:, 0] < 0, LEFT, RIGHT)
         index = draw_pairs(2 * points.brain + side, seed)

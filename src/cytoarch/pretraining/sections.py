@@ -98,7 +98,8 @@ class StreamedSections:
         found = np.empty((len(section), edge_px, edge_px, self.channels), dtype=np.uint8)
 
         def fill(place: int) -> None:
-            found[place] = _window(self.sections[int(section[place])], *corner_px[place].tolist(), edge_px)
+            top, left = corner_px[place].tolist()
+            found[place] = _window(self.sections[int(section[place])], top, left, edge_px)
 
         with ThreadPoolExecutor(READERS, thread_name_prefix="section-reader") as readers:
             list(readers.map(fill, range(len(section))))

@@ -125,8 +125,7 @@ def train_encoder(
 
 
 def _wanted(pixels: Windows, settings: PretrainingSettings) -> Wanted:
-    channels = 3 if pixels.channels == 3 else 1
-    return Wanted(channels, settings.patch_px, settings.pixel_size_um, settings.widths, settings.depths)
+    return Wanted(pixels.channels, settings.patch_px, settings.pixel_size_um, settings.widths, settings.depths)
 
 
 def _prepared(made: Trainable, settings: PretrainingSettings) -> nn.Module:

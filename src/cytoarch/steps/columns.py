@@ -117,7 +117,7 @@ class ColumnsStep(Step[Columns]):
         angle = known["cut_angle_deg"].to_numpy(np.float64) if "cut_angle_deg" in known else np.full(len(known), np.nan)
         cell_mm = grid.cell_um / 1000
         parts = part_lengths(ways) * cell_mm * slant(angle)[:, None]
-        whole = np.isfinite(parts).all(axis=1)
+        whole = np.asarray(np.isfinite(parts).all(axis=1))
         um = grid.um(ways)
         shown = np.full(ways.shape[:2], np.nan) if labels is None else labelled(labels, um, asked.pixel_size_um)
         ids = np.unique(shown[shown > 0]).astype(np.int64)
@@ -125,7 +125,7 @@ class ColumnsStep(Step[Columns]):
         if self.cells is not None:
             middles = to_section(np.array(inputs[self.cells].places_px, dtype=np.float64).reshape(-1, 2))
             per_cell = cell_density(grid.cells(middles), depth.ribbon != OUTSIDE, asked.cells_um / grid.cell_um)
-            dense = profiles_along(per_cell, ways) / cell_mm**2
+            dense = profiles_along(per_cell.astype(np.float32), ways) / cell_mm**2
         bent = bending(field, places, asked.bend_um / grid.cell_um) / cell_mm
         found = Columns(
             thickness_mm=np.where(whole, parts.sum(axis=1), np.nan),
@@ -149,8 +149,8 @@ class ColumnsStep(Step[Columns]):
 
 def first_draws(folder: Path) -> "pd.DataFrame":
     """What is known of the embedded points of a section; of several draws of a point the first."""
-    known = open_points([folder]).obs
-    return known[known["draw"] == 0]
+    known: pd.DataFrame = open_points([folder]).obs
+    return known.loc[known["draw"] == 0]
 
 
 def profiles(image: StoredImage, um: Float64, pixel_size_um: float) -> Float64:

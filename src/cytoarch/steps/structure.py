@@ -231,7 +231,9 @@ def best_of(scores: Sequence[StructureScore]) -> dict[str, float]:
 def packed(points: Measured) -> bytes:
     """The points as npz, without pickles."""
     held = io.BytesIO()
-    arrays = {f"feature/{name}": one.astype(np.float32) for name, one in points.features.items()}
+    arrays: dict[str, NDArray[Any]] = {
+        f"feature/{name}": one.astype(np.float32) for name, one in points.features.items()
+    }
     arrays |= {f"measure/{name}": one for name, one in points.measures.items()}
     np.savez(held, allow_pickle=False, section=points.section, **arrays)
     return held.getvalue()
