@@ -117,9 +117,7 @@ def render_structure(page: StructurePage) -> bytes:
     """The page; every text from outside is escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.loader = FunctionLoader(_template)
-    kinds: dict[str, Any] = {
-        f"{features}/{way}": f"{features}, folds of {way}" for features in COLOURS for way in LINES
-    }
+    kinds: dict[str, Any] = {f"{features}/{way}": f"{features}, {way}" for features in COLOURS for way in LINES}
     return environment.get_template("structure.html.jinja").render(page=page, kinds=kinds).encode()
 
 

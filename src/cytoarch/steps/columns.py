@@ -24,7 +24,7 @@ from cytoarch.anatomy.traverses import profiles_along, traverses
 from cytoarch.brains import stated_section
 from cytoarch.embeddings.places import SectionPoints
 from cytoarch.embeddings.sampled import open_points
-from cytoarch.geometry import scan_to_section
+from cytoarch.geometry import centres, scan_to_section
 from cytoarch.images.views import StoredImage
 from cytoarch.settings import Settings
 from cytoarch.steps.depth import DepthStep
@@ -65,6 +65,8 @@ class Columns(NamedTuple):
     """(n, samples) grey values from the pial to the white side."""
     layers: Int64
     """(k,) labels that columns cross."""
+    layer_depth: Float64
+    """(k,) depth that each lies at in the mean, 0 pial to 1 white."""
     layer_mm: Float64
     """(n, k) how thick each is."""
     cells_per_mm2: Float64
@@ -132,6 +134,7 @@ class ColumnsStep(Step[Columns]):
             curvature_per_mm=np.where(whole, bent, np.nan),
             profile=profiles(image, um, asked.pixel_size_um),
             layers=ids,
+            layer_depth=mean_depths(shown, ids),
             layer_mm=np.where(whole[:, None], layer_lengths(shown, parts, ids), np.nan),
             cells_per_mm2=layer_means(dense, shown, parts, ids),
         )
@@ -145,6 +148,12 @@ class ColumnsStep(Step[Columns]):
         """The columns."""
         with np.load(folder / COLUMNS_FILE, allow_pickle=False) as held:
             return Columns(**{name: held[name] for name in Columns._fields})
+
+
+def mean_depths(shown: Float64, ids: Int64) -> Float64:
+    """The depth (k,) that labels of columns (n, count) lie at, in the mean."""
+    depth = np.broadcast_to(centres(0.0, 1.0, shown.shape[1]), shown.shape)
+    return np.array([depth[shown == one].mean() for one in ids], dtype=np.float64)
 
 
 def first_draws(folder: Path) -> "pd.DataFrame":

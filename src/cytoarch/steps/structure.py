@@ -36,8 +36,10 @@ EMBEDDING, PROFILE = "embedding", "profile"
 """What measures are told from."""
 CROSSED = 3
 """Labels that half of the columns cross, at least, for them to be layers: those of areas are crossed one at a time."""
+BEYOND = 0.95
+"""Labels that lie deeper in the mean are white matter, which the ends of columns touch."""
 LEAST_SHARE = 0.03
-"""Of a column, that a label has where it is crossed: ends of columns touch what lies beyond the cortex."""
+"""Of a column, that a label has at least where it is crossed."""
 
 Float64 = NDArray[np.float64]
 
@@ -181,13 +183,19 @@ def gathered_points(
 
 def _layers(columns: Sequence[Columns], names: Mapping[int, str]) -> tuple[dict[str, Float64], str]:
     """Thickness and density of cells of each label, if the labels are layers; and a sentence on that."""
-    ids = sorted({one for part in columns for one in part.layers.tolist()})
+    depths: dict[int, list[float]] = {}
+    for part in columns:
+        for one, depth in zip(part.layers.tolist(), part.layer_depth.tolist(), strict=True):
+            depths.setdefault(one, []).append(depth)
+    ids = sorted(one for one, each in depths.items() if np.mean(each) < BEYOND)
     if not ids:
         return {}, "no labels"
 
     def spread(part: Columns, values: Float64, blank: float) -> Float64:
         full = np.full((len(values), len(ids)), blank)
-        full[:, [ids.index(one) for one in part.layers.tolist()]] = values
+        for at, one in enumerate(part.layers.tolist()):
+            if one in ids:
+                full[:, ids.index(one)] = values[:, at]
         return full
 
     thick = np.concatenate([spread(one, one.layer_mm, 0.0) for one in columns])

@@ -85,14 +85,15 @@ class StructurePageStep(Step[Path]):
 def _entry(staging: Staging, brain_id: str, judged: Judged, facts: Facts) -> JudgedEntry:
     """A brain on the page, its figures written."""
     curves, shares = f"{brain_id}-curves.png", f"{brain_id}-shares.png"
-    staging.write(curves, structure_curves(rows_of(judged.scores)))
+    scores = rows_of(judged.scores)
+    staging.write(curves, structure_curves(scores))
     rows = rows_of(judged.attribution)
     if rows:
         staging.write(shares, share_chart(rows))
-    best: dict[str, dict[str, str]] = {}
+    best: dict[str, dict[str, str]] = {one["measure"]: {} for one in scores}
     for name, value in facts["best"].items():
         measure, features, way = name.rsplit("/", 2)
-        best.setdefault(measure, {})[f"{features}/{way}"] = f"{value:.3f}"
+        best[measure][f"{features}/{way}"] = f"{value:.3f}" if value >= 0 else "below 0"
     return JudgedEntry(
         brain_id,
         facts["points"],
