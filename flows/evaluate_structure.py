@@ -144,5 +144,11 @@ def _told_best(best: Mapping[str, float]) -> dict[str, str]:
         if name.endswith(way):
             measure = name.removesuffix(f"/{way}")
             other = best.get(f"{measure}/{PROFILE}/sections")
-            found[measure] = f"R2 {value:.2f}" + ("" if other is None else f" (profiles of the stain {other:.2f})")
+            found[measure] = f"R2 {_spoken(value)}" + (
+                "" if other is None else f" (profiles of the stain {_spoken(other)})"
+            )
     return found
+
+
+def _spoken(r2: float) -> str:
+    return f"{r2:.2f}" if r2 >= 0 else "below 0"
