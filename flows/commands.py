@@ -21,6 +21,7 @@ from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import CytoarchError
 from flows.compare_brains import CompareChoice
 from flows.console import EXIT_BROKEN, EXIT_OK, EXIT_SECTIONS_FAILED, bars, say, stderr_console
+from flows.evaluate_structure import JudgedChoice
 from flows.parameters import BrainSource, MapSettings, StoredBrain
 from flows.pretrain_encoder import PretrainingChoice
 from flows.segment_neurons import NeuronChoice
@@ -38,6 +39,7 @@ UNPREFIXED = (
     NeuronChoice,
     CompareChoice,
     PretrainingChoice,
+    JudgedChoice,
 )
 """Their fields are flags of their own: they are said in every call."""
 

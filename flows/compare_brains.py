@@ -11,14 +11,12 @@ from cytoarch.settings import Settings
 from cytoarch.steps.cluster_checks import ClusterChecksStep
 from cytoarch.steps.comparison import PAIRS_FILE, ComparisonStep
 from cytoarch.steps.opened import open_study
-from cytoarch.steps.step import Place, is_current
+from cytoarch.steps.step import Place
 from cytoarch.store.brain_store import BrainStore
 from flows.parameters import split_names
 from flows.places import DEFAULT_STORE
-from flows.stages import Summary, final_state
+from flows.stages import Summary, final_state, run_in_study
 from tasks.cancelling import HOOKS
-from tasks.progress import stage_progress
-from tasks.steps import run_study
 
 
 class CompareChoice(Settings):
@@ -54,15 +52,9 @@ def compare_brains(compare: CompareChoice) -> Summary:
     if len(compare.brains) < 2:
         raise StoreError(f"two brains at least are compared, {', '.join(compare.brains) or 'none'} is given; name more")
     step = ComparisonStep.of(compare.brains, compare.clusters or _in_common(compare))
-    made = 0
     with open_study(compare.store_path, compare.name) as opened:
-        place = Place(opened)
-        if not is_current(step, place):
-            with stage_progress("compare", 1) as progress:
-                made = int(run_study(compare.store_path, compare.name, "compare", step))
-                progress.finished("study")
-                opened.catalogue.refresh(step.product())
-        facts, folder = step.stored.record(place).facts, opened.catalogue.path(step.product())
+        made = run_in_study("compare", opened, step)
+        facts, folder = step.stored.record(Place(opened)).facts, opened.catalogue.path(step.product())
     notes = {
         f"{row['one']} and {row['other']}": "-"
         if row["correlation"] is None

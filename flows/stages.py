@@ -18,7 +18,7 @@ from cytoarch.brains import Brain, Section, brain_ids
 from cytoarch.embeddings.engine import NO_SPEED, Speed
 from cytoarch.errors import CytoarchError, StoreError
 from cytoarch.steps.engine_step import EngineStep
-from cytoarch.steps.opened import OpenBrain, open_brain
+from cytoarch.steps.opened import OpenBrain, OpenStudy, open_brain
 from cytoarch.steps.running import EnginePlan, Outcome, due
 from cytoarch.steps.sections import SECTION, cores_each, ready_sections
 from cytoarch.steps.step import Place, Step, is_current
@@ -26,7 +26,7 @@ from cytoarch.store.durations import Duration, note_duration
 from flows.parameters import BrainSource, RunSettings
 from tasks.leases import brain_lease
 from tasks.progress import StageProgress, say_stage, spend, spoken_s, stage_progress
-from tasks.steps import Home, Ran, compute_sections, run_brain, run_sections
+from tasks.steps import Home, Ran, compute_sections, run_brain, run_sections, run_study
 
 
 @dataclass(frozen=True)
@@ -213,6 +213,17 @@ def run_whole(title: str, brain: OpenBrain, step: Step[Any]) -> int:
     _log(f"{title}: {'made' if made else 'current'} in {spoken_s(progress.seconds)}")
     for section_id in brain.failed.keys() - before:
         _warn(title, section_id, brain.failed[section_id])
+    return int(made)
+
+
+def run_in_study(title: str, study: OpenStudy, step: Step[Any]) -> int:
+    """Run a step of a study; returns 1 if it was made, 0 if it was current."""
+    if is_current(step, Place(study)):
+        return 0
+    with stage_progress(title, 1) as progress:
+        made = run_study(study.store.root, study.study, title, step)
+        progress.finished("study")
+    study.catalogue.refresh(step.product())
     return int(made)
 
 

@@ -41,6 +41,7 @@ from tasks.tracking.runs import (
     log_failed_ingestion,
     log_later,
 )
+from tasks.tracking.structure import log_structure
 from tasks.tracking.studies import log_study
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "log_later",
     "log_neurons",
     "log_pretraining",
+    "log_structure",
     "log_study",
     "make_relative",
     "needed",

@@ -2,23 +2,44 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from mlflow.entities import Metric
 
 from cytoarch.store.brain_store import BrainStore
 from tasks.tracking.database import artifacts, client, experiment_id
+from tasks.tracking.registry import new_version
 from tasks.tracking.runs import flat, log_metrics, log_params, run_tags
 
 PRETRAINING_KIND = "pretraining"
+ENCODER_FOLDER = "encoder"
+ROLES = ("learned", "held out")
+"""What brains are there for, in the record of a training."""
 POINTS_OF_CURVE = 200
 """Losses are told as means of so many stretches, at most."""
 AT_ONCE = 1000
 """Figures that MLflow takes in one call."""
 
 
-def log_pretraining(store: BrainStore, study: str, fingerprint: str, record: Mapping[str, Any], folder: Path) -> str:
-    """The id of the row of a pretrained encoder, made unless it is there.
+class EncoderRow(NamedTuple):
+    """A pretrained encoder in MLflow."""
+
+    run_id: str
+    model: str
+    """The registered model that it is a version of."""
+    version: int
+
+
+def log_pretraining(
+    store: BrainStore,
+    study: str,
+    fingerprint: str,
+    record: Mapping[str, Any],
+    folder: Path,
+    cost: Mapping[str, float] = MappingProxyType({}),
+) -> EncoderRow:
+    """The row of a pretrained encoder, and its version of a registered model; both made unless they are there.
 
     Args:
         store: The store that holds the study.
@@ -26,12 +47,13 @@ def log_pretraining(store: BrainStore, study: str, fingerprint: str, record: Map
         fingerprint: What tells it from the same study of other inputs or settings.
         record: The record of the training.
         folder: That of the encoder.
+        cost: What it took, where it was trained now.
 
     """
     mlflow, experiment = client(store), experiment_id(store)
     where = f"tags.kind = '{PRETRAINING_KIND}' and tags.study_digest = '{fingerprint}' and attributes.status = "
     for known in mlflow.search_runs([experiment], filter_string=f"{where}'FINISHED'", max_results=1):
-        return str(known.info.run_id)
+        return _registered(store, study, fingerprint, record, known)
     begun = mlflow.search_runs([experiment], filter_string=f"{where}'RUNNING'", max_results=1)  # MLflow went away
     tags = {"kind": PRETRAINING_KIND, "study": study, "study_digest": fingerprint, **run_tags()}
     run = begun[0] if begun else mlflow.create_run(experiment, run_name=f"pretraining-{study}", tags=tags)
@@ -41,14 +63,25 @@ def log_pretraining(store: BrainStore, study: str, fingerprint: str, record: Map
     for first in range(0, len(curve), AT_ONCE):
         mlflow.log_batch(run_id, metrics=curve[first : first + AT_ONCE])
     errors = record["place_error_mm"]
-    log_metrics(
-        store,
-        run_id,
-        {f"place_error_mm/{brain}/{how}": value for brain, one in errors.items() for how, value in one.items()},
-    )
-    artifacts(store, str(run.info.artifact_uri)).log_artifacts(str(folder), "encoder")
+    figures = {f"place_error_mm/{brain}/{how}": value for brain, one in errors.items() for how, value in one.items()}
+    log_metrics(store, run_id, {**figures, **cost})
+    artifacts(store, str(run.info.artifact_uri)).log_artifacts(str(folder), ENCODER_FOLDER)
+    row = _registered(store, study, fingerprint, record, run)
     mlflow.set_terminated(run_id)
-    return run_id
+    return row
+
+
+def _registered(store: BrainStore, study: str, fingerprint: str, record: Mapping[str, Any], run: Any) -> EncoderRow:
+    """The version of the study's model that is this encoder; its tags name the brains that it saw."""
+    name = f"encoder-{study}"
+    known = client(store).search_model_versions(f"name = '{name}'")
+    version = next((one for one in known if one.tags.get("study_digest") == fingerprint), None)
+    if version is None:
+        seen = {role: [one for one, found in record["brains"].items() if found == role] for role in ROLES}
+        tags = {role.replace(" ", "_"): ", ".join(brains)[:4000] for role, brains in seen.items() if brains}
+        tags |= {"study_digest": fingerprint, "kind": str(record["kind"]), "learning": record["settings"]["learning"]}
+        version = new_version(store, name, run, tags, ENCODER_FOLDER)
+    return EncoderRow(str(run.info.run_id), name, int(version.version))
 
 
 def curve_of(record: Mapping[str, Any]) -> list[Metric]:
@@ -62,4 +95,6 @@ def curve_of(record: Mapping[str, Any]) -> list[Metric]:
     ]
     for step, health in record["health"].items():
         points += [Metric(f"health/{name}", value, 0, int(step)) for name, value in health.items()]
+    for step, probed in record["probe"].items():
+        points += [Metric(f"place_error_mm/{name}", value, 0, int(step)) for name, value in probed.items()]
     return points

@@ -99,7 +99,7 @@ def register_head(
         if math.isfinite(metrics.get(SCORE, math.nan)):
             tags["headline_macro_f1"] = repr(metrics[SCORE])
             tags |= {DEVIATION_TAG: repr(metrics[DEVIATION])} if DEVIATION in metrics else {}
-        version = _new_version(store, name, run, tags)
+        version = new_version(store, name, run, tags)
     champion, reason = _settle_champion(store, name, version, card)
     client(store).set_terminated(version.run_id)
     is_champion = int(champion.version) == int(version.version)
@@ -177,8 +177,8 @@ def _registered(store: BrainStore, name: str, digest: str, asked: Mapping[str, s
     return mlflow.get_model_version(name, version.version)
 
 
-def _new_version(store: BrainStore, name: str, run: Any, tags: Mapping[str, str]) -> Any:
-    """A version whose files are the head of a training's run; its model is made on first use."""
+def new_version(store: BrainStore, name: str, run: Any, tags: Mapping[str, str], folder: str = HEAD_FOLDER) -> Any:
+    """A version whose files lie in a folder of a training's run; its model is made on first use."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -186,7 +186,7 @@ def _new_version(store: BrainStore, name: str, run: Any, tags: Mapping[str, str]
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    source = f"{run.info.artifact_uri}/{HEAD_FOLDER}"
+    source = f"{run.info.artifact_uri}/{folder}"
     return client(store).create_model_version(name, source, run.info.run_id, tags=dict(tags))
 
 

@@ -46,6 +46,15 @@ def test_an_encoder_is_trained_used_and_remembered(tmp_path: Path) -> None:
     assert "place_error_mm/P02/told" in row.data.metrics
     assert len(client.get_metric_history(row.info.run_id, "loss")) == 6
     assert len(client.get_metric_history(row.info.run_id, "health/rank")) == 3
+    assert row.data.metrics["cost/patches"] == 48
+    assert row.data.metrics["cost/seconds"] > 0
+    (version,) = client.search_model_versions("name = 'encoder-E1'")
+    assert {name: version.tags[name] for name in ("learned", "held_out", "kind")} == {
+        "learned": "P01",
+        "held_out": "P02",
+        "kind": "compact",
+    }
+    assert done.notes["MLflow model"] == "models:/encoder-E1/1"
     assert pretrain_encoder(choice, TRAIN, midline=MIDLINE).made == 0
 
 

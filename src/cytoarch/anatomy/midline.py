@@ -67,10 +67,17 @@ class Line:
         return float(np.linalg.norm(np.diff(self.places, axis=0), axis=1).sum())
 
 
+def depth_field(depth: NDArray[np.float32], cortex: Mask, white: Mask) -> Float64:
+    """Depth (y, x) float64 that goes on beyond the sides of the cortex: 1 in white matter, 0 elsewhere.
+
+    So cortex of a single cell has a middle, too.
+    """
+    return np.where(cortex, depth, np.where(white, 1.0, 0.0)).astype(np.float64)
+
+
 def depth_lines(depth: NDArray[np.float32], cortex: Mask, white: Mask, shortest: float) -> list[Line]:
     """The lines in the cortex (y, x) where depth is one half, at least `shortest` cells long."""
-    # beyond its sides depth goes on, so that cortex of one cell has a middle, too; elsewhere there is none
-    field = np.where(cortex, depth, np.where(white, 1.0, 0.0)).astype(np.float64)
+    field = depth_field(depth, cortex, white)
     parts: list[Float64] = []
     for contour in measure.find_contours(field, MIDDLE):
         parts += _runs(contour, _inside(contour, cortex))
@@ -150,17 +157,17 @@ def moved_to_middle(
     None goes further than `limit` cells, nor out of the cortex; one that lies outside it stays (CytoNet allows 2 mm).
     The gradient is followed by steps of a quarter of a cell (midpoint rule).
     """
-    field = np.where(cortex, depth, np.where(white, 1.0, 0.0)).astype(np.float64)
+    field = depth_field(depth, cortex, white)
     slopes = np.asarray(np.gradient(field))
     found, gone = places.astype(np.float64, copy=True), np.zeros(len(places))
     going = _inside(found, cortex)
-    side = np.sign(MIDDLE - _at(field, found))
+    side = np.sign(MIDDLE - value_at(field, found))
     while going.any():
         here = found[going]
         step = np.minimum(STEP_CELLS, limit - gone[going])[:, None]
-        half = here + HALF * step * side[going][:, None] * _direction(slopes, here)
-        ahead = here + step * side[going][:, None] * _direction(slopes, half)
-        value, before = _at(field, ahead), _at(field, here)
+        half = here + HALF * step * side[going][:, None] * uphill(slopes, here)
+        ahead = here + step * side[going][:, None] * uphill(slopes, half)
+        value, before = value_at(field, ahead), value_at(field, here)
         crossed = np.sign(MIDDLE - value) != side[going]
         change = np.where(value == before, 1.0, value - before)
         part = np.where(crossed, np.clip((MIDDLE - before) / change, 0, 1), 1.0)
@@ -174,14 +181,15 @@ def moved_to_middle(
     return found, gone
 
 
-def _direction(slopes: Float64, places: Float64) -> Float64:
-    """Unit vectors (n, 2) along the gradient, zero where it vanishes."""
-    vectors = np.stack([_at(one, places) for one in slopes], axis=1)
+def uphill(slopes: Float64, places: Float64) -> Float64:
+    """Unit vectors (n, 2) along the gradient (2, y, x) of a field at places (n, 2) in cells, zero where it vanishes."""
+    vectors = np.stack([value_at(one, places) for one in slopes], axis=1)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(length > _STILL, length, np.inf))
 
 
-def _at(values: Float64, places: Float64) -> Float64:
+def value_at(values: Float64, places: Float64) -> Float64:
+    """Values (n,) of a field (y, x) at places (n, 2) in cells, linear between them."""
     return np.asarray(ndimage.map_coordinates(values, places.T, order=1, mode="nearest"))
 
 

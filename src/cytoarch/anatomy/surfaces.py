@@ -21,6 +21,8 @@ from cytoarch.geometry import Transform
 from cytoarch.settings import Settings
 
 FLAT = 1e-9
+INFLATING = 100
+"""Rounds of blowing up a surface; more change little but the shape of its poles."""
 
 
 class SurfaceSettings(Settings):
@@ -154,6 +156,30 @@ def cut_angles(mesh: Mesh, to_brain: Transform, places_um: Float64) -> Float64:
     _, nearest = cKDTree(mesh.vertices_mm).query(to_brain(places_um))
     cosine = np.abs(normals[nearest] @ _normal(to_brain))
     return np.asarray(np.degrees(np.arccos(np.clip(cosine, 0, 1))))
+
+
+def inflated(mesh: Mesh, rounds: int = INFLATING) -> Float64:
+    """The vertices (v, 3) of a mesh blown up until its folds are gone, each hemisphere about its own centre.
+
+    Every round moves vertices to the mean of their neighbours and themselves and scales them to the area they had.
+    Hemispheres are the vertices on either side of x = 0.
+    """
+    from scipy.sparse import coo_array, diags_array
+
+    count = len(mesh.vertices_mm)
+    i, j = mesh.triangles.ravel(), np.roll(mesh.triangles, 1, axis=1).ravel()
+    joined = coo_array((np.ones(len(i)), (i, j)), shape=(count, count)).tocsr()
+    joined = ((joined + joined.T + diags_array(np.ones(count))) > 0).astype(np.float64)
+    mean = diags_array(1 / np.asarray(joined.sum(axis=1)).ravel()) @ joined
+    right = mesh.vertices_mm[:, 0] >= 0
+    vertices, area = mesh.vertices_mm.copy(), mesh.area_mm2
+    for _ in range(rounds):
+        vertices = mean @ vertices
+        vertices *= np.sqrt(area / max(Mesh(vertices, mesh.triangles).area_mm2, FLAT))
+    for side in (right, ~right):
+        if side.any():
+            vertices[side] -= vertices[side].mean(axis=0)
+    return np.asarray(vertices, dtype=np.float64)
 
 
 def _normal(to_brain: Transform) -> Float64:

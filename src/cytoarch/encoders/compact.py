@@ -83,7 +83,7 @@ class CompactEncoder:
 
     def embed(self, patches: Float32) -> Float32:
         """(b, c, T, T) float32 in [0, 1] -> (b, d) float32: the mean of the deepest stage."""
-        return self._computed(patches, lambda pixels: self.model.through(pixels)[-1].mean(dim=(2, 3)))
+        return self._computed(patches, self.model.patch)
 
     def _stages(self, pixels: Tensor) -> Tensor:
         """The deeper stages side by side on the grid of the first of them."""
@@ -102,7 +102,7 @@ class CompactEncoder:
 def load_compact(encoder_id: str, *, precision: Precision, device: str, folder: Path = FOLDER) -> CompactEncoder:
     """The encoder with its weights. Raises ModelError if they are not those that config.json names."""
     check_device(device)
-    config = _config(folder)
+    config = read_config_of_compact(folder)
     found = hash_file(folder / SINGLE).sha256
     if found != config["sha256"]:
         raise ModelError(
@@ -129,7 +129,8 @@ def read_network(folder: Path, config: dict[str, Any]) -> CompactNetwork:
     return model
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_config_of_compact(folder: Path) -> dict[str, Any]:
+    """The configuration of a compact network in a folder. Raises ModelError if there is none."""
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         whole = (folder / SINGLE).is_file() and config.keys() >= NEEDED

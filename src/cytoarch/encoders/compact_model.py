@@ -51,7 +51,7 @@ class CompactNetwork(nn.Module):
         tokens: int = TOKEN_WIDTH,
     ) -> None:
         super().__init__()
-        self.channels, self.widths = channels, widths
+        self.channels, self.widths, self.depths = channels, widths, depths
         stages = []
         for given, width, depth in zip((channels, *widths), widths, depths, strict=False):
             down = nn.Sequential(
@@ -66,6 +66,15 @@ class CompactNetwork(nn.Module):
         """(b, c, T, T) float32 in [0, 1], T a multiple of 32."""
         stages = self.through(pixels)
         return Features(stages[-1].mean(dim=(2, 3)), self._joined(stages[1:]))
+
+    @property
+    def patch_width(self) -> int:
+        """Length of a patch's embedding."""
+        return self.widths[-1]
+
+    def patch(self, pixels: Tensor) -> Tensor:
+        """(b, c, T, T) float32 in [0, 1] -> (b, d): the embedding of each patch, without any tokens."""
+        return self.through(pixels)[-1].mean(dim=(2, 3))
 
     def through(self, pixels: Tensor) -> list[Tensor]:
         """What every stage makes of (b, c, T, T) float32 in [0, 1], at strides 2 to 32."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -185,6 +185,33 @@ def load_dino(
         model=model.to(device),
         final_norm=getattr(model, MODELS[model_type][1]),
     )
+
+
+class WholeDino(NamedTuple):
+    """A DINO model with all its blocks, to be trained further."""
+
+    model: Any
+    normalisation: Normalisation
+    width: int
+    blocks: tuple[torch.nn.Module, ...]
+    """Its blocks, of a ConvNeXt its stages."""
+    multiple_px: int
+
+
+def read_dino(folder: Path, model_type: str) -> WholeDino:
+    """The whole model in a folder, float32 on the CPU. Raises ModelError if it cannot be read."""
+    config = _configuration(folder, model_type)
+    convolutional = model_type == "dinov3_convnext"
+    deepest = STAGES if convolutional else config.num_hidden_layers
+    _, widths, _, multiple_px = _geometry(str(folder), config, (deepest,))
+    model = _model(folder, model_type, config, deepest)
+    kind = "Stage" if convolutional else "Layer"
+    blocks = [
+        part
+        for name, part in model.named_modules()
+        if type(part).__name__.endswith(kind) and name.rpartition(".")[2].isdigit()
+    ]
+    return WholeDino(model, _normalisation(folder, str(folder)), widths[-1], tuple(blocks), multiple_px)
 
 
 def _configuration(folder: Path, model_type: str) -> Any:

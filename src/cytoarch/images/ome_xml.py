@@ -33,6 +33,26 @@ def ome_pixel_size_um(
     return sizes_um.pop() if len(sizes_um) == 1 else None
 
 
+def ome_voxel_um(ome_xml: str, shape: Sequence[int]) -> tuple[float, float, float] | None:
+    """The edges (z, y, x) um of voxels that an OME-XML text states for the stack of a shape (z, y, x).
+
+    None unless it states all three, for one such stack.
+
+    >>> text = '<OME><Image><Pixels SizeZ="3" SizeY="4" SizeX="5" {}/></Image></OME>'
+    >>> sizes = 'PhysicalSizeZ="2" PhysicalSizeY="500" PhysicalSizeYUnit="nm" PhysicalSizeX="0.4"'
+    >>> ome_voxel_um(text.format(sizes), (3, 4, 5)), ome_voxel_um(text.format('PhysicalSizeX="1"'), (3, 4, 5))
+    ((2.0, 0.5, 0.4), None)
+    """
+    root = _parsed(ome_xml)
+    elements = [] if root is None else [one for one in root.iter() if one.tag.rsplit("}", 1)[-1] == "Pixels"]
+    wanted = [str(size) for size in shape]
+    found = [one for one in elements if [one.get(f"Size{axis}") for axis in "ZYX"] == wanted]
+    if len(found) != 1 or any(f"PhysicalSize{axis}" not in found[0].attrib for axis in "ZYX"):
+        return None
+    z, y, x = (_length_um(found[0], f"PhysicalSize{axis}") for axis in "ZYX")
+    return None if z is None or y is None or x is None else (z, y, x)
+
+
 def names_other_files(ome_xml: str) -> bool:
     """Whether an OME-XML text says that planes lie in other files: their UUID is not that of this one.
 

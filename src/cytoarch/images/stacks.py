@@ -16,6 +16,7 @@ from cytoarch.images.layout import Journal
 from cytoarch.images.ome_zarr import full_resolution, is_ome_zarr, um_per_index
 from cytoarch.images.planes import check_dtype, reading
 from cytoarch.images.volumes import CHUNK, VoxelGrid, write_volume
+from cytoarch.images.voxel_size import stated_voxel_um
 from cytoarch.measures.greys import grey_range
 from cytoarch.progress import Progress
 
@@ -129,7 +130,7 @@ def _tiff(tiff: tifffile.TiffFile, channel: int) -> Stack:
             raise ScanError(f"plane {z} is missing; copy the file again")
         return np.asarray(page.asarray())
 
-    return Stack(shape, series.dtype.newbyteorder("="), None, plane)
+    return Stack(shape, series.dtype.newbyteorder("="), stated_voxel_um(tiff, shape), plane)
 
 
 def _folder(path: Path) -> Stack:

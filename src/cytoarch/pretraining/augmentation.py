@@ -105,7 +105,7 @@ def taken(windows: Tensor, centres_px: Float64, draws: Draws, patch_px: int) -> 
     to_window = np.concatenate([draws.linear * (patch_px / size)[:, None], (2 * middle / size - 1)[..., None]], axis=2)
     theta = torch.from_numpy(to_window[:, ::-1][:, :, [1, 0, 2]].astype(np.float32)).to(windows.device)
     grid = functional.affine_grid(theta, [len(windows), 1, patch_px, patch_px], align_corners=False)
-    return functional.grid_sample(windows.float() / 255, grid, padding_mode="border", align_corners=False)
+    return functional.grid_sample(windows.float().div_(255), grid, padding_mode="border", align_corners=False)
 
 
 def places_px(centres_px: Float64, draws: Draws, patch_px: int, cells: int, chosen: Int64) -> Float64:
@@ -121,7 +121,7 @@ def places_px(centres_px: Float64, draws: Draws, patch_px: int, cells: int, chos
 def changed(patches: Tensor, draws: Draws) -> Tensor:
     """Patches (n, c, y, x) in [0, 1] with other grey values: alpha x^gamma + beta, blur, unsharp mask; clipped."""
     alpha, beta, gamma = (_column(one, patches) for one in (draws.alpha, draws.beta, draws.gamma))
-    found = alpha * patches**gamma + beta
+    found = (patches**gamma).mul_(alpha).add_(beta)
     some = np.flatnonzero(draws.blur_px)
     if len(some):
         found[some] = blurred(found[some], draws.blur_px[some])
@@ -130,7 +130,7 @@ def changed(patches: Tensor, draws: Draws) -> Tensor:
         soft = found[some]
         strength = _column(draws.strength[some], patches)
         found[some] = soft + strength * (soft - blurred(soft, draws.sharpen_px[some]))
-    return found.clamp(0, 1)
+    return found.clamp_(0, 1)
 
 
 def blurred(patches: Tensor, sigma_px: Float64) -> Tensor:

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from cytoarch.encoders.inference import arithmetic
 from cytoarch.encoders.protocol import Precision
 from cytoarch.errors import CytoarchError, ModelError
+from cytoarch.pretraining.distributed import leads, mean_of_all, whole_batch
 from cytoarch.pretraining.health import Health, health_of
 from cytoarch.pretraining.objectives import B, Objective
 from cytoarch.pretraining.optimisers import Method, make_optimiser
@@ -36,6 +38,12 @@ class LoopSettings(Settings):
     watch_every: int = Field(
         default=50, ge=1, le=10_000_000, description="Steps between two looks at the loss and the embeddings."
     )
+    probe_every: int = Field(
+        default=0,
+        ge=0,
+        le=10_000_000,
+        description="Steps between two looks at how well places are told; 0: at the end.",
+    )
     keep_every: int = Field(default=500, ge=1, le=10_000_000, description="Steps between two checkpoints.")
 
 
@@ -47,6 +55,8 @@ class Trace:
     """By step."""
     health: dict[int, Health] = field(default_factory=dict)
     """By the number of the step it was looked at."""
+    probe: dict[int, dict[str, float]] = field(default_factory=dict)
+    """What embeddings are worth, by the number of the step."""
 
 
 @dataclass
@@ -63,20 +73,30 @@ class _Run:
         return {
             "settings": settings.model_dump(),
             "step": self.step,
-            "learner": self.learner.state_dict(),
+            "learner": self.bare.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
             "loss": self.trace.loss,
             "health": {step: tuple(one) for step, one in self.trace.health.items()},
+            "probe": self.trace.probe,
         }
 
     def resume(self, kept: dict[str, Any]) -> None:
-        self.learner.load_state_dict(kept["learner"])
+        self.bare.load_state_dict(kept["learner"])
         self.optimiser.load_state_dict(kept["optimiser"])
         self.scaler.load_state_dict(kept["scaler"])
         self.trace.loss[:] = kept["loss"]
         self.trace.health.update({step: Health(*one) for step, one in kept["health"].items()})
+        self.trace.probe.update(kept["probe"])
         self.step = kept["step"]
+
+    @property
+    def bare(self) -> nn.Module:
+        """The learner, without what joins processes."""
+        if not isinstance(self.learner, DistributedDataParallel):
+            return self.learner
+        joined: nn.Module = self.learner.module
+        return joined
 
 
 def pretrain(
@@ -87,12 +107,15 @@ def pretrain(
     *,
     checkpoint_path: Path | None = None,
     on_step: Callable[[int, Trace], None] | None = None,
+    probe: Callable[[], dict[str, float]] | None = None,
 ) -> Trace:
     """Train a network in place on its device; returns how it went.
 
     `batches` gives the batch of every step, always the same for the same step: a run that was cut off goes on from its
-    checkpoint to the weights that it would have had. Losses are read from the device only every `watch_every` steps.
-    Raises ModelError if the loss is not finite, CytoarchError if the checkpoint is of other settings.
+    checkpoint to the weights that it would have had. Losses are read from the device only every `watch_every` steps;
+    `probe` is asked every `probe_every`. Several processes train together where the learner is a
+    DistributedDataParallel: each computes its part of every batch, one of them writes. Raises
+    ModelError if the loss is not finite, CytoarchError if the checkpoint is of other settings.
     """
     device = next(learner.parameters()).device.type
     optimiser = make_optimiser(learner, settings.optimiser, settings.learning_rate, settings.weight_decay)
@@ -111,8 +134,12 @@ def pretrain(
         if looked or kept:
             _look(run, waiting)
         if looked:
-            run.trace.health[run.step] = health_of(outputs.detach(), objective.targets(batch))
-        if kept and checkpoint_path is not None:
+            found, whole = whole_batch(outputs.detach(), batch)
+            run.trace.health[run.step] = health_of(found, objective.targets(whole))
+        if probe is not None and settings.probe_every and run.step % settings.probe_every == 0 and leads():
+            run.trace.probe[run.step] = probe()
+            run.learner.train()
+        if kept and checkpoint_path is not None and leads():
             _write(checkpoint_path, run.state(settings))
         if on_step is not None:
             on_step(run.step, run.trace)
@@ -124,7 +151,7 @@ def _step(run: _Run, batch: B, objective: Objective[B], settings: LoopSettings, 
     for group in run.optimiser.param_groups:
         group["lr"] = rate_at(run.step, settings)
     with arithmetic(device, settings.precision):
-        outputs = run.learner(batch.pixels)
+        outputs = run.learner(*batch.given)
         loss = objective(outputs, batch)
     run.optimiser.zero_grad(set_to_none=True)
     run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
@@ -149,7 +176,7 @@ def rate_at(step: int, settings: LoopSettings) -> float:
 
 def _look(run: _Run, waiting: list[Tensor]) -> None:
     """Read the losses that wait on the device. Raises ModelError if one is not finite."""
-    losses = torch.stack(waiting).tolist() if waiting else []
+    losses = mean_of_all(torch.stack(waiting)).tolist() if waiting else []
     first = len(run.trace.loss)
     run.trace.loss += losses
     waiting.clear()

@@ -37,24 +37,27 @@ class Lars(Optimizer):
         if closure is not None:
             raise ValueError("Lars takes no closure; compute the gradients, then call step()")
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._move(weight, group)
+            weights = [one for one in group["params"] if one.grad is not None]
+            if weights:
+                self._move(weights, group)
 
-    def _move(self, weight: Tensor, group: dict[str, Any]) -> None:
-        slope = weight.grad + group["weight_decay"] * weight
+    def _move(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+        """Move the tensors of a group, all at once: one by one a graphics card waits for the processor."""
+        gradients = [one.grad for one in weights if one.grad is not None]
+        slopes = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
         if group["scaled"]:
-            slope *= _local_rate(weight, group["weight_decay"], group["trust"])
-        state = self.state[weight]
-        moving = state.setdefault("moving", torch.zeros_like(weight))
-        moving.mul_(group["momentum"]).add_(slope, alpha=group["lr"])
-        weight.sub_(group["lr"] * slope + group["momentum"] * moving)
+            torch._foreach_mul_(slopes, _local_rates(weights, gradients, group["weight_decay"], group["trust"]))
+        moving = [self.state[one].setdefault("moving", torch.zeros_like(one)) for one in weights]
+        torch._foreach_mul_(moving, group["momentum"])
+        torch._foreach_add_(moving, slopes, alpha=group["lr"])
+        torch._foreach_add_(weights, slopes, alpha=-group["lr"])
+        torch._foreach_add_(weights, moving, alpha=-group["momentum"])
 
 
-def _local_rate(weight: Tensor, decay: float, trust: float) -> Tensor:
-    length, steepness = weight.norm(), weight.grad.norm()  # type: ignore[union-attr]
-    rate = trust * length / (steepness + decay * length)
-    return torch.where((length > 0) & (steepness > 0), rate, torch.ones_like(rate))
+def _local_rates(weights: list[Tensor], gradients: list[Tensor], decay: float, trust: float) -> list[Tensor]:
+    lengths, steepness = (torch.stack(torch._foreach_norm(some)) for some in (weights, gradients))
+    rates = trust * lengths / (steepness + decay * lengths)
+    return list(torch.where((lengths > 0) & (steepness > 0), rates, torch.ones_like(rates)).unbind())
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -76,6 +79,6 @@ def make_optimiser(network: nn.Module, method: Method, learning_rate: float, wei
     groups = parameter_groups(network, weight_decay)
     if method == "lars":
         return Lars(groups, learning_rate)
-    return torch.optim.AdamW(
-        [{key: one for key, one in group.items() if key != "scaled"} for group in groups], learning_rate
-    )
+    on_card = next(network.parameters()).is_cuda
+    plain = [{key: one for key, one in group.items() if key != "scaled"} for group in groups]
+    return torch.optim.AdamW(plain, learning_rate, fused=on_card or None)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cytoarch.augmentation import SHIFT_MM
 from cytoarch.pretraining.augmentation import Draws, changed, taken
+from cytoarch.pretraining.sections import StoredSections
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
@@ -40,10 +41,28 @@ class SectionPixels:
             values[at : at + len(pixels)] = pixels  # one channel goes to all
         return cls(values, first[:-1], shape)
 
+    @classmethod
+    def read(cls, sections: StoredSections, device: "torch.device | str") -> Self:
+        """Sections of the store, a band of rows at a time."""
+        shape = np.array([one.view.grid.shape for one in sections], dtype=np.int64).reshape(-1, 2)
+        first = np.concatenate([[0], np.cumsum(shape.prod(axis=1))])
+        values = torch.empty((int(first[-1]), sections.channels), dtype=torch.uint8, device=device)
+        for at, section in zip(first.tolist(), sections, strict=False):
+            for top, rows in section.bands():
+                pixels = torch.from_numpy(rows).to(device).reshape(-1, rows.shape[2])
+                start = at + top * rows.shape[1]
+                values[start : start + len(pixels)] = pixels  # one channel goes to all
+        return cls(values, first[:-1], shape)
+
     @property
     def channels(self) -> int:
         """Of every pixel."""
         return self.values.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are held."""
+        return self.values.device
 
     def halved(self) -> Self:
         """The sections at twice the pixel size; an odd last row or column is left out."""
@@ -66,12 +85,30 @@ class SectionPixels:
         device = self.values.device
         # only what is small is sent: the copy of a large array would wait for the device
         table = np.concatenate([self.first[section][:, None], self.shape[section], corner_px], axis=1)
-        first, height, width, top, left = torch.from_numpy(table).to(device).T[:, :, None]
-        along = torch.arange(edge_px, device=device)
+        # places as short as they fit: a table of them is many times as large as the pixels
+        short = torch.int32 if len(self.values) <= torch.iinfo(torch.int32).max else torch.int64
+        first, height, width, top, left = torch.from_numpy(table).to(device, short).T[:, :, None]
+        along = torch.arange(edge_px, device=device, dtype=short)
         rows = torch.minimum((top + along).clamp(min=0), height - 1)
         columns = torch.minimum((left + along).clamp(min=0), width - 1)
-        pixels = self.values[(first + rows * width)[:, :, None] + columns[:, None, :]]
-        return pixels.permute(0, 3, 1, 2)
+        places = (first + rows * width)[:, :, None] + columns[:, None, :]
+        pixels = self.values.index_select(0, places.flatten())
+        return pixels.view(len(section), edge_px, edge_px, self.channels).permute(0, 3, 1, 2)
+
+
+class Windows(Protocol):
+    """Sections that patches are cut from."""
+
+    @property
+    def channels(self) -> int:
+        """Of every pixel."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where windows come."""
+
+    def windows(self, section: Int64, corner_px: Int64, edge_px: int) -> Tensor:
+        """Squares (n, c, E, E) uint8 of sections (n,) from corners (n, 2); past a section its edge goes on."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +150,17 @@ class Batch:
     labels: Tensor
     """(n,) int64."""
 
+    @property
+    def given(self) -> tuple[Tensor, ...]:
+        """What the network sees."""
+        return (self.pixels,)
+
 
 @dataclass(frozen=True)
 class PatchBatches:
     """Batches by the number of their step: the same step gives the same patches, so that a run can go on."""
 
-    sections: SectionPixels
+    sections: Windows
     points: PatchPoints
     pixel_size_um: float
     patch_px: int
@@ -134,10 +176,14 @@ class PatchBatches:
 
     def __call__(self, step: int) -> Batch:
         """The batch of a step."""
-        chosen = self.points[self._chosen(step)[self._own]]
+        return self.of(self._chosen(step)[self._own], step)
+
+    def of(self, rows: Int64, step: int) -> Batch:
+        """A batch of some points (n,), n the batch's own share, drawn as in a step."""
+        chosen = self.points[rows]
         rng = np.random.default_rng([self.seed, 1, step])
         views = [self._view(chosen, rng) for _ in range(self.views)]
-        device = self.sections.values.device
+        device = self.sections.device
         return Batch(
             pixels=torch.cat(views) if len(views) > 1 else views[0],
             positions_mm=torch.from_numpy(chosen.position_mm).to(device),
@@ -171,7 +217,7 @@ class PatchBatches:
         return np.asarray(order[place * self.batch_size : (place + 1) * self.batch_size])
 
 
-def cut(sections: SectionPixels, points: PatchPoints, draws: Draws, patch_px: int) -> Tensor:
+def cut(sections: Windows, points: PatchPoints, draws: Draws, patch_px: int) -> Tensor:
     """The patches (n, c, P, P) float32 in [0, 1] of points, as drawn, their grey values as they are."""
     edge = window_edge(draws, patch_px)
     corner = np.floor(points.centre_px + draws.shift_px).astype(np.int64) - edge // 2

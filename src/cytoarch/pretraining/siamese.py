@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cytoarch.encoders.compact_model import CompactNetwork
+from cytoarch.encoders.trainable import PatchNetwork
+from cytoarch.pretraining.networks import patch_embeddings
 
 WIDTH = 32
 """Length of an embedding (Spitzer et al.)."""
@@ -28,15 +29,17 @@ Int64 = NDArray[np.int64]
 class SiameseLearner(nn.Module):
     """A network with a dense layer to 32, and one from there to coordinates; both patches of a pair go through it."""
 
-    def __init__(self, network: CompactNetwork) -> None:
+    network: PatchNetwork
+
+    def __init__(self, network: PatchNetwork) -> None:
         super().__init__()
         self.network = network
-        self.embed = nn.Linear(network.widths[-1], WIDTH)
+        self.embed = nn.Linear(network.patch_width, WIDTH)
         self.place = nn.Linear(WIDTH, 3)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """(b, c, T, T) -> embeddings (b, 32) and coordinates (b, 3) in units."""
-        found = self.embed(self.network(pixels).patch)
+        found = self.embed(patch_embeddings(self.network, pixels))
         return found, self.place(found)
 
 

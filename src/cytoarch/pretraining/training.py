@@ -1,30 +1,40 @@
 """An encoder pretrained on patches of several brains, and how well places are told from its embeddings."""
 
-import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from cytoarch.digests import canonical_json
-from cytoarch.encoders.compact_model import CompactNetwork
+from cytoarch.anatomy.surfaces import Mesh
 from cytoarch.encoders.inference import arithmetic, check_device, device_name
-from cytoarch.encoders.weights import CONFIG, SINGLE
+from cytoarch.encoders.trainable import Trainable, Wanted, trainable
 from cytoarch.errors import TrainingError
 from cytoarch.pretraining.augmentation import Draws
+from cytoarch.pretraining.distributed import (
+    SharedSimCLR,
+    SharedSpatialNCE,
+    company,
+    leads,
+    rank,
+    shared_norms,
+)
 from cytoarch.pretraining.loop import Trace, pretrain
-from cytoarch.pretraining.networks import PatchLearner
+from cytoarch.pretraining.networks import PatchLearner, computed_twice, patch_embeddings
 from cytoarch.pretraining.objectives import Objective, SimCLR, SpatialNCE
-from cytoarch.pretraining.patches import Batch, PatchBatches, PatchPoints, SectionPixels, cut
+from cytoarch.pretraining.pairs import PairBatches, Siamese, SurfacePairs
+from cytoarch.pretraining.patches import PatchBatches, PatchPoints, SectionPixels, Windows, cut
 from cytoarch.pretraining.probing import fit_positions, with_constant
+from cytoarch.pretraining.sections import Ahead, StoredSections, StreamedSections
 from cytoarch.pretraining.settings import PretrainingSettings
+from cytoarch.pretraining.siamese import SiameseLearner, SiameseLoss
 
 RECORD_FILE = "training.json"
 PROBED = 4000
@@ -32,19 +42,18 @@ PROBED = 4000
 CHUNK = 256
 RIDGE = 10.0
 
-UInt8 = NDArray[np.uint8]
-
 
 @dataclass(frozen=True)
 class PlacedPatches:
     """Sections of several brains, and points in them whose places are known; brains count from 0."""
 
-    sections: Sequence[UInt8]
-    """(h, w) or (h, w, 3), all at one pixel size."""
+    sections: StoredSections
     points: PatchPoints
     brains: tuple[str, ...]
     held_out: frozenset[str]
     """Brains that are not learned from."""
+    surfaces: Mapping[int, Mesh] = field(default_factory=dict)
+    """The middle of the cortex of every brain, where distances along it are learned."""
 
     @property
     def learned(self) -> NDArray[np.bool_]:
@@ -52,68 +61,115 @@ class PlacedPatches:
         outside = [index for index, name in enumerate(self.brains) if name in self.held_out]
         return ~np.isin(self.points.brain, outside)
 
+    def check(self, settings: PretrainingSettings) -> None:
+        """Raise TrainingError if there are fewer points than a batch, or a batch cannot be shared evenly."""
+        count = int(self.learned.sum())
+        if count < settings.batch_size:
+            raise TrainingError(
+                f"{count} points in {len(self.brains) - len(self.held_out)} brains are fewer than a batch of "
+                f"{settings.batch_size}; take a smaller batch_size, or points nearer to each other"
+            )
+        if settings.learning == "siamese" and (settings.processes > 1 or settings.batch_size % 2):
+            raise TrainingError(
+                f"the Siamese task in {settings.processes} processes with batches of {settings.batch_size}; needed: "
+                "one process, and an even batch_size"
+            )
+        if settings.batch_size % settings.processes:
+            raise TrainingError(
+                f"a batch of {settings.batch_size} cannot be shared by {settings.processes} processes; needed: a "
+                "multiple of them"
+            )
+
 
 def train_encoder(
-    patches: PlacedPatches,
-    settings: PretrainingSettings,
-    checkpoint_path: Path,
-    on_step: Callable[[int, Trace], None],
+    patches: PlacedPatches, settings: PretrainingSettings, checkpoint_path: Path, on_step: Callable[[int], None]
 ) -> dict[str, bytes]:
     """The files of an encoder: weights, configuration, and the record of how it was trained and what it tells.
 
-    A run that was cut off goes on from `checkpoint_path`. Raises TrainingError if there are fewer points than a batch.
+    A run that was cut off goes on from `checkpoint_path`. In each of several processes that torch has joined this
+    trains its part; only the first of them gets files, the others an empty dict. Raises TrainingError if there are too
+    few points.
     """
     check_device(settings.device)
-    points = patches.points[np.flatnonzero(patches.learned)]
-    if len(points) < settings.batch_size:
-        raise TrainingError(
-            f"{len(points)} points in {len(patches.brains) - len(patches.held_out)} brains are fewer than a batch of "
-            f"{settings.batch_size}; take a smaller batch_size, or points nearer to each other"
-        )
-    pixels = SectionPixels.of(patches.sections, settings.device)
+    patches.check(settings)
+    held = settings.pixels == "held"
+    device = torch.device(settings.device)
+    pixels = SectionPixels.read(patches.sections, device) if held else StreamedSections(patches.sections, device)
     torch.manual_seed(settings.seed)
-    network = CompactNetwork(pixels.channels, settings.widths, settings.depths)
-    learner = PatchLearner(network).to(settings.device)
+    made = trainable(settings.network, _wanted(pixels, settings))
+    learner = _prepared(made, settings)
     objective = objective_of(settings)
     batches = PatchBatches(
-        pixels, points, settings.pixel_size_um, settings.patch_px, settings.batch_size, objective.views,
-        settings.shift_mm, settings.seed,
+        pixels, patches.points[np.flatnonzero(patches.learned)], settings.pixel_size_um, settings.patch_px,
+        settings.batch_size, objective.views, settings.shift_mm, settings.seed, share=(rank(), company()),
     )  # fmt: skip
-    trace = pretrain(learner, batches, objective, settings.loop, checkpoint_path=checkpoint_path, on_step=on_step)
-    scores = place_errors(network, pixels, patches, settings)
-    return encoder_files(network, settings, trace, scores, patches)
+    source: Callable[[int], Any] = batches
+    if settings.learning == "siamese":
+        pairs = SurfacePairs.of(batches.points, patches.surfaces, settings.seed)
+        source = PairBatches(batches, pairs)
+
+    def probe() -> dict[str, float]:
+        errors = place_errors(made, pixels, patches, settings)
+        return {f"{brain}/{how}": value for brain, one in errors.items() for how, value in one.items()}
+
+    with ExitStack() as stack:
+        # a model on the processor keeps every core busy: only waiting for files is worth a thread beside it
+        source = source if held else stack.enter_context(Ahead(source, settings.loop.steps))
+        trace = pretrain(
+            learner, source, objective, settings.loop, checkpoint_path=checkpoint_path,
+            on_step=lambda step, _trace: on_step(step), probe=probe,
+        )  # fmt: skip
+    if not leads():
+        return {}
+    return encoder_files(made, settings, trace, place_errors(made, pixels, patches, settings), patches)
 
 
-def objective_of(settings: PretrainingSettings) -> Objective[Batch]:
-    """What is learned."""
+def _wanted(pixels: Windows, settings: PretrainingSettings) -> Wanted:
+    return Wanted(pixels.channels, settings.patch_px, settings.pixel_size_um, settings.widths, settings.depths)
+
+
+def _prepared(made: Trainable, settings: PretrainingSettings) -> nn.Module:
+    """The network with its head on its device, joined with those of other processes where there are some."""
+    heads = SiameseLearner if settings.learning == "siamese" else PatchLearner
+    learner: nn.Module = heads(made.network).to(settings.device)
+    if company() > 1:
+        learner = shared_norms(learner, settings.device)
+    if settings.recompute:
+        computed_twice(made.segments)
+    return DistributedDataParallel(learner) if company() > 1 else learner
+
+
+def objective_of(settings: PretrainingSettings) -> Objective[Any]:
+    """What is learned, from the batch of all processes."""
+    if settings.learning == "siamese":
+        distances, coordinates = (settings.siamese in ("both", one) for one in ("distances", "coordinates"))
+        return Siamese(SiameseLoss(distances=distances, coordinates=coordinates))
     if settings.learning == "simclr":
-        return SimCLR(settings.temperature)
-    return SpatialNCE(settings.temperature, settings.sigma_mm)
+        return SimCLR(settings.temperature) if company() == 1 else SharedSimCLR(settings.temperature)
+    shared = SpatialNCE if company() == 1 else SharedSpatialNCE
+    return shared(settings.temperature, settings.sigma_mm)
 
 
 def encoder_files(
-    network: CompactNetwork,
+    made: Trainable,
     settings: PretrainingSettings,
     trace: Trace,
     scores: dict[str, dict[str, float]],
     patches: PlacedPatches,
 ) -> dict[str, bytes]:
-    """A folder that `compact:FOLDER` reads; weights in single precision."""
-    weights = save({name: one.detach().cpu().contiguous() for name, one in network.state_dict().items()})
-    config = {
-        "model_type": "cytoarch_compact", "channels": network.channels, "widths": settings.widths,
-        "depths": settings.depths, "reads": "stages", "sha256": hashlib.sha256(weights).hexdigest(),
-    }  # fmt: skip
+    """A folder that the encoder's kind of id reads; weights in single precision."""
     record = {
+        "kind": made.kind,
         "settings": settings.model_dump(mode="json"),
         "brains": {name: "held out" if name in patches.held_out else "learned" for name in patches.brains},
         "points": {name: int((patches.points.brain == k).sum()) for k, name in enumerate(patches.brains)},
         "device": device_name(settings.device),
         "loss": trace.loss,
         "health": {str(step): one._asdict() for step, one in trace.health.items()},
+        "probe": {str(step): one for step, one in trace.probe.items()},
         "place_error_mm": scores,
     }
-    return {SINGLE: weights, CONFIG: canonical_json(config).encode(), RECORD_FILE: _json(record)}
+    return made.files() | {RECORD_FILE: _json(record)}
 
 
 def _json(record: dict[str, Any]) -> bytes:
@@ -121,7 +177,7 @@ def _json(record: dict[str, Any]) -> bytes:
 
 
 def place_errors(
-    network: CompactNetwork, pixels: SectionPixels, patches: PlacedPatches, settings: PretrainingSettings
+    made: Trainable, pixels: Windows, patches: PlacedPatches, settings: PretrainingSettings
 ) -> dict[str, dict[str, float]]:
     """How far places in each brain are told wrong (mm, mean distance), linearly from embeddings.
 
@@ -132,7 +188,7 @@ def place_errors(
     rng = np.random.default_rng([settings.seed, 3])
     taught = rng.permutation(np.flatnonzero(learned & (index % 2 == 0)))[:PROBED]
     known = torch.from_numpy(patches.points.position_mm[taught])
-    told_by = fit_positions(embedded(network, pixels, patches.points[taught], settings).cpu(), known, RIDGE)
+    told_by = fit_positions(embedded(made, pixels, patches.points[taught], settings).cpu(), known, RIDGE)
     found = {}
     for brain, name in enumerate(patches.brains):
         asked = rng.permutation(np.flatnonzero((patches.points.brain == brain) & (~learned | (index % 2 == 1))))[
@@ -141,7 +197,7 @@ def place_errors(
         if not len(asked):
             continue
         truth = torch.from_numpy(patches.points.position_mm[asked])
-        told = with_constant(embedded(network, pixels, patches.points[asked], settings).cpu()) @ told_by
+        told = with_constant(embedded(made, pixels, patches.points[asked], settings).cpu()) @ told_by
         found[name] = {
             "told": float((told - truth).norm(dim=1).mean()),
             "by_mean": float((known.mean(dim=0) - truth).norm(dim=1).mean()),
@@ -149,14 +205,13 @@ def place_errors(
     return found
 
 
-def embedded(
-    network: CompactNetwork, pixels: SectionPixels, points: PatchPoints, settings: PretrainingSettings
-) -> Tensor:
+def embedded(made: Trainable, pixels: Windows, points: PatchPoints, settings: PretrainingSettings) -> Tensor:
     """Embeddings (n, d) float32 of plain patches around points."""
     parts = []
-    network.eval()
+    made.module.eval()
     with torch.inference_mode(), arithmetic(settings.device, settings.loop.precision):
         for first in range(0, len(points), CHUNK):
             some = points[np.arange(first, min(first + CHUNK, len(points)))]
-            parts.append(network(cut(pixels, some, Draws.plain(len(some)), settings.patch_px)).patch.float())
+            plain = Draws.plain(len(some))
+            parts.append(patch_embeddings(made.network, cut(pixels, some, plain, settings.patch_px)).float())
     return torch.cat(parts)

@@ -8,17 +8,19 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from cytoarch.anatomy.surfaces import Mesh
 from cytoarch.brains import Brain
 from cytoarch.digests import files_digest
+from cytoarch.encoders.trainable import start_digest
 from cytoarch.errors import TrainingError
 from cytoarch.geometry import scan_to_section
-from cytoarch.images.views import StoredImage, View, intensity_range
-from cytoarch.pretraining.loop import Trace
+from cytoarch.images.views import StoredImage
 from cytoarch.pretraining.patches import PatchPoints
+from cytoarch.pretraining.sections import StoredSections
 from cytoarch.pretraining.settings import PretrainingSettings
-from cytoarch.pretraining.training import RECORD_FILE, PlacedPatches, train_encoder
+from cytoarch.pretraining.torchrun import train_together
+from cytoarch.pretraining.training import RECORD_FILE, PlacedPatches
 from cytoarch.steps.midline import PointsTable
 from cytoarch.steps.sections import SECTION
 from cytoarch.steps.sources import Each, OfBrain, Sections, Statements
@@ -27,11 +29,7 @@ from cytoarch.store.staging import Staging
 
 CHECKPOINT = "checkpoint.pt"
 """Where an interrupted training goes on; dropped when it is done."""
-BAND_ROWS = 512
-"""Rows of a section that are read at once."""
 PLACE_COLUMNS = ("x_mm", "y_mm", "z_mm")
-
-UInt8 = NDArray[np.uint8]
 
 
 class PlacedBrain(NamedTuple):
@@ -40,6 +38,7 @@ class PlacedBrain(NamedTuple):
     stated: Brain
     table: PointsTable
     images: Sections[StoredImage]
+    surface: Mesh | None = None
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,13 @@ class PlacedSource(Source[PlacedBrain]):
     """The sections of a brain, and its points along the cortex."""
 
     points: Stored[PointsTable]
+    surface: Stored[Mesh] | None = None
+    """The middle of its cortex, where distances along it are learned."""
 
     @property
     def _parts(self) -> dict[str, Source[Any]]:
-        return {"stated": Statements(), "table": self.points, "images": Each(SECTION)}
+        parts: dict[str, Source[Any]] = {"stated": Statements(), "table": self.points, "images": Each(SECTION)}
+        return parts if self.surface is None else {**parts, "surface": self.surface}
 
     def digests(self, place: Place) -> Mapping[str, str]:
         """Those of all its parts."""
@@ -80,13 +82,34 @@ class PlacedBrains(Source[Mapping[str, PlacedBrain]]):
         return {one.brain_id: one.open(place) for one in self.brains}
 
 
+@dataclass(frozen=True)
+class StartWeights(Source[str]):
+    """The weights that training starts from, by the id of their encoder; none where a network is new."""
+
+    network: str
+
+    def digests(self, place: Place) -> Mapping[str, str]:  # noqa: ARG002 - the same everywhere
+        """That of the weights."""
+        found = start_digest(self.network)
+        return {"": found} if found else {}
+
+    def open(self, place: Place) -> str:  # noqa: ARG002 - the same everywhere
+        """The id."""
+        return self.network
+
+
 class PretrainedEncoder(NamedTuple):
     """A trained encoder."""
 
     folder: Path
-    """What `compact:FOLDER` reads."""
+    """What KIND:FOLDER reads."""
     record: Mapping[str, Any]
-    """Loss by step, health, errors of places by brain."""
+    """Its kind, loss by step, health, errors of places by brain."""
+
+    @property
+    def encoder_id(self) -> str:
+        """The id that loads it."""
+        return f"{self.record['kind']}:{self.folder.resolve()}"
 
 
 @dataclass(frozen=True)
@@ -100,6 +123,7 @@ class PretrainingStep(Step[PretrainedEncoder]):
     train: PretrainingSettings
     held_out: tuple[str, ...]
     brains: PlacedBrains
+    start: StartWeights
 
     @classmethod
     def of(
@@ -108,10 +132,15 @@ class PretrainingStep(Step[PretrainedEncoder]):
         held_out: tuple[str, ...],
         points: Stored[PointsTable],
         train: PretrainingSettings,
+        surface: Stored[Mesh] | None = None,
     ) -> "PretrainingStep":
-        """That of brains learned from, and of others that are held out, with one kind of points."""
-        source = PlacedSource(points)
-        return cls(train, held_out, PlacedBrains(tuple(OfBrain(one, source) for one in (*learned, *held_out))))
+        """That of brains learned from, and of others that are held out, with one kind of points.
+
+        The Siamese task needs their surfaces; no other reads them.
+        """
+        source = PlacedSource(points, surface if train.learning == "siamese" else None)
+        brains = PlacedBrains(tuple(OfBrain(one, source) for one in (*learned, *held_out)))
+        return cls(train, held_out, brains, StartWeights(train.network))
 
     @property
     def name(self) -> str:
@@ -123,12 +152,12 @@ class PretrainingStep(Step[PretrainedEncoder]):
         patches = placed_patches(inputs[self.brains], frozenset(self.held_out), self.train.pixel_size_um)
         loop = self.train.loop
 
-        def on_step(step: int, _trace: Trace) -> None:
+        def on_step(step: int) -> None:
             if step % loop.keep_every == 0 or step == loop.steps:
                 staging.seal(CHECKPOINT)
             inputs.on_progress(step, loop.steps)
 
-        files = train_encoder(patches, self.train, staging.path / CHECKPOINT, on_step)
+        files = train_together(patches, self.train, staging.path / CHECKPOINT, on_step)
         for name, content in files.items():
             staging.write(name, content)
         staging.drop(CHECKPOINT)
@@ -142,8 +171,8 @@ class PretrainingStep(Step[PretrainedEncoder]):
 
 
 def placed_patches(brains: Mapping[str, PlacedBrain], held_out: frozenset[str], pixel_size_um: float) -> PlacedPatches:
-    """The sections that have points, read whole, and the points. Raises TrainingError if some have no place."""
-    sections: list[UInt8] = []
+    """The sections that have points, and the points. Raises TrainingError if some have no place."""
+    folders: list[Path] = []
     parts: list[PatchPoints] = []
     for number, (brain_id, brain) in enumerate(brains.items()):
         table = pd.read_parquet(brain.table.parquet_path)
@@ -162,26 +191,15 @@ def placed_patches(brains: Mapping[str, PlacedBrain], held_out: frozenset[str], 
             count = len(rows)
             parts.append(
                 PatchPoints(
-                    np.full(count, len(sections)),
+                    np.full(count, len(folders)),
                     centres,
                     rows[list(PLACE_COLUMNS)].to_numpy(np.float64),
                     np.full(count, -1),
                     np.full(count, number),
                 )
             )
-            sections.append(seen_pixels(image, view))
+            folders.append(image.folder)
     columns = ("section", "centre_px", "position_mm", "label", "brain")
     points = PatchPoints(*(np.concatenate([getattr(one, name) for one in parts]) for name in columns))
-    return PlacedPatches(sections, points, tuple(brains), held_out)
-
-
-def seen_pixels(image: StoredImage, view: View) -> UInt8:
-    """A section (h, w, 3), or (h, w) of its first channel where it is no RGB, 0.5 to 99.5 percentiles as 0 to 255."""
-    colour = image.attributes.get("kind") == "rgb"
-    low, high = np.array(intensity_range(image), dtype=np.float32).T[:, :, None, None]
-    bands = []
-    for top in range(0, view.height, BAND_ROWS):
-        band = view.read(top, 0, min(BAND_ROWS, view.height - top), view.width)
-        bands.append((255 * np.clip((band - low) / (high - low), 0, 1) + 0.5).astype(np.uint8))
-    planes = np.concatenate(bands, axis=1)
-    return np.ascontiguousarray(np.moveaxis(planes, 0, -1)) if colour else planes[0]
+    surfaces = {number: one.surface for number, one in enumerate(brains.values()) if one.surface is not None}
+    return PlacedPatches(StoredSections(tuple(folders), pixel_size_um), points, tuple(brains), held_out, surfaces)

@@ -113,3 +113,30 @@ def test_what_is_no_volume_says_so(what: str, told: str, tmp_path: Path, staging
     size = None if what == "size" else (1.0, 1.0, 1.0)
     with pytest.raises(ScanError, match=told):
         write_stack(staging, path, size, 3 if what == "channel" else 0, "a")
+
+
+IMAGEJ = {"imagej": True, "resolution": (1 / 0.4, 1 / 0.5)}
+
+
+@pytest.mark.parametrize("unit", ["um", "micron", "\\u00B5m"])
+def test_what_imagej_says_of_voxels_is_taken(pixels: np.ndarray, tmp_path: Path, staging: Staging, unit: str) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", pixels, metadata={"axes": "ZYX", "spacing": 2.0, "unit": unit}, **IMAGEJ)
+    facts = write_stack(staging, tmp_path / "a.tif", None, 0, "a")
+    assert facts["voxel_um"] == pytest.approx([2.0, 0.5, 0.4], rel=1e-6)
+
+
+def test_what_ome_says_of_voxels_is_taken_and_a_person_goes_before_it(
+    pixels: np.ndarray, tmp_path: Path, staging: Staging
+) -> None:
+    sizes = {"PhysicalSizeZ": 2.0, "PhysicalSizeY": 500.0, "PhysicalSizeYUnit": "nm", "PhysicalSizeX": 0.4}
+    tifffile.imwrite(tmp_path / "a.ome.tif", pixels, metadata={"axes": "ZYX", **sizes})
+    with open_stack(tmp_path / "a.ome.tif") as stack:
+        assert stack.stated_um == (2.0, 0.5, 0.4)
+    assert write_stack(staging, tmp_path / "a.ome.tif", (3.0, 1.0, 1.0), 0, "a")["voxel_um"] == [3.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("said", [{"spacing": 2.0, "unit": "pixel"}, {"unit": "um"}, {"spacing": -1.0, "unit": "um"}])
+def test_half_of_a_size_is_none(pixels: np.ndarray, tmp_path: Path, said: dict[str, object]) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", pixels, metadata={"axes": "ZYX", **said}, **IMAGEJ)
+    with open_stack(tmp_path / "a.tif") as stack:
+        assert stack.stated_um is None

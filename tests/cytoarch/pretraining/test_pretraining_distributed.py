@@ -11,10 +11,17 @@ from torch import distributed as dist
 from torch.multiprocessing import spawn
 from torch.nn.parallel import DistributedDataParallel
 
-from cytoarch.pretraining.distributed import SharedSpatialNCE, gathered, plainly_gathered
+from cytoarch.pretraining.distributed import (
+    SharedBatchNorm,
+    SharedSimCLR,
+    SharedSpatialNCE,
+    gathered,
+    mean_of_all,
+    plainly_gathered,
+)
 from cytoarch.pretraining.loop import LoopSettings, pretrain
-from cytoarch.pretraining.objectives import SpatialNCE
-from cytoarch.pretraining.patches import PatchBatches, PatchPoints, SectionPixels
+from cytoarch.pretraining.objectives import SimCLR, SpatialNCE
+from cytoarch.pretraining.patches import Batch, PatchBatches, PatchPoints, SectionPixels
 
 LOOP = LoopSettings(steps=3, optimiser="adamw", learning_rate=1e-2, watch_every=1)
 
@@ -45,11 +52,29 @@ def in_company(rank: int, folder: str) -> None:
         everything = gather(own) if gather is gathered else gather(own.detach())
         (own @ everything.T).square().sum().backward()
         slopes[gather.__name__] = plainly_gathered(own.grad)
+    views = torch.arange(24.0, dtype=torch.float64).reshape(2, 4, 3).cos()  # two views of four patches
+    own = views[:, 2 * rank : 2 * rank + 2].reshape(4, 3)
+    pixels = torch.zeros(4, 1, 1, 1)
+    alike = SharedSimCLR()(own, Batch(pixels, torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)))
+    norm = SharedBatchNorm(3).train()
+    spread = norm(whole[2 * rank : 2 * rank + 2].float())
     shared = DistributedDataParallel(learner())
     trace = pretrain(shared, replace(batches(), share=(rank, 2)), SharedSpatialNCE(sigma_mm=1.0), LOOP)
     loss = plainly_gathered(torch.tensor(trace.loss)[None]).mean(dim=0)
+    alike_of_all, normed = mean_of_all(alike.detach()), plainly_gathered(spread.detach())
     if rank == 0:
-        torch.save({"slopes": slopes, "weights": shared.module.state_dict(), "loss": loss}, Path(folder) / "found.pt")
+        torch.save(
+            {
+                "alike": alike_of_all,
+                "normed": normed,
+                "mean": norm.running_mean,
+                "variance": norm.running_var,
+                "slopes": slopes,
+                "weights": shared.module.state_dict(),
+                "loss": loss,
+            },
+            Path(folder) / "found.pt",
+        )
     dist.destroy_process_group()
 
 
@@ -84,3 +109,17 @@ def test_the_parts_of_a_batch_are_the_batch() -> None:
     assert torch.equal(torch.cat([one.positions_mm for one in parts]), whole.positions_mm)
     with pytest.raises(ValueError, match="no 5 equal parts"):
         replace(batches(), share=(0, 5))(0)
+
+
+def test_simclr_compares_the_views_of_all_processes(found: dict[str, dict[str, Tensor]]) -> None:
+    views = torch.arange(24.0, dtype=torch.float64).reshape(8, 3).cos()
+    batch = Batch(torch.zeros(8, 1, 1, 1), torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64))
+    torch.testing.assert_close(found["alike"], SimCLR()(views, batch), rtol=1e-12, atol=0)
+
+
+def test_norms_look_over_all_processes(found: dict[str, dict[str, Tensor]]) -> None:
+    norm = nn.BatchNorm1d(3).train()
+    whole = torch.arange(12.0, dtype=torch.float64).reshape(4, 3).sin().float()
+    torch.testing.assert_close(found["normed"], norm(whole), rtol=2e-6, atol=2e-6)
+    torch.testing.assert_close(found["mean"], norm.running_mean, rtol=2e-6, atol=2e-6)
+    torch.testing.assert_close(found["variance"], norm.running_var, rtol=2e-6, atol=2e-6)

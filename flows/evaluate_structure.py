@@ -1,0 +1,154 @@
+"""What embeddings know of the structure of cortex, and of where they lie."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+from pydantic import Field, field_validator, model_validator
+
+from cytoarch.errors import TrainingError
+from cytoarch.learning.structure import AXES, StructureSettings
+from cytoarch.paths import ID_PATTERN
+from cytoarch.settings import Settings
+from cytoarch.steps.columns import CellTable, ColumnSettings, ColumnsStep
+from cytoarch.steps.depth import DepthStep
+from cytoarch.steps.opened import OpenBrain, open_study
+from cytoarch.steps.points import PointsStep
+from cytoarch.steps.sources import require_stored, sections_with
+from cytoarch.steps.step import Place, Stored
+from cytoarch.steps.structure import EMBEDDING, PROFILE, BrainPlacesStep, JudgedBrains, StructureStep
+from cytoarch.steps.structure_page import StructurePageStep
+from cytoarch.store.brain_store import BrainStore
+from flows.parameters import RunSettings, split_names
+from flows.places import DEFAULT_STORE
+from flows.stages import Summary, final_state, held_brain, run_in_study, run_steps, run_whole, workers
+from tasks.cancelling import HOOKS
+from tasks.tracking import TrackingLine, log_structure, run_url
+
+
+class JudgedChoice(Settings):
+    """Which embedded points are judged. Several brains are given one after the other or with commas between them."""
+
+    name: str = Field(pattern=ID_PATTERN, description="Name of what is made: its folder below studies/.")
+    brains: tuple[str, ...] = Field(min_length=1, max_length=1000, description="Brains whose points are embedded.")
+    points: str = Field(
+        default="",
+        max_length=200,
+        description="Name of the embedded points (trace-cortex, then embed-points); blank where there is only one.",
+    )
+    depth: str = Field(default="", max_length=64, description="Kind of depth; blank where there is only one.")
+    cells_path: Path | None = Field(
+        title="Table of cells",
+        default=None,
+        examples=["/data/B07/cells.csv"],
+        description="CSV file with columns section_id, y_px, x_px of the middles of cells, of one brain; blank: the "
+        "density of cells is not judged.",
+    )
+    store_path: Path = Field(default=DEFAULT_STORE, description="Folder of the store that holds the brains.")
+
+    _split = field_validator("brains", mode="before")(split_names)
+
+    @field_validator("brains")
+    @classmethod
+    def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(value))
+
+    @model_validator(mode="after")
+    def _cells_of_one(self) -> "JudgedChoice":
+        if self.cells_path is not None and len(self.brains) > 1:
+            raise ValueError(
+                f"a table of cells is of one brain, {len(self.brains)} are named; judge that one by itself"
+            )
+        return self
+
+
+@flow(name="evaluate-structure", flow_run_name="structure-{judged.name}", **HOOKS)
+def evaluate_structure(
+    judged: JudgedChoice,
+    evaluate: StructureSettings = StructureSettings(),
+    columns: ColumnSettings = ColumnSettings(),
+    run: RunSettings = RunSettings(),
+) -> Summary:
+    """Tell thickness, curvature, layers and places from the embeddings of points along the cortex, and score that.
+
+    Linear regression from principal components, on points held out, beside profiles of the stain; places are told in
+    every other brain, too.
+
+    Args:
+        judged: The brains, and which of their points.
+        evaluate: How measures are told and scored.
+        columns: How the cortex is measured at a point.
+        run: How the work is spread.
+
+    """
+    store, made, failed = BrainStore(judged.store_path), 0, dict[str, str]()
+    steps: dict[str, StructureStep] = {}
+    best: dict[str, float] = {}
+    for brain_id in judged.brains:
+        with held_brain(judged.store_path, brain_id) as opened:
+            steps[brain_id], count = _judge(opened, judged, evaluate, columns, run)
+            facts = steps[brain_id].stored.record(Place(opened)).facts
+            made += count
+            failed |= {f"{brain_id}/{one}": reason for one, reason in opened.failed.items()}
+            best |= {f"{brain_id}/{name}": value for name, value in facts["best"].items()}
+    names = {one.name for one in steps.values()}
+    if len(names) > 1:
+        listed = ", ".join(f"{brain}: {one.name}" for brain, one in steps.items())
+        raise TrainingError(f"the brains' points are embedded in different ways ({listed}); name one that all have")
+    structure = next(iter(steps.values())).stored
+    places = BrainPlacesStep(structure.name, evaluate, JudgedBrains.of(judged.brains, structure))
+    page = StructurePageStep.of(judged.name, places, structure)
+    with open_study(judged.store_path, judged.name) as study:
+        for title, one in (("tell places", places), ("draw the page", page)):
+            made += run_in_study(title, study, one)
+        record, page_path = places.stored.record(Place(study)), page.stored.open(Place(study))
+    errors = {
+        f"places/{one['learned_from']}/{one['told']}/{axis}": one[axis]
+        for one in record.facts["errors"]
+        for axis in (*AXES, "beside_mm")
+    }
+
+    def told() -> dict[str, str]:
+        settings = {"evaluate": evaluate.model_dump(mode="json"), "columns": columns.model_dump(mode="json")}
+        parameters = {**settings, "brains": list(judged.brains), "points": structure.name}
+        run_id = log_structure(store, judged.name, record.fingerprint, best | errors, parameters, page_path)
+        return {"MLflow run": run_url(store, run_id)}
+
+    line = TrackingLine(store, get_run_logger())
+    told_notes = line.tell("the embeddings' structure", told)
+    notes = {"page": str(page_path), "points": structure.name, **_told_best(best)}
+    notes |= told_notes or {"MLflow does not know": line.left}
+    return final_state(Summary(judged.name, made, failed, notes))
+
+
+def _judge(
+    opened: OpenBrain, judged: JudgedChoice, evaluate: StructureSettings, columns: ColumnSettings, run: RunSettings
+) -> tuple[StructureStep, int]:
+    """Measure and score in one brain; returns the step of the scores, and how many products were made."""
+    points = require_stored(PointsStep, Place(opened), judged.points, "Run trace-cortex and embed-points, or name one")
+    depth = require_stored(DepthStep, Place(opened), judged.depth, "Run trace-cortex, or name one")
+    cells = None if judged.cells_path is None else CellTable.of(judged.cells_path)
+    measured = ColumnsStep.of(points, depth, columns, cells)
+    step = StructureStep.of(measured, evaluate)
+    with workers(run) as runner:
+        sections = sections_with(opened, Stored(PointsStep, points))
+        made = run_steps("measure columns", runner, opened, [measured], run, sections)
+    return step, made + run_whole("regress", opened, step)
+
+
+def _told_best(best: Mapping[str, float]) -> dict[str, str]:
+    """The best R2 of every measure on sections held out, of embeddings beside profiles."""
+    way = f"{EMBEDDING}/sections"
+    found = {}
+    for name, value in best.items():
+        if name.endswith(way):
+            measure = name.removesuffix(f"/{way}")
+            other = best.get(f"{measure}/{PROFILE}/sections")
+            found[measure] = f"R2 {_spoken(value)}" + (
+                "" if other is None else f" (profiles of the stain {_spoken(other)})"
+            )
+    return found
+
+
+def _spoken(r2: float) -> str:
+    return f"{r2:.2f}" if r2 >= 0 else "below 0"

@@ -1,0 +1,111 @@
+"""The page of what embeddings know of the structure of cortex."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cytoarch.learning.structure import StructureSettings
+from cytoarch.reporting.structure import (
+    JudgedEntry,
+    StructurePage,
+    render_structure,
+    share_chart,
+    structure_curves,
+)
+from cytoarch.steps.sources import FactsOf, OfBrain
+from cytoarch.steps.step import Facts, Inputs, Place, Source, Step, Stored
+from cytoarch.steps.structure import BrainPlacesStep, Judged, JudgedBrains
+from cytoarch.store.staging import Staging
+
+PAGE_FILE = "index.html"
+
+
+@dataclass(frozen=True)
+class JudgedFacts(Source[Mapping[str, Facts]]):
+    """The facts of the same judgement of several brains."""
+
+    brains: tuple[OfBrain[Mapping[str, Any]], ...]
+
+    def digests(self, place: Place) -> Mapping[str, str]:
+        """Those of every brain."""
+        return {one.brain_id: digest for one in self.brains for digest in one.digests(place).values()}
+
+    def open(self, place: Place) -> Mapping[str, Facts]:
+        """The facts by brain."""
+        return {one.brain_id: one.open(place) for one in self.brains}
+
+
+@dataclass(frozen=True)
+class StructurePageStep(Step[Path]):
+    """R2 by components, shares of components and errors of places, brain by brain, on a page."""
+
+    step: ClassVar[str] = "structure-page"
+    scope: ClassVar = "study"
+    view: ClassVar[bool] = True
+    verb: ClassVar[str] = "draw the page"
+
+    study: str
+    points: str
+    judged: StructureSettings
+    brains: JudgedBrains
+    facts: JudgedFacts
+    places: Stored[Path]
+
+    @classmethod
+    def of(cls, study: str, places: BrainPlacesStep, structure: Stored[Judged]) -> "StructurePageStep":
+        """That of the brains whose places were told."""
+        facts = JudgedFacts(tuple(OfBrain(one.brain_id, FactsOf(structure)) for one in places.brains.brains))
+        return cls(study, places.points, places.judged, places.brains, facts, places.stored)
+
+    @property
+    def name(self) -> str:
+        """That of the points."""
+        return self.points
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Draw brain by brain."""
+        facts = inputs[self.facts]
+        entries = [_entry(staging, name, one, facts[name]) for name, one in inputs[self.brains].items()]
+        settings = [
+            (name.replace("_", " "), ", ".join(map(str, one)) if isinstance(one, list) else str(one))
+            for name, one in self.judged.model_dump(mode="json").items()
+        ]
+        page = StructurePage(self.study, self.points, entries, rows_of(inputs[self.places]), settings)
+        staging.write(PAGE_FILE, render_structure(page))
+        return {}
+
+    @classmethod
+    def opened(cls, folder: Path) -> Path:
+        """The page."""
+        return folder / PAGE_FILE
+
+
+def _entry(staging: Staging, brain_id: str, judged: Judged, facts: Facts) -> JudgedEntry:
+    """A brain on the page, its figures written."""
+    curves, shares = f"{brain_id}-curves.png", f"{brain_id}-shares.png"
+    scores = rows_of(judged.scores)
+    staging.write(curves, structure_curves(scores))
+    rows = rows_of(judged.attribution)
+    if rows:
+        staging.write(shares, share_chart(rows))
+    best: dict[str, dict[str, str]] = {one["measure"]: {} for one in scores}
+    for name, value in facts["best"].items():
+        measure, features, way = name.rsplit("/", 2)
+        best[measure][f"{features}/{way}"] = f"{value:.3f}" if value >= 0 else "below 0"
+    return JudgedEntry(
+        brain_id,
+        facts["points"],
+        facts["left_out"],
+        facts["layers"],
+        list(best.items()),
+        curves,
+        shares if rows else "",
+    )
+
+
+def rows_of(path: Path) -> Sequence[Mapping[str, str]]:
+    """The rows of a CSV table."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

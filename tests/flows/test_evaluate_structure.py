@@ -1,0 +1,60 @@
+"""What embeddings of a phantom know of its cortex: measured, scored, drawn on a page and told to MLflow, once."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from pydantic import ValidationError
+
+from cytoarch.anatomy.midline import MidlineSettings
+from cytoarch.embeddings import EmbedSettings
+from cytoarch.learning.structure import StructureSettings
+from cytoarch.steps.columns import ColumnSettings
+from cytoarch.steps.structure import SCORES_FILE
+from cytoarch.store.brain_store import BrainStore
+from flows.embed_points import embed_points
+from flows.evaluate_structure import JudgedChoice, evaluate_structure
+from flows.parameters import StoredBrain
+from flows.trace_cortex import trace_cortex
+from tasks.tracking import tracking_uri
+from tests.flows.conftest import MappedBrain
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flows")]
+
+EVALUATE = StructureSettings(components=(1, 4), folds=3, attributed=4)
+COLUMNS = ColumnSettings(samples=30, pixel_size_um=80.0, cells_um=300.0)
+
+
+def test_measures_are_told_scored_and_shown(mapped: MappedBrain, tmp_path: Path) -> None:
+    shutil.copytree(mapped.store_path, tmp_path / "store")
+    brain = StoredBrain(brain_id="P01", store_path=tmp_path / "store")
+    traced = trace_cortex(brain, midline=MidlineSettings(spacing_um=1000.0, patch_um=800.0))
+    points = Path(traced.notes["table"])
+    embed_points(brain, points, EmbedSettings(encoder="texture", pixel_size_um=80.0, tile_px=64))
+    choice = JudgedChoice(name="J1", brains=("P01",), store_path=tmp_path / "store", cells_path=points)
+    done = evaluate_structure(choice, EVALUATE, COLUMNS)
+    assert not done.failed
+    page = Path(done.notes["page"])
+    for name in ("index.html", "P01-curves.png", "P01-shares.png"):
+        assert (page.parent / name).stat().st_size > 1000
+    (scores,) = (tmp_path / "store").rglob(SCORES_FILE)
+    with scores.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    measures = {one["measure"] for one in rows}
+    assert {"thickness_mm", "curvature_per_mm", "x_mm", "beside_mm"} <= measures
+    assert not any(" of " in one for one in measures)  # its labels are areas, crossed one at a time
+    assert {one["folds_of"] for one in rows} == {"points", "sections"}
+    assert {one["features"] for one in rows} == {"embedding", "profile"}
+    store = BrainStore(tmp_path / "store")
+    client = MlflowClient(tracking_uri(store), tracking_uri(store))
+    (row,) = client.search_runs([client.get_experiment_by_name("cytoarch").experiment_id], "tags.kind = 'structure'")
+    assert "P01/thickness_mm/embedding/sections" in row.data.metrics
+    assert "places/P01/P01/z_mm" in row.data.metrics
+    assert evaluate_structure(choice, EVALUATE, COLUMNS).made == 0
+
+
+def test_cells_are_those_of_one_brain() -> None:
+    with pytest.raises(ValidationError, match="a table of cells is of one brain, 2 are named"):
+        JudgedChoice(name="J1", brains=("P01,P02",), cells_path=Path("cells.csv"))
