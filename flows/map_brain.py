@@ -26,6 +26,7 @@ from flows.parameters import BrainSource, MapSettings, RunSettings, StoredBrain
 from flows.parcellate_brain import parcellate_brain
 from flows.reconstruct_brain import reconstruct_brain
 from flows.stages import Summary, final_state, for_each_brain, held_brain, run_name, run_steps, run_whole, workers
+from flows.trace_cortex import trace_cortex
 from flows.training import train_on_brain
 from tasks.cancelling import HOOKS
 from tasks.progress import Stages, watched
@@ -54,7 +55,7 @@ from tasks.tracking import (
 
 @flow(name="map-brain", flow_run_name=run_name("map"), **HOOKS)
 def map_brain(source: BrainSource, settings: MapSettings = MapSettings(), run: RunSettings = RunSettings()) -> Summary:
-    """Map a whole brain: ingest, tissue, embed, reconstruct, train, parcellate, smooth, cluster, report.
+    """Map a whole brain: ingest, tissue, embed, reconstruct, trace, train, parcellate, smooth, cluster, report.
 
     A brain without labels is mapped by a model of other brains, where one is asked for. A step whose result is current
     is not done again.
@@ -118,12 +119,12 @@ def _ingested(
     return made
 
 
-def measured_depth(brain: OpenBrain, kind: DepthInput, run: RunSettings) -> int:
+def measured_depth(brain: OpenBrain, kind: DepthInput, settings: DepthSettings, run: RunSettings) -> int:
     """Measure the depth that the head is told of, where it is told of any; returns for how many sections."""
     if kind == "none":
         return 0
     with workers(run) as runner:
-        step = DepthStep(DepthSettings(kind=kind))
+        step = DepthStep(settings.model_copy(update={"kind": kind}))
         return run_steps("measure depth", runner, brain, [step], run, ready_sections(brain))
 
 
@@ -152,16 +153,21 @@ def _map(
     embedded = embed_brain(stored, settings.embed, run=run)  # first: it finds what cannot be embedded at once
     kept.echo()
     if settings.reconstruct != "none":
-        made += reconstruct_brain(stored, settings.align, settings.volume).made
-    kept.echo()
+        made += reconstruct_brain(stored, settings.align, settings.volume, cortex="none").made
+        kept.echo()
+    notes: dict[str, str] = {}
+    if settings.cortex != "none":
+        traced = trace_cortex(stored, settings.depth, settings.midline, settings.surface, run=run)
+        made, notes = made + traced.made, traced.notes
+        kept.echo()
     embeddings = Stored(EmbeddingsStep, embedded.embedding)
     check_left(brain, len(sections_with(brain, embeddings)), "embedded")
     made += embedded.made
     found = Remembered(embedded.embedding, chosen=chosen)
     if chosen is not None:
-        made += measured_depth(brain, chosen.card.depth, run)
+        made += measured_depth(brain, chosen.card.depth, settings.depth, run)
     elif is_labelled(brain, embeddings):
-        made += measured_depth(brain, settings.train.depth, run)
+        made += measured_depth(brain, settings.train.depth, settings.depth, run)
         trained = train_on_brain(brain, embedded.embedding, settings.train, settings.head)
         made += trained.made
         found = found._replace(trained=trained)
@@ -182,13 +188,19 @@ def _map(
     clustered = cluster_brain(stored, embedded.embedding, settings.cluster, run=run)
     made += clustered.made
     kept.echo()
-    return _remembered(brain, found._replace(clusters=clustered.clusters), settings, run, kept, made)
+    return _remembered(brain, found._replace(clusters=clustered.clusters), settings, run, kept, made, notes)
 
 
 def _remembered(
-    brain: OpenBrain, found: Remembered, settings: MapSettings, run: RunSettings, kept: Kept, made: int
+    brain: OpenBrain,
+    found: Remembered,
+    settings: MapSettings,
+    run: RunSettings,
+    kept: Kept,
+    made: int,
+    traced: Mapping[str, str],
 ) -> Summary:
-    """Register the model, draw the report, log the figures, and leave a summary.
+    """Register the model, draw the report, log the figures, and leave a summary, with what was noted of the cortex.
 
     Where MLflow does not answer, the report is drawn without the model's version before MLflow is waited for.
     """
@@ -208,7 +220,8 @@ def _remembered(
     if made or not is_known:
         line.tell("this run", ledger.open)
     page = line.tell("this run", lambda: _told(brain, found, kept, metrics))
-    notes = notes_of(brain, found, model, metrics, page) | ({"MLflow does not know": line.left} if line.left else {})
+    notes = {**notes_of(brain, found, model, metrics, page), **traced}
+    notes |= {"MLflow does not know": line.left} if line.left else {}
     publish_section_table(brain.brain, [Outcome(one, "failed", why) for one, why in brain.failed.items()])
     publish_summary(brain, made, notes)
     return Summary(brain.brain_id, made, dict(brain.failed), notes)
@@ -251,6 +264,9 @@ def _ledger(brain: OpenBrain, settings: MapSettings, chosen: Chosen | None) -> B
     if chosen is None and not labelled:  # nothing is mapped
         unused += ["model", "parcellate", "smooth"]
     unused += ["align", "volume"] if settings.reconstruct == "none" else []
+    if settings.cortex == "none":
+        is_told = settings.train.depth != "none" if chosen is None else chosen.card.depth != "none"
+        unused += ["midline", "surface", *([] if is_told else ["depth"])]
     configuration = configuration_of(settings, unused=unused)
     if chosen is not None:
         configuration["model"] = chosen.digest

@@ -7,8 +7,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from cytoarch.anatomy.depth import DepthSettings
+from cytoarch.anatomy.midline import MidlineSettings
 from cytoarch.anatomy.reconstruction import ReconstructionSettings
 from cytoarch.anatomy.reconstruction.volume import VolumeSettings
+from cytoarch.anatomy.surfaces import SurfaceSettings
 from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.brains import Brain, read_manifest
 from cytoarch.discovery.clusters import ClusterSettings
@@ -155,6 +158,12 @@ class MapSettings(Settings):
         default="rigid",
         description="Put the sections together to a brain (rigid), or leave that out (none).",
     )
+    cortex: Literal["trace", "none"] = Field(
+        title="Trace the cortex",
+        default="none",
+        description="Measure depth in the cortex, trace its middle and put points along it into a table (trace), or "
+        "leave that out (none).",
+    )
     parcellate: ParcellateSettings = Field(
         title="Drawing the maps",
         default=ParcellateSettings(),
@@ -177,6 +186,19 @@ class MapSettings(Settings):
     )
     volume: VolumeSettings = Field(
         title="Volume", default=VolumeSettings(), description="How the volume of the brain is made."
+    )
+    depth: DepthSettings = Field(
+        title="Depth in the cortex",
+        default=DepthSettings(),
+        description="How depth is measured; a head that is told of depth says which kind itself.",
+    )
+    midline: MidlineSettings = Field(
+        title="Middle of the cortex", default=MidlineSettings(), description="Where points along the cortex are taken."
+    )
+    surface: SurfaceSettings = Field(
+        title="Middle of the cortex as a surface",
+        default=SurfaceSettings(),
+        description="How it is made, where the lines of the middle are those of a surface.",
     )
 
     @property

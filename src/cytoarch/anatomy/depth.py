@@ -1,8 +1,9 @@
-"""How deep in the cortex: the Laplace field between its two sides, and depth by volume, in 2D and 3D.
+"""How deep in the cortex: the Laplace field between its two sides, depth by length and by volume, in 2D and 3D.
 
 Depth is 0 at the pial and 1 at the white surface. The Laplace field u solves div grad u = 0 in the cortex with u = 0
-and u = 1 on its sides (Jones, Buchbinder and Aharon 2000). Layers keep their share of a column's volume where cortex
-bends (Bok 1929); depth by volume is that share (Waehnert et al. 2014), counted along the columns of u.
+and u = 1 on its sides (Jones, Buchbinder and Aharon 2000). Its gradient draws columns from side to side. Equidistant
+depth is the share of a column's length that lies above (Yezzi and Prince 2003). Layers keep their share of a column's
+volume where cortex bends (Bok 1929); depth by volume is that share (Waehnert et al. 2014).
 """
 
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ TOLERANCE = 1e-8
 ROUNDS = 200
 """Steps of the solver after which a field counts as not found; some 15 are usual."""
 
-DepthKind = Literal["laplace", "equivolumetric"]
+DepthKind = Literal["laplace", "equidistant", "equivolumetric"]
 
 
 class DepthSettings(Settings):
@@ -33,7 +34,8 @@ class DepthSettings(Settings):
 
     kind: DepthKind = Field(
         default="laplace",
-        description="laplace: the harmonic field between the sides; equivolumetric: share of the column above.",
+        description="laplace: the harmonic field between the sides; equidistant: share of the length of its columns; "
+        "equivolumetric: share of their volume.",
     )
     sides: Sides = Field(
         default="outline",
@@ -55,7 +57,7 @@ class Depth:
 def measure_depth(ribbon: Ribbon, kind: DepthKind) -> Depth:
     """The depth of every cell of a ribbon, at its centre. Raises SectionError if it cannot be found."""
     field = laplace(ribbon)
-    values = field.depth if kind == "laplace" else equivolumetric(field)
+    values = {"laplace": lambda one: one.depth, "equidistant": equidistant, "equivolumetric": equivolumetric}[kind](field)
     depth = np.zeros(ribbon.cortex.shape, dtype=np.float32)
     depth[ribbon.cortex] = values
     return Depth(depth, ribbon.cortex)
@@ -70,12 +72,26 @@ class LaplaceField(NamedTuple):
     """(m,) cells below the faces between cells, and"""
     upper: Int64
     """(m,) above them."""
+    axis: Int64
+    """(m,) the axis on which the two follow each other."""
     flow: Float64
     """(m,) volume times difference of depth over squared distance: from lower to upper cells where positive."""
-    from_pial: Float64
-    """(n,) flow through faces on the pial side, and"""
-    to_white: Float64
-    """(n,) on the white side."""
+    entering: Float64
+    """(axes, n) flow through faces on the pial side, and"""
+    leaving: Float64
+    """(axes, n) on the white side."""
+    cell: Float64
+    """(axes,) edges of a cell, in units of the last."""
+
+    @property
+    def from_pial(self) -> Float64:
+        """(n,) flow from the pial side."""
+        return np.asarray(self.entering.sum(axis=0))
+
+    @property
+    def to_white(self) -> Float64:
+        """(n,) flow to the white side."""
+        return np.asarray(self.leaving.sum(axis=0))
 
 
 def laplace(ribbon: Ribbon) -> LaplaceField:
@@ -88,15 +104,33 @@ def laplace(ribbon: Ribbon) -> LaplaceField:
     cortex, pull = ribbon.cortex, _pulls(ribbon.cell_um)
     number = np.full(cortex.shape, -1, dtype=np.int64)
     number[cortex] = np.arange(int(cortex.sum()))
-    lower, upper, weight = _pairs(number, faces(cortex.ndim), pull)
-    near = tuple(2 * one for one in pull)  # a side is half a cell away
-    pial, white = (touching(cortex, side, near)[cortex] for side in (ribbon.pial, ribbon.white))
-    count = len(pial)
+    lower, upper, axis = _pairs(number, faces(cortex.ndim))
+    weight = np.asarray(pull)[axis]
+    near = 2 * np.diag(pull)  # a side is half a cell away
+    pial, white = (
+        np.stack([touching(cortex, side, tuple(one))[cortex] for one in near]) for side in (ribbon.pial, ribbon.white)
+    )
+    count = pial.shape[1]
     joined = sparse.coo_array((weight, (lower, upper)), shape=(count, count)).tocsr()
     joined = joined + joined.T
-    matrix = sparse.csr_array(sparse.diags_array(joined.sum(axis=1) + pial + white) - joined)
-    depth = _solved(matrix, white)
-    return LaplaceField(depth, lower, upper, weight * (depth[upper] - depth[lower]), pial * depth, white * (1 - depth))
+    matrix = sparse.csr_array(sparse.diags_array(joined.sum(axis=1) + (pial + white).sum(axis=0)) - joined)
+    depth = _solved(matrix, white.sum(axis=0))
+    flow = weight * (depth[upper] - depth[lower])
+    sizes = np.asarray(ribbon.cell_um) / ribbon.cell_um[-1]
+    return LaplaceField(depth, lower, upper, axis, flow, pial * depth, white * (1 - depth), sizes)
+
+
+def equidistant(field: LaplaceField) -> Float64:
+    """The share (n,) of the length of its column that lies above the middle of every cell, 0 to 1.
+
+    Lengths grow along the gradient of u by as much as one goes: grad L . grad u = |grad u| with L = 0 on the pial side,
+    and likewise from the white side (Yezzi and Prince 2003), upwind. Of a flat slab it is the depth itself; of a ring,
+    where u is logarithmic, it is the share of the radius. Cells that no flow reaches keep their u.
+    """
+    above = _lengths(field, field.depth, field.entering)
+    below = _lengths(field, 1 - field.depth, field.leaving)
+    whole = above + below
+    return np.where(whole > 0, above / np.where(whole > 0, whole, 1), field.depth)
 
 
 def equivolumetric(field: LaplaceField) -> Float64:
@@ -116,15 +150,15 @@ def _pulls(cell_um: tuple[float, ...]) -> tuple[float, ...]:
     return tuple((cell_um[-1] / size) ** 2 for size in cell_um)
 
 
-def _pairs(number: Int64, between: tuple[Faces, ...], pull: tuple[float, ...]) -> tuple[Int64, Int64, Float64]:
-    """The faces between numbered cells: the cells below and above, and how strongly they are joined."""
-    found: list[tuple[Int64, Int64, Float64]] = []
-    for (below, above), weight in zip(between, pull, strict=True):
+def _pairs(number: Int64, between: tuple[Faces, ...]) -> tuple[Int64, Int64, Int64]:
+    """The faces between numbered cells: the cells below and above, and the axis."""
+    found: list[tuple[Int64, Int64, Int64]] = []
+    for axis, (below, above) in enumerate(between):
         lower, upper = number[below].ravel(), number[above].ravel()
         both = (lower >= 0) & (upper >= 0)
-        found.append((lower[both], upper[both], np.full(int(both.sum()), weight)))
-    lower, upper, weights = (np.concatenate(part) for part in zip(*found, strict=True))
-    return lower, upper, weights
+        found.append((lower[both], upper[both], np.full(int(both.sum()), axis, dtype=np.int64)))
+    lower, upper, axes = (np.concatenate(part) for part in zip(*found, strict=True))
+    return lower, upper, axes
 
 
 def _solved(matrix: "sparse.csr_array", right: Float64) -> Float64:
@@ -144,23 +178,56 @@ def _solved(matrix: "sparse.csr_array", right: Float64) -> Float64:
     return np.asarray(np.clip(solution, 0.0, 1.0), dtype=np.float64)
 
 
+class _Stream(NamedTuple):
+    """The flow up a potential: every face from its source to its sink."""
+
+    source: Int64
+    """(m,) cells."""
+    sink: Int64
+    """(m,) cells."""
+    flow: Float64
+    """(m,) not negative."""
+    order: Int64
+    """(n,) cells by their potential."""
+
+    @classmethod
+    def up(cls, field: LaplaceField, potential: Float64) -> "_Stream":
+        ascending = potential[field.upper] > potential[field.lower]
+        source = np.where(ascending, field.lower, field.upper)
+        sink = np.where(ascending, field.upper, field.lower)
+        return cls(source, sink, np.abs(field.flow), np.argsort(potential, kind="stable"))
+
+    def solved(self, own: Float64, right: Float64) -> Float64:
+        """(n,) x with own x - sum of flow times x of the sources = right, cell by cell upwards."""
+        count = len(self.order)
+        rank = np.empty(count, dtype=np.int64)
+        rank[self.order] = np.arange(count)
+        system = sparse.coo_array((-self.flow, (rank[self.sink], rank[self.source])), shape=(count, count)).tocsr()
+        system = sparse.csr_array(system + sparse.diags_array(own[self.order]))
+        return np.asarray(spsolve_triangular(system, right[self.order], lower=True)[rank], dtype=np.float64)
+
+
+def _above_nothing(arriving: Float64) -> Float64:
+    """What arrives, a little where nothing does: a corner that no flow passes is a column of its own."""
+    return np.asarray(np.maximum(arriving, np.finfo(np.float64).tiny ** 0.5 + 1e-12 * arriving.max()))
+
+
+def _lengths(field: LaplaceField, potential: Float64, entering: Float64) -> Float64:
+    """The length (n,) of its column upstream of the middle of every cell, in edges of a cell along the last axis."""
+    stream, count = _Stream.up(field, potential), len(potential)
+    by_axis = np.stack(
+        [np.bincount(stream.sink, stream.flow * (field.axis == axis), count) for axis in range(len(entering))]
+    )
+    steep = np.sqrt((((by_axis + entering) * field.cell[:, None]) ** 2).sum(axis=0))
+    # a side is half a cell away: what enters there counts twice
+    return stream.solved(_above_nothing((by_axis + 2 * entering).sum(axis=0)), steep)
+
+
 def _carried(field: LaplaceField, potential: Float64, entering: Float64) -> Float64:
     """The volume (n,) upstream of the middle of every cell per unit of flow, where flow goes up the potential.
 
-    Cell by cell in the order of the potential: sum of flow times (v of the cell - v upstream) = volume of the cell.
+    Sum of flow times (v of the cell - v upstream) = volume of the cell.
     """
-    ascending = potential[field.upper] > potential[field.lower]
-    source = np.where(ascending, field.lower, field.upper)
-    sink = np.where(ascending, field.upper, field.lower)
-    flow = np.abs(field.flow)
-    count = len(potential)
-    order = np.argsort(potential, kind="stable")
-    rank = np.empty(count, dtype=np.int64)
-    rank[order] = np.arange(count)
-    arriving = np.bincount(sink, flow, count) + entering
-    # where nothing arrives (a corner that no flow passes) the cell is a column of its own
-    arriving = np.maximum(arriving, np.finfo(np.float64).tiny ** 0.5 + 1e-12 * arriving.max())
-    system = sparse.coo_array((-flow, (rank[sink], rank[source])), shape=(count, count)).tocsr()
-    system = sparse.csr_array(system + sparse.diags_array(arriving[order]))
-    leaving = spsolve_triangular(system, np.ones(count), lower=True)[rank]
-    return np.asarray(leaving - 0.5 / arriving)
+    stream, count = _Stream.up(field, potential), len(potential)
+    arriving = _above_nothing(np.bincount(stream.sink, stream.flow, count) + entering)
+    return np.asarray(stream.solved(arriving, np.ones(count)) - 0.5 / arriving)

@@ -17,7 +17,7 @@ from cytoarch.images.pyramids import write_group, write_pyramid
 from cytoarch.images.views import StoredImage
 
 UInt8 = NDArray[np.uint8]
-DepthInput = Literal["none", "laplace", "equivolumetric"]
+DepthInput = Literal["none", "laplace", "equidistant", "equivolumetric"]
 """What heads are told of depth."""
 
 KNOTS = 9

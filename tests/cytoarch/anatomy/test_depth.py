@@ -18,7 +18,7 @@ from cytoarch.phantoms.sections import PhantomSettings, Window, cut, make_phanto
 from cytoarch.phantoms.truth import truth
 
 Array = NDArray[Any]
-KINDS: tuple[DepthKind, ...] = ("laplace", "equivolumetric")
+KINDS: tuple[DepthKind, ...] = ("laplace", "equidistant", "equivolumetric")
 
 
 def slab(thickness: int = 7, width: int = 20) -> Array:
@@ -43,24 +43,38 @@ def test_a_flat_slab_has_the_depth_of_its_cells_centres_exactly(kind: DepthKind,
     assert not depth[10:].any()
 
 
-@pytest.mark.parametrize(("kind", "mean", "worst"), [("laplace", 0.004, 0.03), ("equivolumetric", 0.008, 0.03)])
-def test_a_ring_has_logarithmic_depth_or_the_share_of_its_area(kind: DepthKind, mean: float, worst: float) -> None:
+@pytest.mark.parametrize(
+    ("kind", "mean", "worst"), [("laplace", 0.004, 0.03), ("equidistant", 0.01, 0.03), ("equivolumetric", 0.008, 0.03)]
+)
+def test_a_ring_has_logarithmic_depth_or_its_share_of_length_or_area(
+    kind: DepthKind, mean: float, worst: float
+) -> None:
     classes, radius = ball((121, 121), (1.0, 1.0), 20, 50)
     found = measure_depth(Ribbon.of(classes, 1.0), kind)
     at = radius[found.cortex]
-    known = np.log(at / 50) / np.log(20 / 50) if kind == "laplace" else (50**2 - at**2) / (50**2 - 20**2)
+    known = {
+        "laplace": np.log(at / 50) / np.log(20 / 50),
+        "equidistant": (50 - at) / (50 - 20),
+        "equivolumetric": (50**2 - at**2) / (50**2 - 20**2),
+    }[kind]
     error = np.abs(found.depth[found.cortex] - known)
     assert error.mean() < mean
     assert error.max() < worst
 
 
-@pytest.mark.parametrize(("kind", "mean"), [("laplace", 0.006), ("equivolumetric", 0.02)])
-def test_a_shell_of_oblong_cells_has_hyperbolic_depth_or_the_share_of_its_volume(kind: DepthKind, mean: float) -> None:
+@pytest.mark.parametrize(("kind", "mean"), [("laplace", 0.006), ("equidistant", 0.03), ("equivolumetric", 0.02)])
+def test_a_shell_of_oblong_cells_has_hyperbolic_depth_or_its_share_of_length_or_volume(
+    kind: DepthKind, mean: float
+) -> None:
     cell = (2.0, 1.0, 1.0)
     classes, radius = ball((31, 61, 61), cell, 12, 27)
     found = measure_depth(Ribbon.of(classes, cell), kind)
     at = radius[found.cortex]
-    known = (1 / at - 1 / 27) / (1 / 12 - 1 / 27) if kind == "laplace" else (27**3 - at**3) / (27**3 - 12**3)
+    known = {
+        "laplace": (1 / at - 1 / 27) / (1 / 12 - 1 / 27),
+        "equidistant": (27 - at) / (27 - 12),
+        "equivolumetric": (27**3 - at**3) / (27**3 - 12**3),
+    }[kind]
     assert np.abs(found.depth[found.cortex] - known).mean() < mean
 
 
@@ -89,9 +103,10 @@ def test_depth_lies_between_the_sides_and_agrees_with_a_direct_solver(seed: int)
     np.add.at(balance, field.upper, -field.flow)
     np.testing.assert_allclose(balance - field.from_pial + field.to_white, 0, atol=1e-5)
     np.testing.assert_allclose(field.depth, _directly(ribbon), atol=1e-6)
-    volume = measure_depth(ribbon, "equivolumetric")
-    assert (volume.depth[ribbon.cortex] > 0).all()
-    assert (volume.depth[ribbon.cortex] < 1).all()
+    for kind in KINDS[1:]:
+        share = measure_depth(ribbon, kind).depth[ribbon.cortex]
+        assert (share > 0).all()
+        assert (share < 1).all()
 
 
 def _directly(ribbon: Ribbon) -> Array:
