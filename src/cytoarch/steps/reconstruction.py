@@ -140,7 +140,7 @@ class ReconstructionStep(Step[Reconstruction]):
     """Where every section of a brain lies."""
 
     step: ClassVar[str] = "reconstruction"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "reconstruct"
 

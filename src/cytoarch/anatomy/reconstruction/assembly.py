@@ -14,6 +14,7 @@ from cytoarch.anatomy.reconstruction.doubts import doubts_of, odd_stains
 from cytoarch.anatomy.reconstruction.elsewhere import found_elsewhere
 from cytoarch.anatomy.reconstruction.likeness import Likeness, Overview, Plane, likeness
 from cytoarch.anatomy.reconstruction.links import Link, Linkable, linked
+from cytoarch.anatomy.reconstruction.mounting import Mounted, steadied
 from cytoarch.anatomy.reconstruction.order import misplaced
 from cytoarch.anatomy.reconstruction.placed import LinkQuality, PlacedBy, PlacedSection, Reconstruction
 from cytoarch.anatomy.reconstruction.rigid import Rigid
@@ -181,7 +182,11 @@ def _assembled(
     reached = [at for at, one in enumerate(chain) if one is not None]
     places = [upright[at] if one is None else one for at, one in enumerate(chain)]
     inside = [(link, one) for link, one in used if one.fixed in reached and one.moving in reached]
-    result = solving.solved(places, [one for _, one in inside], list(roots))
+    measured = [one for _, one in inside]
+    result = solving.solved(places, measured, list(roots))
+    if settings.slides == "believed":
+        slides = {at: _mounted(upright[at], seen[rows[at].section_id], found[at]) for at in reached if at not in fixed}
+        result = steadied(result, measured, list(roots), slides)
     evidence = _evidence(len(rows), inside, result.disagreement_um)
     sections: dict[str, PlacedSection] = {}
     for at, row in enumerate(rows):
@@ -193,6 +198,11 @@ def _assembled(
             flipped=result.places[at].mirrored, placed_by=by, quality=evidence[at], corrections=row.corrections,
         )  # fmt: skip
     return Reconstruction(brain_id, rows[base].section_id, sections, tuple(links), missing)
+
+
+def _mounted(upright: Rigid, seen: Seen, mirrored: bool) -> Mounted:
+    """How a section lies on its slide, which is turned over where the section is found to be mirrored."""
+    return Mounted(upright if upright.mirrored == mirrored else _turned_over(upright, seen), seen.grid.centre_um)
 
 
 def _turned_over(upright: Rigid, seen: Seen) -> Rigid:

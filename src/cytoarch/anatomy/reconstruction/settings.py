@@ -1,6 +1,6 @@
 """How sections are put together to a brain."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,12 @@ class ReconstructionSettings(Settings):
     )
     find_mirrored: bool = Field(
         default=True, description="Look for sections that were mounted mirrored where the manifest states no flip."
+    )
+    slides: Literal["believed", "ignored"] = Field(
+        title="How sections lie on their slides",
+        default="believed",
+        description="believed: holds slow drift as far as sections were mounted alike, which is measured; ignored: "
+        "neighbours alone decide.",
     )
     spacing_um: float | None = Field(
         title="Spacing of section numbers (um)",
