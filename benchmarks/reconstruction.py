@@ -1,8 +1,8 @@
 """How well phantom brains are put together, what planted damage does, and what it costs.
 
 `python -m benchmarks.reconstruction FOLDER brain SEED ...` measures the brains of some seeds (two minutes each),
-`planted SEED` plants bad sections, `cost` measures time and memory, `table` writes what FOLDER holds into the README.
-Rendered sections are kept in FOLDER.
+`planted SEED [KIND ...]` plants bad sections of every kind, or of some, `cost` measures time and memory, `table` writes
+what FOLDER holds into the README. Rendered sections are kept in FOLDER.
 """
 
 import json
@@ -41,6 +41,8 @@ BLOCK = "reconstruction: written by python -m benchmarks.reconstruction"
 SECTIONS, CELL_UM = 60, 64.0
 ENDS = 0.06
 """Share of the brain at either end that shows hardly any cortex."""
+STRETCH = range(20, 36)
+"""Sections of the sixty that bad ones are planted into."""
 SLOW_SECTIONS = 4.0
 """Standard deviation of the window that tells drift from error, in sections."""
 STAINS: tuple[Stain, ...] = get_args(Stain)
@@ -71,16 +73,20 @@ class Subject:
         return tuple(f"s{one.number:04d}" for one in self.sections)
 
 
-def subject(folder: Path, seed: int, stain: Stain) -> Subject:
-    """The brain of a seed with default nuisances, 60 sections from end to end but for those that were lost."""
+def subject(folder: Path, seed: int, stain: Stain, stretch: range = range(SECTIONS)) -> Subject:
+    """The brain of a seed with default nuisances, 60 sections from end to end but for those that were lost.
+
+    A `stretch` holds some of the sixty.
+    """
     phantom = make_phantom(PhantomSettings(seed=seed, stain=stain))
     whole = section_count(phantom)
     room = whole - 2 * int(ENDS * whole)
     step = room // SECTIONS
     first = int(ENDS * whole) + (room - step * (SECTIONS - 1)) // 2
-    cuts = [cut(phantom, first + step * index) for index in range(SECTIONS)]
+    cuts = [cut(phantom, first + step * index) for index in stretch]
     kept = tuple(one for one in cuts if not one.mounting.missing)
-    path = folder / f"{seed}-{stain}.npz"
+    part = "" if len(stretch) == SECTIONS else f"-{stretch.start}-{stretch.stop}"
+    path = folder / f"{seed}-{stain}{part}.npz"
     if path.exists():
         with np.load(path) as stored:
             pixels = dict(stored)
@@ -184,14 +190,12 @@ def measured(folder: Path, seed: int, stain: Stain) -> dict[str, Any]:
 # -- planted damage
 
 
-def planted(folder: Path, seed: int) -> list[dict[str, Any]]:
+def planted(folder: Path, seed: int, kinds: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Bad sections planted one kind at a time into a stretch of a brain; how far the others get from the truth."""
-    known = subject(folder, seed, "silver")
-    stretch = replace(known, sections=known.sections[14:34])
-    stretch = replace(stretch, overviews={name: known.overviews[name] for name in stretch.names})
+    stretch = subject(folder, seed, "silver", STRETCH)
     rows = []
-    for kind, change in PLANTED.items():
-        victims, overviews = change(stretch)
+    for kind in kinds or PLANTED:
+        victims, overviews = PLANTED[kind](stretch)
         brain = reconstruct("P", [one for one in stretch.stated if one.section_id in overviews], overviews)
         pairs = errors(brain, replace(stretch, overviews=overviews), left_out=victims)
         mirrored = {name for name, one in zip(stretch.names, stretch.sections, strict=True) if one.mounting.mirrored}
@@ -258,6 +262,18 @@ def _neighbours_swapped(known: Subject) -> tuple[list[str], dict[str, Overview]]
     return [one, other], {**known.overviews, one: known.overviews[other], other: known.overviews[one]}
 
 
+def _all_at_once(known: Subject) -> tuple[list[str], dict[str, Overview]]:
+    """Noise, an empty slide, another stain, one upside down and two neighbours swapped, in one stretch."""
+    victims: list[str] = []
+    overviews = dict(known.overviews)
+    for first, change in ((-7, _noise), (-5, _empty), (-2, _other_stain), (1, _upside_down), (4, _neighbours_swapped)):
+        held = known.sections[first:] + known.sections[:first]  # changes take the tenth
+        moved = replace(known, sections=held, overviews=overviews)
+        names, overviews = change(moved)
+        victims += names
+    return victims, overviews
+
+
 PLANTED: Mapping[str, Change] = {
     "nothing": lambda known: ([], dict(known.overviews)),
     "noise": _noise,
@@ -266,6 +282,7 @@ PLANTED: Mapping[str, Change] = {
     "upside down": _upside_down,
     "two swapped, six apart": _swapped,
     "two neighbours swapped": _neighbours_swapped,
+    "all of these at once": _all_at_once,
 }
 
 
@@ -318,6 +335,7 @@ def table(folder: Path) -> str:
             f"| {one['drift_median_um']:.0f}, {one['drift_most_um']:.0f} | {one['seconds']:.0f} |"
         )
     for path in sorted(folder.glob("planted-*.json")):
+        lines += ["", f"Seed {path.stem.removeprefix('planted-')}, {len(STRETCH)} sections:"]
         lines += ["", "| planted | the others, without slow drift | what is said of it |", "|---|---|---|"]
         for row in json.loads(path.read_text()):
             said = "; ".join(f"{one}: {_listed(why)}" for one, why in row["reasons"].items())
@@ -348,7 +366,7 @@ def main(arguments: Sequence[str]) -> int:
             print(row, flush=True)
             (folder / f"brain-{seed}.json").write_text(json.dumps(row))
     elif what == "planted":
-        rows = planted(folder, int(rest[0]))
+        rows = planted(folder, int(rest[0]), rest[1:])
         print(json.dumps(rows, indent=1))
         (folder / f"planted-{rest[0]}.json").write_text(json.dumps(rows))
     elif what == "cost":

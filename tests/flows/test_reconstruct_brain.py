@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cytoarch.anatomy.reconstruction import ReconstructionSettings
@@ -52,16 +53,21 @@ def test_the_page_shows_only_files_that_exist(mapped: MappedBrain) -> None:
 def test_what_is_current_is_not_made_again_and_settings_are_heard(mapped: MappedBrain, tmp_path: Path) -> None:
     shutil.copytree(mapped.store_path, tmp_path / "store")
     stored = StoredBrain(brain_id="P01", store_path=tmp_path / "store")
-    assert reconstruct_brain(stored).made == 0
+    assert reconstruct_brain(stored, cortex="none").made == 0
     first = next(iter(BrainStore(stored.store_path).read_brain("P01").sections)).section_id
-    summary = reconstruct_brain(stored, ReconstructionSettings(base_section=first, reach=1))
+    summary = reconstruct_brain(stored, ReconstructionSettings(base_section=first, reach=1), cortex="none")
     assert summary.made == 3
     assert RECONSTRUCTION.open(Place(read_only(stored.store_path, "P01"))).base == first
     assert Path(summary.notes["reconstruction"]).is_file()
     assert (Path(summary.notes["volume"]) / "zarr.json").is_file()
     skipped = reconstruct_brain(stored, skip=(first,))
-    assert skipped.made == 3
-    assert first not in RECONSTRUCTION.open(Place(read_only(stored.store_path, "P01"))).sections
+    brain = RECONSTRUCTION.open(Place(read_only(stored.store_path, "P01")))
+    assert first not in brain.sections
+    assert skipped.made == 3 + len(brain) + 1, "the cortex of every section is traced, and its points are gathered"
+    table = pd.read_csv(skipped.notes["table"])
+    assert set(table["section_id"]) == set(brain.sections)
+    assert table[["x_mm", "y_mm", "z_mm", "depth"]].notna().all().all()
+    assert len(list(Path(skipped.notes["pictures"]).rglob("cortex.png"))) == len(brain)
 
 
 def test_a_brain_without_tissue_says_what_to_run(mapped: MappedBrain, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def brain_midsurface(
     """
     grid = volume_grid(brain, settings.voxel_um)
     classes = class_volume(brain, tissues, grid)
-    found = measure_depth(Ribbon.of(classes, (grid.voxel_um,) * 3), "equidistant")
+    found = measure_depth(Ribbon.of(classes, (grid.voxel_um,) * 3), "laplace")
     z_y_x_to_x_y_z = np.eye(3)[::-1] * grid.voxel_um / 1000
     to_mm = Transform.of(z_y_x_to_x_y_z, np.array(grid.origin_um[::-1]) / 1000)
     return midsurface(found.depth, found.cortex, classes == WHITE, to_mm, settings), grid

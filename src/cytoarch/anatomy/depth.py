@@ -57,7 +57,9 @@ class Depth:
 def measure_depth(ribbon: Ribbon, kind: DepthKind) -> Depth:
     """The depth of every cell of a ribbon, at its centre. Raises SectionError if it cannot be found."""
     field = laplace(ribbon)
-    values = {"laplace": lambda one: one.depth, "equidistant": equidistant, "equivolumetric": equivolumetric}[kind](field)
+    values = {"laplace": lambda one: one.depth, "equidistant": equidistant, "equivolumetric": equivolumetric}[kind](
+        field
+    )
     depth = np.zeros(ribbon.cortex.shape, dtype=np.float32)
     depth[ribbon.cortex] = values
     return Depth(depth, ribbon.cortex)

@@ -81,7 +81,9 @@ def test_few_sections_hold_nothing() -> None:
 
 
 def test_scatter_is_that_of_the_mounting_whichever_way_the_brain_lies() -> None:
-    found = [scatter([one.then(Rigid(False, turn, (500.0, 0.0))) for one in mounted(3.0, 250.0)]) for turn in (0.0, 179.0)]
+    found = [
+        scatter([one.then(Rigid(False, turn, (500.0, 0.0))) for one in mounted(3.0, 250.0)]) for turn in (0.0, 179.0)
+    ]
     for one in found:
         assert one is not None
         assert one.shift_um == pytest.approx(250, rel=0.4)
