@@ -3,8 +3,8 @@
 A stack that drifts a little from section to section fits its neighbours as well as the true one does. People mount
 sections much alike, though: upright, in the middle of the slide. For one section that says little, but its error is its
 own, while drift is shared by many; so the slides tell what neighbours cannot. How far they are believed is measured on
-the brain itself: by how much the mounting scatters about what links say, and by how much neighbours share of that. Where
-scans are cropped to their tissue, or were mounted in batches, they share most of it, and the slides say nothing.
+the brain itself: by how much the mounting scatters about what links say, and by how much neighbours share of that.
+Where scans are cropped to their tissue, or were mounted in batches, they share most of it, and slides say nothing.
 """
 
 import math
