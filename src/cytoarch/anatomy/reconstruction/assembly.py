@@ -182,11 +182,10 @@ def _assembled(
     reached = [at for at, one in enumerate(chain) if one is not None]
     places = [upright[at] if one is None else one for at, one in enumerate(chain)]
     inside = [(link, one) for link, one in used if one.fixed in reached and one.moving in reached]
-    measured = [one for _, one in inside]
-    result = solving.solved(places, measured, list(roots))
-    if settings.slides == "believed":
-        slides = {at: _mounted(upright[at], seen[rows[at].section_id], found[at]) for at in reached if at not in fixed}
-        result = steadied(result, measured, list(roots), slides)
+    result = solving.solved(places, [one for _, one in inside], list(roots))
+    if settings.slides == "believed" and not fixed:  # a person's word says more of where sections lie
+        slides = {at: _mounted(upright[at], seen[rows[at].section_id], found[at]) for at in reached}
+        result = result._replace(places=steadied(result.places, slides, base))
     evidence = _evidence(len(rows), inside, result.disagreement_um)
     sections: dict[str, PlacedSection] = {}
     for at, row in enumerate(rows):

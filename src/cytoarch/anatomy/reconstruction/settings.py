@@ -30,7 +30,7 @@ class ReconstructionSettings(Settings):
     slides: Literal["believed", "ignored"] = Field(
         title="How sections lie on their slides",
         default="believed",
-        description="believed: holds slow drift as far as sections were mounted alike, which is measured; ignored: "
+        description="believed: tells slow drift, as far as sections were mounted alike, which is measured; ignored: "
         "neighbours alone decide.",
     )
     spacing_um: float | None = Field(

@@ -19,7 +19,7 @@ from cytoarch.geometry import Float64, Pair
 ROUNDS = 30
 CLOSE_UM = 0.01
 OUTLIER_UM = 150.0
-"""Links of pictures that disagree with the others by more count less and less."""
+"""Links that disagree with the others by more count less and less."""
 
 
 class Measured(NamedTuple):
@@ -34,8 +34,6 @@ class Measured(NamedTuple):
     """Middle of the fixed section's tissue."""
     radius_um: float
     """Root mean square distance of its tissue from there."""
-    outlier_um: float = OUTLIER_UM
-    """From which disagreement with the others on it counts less and less."""
 
 
 def components(count: int, links: Sequence[Measured]) -> list[list[int]]:
@@ -119,10 +117,9 @@ def solved(start: Sequence[Rigid], links: Sequence[Measured], held: Sequence[int
         return Solution(list(start), _disagreement(angles, shifts, mirrors, links)[1])
     column = np.full(len(start), -1)
     column[free] = 3 * np.arange(len(free))
-    strength, outlier_um = (np.array([getattr(one, name) for one in links]) for name in ("weight", "outlier_um"))
     for _ in range(rounds):
         off, apart = _disagreement(angles, shifts, mirrors, links)
-        weights = strength / (1 + (apart / outlier_um) ** 2)
+        weights = np.array([one.weight for one in links]) / (1 + (apart / OUTLIER_UM) ** 2)
         slopes = _slopes(angles, mirrors, links, column, 3 * len(free))
         weighted = slopes.T.multiply(np.repeat(weights, 8)).tocsr()
         normal = (weighted @ slopes).tocsc()
