@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cytoarch.anatomy.midline import MidlineSettings
 from cytoarch.anatomy.reconstruction import ReconstructionSettings
 from cytoarch.errors import StoreError
 from cytoarch.phantoms.writing import WrittenPhantom
@@ -15,7 +16,8 @@ from cytoarch.steps.opened import read_only
 from cytoarch.steps.reconstruction import RECONSTRUCTION, AlignmentStep
 from cytoarch.steps.step import Place
 from cytoarch.store.brain_store import BrainStore
-from flows.parameters import StoredBrain
+from flows.map_brain import map_brain
+from flows.parameters import BrainSource, MapSettings, StoredBrain
 from flows.reconstruct_brain import reconstruct_brain
 from tests.flows.conftest import MappedBrain
 
@@ -68,6 +70,16 @@ def test_what_is_current_is_not_made_again_and_settings_are_heard(mapped: Mapped
     assert set(table["section_id"]) == set(brain.sections)
     assert table[["x_mm", "y_mm", "z_mm", "depth"]].notna().all().all()
     assert len(list(Path(skipped.notes["pictures"]).rglob("cortex.png"))) == len(brain)
+
+
+def test_a_mapped_brain_has_its_cortex_traced_where_that_is_asked_for(mapped: MappedBrain, tmp_path: Path) -> None:
+    shutil.copytree(mapped.store_path, tmp_path / "store")
+    source = BrainSource(manifest_path=mapped.manifest_path, store_path=tmp_path / "store")
+    summary = map_brain(source=source, settings=MapSettings(cortex="trace", midline=MidlineSettings(spacing_um=500.0)))
+    table = pd.read_csv(summary.notes["table"])
+    assert set(table["section_id"]) == {one.section_id for one in mapped.brain.sections}
+    steps = np.diff(table.loc[table["line"] == 0, "along_mm"].to_numpy())
+    assert np.allclose(steps[steps > 0], 0.5)
 
 
 def test_a_brain_without_tissue_says_what_to_run(mapped: MappedBrain, tmp_path: Path) -> None:
