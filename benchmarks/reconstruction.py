@@ -1,8 +1,8 @@
 """How well phantom brains are put together, what planted damage does, and what it costs.
 
 `python -m benchmarks.reconstruction FOLDER brain SEED ...` measures the brains of some seeds (two minutes each),
-`planted SEED [KIND ...]` plants bad sections of every kind, or of some, `cost` measures time and memory, `table` writes
-what FOLDER holds into the README. Rendered sections are kept in FOLDER.
+`planted SEED [KIND ...]` plants bad sections of every kind, or of some, `cost [SEED]` measures time and memory, `table`
+writes what FOLDER holds into the README. Rendered sections are kept in FOLDER.
 """
 
 import json
@@ -289,11 +289,11 @@ PLANTED: Mapping[str, Change] = {
 # -- what it costs
 
 
-def cost(folder: Path) -> dict[str, Any]:
+def cost(folder: Path, seed: int) -> dict[str, Any]:
     """Seconds per section against the bare scikit-image calls for the same pairs, and the memory that is added."""
-    known = subject(folder, 0, "silver")
-    names = known.names[14:30]
-    stated = [one for one in known.stated if one.section_id in names]
+    known = subject(folder, seed, "silver", STRETCH)
+    stated = known.stated
+    names = [one.section_id for one in stated]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.process_time()
     reconstruct("P", stated, known.overviews)
@@ -370,7 +370,7 @@ def main(arguments: Sequence[str]) -> int:
         print(json.dumps(rows, indent=1))
         (folder / f"planted-{rest[0]}.json").write_text(json.dumps(rows))
     elif what == "cost":
-        row = cost(folder)
+        row = cost(folder, int(rest[0]) if rest else 0)
         print(row)
         (folder / "cost.json").write_text(json.dumps(row))
     elif what == "table":
