@@ -165,7 +165,7 @@ def test_nothing_flows_through_the_cut_sides_of_a_block(kind: DepthKind) -> None
     drawn = measure_depth(Ribbon.of(block(), 16.0, cut=cut_away), kind)
     np.testing.assert_allclose(drawn.depth[3:15, 10:-10], whole, atol=1e-6)
     outline = measure_depth(Ribbon.of(block(), 16.0), kind)
-    assert np.abs(outline.depth[3:15, 10:-10] - whole).mean() > 0.05, "if the cuts count as pial surface"
+    assert np.abs(outline.depth[3:15, 10:-10] - whole).mean() > 0.04, "if the cuts count as pial surface"
     facing = measure_depth(Ribbon.of(block(), 16.0, sides="block"), kind)
     assert np.abs(facing.depth[3:15, 10:-10] - whole).mean() < 0.02
 
