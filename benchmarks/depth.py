@@ -52,6 +52,8 @@ LAYERS = 6
 REPEATS = 5
 SHARES = (0.35, 0.5, 0.65)
 """Where sections lie along a phantom."""
+MIDDLES: tuple[DepthKind, ...] = ("laplace", "equidistant")
+"""Kinds of depth whose middle is traced."""
 STRAIGHT_DEG = 60.0
 """Columns that lie this much in the section: elsewhere its picture of the cortex is stretched."""
 
@@ -120,8 +122,12 @@ def times() -> Iterator[str]:
 
 def against_truth(seeds: Sequence[int] = (11, 12, 13)) -> Iterator[str]:
     """Error of depth, and of the middle, on phantoms; their truth goes by straight rays."""
-    yield "| seed, share | Laplace, error | equidistant, error | volume, error | middle | points | within 150 um | where cut straight | in cortex | middle covered |"  # noqa: E501
-    yield "|---|---|---|---|---|---|---|---|---|---|"
+    columns = [
+        *("seed, share", "Laplace, error", "equidistant, error", "volume, error", "middle", "points", "within 150 um"),
+        *("where cut straight", "in cortex", "middle covered"),
+    ]
+    yield f"| {' | '.join(columns)} |"
+    yield "|---" * len(columns) + "|"
     for seed in seeds:
         for share, section in zip(SHARES, sections_of(seed, SHARES), strict=True):
             classes, known = classes_of(section, CELL_UM)
@@ -132,7 +138,7 @@ def against_truth(seeds: Sequence[int] = (11, 12, 13)) -> Iterator[str]:
                 for kind, true in zip(get_args(DepthKind), (known.depth, known.depth, known.laminar_depth), strict=True)
             ]
             told = " | ".join(f"{error:.3f}" for error in errors)
-            for kind in ("laplace", "equidistant"):
+            for kind in MIDDLES:
                 yield f"| {seed}, {share} | {told} | {kind} | {_middle(section, classes, kind)} |"
 
 

@@ -267,6 +267,8 @@ def _ledger(brain: OpenBrain, settings: MapSettings, chosen: Chosen | None) -> B
     if settings.cortex == "none":
         is_told = settings.train.depth != "none" if chosen is None else chosen.card.depth != "none"
         unused += ["midline", "surface", *([] if is_told else ["depth"])]
+    elif settings.midline.line != "surface":
+        unused.append("surface")
     configuration = configuration_of(settings, unused=unused)
     if chosen is not None:
         configuration["model"] = chosen.digest

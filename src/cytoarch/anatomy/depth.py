@@ -57,9 +57,10 @@ class Depth:
 def measure_depth(ribbon: Ribbon, kind: DepthKind) -> Depth:
     """The depth of every cell of a ribbon, at its centre. Raises SectionError if it cannot be found."""
     field = laplace(ribbon)
-    values = {"laplace": lambda one: one.depth, "equidistant": equidistant, "equivolumetric": equivolumetric}[kind](
-        field
-    )
+    if kind == "laplace":
+        values = field.depth
+    else:
+        values = equidistant(field) if kind == "equidistant" else equivolumetric(field)
     depth = np.zeros(ribbon.cortex.shape, dtype=np.float32)
     depth[ribbon.cortex] = values
     return Depth(depth, ribbon.cortex)
