@@ -15,6 +15,7 @@ from cytoarch.steps.reconstruction import (
     ALIGNMENT_PAGE,
     RECONSTRUCTION,
     AlignmentStep,
+    LinksStep,
     ReconstructionStep,
     VolumeStep,
     has_volume,
@@ -23,7 +24,7 @@ from cytoarch.steps.sources import sections_with
 from cytoarch.steps.step import Place
 from cytoarch.steps.tissue import TISSUE
 from flows.parameters import RunSettings, StoredBrain
-from flows.stages import Summary, final_state, held_brain, run_name, run_whole, skipping
+from flows.stages import Summary, final_state, held_brain, run_name, run_steps, run_whole, skipping, workers
 from flows.trace_cortex import trace_cortex
 from tasks.cancelling import HOOKS
 
@@ -53,13 +54,14 @@ def reconstruct_brain(
         midline: Where points are taken.
         surface: How the middle is made a surface, where its lines are those of a surface.
         skip: Sections to leave out.
-        run: How the work on the cortex is spread.
+        run: How the work is spread over sections.
 
     """
-    with held_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip):
+    with held_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip), workers(run) as runner:
         if not sections_with(opened, TISSUE):
             raise StoreError(f"{opened.name}: no section has tissue; run ingest-brain first")
-        made = run_whole("reconstruct", opened, ReconstructionStep(align))
+        made = run_steps("link", runner, opened, [LinksStep.of(align)], run, sections_with(opened, TISSUE))
+        made += run_whole("reconstruct", opened, ReconstructionStep(align))
         made += run_whole("draw links", opened, AlignmentStep())
         if has_volume(opened):
             made += run_whole("volume", opened, VolumeStep(volume))

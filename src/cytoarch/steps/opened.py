@@ -58,6 +58,11 @@ class OpenBrain(OpenHome):
         return {section.section_id: section for section in self.brain.sections}
 
     @cached_property
+    def order(self) -> Mapping[str, int]:
+        """The place of every section among the rows, in cutting order."""
+        return {section.section_id: place for place, section in enumerate(self.brain.sections)}
+
+    @cached_property
     def table_digest(self) -> str:
         """sha256 of the label table."""
         table = self.brain.label_table

@@ -1,14 +1,17 @@
 """A brain put together from its sections."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from cytoarch.anatomy.reconstruction import (
+    Link,
     Overview,
     PlacedSection,
     Reconstruction,
@@ -16,10 +19,13 @@ from cytoarch.anatomy.reconstruction import (
     Stated,
     reconstruct,
 )
+from cytoarch.anatomy.reconstruction.links import linked_back
+from cytoarch.anatomy.reconstruction.placed import link_facts, link_of
 from cytoarch.anatomy.reconstruction.viewers import viewers
 from cytoarch.anatomy.reconstruction.volume import VolumeSettings, slabs, volume_grid
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.digests import values_digest
+from cytoarch.errors import SectionError
 from cytoarch.geometry import Transform
 from cytoarch.images.views import StoredImage
 from cytoarch.images.volumes import write_volume
@@ -28,11 +34,13 @@ from cytoarch.reproducible import single_threaded
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.sections import SECTION
 from cytoarch.steps.sources import Each
-from cytoarch.steps.step import Facts, Inputs, Place, Source, Step, Stored
+from cytoarch.steps.step import Facts, Inputs, MissingInputError, Place, Source, Step, Stored
 from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.staging import Staging
 
 RECONSTRUCTION_NAME = "rigid"
+LINKS_NAME = "rigid"
+LINKS_FILE = "links.json"
 ALIGNMENT_NAME = "page"
 TRANSFORMS_FILE = "transforms.json"
 VIEWERS_FILE = "viewers.json"
@@ -135,6 +143,102 @@ class OverviewOf(Source[Overview]):
         return Overview(level.pixels(), mask.mask, mask.grid, facts["polarity"], channels)
 
 
+def _kept_with_tissue(place: Place, numbers: Iterator[int]) -> Iterator[Place]:
+    """Sections by their place among the rows that are not excluded and have tissue, whatever failed in this run."""
+    for number in numbers:
+        section = place.brain.brain.sections[number]
+        there = Place(place.home, section)
+        if not section.exclude and place.home.catalogue.record(TISSUE.product(section.section_id)) is not None:
+            yield there
+
+
+@dataclass(frozen=True)
+class OverviewsBefore(Source[list[tuple[str, Overview]]]):
+    """The overviews of the nearest sections with tissue before the one at hand; one that is damaged is left out."""
+
+    reach: int
+    overview: OverviewOf = OverviewOf()
+
+    def digests(self, place: Place) -> Mapping[str, str]:
+        """Those of their tissue."""
+        return {one.section_id: self.overview.digests(one)[""] for one in self._places(place)}
+
+    def addresses(self, place: Place) -> Mapping[str, str]:
+        """Those of their tissue."""
+        return {one.section_id: self.overview.addresses(one)[""] for one in self._places(place)}
+
+    def open(self, place: Place) -> list[tuple[str, Overview]]:
+        """By section, in cutting order."""
+        found = []
+        for one in self._places(place):
+            with suppress(SectionError):  # what costs that section costs no other
+                found.append((one.section_id, self.overview.open(one)))
+        return found
+
+    def _places(self, place: Place) -> list[Place]:
+        own = place.brain.order[place.section_id]
+        return list(islice(_kept_with_tissue(place, iter(range(own - 1, -1, -1))), self.reach))[::-1]
+
+
+@dataclass(frozen=True)
+class CellOfBrain(Source[float]):
+    """The cells in which all sections of a brain are compared (um): those of the first overview."""
+
+    tissue: Stored[TissueMask] = TISSUE
+
+    def digests(self, place: Place) -> Mapping[str, str]:
+        """One of their size."""
+        return {"": values_digest(self.open(place))}
+
+    def open(self, place: Place) -> float:
+        """Their size."""
+        first = next(_kept_with_tissue(place, iter(range(len(place.brain.brain.sections)))), place)
+        return float(self.tissue.record(first).facts["pixel_size_um"])
+
+
+@dataclass(frozen=True)
+class LinksStep(Step[list[Link]]):
+    """How a section maps onto those before it."""
+
+    step: ClassVar[str] = "links"
+    verb: ClassVar[str] = "link"
+
+    align: ReconstructionSettings
+    """As far as it decides on links."""
+    before: OverviewsBefore
+    own: OverviewOf = OverviewOf()
+    cell: CellOfBrain = CellOfBrain()
+
+    @classmethod
+    def of(cls, align: ReconstructionSettings) -> "LinksStep":
+        """The links that a reconstruction rests on."""
+        return cls(align.of_links, OverviewsBefore(align.reach))
+
+    @property
+    def name(self) -> str:
+        """The kind of transforms."""
+        return LINKS_NAME
+
+    def write(self, inputs: Inputs, staging: Staging) -> Facts:
+        """Link the section to each; the facts count the links that hold."""
+        own = (inputs.name, inputs[self.own])
+        links = linked_back(own, inputs[self.before], inputs[self.cell], self.align)
+        staging.write(LINKS_FILE, json.dumps([link_facts(one) for one in links], allow_nan=False).encode())
+        return {"links": len(links), "accepted": sum(one.accepted for one in links)}
+
+    @classmethod
+    def opened(cls, folder: Path) -> list[Link]:
+        """The links, those to the farthest section first. Raises SectionError if they are damaged."""
+        try:
+            return [link_of(one) for one in json.loads((folder / LINKS_FILE).read_bytes())]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SectionError(f"{folder / LINKS_FILE} is damaged ({error!r}); run verify") from error
+
+
+LINKS = Stored(LinksStep, LINKS_NAME)
+"""The links of the section at hand to those before it."""
+
+
 @dataclass(frozen=True)
 class ReconstructionStep(Step[Reconstruction]):
     """Where every section of a brain lies."""
@@ -147,6 +251,7 @@ class ReconstructionStep(Step[Reconstruction]):
     align: ReconstructionSettings = field(default_factory=ReconstructionSettings)
     stated: PlacingRows = PlacingRows()
     overviews: Each[Overview] = Each(OverviewOf(), having=(TISSUE,))
+    links: Each[list[Link]] = Each(LINKS, having=(TISSUE,))
 
     @property
     def name(self) -> str:
@@ -155,10 +260,18 @@ class ReconstructionStep(Step[Reconstruction]):
 
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
         """Align the sections and write their transforms; the facts count what a person should know."""
-        placing, overviews = inputs[self.stated], inputs[self.overviews]
+        placing, overviews, linked = inputs[self.stated], inputs[self.overviews], inputs[self.links]
+        without = [one for one in overviews if one not in linked]
+        if without:
+            raise MissingInputError(
+                f"brain {placing.brain_id}: {', '.join(without[:8])} have no links; link them first"
+            )
+        links = [link for of_section in linked.values() for link in of_section]
         stated = placing.stated(self.align.spacing_um)
         with single_threaded():
-            brain = reconstruct(placing.brain_id, stated, overviews, self.align, placing.left_out, inputs.on_progress)
+            brain = reconstruct(
+                placing.brain_id, stated, overviews, self.align, placing.left_out, inputs.on_progress, links
+            )
         staging.write(TRANSFORMS_FILE, brain.to_json().encode())
         staging.write(VIEWERS_FILE, json.dumps(viewers(brain), indent=1).encode())
         return figures_of(brain)

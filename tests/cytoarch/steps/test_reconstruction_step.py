@@ -1,5 +1,6 @@
 """A brain is put together from its overviews, and again exactly when what that is made from has changed."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,27 +8,45 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cytoarch.anatomy.reconstruction import ReconstructionSettings
+from cytoarch.anatomy.reconstruction import ReconstructionSettings, reconstruct
 from cytoarch.anatomy.reconstruction.volume import VolumeSettings
 from cytoarch.images.conformance import conformance_faults
 from cytoarch.steps import RECONSTRUCTION, sections
 from cytoarch.steps.opened import OpenBrain
-from cytoarch.steps.reconstruction import AlignmentStep, ReconstructionStep, VolumeStep, has_volume
-from cytoarch.steps.running import make
-from cytoarch.steps.step import Place, is_current
+from cytoarch.steps.reconstruction import (
+    LINKS,
+    AlignmentStep,
+    LinksStep,
+    ReconstructionStep,
+    VolumeStep,
+    has_volume,
+)
+from cytoarch.steps.running import due, make, make_sections
+from cytoarch.steps.step import MissingInputError, Place, is_current
+from cytoarch.steps.tissue import TISSUE
+from cytoarch.store.drafts import remove
 from tests.cytoarch.steps.small_brain import IDS, InProcess, SmallBrain, Steps, write_files
 
-STEP = ReconstructionStep(ReconstructionSettings(reach=1))
+SETTINGS = ReconstructionSettings(reach=1)
+STEP, OF_SECTIONS = ReconstructionStep(SETTINGS), LinksStep.of(SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def linked(tmp_path_factory: pytest.TempPathFactory) -> SmallBrain:
+    """A brain whose sections are linked. Not to be changed."""
+    small = SmallBrain(tmp_path_factory.mktemp("linked"))
+    write_files(small.scans)
+    with pytest.MonkeyPatch.context() as patch, small.opened() as brain:
+        patch.setattr(sections, "containment", InProcess)
+        Steps(small, brain).ingest()
+        assert {one.status for one in make_sections([OF_SECTIONS], brain)} == {"made"}
+    return small
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallBrain:
-    monkeypatch.setattr(sections, "containment", InProcess)
-    small = SmallBrain(tmp_path)
-    write_files(small.scans)
-    with small.opened() as brain:
-        Steps(small, brain).ingest()
-    return small
+def small(linked: SmallBrain, tmp_path: Path) -> SmallBrain:
+    shutil.copytree(linked.folder, tmp_path / "small")
+    return SmallBrain(tmp_path / "small")
 
 
 @pytest.fixture
@@ -97,3 +116,43 @@ def test_places_along_the_axis_are_as_stated(
     placing = STEP.stated.open(Place(opened))
     assert placing.stated(None)[2].z_um == expected_um
     assert replace(placing.stated(50.0)[2]).z_um == 100.0
+
+
+def test_the_brain_is_the_one_that_is_made_in_one_go(opened: OpenBrain) -> None:
+    """Linking section by section, spread over workers and kept, changes nothing of what comes out."""
+    make(STEP, opened)
+    placing, overviews = STEP.stated.open(Place(opened)), STEP.overviews.open(Place(opened))
+    at_once = reconstruct(placing.brain_id, placing.stated(None), overviews, SETTINGS, placing.left_out)
+    assert RECONSTRUCTION.open(Place(opened)).to_json() == at_once.to_json()
+
+
+def test_a_section_is_linked_again_only_when_it_or_one_within_reach_has_changed(
+    small: SmallBrain, opened: OpenBrain
+) -> None:
+    assert due([OF_SECTIONS], opened, opened.sections) == []
+    assert due([LinksStep.of(SETTINGS.model_copy(update={"turned_deg": 5.0}))], opened, opened.sections) == []
+    rows = [one.model_copy(update={"species": "mouse"}) for one in small.sections]
+    opened.brain = opened.brain.model_copy(update={"sections": tuple(rows)})
+    assert due([OF_SECTIONS], opened, opened.sections) == []
+    rows[2] = rows[2].model_copy(update={"exclude": True, "reason": "torn"})
+    opened.brain = opened.brain.model_copy(update={"sections": tuple(rows)})
+    assert [one.section_id for one in due([OF_SECTIONS], opened, opened.sections)] == ["s3"]
+    assert make_sections([OF_SECTIONS], opened, [rows[3]])[0].status == "made"
+    assert {one.fixed for one in LINKS.open(Place(opened, rows[3]))} == {"s1"}
+    wider = LinksStep.of(SETTINGS.model_copy(update={"reach": 2}))
+    assert [one.section_id for one in due([wider], opened, opened.sections)] == ["s0", "s1", "s3", "s4", "s5"]
+
+
+def test_a_damaged_section_costs_those_after_it_no_link_to_others(small: SmallBrain, opened: OpenBrain) -> None:
+    wider = LinksStep.of(SETTINGS.model_copy(update={"reach": 2}))
+    file = next(path for path in (opened.catalogue.path(TISSUE.product("s1"))).rglob("0/0") if path.is_file())
+    file.write_bytes(bytes(file.stat().st_size))
+    outcomes = {one.section_id: one for one in make_sections([wider], opened, small.sections[:4])}
+    assert {one for one, of in outcomes.items() if of.status == "failed"} == {"s1"}
+    assert [one.fixed for one in LINKS.open(Place(opened, small.sections[2]))] == ["s0"]
+
+
+def test_a_brain_whose_sections_are_not_linked_is_not_put_together(opened: OpenBrain) -> None:
+    remove(opened.catalogue, OF_SECTIONS.product("s4"))
+    with pytest.raises(MissingInputError, match=r"s4 have no links; link them first"):
+        make(STEP, opened)

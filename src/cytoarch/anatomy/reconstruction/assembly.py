@@ -75,12 +75,14 @@ def reconstruct(
     settings: ReconstructionSettings = DEFAULTS,
     unplaced: Mapping[str, str] | None = None,
     on_progress: Progress = lambda _done, _total: None,
+    links: Sequence[Link] | None = None,
 ) -> Reconstruction:
     """The sections of a brain in one frame.
 
     `stated` are the sections in cutting order, `overviews` their pictures, each opened when its turn comes and kept
-    while its neighbours are linked. Sections without an overview have no place; `unplaced` says why others have none.
-    Raises SectionError where the settings name a base section that the brain does not have.
+    while its neighbours are linked, unless the `links` of all of them are known. Sections without an overview have no
+    place; `unplaced` says why others have none. Raises SectionError where the settings name a base section that the
+    brain does not have.
     """
     rows = [one for one in stated if one.section_id in overviews]
     lacking = {one.section_id: "no tissue was found in it" for one in stated if one.section_id not in overviews}
@@ -92,8 +94,8 @@ def reconstruct(
         )
     if not rows:
         return Reconstruction(brain_id, "", {}, (), missing)
-    seen, links = _linked(rows, overviews, settings, on_progress)
-    brain = _assembled(brain_id, rows, seen, links, settings, missing)
+    seen, every = _linked(rows, overviews, settings, on_progress, links)
+    brain = _assembled(brain_id, rows, seen, every, settings, missing)
     lost = [name for name, one in brain.sections.items() if not one.linked and seen[name].coarse is not None]
     known = [name for name, one in brain.sections.items() if one.linked and seen[name].coarse is not None]
     cell_um = seen[rows[0].section_id].grid.cell_um
@@ -102,11 +104,16 @@ def reconstruct(
 
 
 def _linked(
-    rows: Sequence[Stated], overviews: Mapping[str, Overview], settings: ReconstructionSettings, on_progress: Progress
+    rows: Sequence[Stated],
+    overviews: Mapping[str, Overview],
+    settings: ReconstructionSettings,
+    on_progress: Progress,
+    known: Sequence[Link] | None,
 ) -> tuple[dict[str, Seen], list[Link]]:
     """Every section against those before it within reach, then parts of the brain that hold together against others."""
     seen: dict[str, Seen] = {}
-    links: list[Link] = []
+    here_too = {row.section_id for row in rows}
+    links = [one for one in known or () if {one.fixed, one.moving} <= here_too]
     before: deque[Linkable] = deque(maxlen=settings.reach)
     cell_um = 0.0
     for done, row in enumerate(rows):
@@ -114,7 +121,7 @@ def _linked(
         cell_um = cell_um or overview.grid.cell_um
         section = likeness(row.section_id, overview, cell_um)
         seen[row.section_id] = _seen(overview, section)
-        if section is not None:
+        if section is not None and known is None:
             here = Linkable(section)
             links += [linked(one, here, settings) for one in before]
             before.append(here)

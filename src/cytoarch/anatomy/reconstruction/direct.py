@@ -63,8 +63,9 @@ def refined(fixed: Plane, moving: Plane, start: Rigid, centre_um: Pair) -> Rigid
         off = moving.on(grid, way.transform).ravel()[used] - target
         scale = 1.4826 * float(np.median(np.abs(off))) + LEAST_SCALE
         weighted = steepest / (1 + (off / (2 * scale)) ** 2)[:, None]
-        normal = weighted.T @ steepest
-        step = np.linalg.lstsq(normal, weighted.T @ off, rcond=1e-12)[0]
+        # no BLAS: its threads would cut these sums differently on every machine, and sections are linked side by side
+        normal, right = np.einsum("ij,ik->jk", weighted, steepest), np.einsum("ij,i->j", weighted, off)
+        step = np.linalg.lstsq(normal, right, rcond=1e-12)[0]
         turn = Rigid(False, math.degrees(step[0] / reach), (0.0, 0.0)).about(
             centre_um, (centre_um[0] + step[1], centre_um[1] + step[2])
         )

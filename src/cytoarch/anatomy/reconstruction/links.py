@@ -1,5 +1,6 @@
 """Two sections linked: aligned both ways, mirrored and not, with figures that say how well."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -9,7 +10,7 @@ from scipy import ndimage
 
 from cytoarch.anatomy.reconstruction import direct
 from cytoarch.anatomy.reconstruction.features import Features, Matched, features_of, matched
-from cytoarch.anatomy.reconstruction.likeness import Likeness, Mask
+from cytoarch.anatomy.reconstruction.likeness import Likeness, Mask, Overview, likeness
 from cytoarch.anatomy.reconstruction.rigid import Rigid
 from cytoarch.anatomy.reconstruction.settings import ReconstructionSettings
 
@@ -62,6 +63,24 @@ class Linkable:
     def mirrored_features(self) -> Features:
         """Of its mirror image."""
         return features_of(self.likeness, mirrored=True)
+
+
+def linked_back(
+    section: tuple[str, Overview],
+    before: Sequence[tuple[str, Overview]],
+    cell_um: float,
+    settings: ReconstructionSettings,
+) -> list[Link]:
+    """A section's links to some before it, all of them in cells of `cell_um`.
+
+    A section that holds too little tissue to tell has none.
+    """
+    moving = likeness(*section, cell_um)
+    if moving is None:
+        return []
+    here = Linkable(moving)
+    alike = (likeness(*one, cell_um) for one in before)
+    return [linked(Linkable(one), here, settings) for one in alike if one is not None]
 
 
 def linked(fixed: Linkable, moving: Linkable, settings: ReconstructionSettings) -> Link:

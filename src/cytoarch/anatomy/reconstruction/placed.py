@@ -153,7 +153,7 @@ class Reconstruction:
             affines = {one["name"]: one["affine"] for one in document["ome"]["scene"]["coordinateTransformations"]}
             stated = own["reconstruction"]
             sections = {name: _placed(name, facts, affines[name]) for name, facts in stated["sections"].items()}
-            links = tuple(_link(one) for one in stated["links"])
+            links = tuple(link_of(one) for one in stated["links"])
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(f"this is no reconstruction of ours ({error!r}); run reconstruct-brain again") from error
         return cls(
@@ -209,13 +209,16 @@ def _own(brain: Reconstruction) -> dict[str, Any]:
             }
             for one in brain
         },
-        "links": [
-            {name: _number(value) for name, value in vars(one).items() if name != "rigid"} | {"rigid": vars(one.rigid)}
-            for one in brain.links
-        ],
+        "links": [link_facts(one) for one in brain.links],
         "unplaced": dict(brain.unplaced),
         "remarks": brain.remarks,
     }
+
+
+def link_facts(link: Link) -> dict[str, Any]:
+    """A link as JSON values."""
+    figures = {name: _number(value) for name, value in vars(link).items() if name != "rigid"}
+    return {**figures, "rigid": vars(link.rigid)}
 
 
 def _number(value: Any) -> Any:
@@ -246,7 +249,8 @@ def _placed(name: str, facts: Mapping[str, Any], affine: list[list[float]]) -> P
     )
 
 
-def _link(facts: Mapping[str, Any]) -> Link:
+def link_of(facts: Mapping[str, Any]) -> Link:
+    """The link of which `link_facts` told."""
     stated = dict(facts["rigid"])
     rigid = Rigid(stated["mirrored"], stated["angle_deg"], tuple(stated["shift_um"]))
     figures = {name: _figure(facts[name]) for name in ("correlation", "other_correlation", "dice", "outline_um")}

@@ -11,6 +11,16 @@ class ReconstructionSettings(Settings):
     """How sections are linked, turned and moved. Sizes are those of the overviews, which tissue was found on."""
 
     CONDUCT: ClassVar[tuple[str, ...]] = ()
+    OF_LINKS: ClassVar[tuple[str, ...]] = (
+        "reach",
+        "least_inliers",
+        "least_inlier_share",
+        "flip_ratio",
+        "flip_margin",
+        "least_correlation",
+        "least_overlap",
+    )
+    """What decides how two sections are linked, and whether; all else decides what is made of the links."""
 
     base_section: str = Field(
         examples=["s0120"],
@@ -59,3 +69,8 @@ class ReconstructionSettings(Settings):
     order_gain: float = Field(
         default=0.1, ge=0, le=2, description="So much more correlation elsewhere makes a section seem out of order."
     )
+
+    @property
+    def of_links(self) -> "ReconstructionSettings":
+        """The same as far as links go, all else as by default."""
+        return ReconstructionSettings(**self.model_dump(include=set(self.OF_LINKS)))
