@@ -122,19 +122,20 @@ def study(
                 opened.catalogue.refresh(step.product())
         record, training = step.stored.record(place), step.stored.open(place)
         digest = store.models.add(training.head)
-        scores = opened.catalogue.path(step.product()) / SCORES_FILE
+        folder = opened.catalogue.path(step.product())
         parameters = {"study": study.model_dump(mode="json"), head: settings.model_dump(mode="json")}
         question = {key: value for key, value in record.inputs.items() if "/labels/" in key}
         question |= {f"role/{one}": role for one, role in study.roles.items()}
 
         def told() -> dict[str, str]:
             figures = record.facts["scores"]
-            run_id = log_study(store, study.name, record.fingerprint, study.roles, figures, parameters, scores)
+            run_id = log_study(store, study.name, record.fingerprint, study.roles, figures, parameters, folder, training.scores)
             version = register_head(store, study.name, digest, figures, parameters[head], question, lambda: run_id)
             return notes_of_version(store, version, run_id)
 
         line = TrackingLine(store, get_run_logger())
         registered = line.tell("the study and its model", told)
+    scores = folder / SCORES_FILE
     notes = {"model digest": digest, "scores": str(scores), **(registered or {"MLflow does not know": line.left})}
     _say(study, head, scores, notes)
     notes |= {name: f"{value:.3f}" for name, value in record.facts["scores"].items()}

@@ -1,16 +1,23 @@
-"""Studies in MLflow: one row a study, below it one for every brain and part that a model was scored on."""
+"""Studies in MLflow: one row a study, below it one for every fold, and below that one for every seed.
+
+A fold is a model and the part of a brain that it had not seen and was scored on.
+"""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cytoarch.learning.evaluation import FIGURES
+from cytoarch.steps.studies import HOPS_FILE, SCORES_FILE
 from cytoarch.store.brain_store import BrainStore
 from tasks.tracking.database import artifacts, client, experiment_id
 from tasks.tracking.runs import flat, log_metrics, log_params, run_tags
 
 STUDY_KIND = "study"
-_SHOWN = ("macro_f1", "macro_f1_sd", "top1", "top1_sd")
+FOLD_KIND, SEED_KIND = "fold", "seed"
+_FOLD = ("model", "brain", "part")
+_NO_FIGURES = ("model", "brain", "kind", "part", "sections", "seeds")
 
 
 def log_study(
@@ -20,9 +27,10 @@ def log_study(
     roles: Mapping[str, str],
     metrics: Mapping[str, float],
     parameters: Mapping[str, Any],
-    scores_path: Path,
+    folder: Path,
+    scores: Sequence[Mapping[str, Any]],
 ) -> str:
-    """The id of the row of a study, made unless it is there, with its figures and table, and a row per score below it.
+    """The id of the row of a study, made unless it is there, with its figures and tables, and rows of folds below it.
 
     Args:
         store: The store that holds the study.
@@ -31,7 +39,8 @@ def log_study(
         roles: What each brain is there for.
         metrics: Its figures by name.
         parameters: How it was done.
-        scores_path: The CSV file of its scores.
+        folder: That of its product: tables of scores and of hops.
+        scores: The score of every model, brain, part and seed.
 
     """
     mlflow, experiment = client(store), experiment_id(store)
@@ -45,18 +54,41 @@ def log_study(
     run_id = str(run.info.run_id)
     log_params(store, run_id, flat(parameters))
     log_metrics(store, run_id, metrics)
-    artifacts(store, str(run.info.artifact_uri)).log_artifact(str(scores_path))
-    with scores_path.open(newline="") as file:
+    files = artifacts(store, str(run.info.artifact_uri))
+    for table in (SCORES_FILE, HOPS_FILE):
+        files.log_artifact(str(folder / table))
+    with (folder / SCORES_FILE).open(newline="") as file:
         for row in csv.DictReader(file):
-            _log_row(store, experiment, run_id, name, row)
+            own = [one for one in scores if all(one[key] == row[key] for key in _FOLD)]
+            _log_fold(store, experiment, run_id, name, row, own)
     mlflow.set_terminated(run_id)
     return run_id
 
 
-def _log_row(store: BrainStore, experiment: str, parent: str, study: str, row: Mapping[str, str]) -> None:
-    tags = {"kind": "score", "study": study, "mlflow.parentRunId": parent}
-    tags |= {one: row[one] for one in ("model", "brain", "part")} | {"brain_kind": row["kind"]}
-    run = client(store).create_run(experiment, run_name=f"{row['model']} on {row['brain']}, {row['part']}", tags=tags)
-    figures = {one: float(row[one]) for one in _SHOWN if row[one] != "nan"}
-    log_metrics(store, str(run.info.run_id), figures)
-    client(store).set_terminated(run.info.run_id)
+def _log_fold(
+    store: BrainStore,
+    experiment: str,
+    parent: str,
+    study: str,
+    row: Mapping[str, str],
+    seeds: Sequence[Mapping[str, Any]],
+) -> None:
+    """The row of a fold with means and deviations, and below it those of its seeds, where there are several."""
+    fold = {"study": study, **{one: row[one] for one in _FOLD}, "brain_kind": row["kind"]}
+    title = f"{row['model']} on {row['brain']}, {row['part']}"
+    means = {key: float(value) for key, value in row.items() if key not in _NO_FIGURES and value != "nan"}
+    run_id = _logged(store, experiment, title, {**fold, "kind": FOLD_KIND, "mlflow.parentRunId": parent}, means)
+    for one in seeds if len(seeds) > 1 else ():
+        tags = {**fold, "kind": SEED_KIND, "seed": str(one["seed"]), "mlflow.parentRunId": run_id}
+        figures = {key: float(one[key]) for key in FIGURES if one[key] is not None}
+        _logged(store, experiment, f"{title}, seed {one['seed']}", tags, figures)
+
+
+def _logged(
+    store: BrainStore, experiment: str, title: str, tags: Mapping[str, str], figures: Mapping[str, float]
+) -> str:
+    """The id of a finished row with figures."""
+    run_id = str(client(store).create_run(experiment, run_name=title, tags=dict(tags)).info.run_id)
+    log_metrics(store, run_id, figures)
+    client(store).set_terminated(run_id)
+    return run_id

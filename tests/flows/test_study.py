@@ -45,7 +45,12 @@ def test_two_brains_teach_a_model_that_a_third_is_scored_with(mapped: MappedBrai
     experiment = client.get_experiment_by_name("cytoarch").experiment_id
     (row,) = client.search_runs([experiment], "tags.kind = 'study'")
     children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{row.info.run_id}'")
-    assert sum(one.data.tags["kind"] == "score" for one in children) == len(rows)
+    folds = [one for one in children if one.data.tags["kind"] == "fold"]
+    assert len(folds) == len(rows)
+    seeds = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{folds[0].info.run_id}'")
+    assert sorted(one.data.tags["seed"] for one in seeds) == ["0", "1"]
+    both = [one.data.metrics["macro_f1"] for one in seeds]
+    assert sum(both) / 2 == pytest.approx(folds[0].data.metrics["macro_f1"], abs=1e-4)
     assert study(choice).made == 0
     told = [str(one.data) for one in every_artifact() if one.key == "summary-trio"]
     assert len(told) == 2

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.datasets import LabelledSection
@@ -12,6 +13,7 @@ from cytoarch.learning.evaluation import Score, score_head
 from cytoarch.learning.heads import Head
 from cytoarch.learning.splits import Split
 from cytoarch.learning.training import HeadSettings, train_head
+from cytoarch.measures.neighbours import adjacent, errors_by_hops, hops, together, within_one
 from cytoarch.progress import Progress
 from cytoarch.sampling import OnDemand
 
@@ -112,6 +114,10 @@ def _parts(brain: StudyBrain) -> list[tuple[str, str, Sequence[LabelledSection]]
     return [(brain.brain_id, part, brain.chosen(ids)) for part, ids in found if ids]
 
 
+SUMMED = ("macro_f1", "top1", "iou", "hd95_um", "assd_um", "within_one_hop")
+"""Figures whose mean and deviation over seeds are told of every model on every part of every brain."""
+
+
 class Summed(NamedTuple):
     """Scores of one model on one part over seeds."""
 
@@ -119,28 +125,36 @@ class Summed(NamedTuple):
     brain_id: str
     part: str
     sections: int
-    macro_f1: float
-    macro_f1_sd: float
-    top1: float
-    top1_sd: float
     seeds: int
+    figures: Mapping[str, float]
+    """By name, those of `SUMMED`; with `_sd` after it the deviation."""
+    hops: Mapping[int | None, int]
+    """Wrong cells of all seeds by how many borders they are off."""
 
 
 def summed(rows: Sequence[StudyRow]) -> list[Summed]:
     """Mean and standard deviation over seeds of every model on every part of every brain."""
-    groups: dict[tuple[str, str, str], list[Mapping[str, float]]] = {}
-    sections: dict[tuple[str, str, str], int] = {}
+    distances = borders(rows)
+    groups: dict[tuple[str, str, str], list[Score]] = {}
     for row in rows:
-        key = row.model, row.brain_id, row.part
-        groups.setdefault(key, []).append(row.score.metrics())
-        sections[key] = len(row.score.sections)
+        groups.setdefault((row.model, row.brain_id, row.part), []).append(row.score)
     result = []
-    for key, found in groups.items():
-        values = {name: [one[name] for one in found] for name in ("macro_f1", "top1")}
-        f1, top1 = values["macro_f1"], values["top1"]
-        figures = mean(f1), deviation(f1), mean(top1), deviation(top1)
-        result.append(Summed(*key, sections[key], *figures, seeds=len(found)))
+    for key, scores in groups.items():
+        errors = [errors_by_hops(one.confusion, distances) for one in scores]
+        found = [one.metrics() | {"within_one_hop": within_one(wrong)} for one, wrong in zip(scores, errors, strict=True)]
+        values = {name: [one[name] for one in found] for name in SUMMED}
+        figures = {name: mean(given) for name, given in values.items()}
+        figures |= {f"{name}_sd": deviation(given) for name, given in values.items()}
+        total = errors_by_hops(np.sum([one.confusion for one in scores], axis=0), distances)
+        result.append(Summed(*key, len(scores[0].sections), len(scores), figures, total))
     return result
+
+
+def borders(rows: Sequence[StudyRow]) -> NDArray[np.float64]:
+    """Borders to cross between every two classes (k, k), by which are neighbours in the labels that were scored on."""
+    parts = {(row.brain_id, row.part): row.score for row in rows}
+    found = adjacent(together(one.touches for one in parts.values()))
+    return hops(found, len(next(iter(parts.values())).confusion))
 
 
 def headline_rows(rows: Sequence[StudyRow]) -> tuple[str, list[StudyRow]]:
@@ -158,13 +172,16 @@ def headline_rows(rows: Sequence[StudyRow]) -> tuple[str, list[StudyRow]]:
     return "", []
 
 
+HEADLINES = ("macro_f1", "top1", "top3", "iou", "hd95_um", "assd_um")
+
+
 def by_seed(rows: Sequence[StudyRow]) -> dict[int, dict[str, float]]:
     """The mean of each figure over brains, by seed."""
     seeds = sorted({one.seed for one in rows})
     return {
         seed: {
             name: mean([row.score.metrics()[name] for row in rows if row.seed == seed])
-            for name in ("macro_f1", "top1", "top3")
+            for name in HEADLINES
         }
         for seed in seeds
     }

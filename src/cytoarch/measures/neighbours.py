@@ -1,6 +1,6 @@
 """Which classes lie beside each other, and how many borders away from the truth an error is."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,10 @@ Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 Pairs = Mapping[tuple[int, int], int]
 """(class, class) -> how many pairs of neighbouring cells they meet in; the smaller index first."""
+
+
+LEAST_SHARE = 0.03
+"""Two classes of which fewer contacts are with each other are no neighbours: thin layers have holes on a coarse grid."""
 
 
 def touching(classes: Int64) -> dict[tuple[int, int], int]:
@@ -27,6 +31,27 @@ def touching(classes: Int64) -> dict[tuple[int, int], int]:
         for (low, high), count in zip(unique.tolist(), counts.tolist(), strict=True):
             found[low, high] = found.get((low, high), 0) + count
     return dict(sorted(found.items()))
+
+
+def together(images: Iterable[Pairs]) -> dict[tuple[int, int], int]:
+    """How often each two classes meet in several images."""
+    found: dict[tuple[int, int], int] = {}
+    for pairs in images:
+        for pair, count in pairs.items():
+            found[pair] = found.get(pair, 0) + count
+    return dict(sorted(found.items()))
+
+
+def adjacent(pairs: Pairs) -> dict[tuple[int, int], int]:
+    """Those pairs that meet by more than chance: at least `LEAST_SHARE` of what the one that meets less meets in all.
+
+    >>> adjacent({(0, 1): 60, (1, 2): 50, (0, 2): 1})
+    {(0, 1): 60, (1, 2): 50}
+    """
+    met: dict[int, int] = {}
+    for (low, high), count in pairs.items():
+        met[low], met[high] = met.get(low, 0) + count, met.get(high, 0) + count
+    return {pair: count for pair, count in pairs.items() if count >= LEAST_SHARE * min(met[one] for one in pair)}
 
 
 def hops(pairs: Pairs, classes: int) -> Float64:
@@ -55,3 +80,13 @@ def errors_by_hops(confusion: Int64, distances: Float64) -> dict[int | None, int
             key = int(far) if np.isfinite(far) else None
             found[key] = found.get(key, 0) + int(confusion[row, column])
     return dict(sorted(found.items(), key=lambda pair: (pair[0] is None, pair[0])))
+
+
+def within_one(errors: Mapping[int | None, int]) -> float:
+    """The share of errors by hops that are no more than one border off; NaN where there is no error.
+
+    >>> within_one({1: 3, 2: 1})
+    0.75
+    """
+    total = sum(errors.values())
+    return errors.get(1, 0) / total if total else float("nan")

@@ -26,14 +26,17 @@ class ClassScores:
     precision: Float64
     recall: Float64
     f1: Float64
+    """Also called Dice, DSC."""
+    iou: Float64
 
 
 def class_scores(confusion: Int64) -> ClassScores:
-    """Precision, recall and F1 (= Dice) of every class."""
+    """Precision, recall, F1 (= Dice) and intersection over union (= Jaccard) of every class."""
     hits = np.diag(confusion).astype(np.float64)
     present, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
     with np.errstate(invalid="ignore"):
-        return ClassScores(present, hits / predicted, hits / present, 2 * hits / (present + predicted))
+        either = present + predicted
+        return ClassScores(present, hits / predicted, hits / present, 2 * hits / either, hits / (either - hits))
 
 
 def macro_f1(confusion: Int64) -> float:
@@ -42,7 +45,7 @@ def macro_f1(confusion: Int64) -> float:
     >>> round(macro_f1(np.array([[2, 0, 0], [0, 1, 1], [0, 0, 0]])), 4)
     0.5556
     """
-    return _mean_of_defined(class_scores(confusion).f1)
+    return mean_of_defined(class_scores(confusion).f1)
 
 
 def map_macro_f1(confusion: Int64) -> float:
@@ -53,10 +56,11 @@ def map_macro_f1(confusion: Int64) -> float:
     >>> round(map_macro_f1(np.array([[0, 0, 0], [1, 2, 0], [0, 0, 3]])), 4)
     0.9
     """
-    return _mean_of_defined(class_scores(confusion).f1[1:])
+    return mean_of_defined(class_scores(confusion).f1[1:])
 
 
-def _mean_of_defined(scores: Float64) -> float:
+def mean_of_defined(scores: Float64) -> float:
+    """The mean of those figures that are defined; NaN if none is."""
     return float(np.nanmean(scores)) if np.isfinite(scores).any() else float("nan")
 
 

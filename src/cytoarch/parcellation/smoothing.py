@@ -15,6 +15,7 @@ from cytoarch.images.views import Level, StoredImage
 from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.smoothing import DEFAULT_WEIGHT, smooth_probabilities
 from cytoarch.learning.targets import UNLABELLED, class_of_id, target_bands
+from cytoarch.measures.class_boundaries import MapPair
 from cytoarch.palette import class_colours
 from cytoarch.settings import Settings
 from cytoarch.tiling import partition
@@ -104,20 +105,24 @@ def write_parcellation(
 
 def score_label_map(
     label_map: StoredImage, labels: Level, classes: Sequence[LabelClass], truth: Sequence[LabelClass] | None = None
-) -> NDArray[np.int64]:
-    """Confusion (t + 1, k + 1) of a label map against a label image: outside tissue first, then the classes.
+) -> tuple[NDArray[np.int64], MapPair]:
+    """Confusion (t + 1, k + 1) of a label map against a label image, outside tissue first, and both side by side.
 
-    `truth` says what ids the classes have in the label image, and may name more classes after them; None: the same as
-    on the map. Takes `targets.TARGET_BYTES` at once. Raises SectionError if either is damaged.
+    `truth` says what ids the classes have in the label image, and may name more classes after them, which count as
+    unknown side by side; None: the same as on the map. Takes `targets.TARGET_BYTES` at once. Raises SectionError if
+    either is damaged.
     """
     known = classes if truth is None else truth
     drawn, lookup = label_map.levels[0], class_of_id(classes)
     confusion = np.zeros((len(known) + 1, len(classes) + 1), dtype=np.int64)
+    pair = MapPair.blank(*drawn.grid.shape)
     for row, band in target_bands(labels, known, drawn.grid):
         values = drawn.pixels(slice(row, row + len(band)))
         for _, x, _, width in partition(1, band.shape[1], max(1, SCORED_CELLS // len(band))):
             true, predicted = (one[:, x : x + width] for one in (band, values))
             labelled = true != UNLABELLED
-            pairs = (true[labelled] + 1) * confusion.shape[1] + lookup[predicted[labelled]] + 1
+            found = lookup[predicted]
+            pair.put(row, x, np.where(true < len(classes), true, UNLABELLED), found)
+            pairs = (true[labelled] + 1) * confusion.shape[1] + found[labelled] + 1
             confusion += np.bincount(pairs, minlength=confusion.size).reshape(confusion.shape)
-    return confusion
+    return confusion, pair

@@ -12,8 +12,10 @@ from cytoarch.brains import LabelClass, Section
 from cytoarch.digests import canonical_json
 from cytoarch.images.views import StoredImage
 from cytoarch.learning.cards import HeadCard
+from cytoarch.learning.evaluation import map_figures
 from cytoarch.learning.label_tables import named_alike
-from cytoarch.measures.overlap import accuracy, map_macro_f1
+from cytoarch.measures.class_boundaries import ClassBoundaries, joined_boundaries
+from cytoarch.measures.overlap import accuracy, class_scores, map_macro_f1
 from cytoarch.parcellation.smoothing import score_label_map
 from cytoarch.steps.parcellations import Parcellation, ParcellationStep
 from cytoarch.steps.sections import LABELS
@@ -22,6 +24,7 @@ from cytoarch.steps.step import Facts, Inputs, Step, Stored
 from cytoarch.store.staging import Staging
 
 COUNTS_FILE = "agreement.json"
+Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class AgreementStep(Step[Path]):
     """The label map of a section counted against its labels; classes are the same where they have the same name."""
 
     step: ClassVar[str] = "agreement"
+    version: ClassVar[int] = 2
     verb: ClassVar[str] = "score"
 
     parcellation: Stored[Parcellation]
@@ -51,14 +55,15 @@ class AgreementStep(Step[Path]):
         return section.labels is not None
 
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
-        """Count; the facts hold the confusion (k + 1, k + 1), outside tissue first, and cells of unknown classes."""
+        """Count; the facts hold the confusion (k + 1, k + 1), outside tissue first, cells of unknown classes, and distances."""
         card, table = inputs[self.head].card, inputs[self.table]
         known, strange = named_alike(card.classes, table, by_group=card.target.endswith("-groups"))
         drawn, labels = inputs[self.parcellation].labels, inputs[self.labels].levels[0]
-        counts = score_label_map(drawn, labels, card.classes, (*known, *strange))
+        counts, pair = score_label_map(drawn, labels, card.classes, (*known, *strange))
         size = len(card.classes) + 1
         unknown = {one.name: int(row.sum()) for one, row in zip(strange, counts[size:], strict=True) if row.any()}
-        facts = {"confusion": counts[:size].tolist(), "unknown": unknown}
+        far = {str(one): found.facts() for one, found in pair.boundaries(drawn.pixel_size_um).items()}
+        facts = {"confusion": counts[:size].tolist(), "unknown": unknown, "boundaries": far}
         staging.write(COUNTS_FILE, canonical_json(facts).encode())
         return facts
 
@@ -76,6 +81,10 @@ class MapScore(NamedTuple):
     """(k + 1, k + 1), outside tissue first."""
     unknown: Mapping[str, int]
     """Labelled cells of classes that the model does not know, by their names."""
+    dice: tuple[Float64, ...] = ()
+    """(k,) of every section on its own."""
+    boundaries: Mapping[int, ClassBoundaries] = {}
+    """By class that is in any section."""
 
     @classmethod
     def of(cls, facts: Mapping[str, Facts], sections: Iterable[str]) -> "MapScore | None":
@@ -87,13 +96,24 @@ class MapScore(NamedTuple):
         for one in chosen:
             for name, count in facts[one]["unknown"].items():
                 unknown[name] = unknown.get(name, 0) + count
-        return cls(chosen, np.sum([np.array(facts[one]["confusion"]) for one in chosen], axis=0), unknown)
+        counts = [np.array(facts[one]["confusion"], dtype=np.int64) for one in chosen]
+        far = [
+            {int(place): ClassBoundaries.from_facts(found) for place, found in facts[one]["boundaries"].items()}
+            for one in chosen
+        ]
+        dice = tuple(class_scores(one).f1[1:] for one in counts if one.sum())
+        return cls(chosen, np.sum(counts, axis=0), unknown, dice, joined_boundaries(far))
 
     def metrics(self, prefix: str) -> dict[str, float]:
         """Its figures by name; none where no labelled cell is of a class that the model knows."""
         if not self.confusion.sum():
             return {}
-        return {f"{prefix}/macro_f1": map_macro_f1(self.confusion), f"{prefix}/top1": accuracy(self.confusion)}
+        figures = {
+            "macro_f1": map_macro_f1(self.confusion),
+            "top1": accuracy(self.confusion),
+            **map_figures(class_scores(self.confusion).iou[1:], self.dice, self.boundaries),
+        }
+        return {f"{prefix}/{name}": value for name, value in figures.items() if np.isfinite(value)}
 
     def never_predicted(self, classes: Sequence[LabelClass]) -> list[str]:
         """Classes that have labels but no cell on the maps."""

@@ -19,7 +19,7 @@ from cytoarch.store.products import Product
 MAP_FILE = "map.png"
 _MAPS = ("parcellation", "clusters", "embeddings")
 """What the captions of pictures of maps begin with, the best first."""
-_COLUMNS = ("name", "support", "precision", "recall", "f1")
+_COLUMNS = ("name", "support", "precision", "recall", "f1", "iou", "hd95_um", "assd_um", "missing")
 
 
 def report_files(brain: OpenBrain, shown: Shown, training: str | None) -> dict[str, bytes]:

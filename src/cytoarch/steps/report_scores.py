@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.learning.cards import HeadCard
-from cytoarch.measures.overlap import class_scores
+from cytoarch.learning.evaluation import class_figures
 from cytoarch.steps.agreement import MapScore
 from cytoarch.steps.familiarity import Familiarity
 from cytoarch.steps.training import Training
@@ -103,20 +103,24 @@ def score_rows(training: Training | None, unseen: MapScore | None, learned: MapS
 def class_rows(card: HeadCard | None, held_out: Mapping[str, Any] | None, scored: MapScore | None) -> Rows:
     """A row per class: of held-out embeddings where there are any, else of the map."""
     if held_out:
-        return [{key: _shown(value) for key, value in row.items()} for row in held_out["classes"]]
+        return [_class_row(row) for row in held_out["classes"]]
     if card is None or scored is None or not scored.confusion.sum():
         return []
-    found = class_scores(scored.confusion)
-    figures = {"support": found.support, "precision": found.precision, "recall": found.recall, "f1": found.f1}
-    return [
-        {"name": one.name, **{key: _shown(values[i].item()) for key, values in figures.items()}}
-        for i, one in enumerate(card.classes, start=1)
-    ]
+    rows = class_figures(card.classes, scored.confusion, scored.boundaries, first=1)
+    return [_class_row(row) for row in rows]
+
+
+def _class_row(row: Mapping[str, Any]) -> dict[str, str]:
+    return {key: _um(value) if key.endswith("_um") else _shown(value) for key, value in row.items()}
 
 
 def _score_row(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     shown = {key: _shown(facts[key]) for key in ("macro_f1", "top1", "top3")}
     return {"name": name, "sections": len(facts["sections"]), **shown}
+
+
+def _um(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
 
 
 def _shown(value: Any) -> str:

@@ -23,6 +23,8 @@ from cytoarch.learning.heads import head_files
 from cytoarch.learning.label_tables import merged_table
 from cytoarch.learning.splits import split_sections
 from cytoarch.learning.studies import (
+    HEADLINES,
+    SUMMED,
     Role,
     StudyBrain,
     StudyRow,
@@ -41,10 +43,11 @@ from cytoarch.steps.sections import LABELS, PixelsDigest
 from cytoarch.steps.sources import Each, FactsOf, OfBrain, Sections, Statements
 from cytoarch.steps.step import Facts, Inputs, Place, Source, Step, Stored
 from cytoarch.steps.tissue import TISSUE
-from cytoarch.steps.training import METRICS_FILE, Training, target_name
+from cytoarch.steps.training import METRICS_FILE, target_name
 from cytoarch.store.staging import Staging
 
 SCORES_FILE = "scores.csv"
+HOPS_FILE = "hops.csv"
 NEAR = 1 / 3
 """Sections nearer to each other than this share of the median distance are neighbours that no split separates."""
 
@@ -120,11 +123,21 @@ class Members(Source[Mapping[str, LabelledBrain]]):
         return {one.source.brain_id: one.source.open(place) for one in self.brains}
 
 
+class StudyResult(NamedTuple):
+    """A study, read back."""
+
+    scores: Sequence[Mapping[str, Any]]
+    """Of every model, brain, part and seed: these, and the figures and classes of the score."""
+    head: Mapping[str, bytes]
+    """The files of the head."""
+
+
 @dataclass(frozen=True)
-class StudyStep(Step[Training]):
+class StudyStep(Step[StudyResult]):
     """One model of several brains, with the scores of models that had not seen what they were scored on."""
 
     step: ClassVar[str] = "training"
+    version: ClassVar[int] = 2
     scope: ClassVar = "study"
     verb: ClassVar[str] = "study"
 
@@ -170,6 +183,7 @@ class StudyStep(Step[Training]):
         part, hardest = headline_rows(rows)
         staging.write(METRICS_FILE, canonical_json(_metrics(rows, card)).encode())
         staging.write(SCORES_FILE, scores_table(rows, roles).encode())
+        staging.write(HOPS_FILE, hops_table(rows, roles).encode())
         return {
             "model": files_digest(files),
             "fit": fit,
@@ -212,10 +226,10 @@ class StudyStep(Step[Training]):
         )
 
     @classmethod
-    def opened(cls, folder: Path) -> Training:
+    def opened(cls, folder: Path) -> StudyResult:
         """Scores and head."""
-        metrics = json.loads((folder / METRICS_FILE).read_text())
-        return Training(metrics, {name: (folder / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE)})
+        scores = json.loads((folder / METRICS_FILE).read_text())
+        return StudyResult(scores, {name: (folder / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE)})
 
 
 def study_brain(brain_id: str, role: Role, parts: LabelledBrain, by_group: bool) -> StudyBrain:
@@ -260,16 +274,32 @@ def neighbours(brain: Brain, section_ids: Sequence[str], contents: Mapping[str, 
     return keys
 
 
+_COLUMNS = tuple(name for one in SUMMED for name in (one, f"{one}_sd"))
+
+
 def scores_table(rows: Sequence[StudyRow], roles: Mapping[str, Role]) -> str:
-    """All scores as CSV: model, brain, kind, part, sections, mean and deviation over seeds."""
+    """All scores as CSV: model, brain, kind, part, sections, seeds, mean and deviation over seeds of every figure."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["model", "brain", "kind", "part", "sections", "macro_f1", "macro_f1_sd", "top1", "top1_sd", "seeds"]
-    )
+    writer.writerow(["model", "brain", "kind", "part", "sections", "seeds", *_COLUMNS])
     for one in summed(rows):
-        figures = [f"{value:.4f}" for value in (one.macro_f1, one.macro_f1_sd, one.top1, one.top1_sd)]
-        writer.writerow([one.model, one.brain_id, roles[one.brain_id], one.part, one.sections, *figures, one.seeds])
+        figures = [f"{one.figures[name]:.4f}" for name in _COLUMNS]
+        writer.writerow([one.model, one.brain_id, roles[one.brain_id], one.part, one.sections, one.seeds, *figures])
+    return text.getvalue()
+
+
+def hops_table(rows: Sequence[StudyRow], roles: Mapping[str, Role]) -> str:
+    """Wrong cells of all seeds by how many borders they are off, as CSV; blank hops: there is no way at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["model", "brain", "kind", "part", "hops", "cells", "share"])
+    for one in summed(rows):
+        total = sum(one.hops.values())
+        for far, cells in one.hops.items():
+            hops = "" if far is None else far
+            writer.writerow(
+                [one.model, one.brain_id, roles[one.brain_id], one.part, hops, cells, f"{cells / total:.4f}"]
+            )
     return text.getvalue()
 
 
@@ -285,11 +315,12 @@ def _headline(hardest: Sequence[StudyRow], rows: Sequence[StudyRow]) -> dict[str
     """Mean and deviation over seeds of the hardest scores, and the mean of every kind of part."""
     seeds = by_seed(hardest)
     found: dict[str, float] = {}
-    for name in ("macro_f1", "top1", "top3"):
+    for name in HEADLINES:
         values = [one[name] for one in seeds.values()]
         if np.isfinite(values).any():
             found[f"headline/{name}"], found[f"headline/{name}_sd"] = mean(values), deviation(values)
     for one in summed(rows):
-        if np.isfinite(one.macro_f1):
-            found[f"{one.model}/{one.brain_id}/{one.part}/macro_f1".replace(" ", "-")] = one.macro_f1
+        for name in ("macro_f1", "within_one_hop"):
+            if np.isfinite(one.figures[name]):
+                found[f"{one.model}/{one.brain_id}/{one.part}/{name}".replace(" ", "-")] = one.figures[name]
     return {name: round(value, 6) for name, value in found.items()}
