@@ -83,9 +83,7 @@ class Score:
         return {"sections": list(self.sections), **metrics, "classes": rows, "confusion": self.confusion.tolist()}
 
 
-def map_figures(
-    iou: Float64, dice: Iterable[Float64], boundaries: Mapping[int, ClassBoundaries]
-) -> dict[str, float]:
+def map_figures(iou: Float64, dice: Iterable[Float64], boundaries: Mapping[int, ClassBoundaries]) -> dict[str, float]:
     """IoU over all cells, DSC by image, HD95 and ASSD (um) over all images and by image: each the mean over classes.
 
     What is undefined for a class (in one image) is left out of the mean.

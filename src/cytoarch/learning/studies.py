@@ -141,7 +141,9 @@ def summed(rows: Sequence[StudyRow]) -> list[Summed]:
     result = []
     for key, scores in groups.items():
         errors = [errors_by_hops(one.confusion, distances) for one in scores]
-        found = [one.metrics() | {"within_one_hop": within_one(wrong)} for one, wrong in zip(scores, errors, strict=True)]
+        found = [
+            one.metrics() | {"within_one_hop": within_one(wrong)} for one, wrong in zip(scores, errors, strict=True)
+        ]
         values = {name: [one[name] for one in found] for name in SUMMED}
         figures = {name: mean(given) for name, given in values.items()}
         figures |= {f"{name}_sd": deviation(given) for name, given in values.items()}
@@ -179,10 +181,7 @@ def by_seed(rows: Sequence[StudyRow]) -> dict[int, dict[str, float]]:
     """The mean of each figure over brains, by seed."""
     seeds = sorted({one.seed for one in rows})
     return {
-        seed: {
-            name: mean([row.score.metrics()[name] for row in rows if row.seed == seed])
-            for name in HEADLINES
-        }
+        seed: {name: mean([row.score.metrics()[name] for row in rows if row.seed == seed]) for name in HEADLINES}
         for seed in seeds
     }
 

@@ -98,9 +98,9 @@ class MapScore(NamedTuple):
                 unknown[name] = unknown.get(name, 0) + count
         counts = [np.array(facts[one]["confusion"], dtype=np.int64) for one in chosen]
         far = [
-            {int(place): ClassBoundaries.from_facts(found) for place, found in facts[one]["boundaries"].items()}
+            {int(place): ClassBoundaries.from_facts(found) for place, found in facts[one].get("boundaries", {}).items()}
             for one in chosen
-        ]
+        ]  # records of earlier versions hold none
         dice = tuple(class_scores(one).f1[1:] for one in counts if one.sum())
         return cls(chosen, np.sum(counts, axis=0), unknown, dice, joined_boundaries(far))
 

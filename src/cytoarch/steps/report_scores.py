@@ -95,8 +95,9 @@ def score_rows(training: Training | None, unseen: MapScore | None, learned: MapS
     maps = (("the map, sections not learned from", unseen), ("the map, sections it learned from: no test", learned))
     for name, score in maps:
         if score is not None and score.confusion.sum():
-            figures = {key.partition("/")[2]: _shown(value) for key, value in score.metrics("map").items()}
-            rows.append({"name": name, "sections": len(score.sections), **figures, "top3": "-"})
+            figures = score.metrics("map")
+            shown = {key: _shown(figures.get(f"map/{key}")) for key in ("macro_f1", "top1", "top3")}
+            rows.append({"name": name, "sections": len(score.sections), **shown})
     return rows
 
 

@@ -3,7 +3,7 @@
 import networkx as nx
 import numpy as np
 
-from cytoarch.measures.neighbours import errors_by_hops, hops, touching
+from cytoarch.measures.neighbours import adjacent, errors_by_hops, hops, together, touching, within_one
 
 
 def test_meetings_are_counted_side_by_side_and_none_meets_nobody():
@@ -36,3 +36,17 @@ def test_errors_are_counted_by_how_far_off_they_are_and_hits_are_none():
     far = hops({(0, 1): 9, (1, 2): 9}, 4)
     assert errors_by_hops(confusion, far) == {1: 7, 2: 2, None: 7}
     assert sum(errors_by_hops(confusion, far).values()) == confusion.sum() - np.trace(confusion)
+
+
+def test_classes_that_hardly_touch_are_no_neighbours_and_counts_of_images_add_up():
+    images = [{(0, 1): 60, (1, 2): 20, (0, 2): 1}, {(1, 2): 30, (2, 3): 2}]
+    total = together(images)
+    assert total == {(0, 1): 60, (0, 2): 1, (1, 2): 50, (2, 3): 2}
+    assert adjacent(total) == {(0, 1): 60, (1, 2): 50, (2, 3): 2}, "all that 3 touches is 2; 0 touches 2 in 1 of 53"
+    assert adjacent({}) == {}
+
+
+def test_the_share_within_one_border_is_of_wrong_cells_only():
+    errors = {1: 7, 2: 2, None: 7}
+    assert within_one(errors) == 7 / 16
+    assert np.isnan(within_one({}))

@@ -44,6 +44,8 @@ def test_scores_are_those_of_scikit_learn(case: tuple[np.ndarray, np.ndarray, in
     np.testing.assert_allclose(scores.recall, recall)
     np.testing.assert_allclose(scores.f1, f1)
     np.testing.assert_array_equal(scores.support, support)
+    jaccard = metrics.jaccard_score(truth, predicted, labels=labels, average=None, zero_division=0)
+    np.testing.assert_allclose(scores.iou, np.where(np.isnan(f1), np.nan, jaccard))
 
 
 @given(answers(), st.integers(0, 100))

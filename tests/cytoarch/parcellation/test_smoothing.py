@@ -223,18 +223,21 @@ def test_a_label_map_is_scored_as_scikit_learn_scores_it():
     truth = rng.choice([0, 2, 4, 300, 7, 99], (30, 40)).astype(np.uint16)
     drawn = rng.choice([0, 4, 300, 7], (30, 40)).astype(np.uint16)
     label_map = StoredImage((Level(drawn, 8.0, 0.0),), {})
-    confusion = score_label_map(label_map, Level(truth, 8.0, 0.0), CLASSES)
+    confusion, pair = score_label_map(label_map, Level(truth, 8.0, 0.0), CLASSES)
     index = {0: -1, 2: 0, 4: 0, 300: 1, 7: 2, 99: -1}
     known, given_ = (np.vectorize(index.get)(values).ravel() for values in (truth, drawn))
     labelled = known >= 0
     expected = metrics.confusion_matrix(known[labelled], given_[labelled], labels=[-1, 0, 1, 2])
     np.testing.assert_array_equal(confusion, expected)
     assert confusion[0].sum() == 0
+    np.testing.assert_array_equal(pair.truth.ravel(), known)
+    np.testing.assert_array_equal(pair.drawn.ravel(), np.where(labelled, given_, -1))
+    assert sorted(pair.boundaries(8.0)) == [0, 1, 2]
 
 
 def test_a_map_scored_against_itself_is_perfect():
     drawn = np.random.default_rng(1).choice([0, 4, 300, 7], (30, 40)).astype(np.uint16)
-    confusion = score_label_map(StoredImage((Level(drawn, 8.0, 0.0),), {}), Level(drawn, 8.0, 0.0), CLASSES)
+    confusion, _ = score_label_map(StoredImage((Level(drawn, 8.0, 0.0),), {}), Level(drawn, 8.0, 0.0), CLASSES)
     np.testing.assert_array_equal(confusion, np.diag(np.diag(confusion)))
     assert confusion.sum() == (drawn > 0).sum()
 
@@ -322,10 +325,10 @@ def test_a_map_is_scored_where_it_lies_whatever_its_cells_and_however_little_is_
     truth = Level(np.kron(rng.choice([0, 4, 300, 7], (30, 40)), np.ones((4, 4), int)).astype(np.uint16), 2.0, 0.0)
     grid = truth.grid.covered_by(cell_um)
     drawn = Level(rng.choice([0, 4, 300, 7], grid.shape).astype(np.uint16), cell_um, grid.origin_um[0])
-    confusion = score_label_map(StoredImage((drawn,), {}), truth, CLASSES)
+    confusion, _ = score_label_map(StoredImage((drawn,), {}), truth, CLASSES)
     monkeypatch.setattr(smoothing, "SCORED_CELLS", 50)
     monkeypatch.setattr(targets.target_bands, "__defaults__", (4096,))
-    np.testing.assert_array_equal(score_label_map(StoredImage((drawn,), {}), truth, CLASSES), confusion)
+    np.testing.assert_array_equal(score_label_map(StoredImage((drawn,), {}), truth, CLASSES)[0], confusion)
     known = targets_on_grid(truth, CLASSES, grid)
     index = {0: 0, 4: 1, 300: 2, 7: 3}
     given_ = np.vectorize(index.get)(drawn.array)

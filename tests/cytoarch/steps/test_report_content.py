@@ -11,6 +11,7 @@ from cytoarch.brains import Brain, Section
 from cytoarch.palette import distinct_colours
 from cytoarch.reporting.page import SectionEntry
 from cytoarch.steps import report, report_scores
+from cytoarch.measures.class_boundaries import ClassBoundaries
 from cytoarch.steps.agreement import MapScore
 from cytoarch.steps.pictures import PicturesStep
 from cytoarch.steps.report import RegisteredModel, ReportStep, brain_metrics
@@ -126,8 +127,8 @@ def test_the_figures_at_the_top_are_counted_from_the_sections() -> None:
 
 
 CLASSES = [
-    {"name": "cortex", "support": 9, "precision": 0.5, "recall": None, "f1": 0.25},
-    {"name": "white matter", "support": 0, "precision": None, "recall": None, "f1": None},
+    {"name": "cortex", "support": 9, "precision": 0.5, "recall": None, "f1": 0.25, "hd95_um": 1234.4},
+    {"name": "white matter", "support": 0, "precision": None, "recall": None, "f1": None, "hd95_um": None},
 ]
 TRUTH, FOUND = [1, 1, 1, 2, 2, 2, 2, 2], [1, 0, 2, 2, 2, 1, 2, 2]
 
@@ -168,10 +169,12 @@ def test_classes_have_a_row_from_held_out_embeddings_or_else_from_the_map(mapped
         card = open_head(opened.store, Steps(mapped, opened).model).card
     held_out = training().metrics["held_out"]
     assert report_scores.class_rows(card, held_out, mapped_score()) == [
-        {"name": "cortex", "support": "9", "precision": "0.500", "recall": "-", "f1": "0.250"},
-        {"name": "white matter", "support": "0", "precision": "-", "recall": "-", "f1": "-"},
+        {"name": "cortex", "support": "9", "precision": "0.500", "recall": "-", "f1": "0.250", "hd95_um": "1,234"},
+        {"name": "white matter", "support": "0", "precision": "-", "recall": "-", "f1": "-", "hd95_um": "-"},
     ]
-    of_map = report_scores.class_rows(card, None, mapped_score())
+    far = {0: ClassBoundaries({0: 8, 150: 2}, 40.0, (19.0,), (4.0,))}
+    of_map = report_scores.class_rows(card, None, mapped_score()._replace(boundaries=far))
+    assert [(row["hd95_um"], row["assd_um"], row["missing"]) for row in of_map] == [("19", "4", "0"), ("-", "-", "0")]
     values = f1_score(TRUTH, FOUND, labels=[1, 2], average=None)
     assert [(row["name"], row["f1"]) for row in of_map] == [
         ("cortex", f"{values[0]:.3f}"),

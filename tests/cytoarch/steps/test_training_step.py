@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
 from cytoarch.brains import Label, LabelTable
 from cytoarch.embeddings import EmbedSettings
@@ -15,6 +15,7 @@ from cytoarch.learning import training
 from cytoarch.learning.cards import WEIGHTS_FILE, HeadCard
 from cytoarch.learning.label_tables import named_alike
 from cytoarch.learning.training import ProbeSettings
+from cytoarch.measures.class_boundaries import ClassBoundaries
 from cytoarch.steps.agreement import MapScore, parted
 from cytoarch.steps.report import brain_metrics
 from cytoarch.steps.running import make
@@ -152,7 +153,8 @@ def card_of(learned: tuple[str, ...]) -> HeadCard:
 
 
 def counted(truth: list[int], found: list[int], **unknown: int) -> dict[str, Any]:
-    return {"confusion": confusion(truth, found), "unknown": unknown}
+    far = ClassBoundaries({0: 1, 90: 1}, 6.0 * len(truth), (6.0,), (3.0,))
+    return {"confusion": confusion(truth, found), "unknown": unknown, "boundaries": {"0": far.facts()}}
 
 
 MAPPED = {
@@ -171,6 +173,11 @@ def test_maps_are_scored_on_sections_that_were_not_learned_from_and_outside_is_n
     scores = unseen.metrics("map")
     assert scores["map/macro_f1"] == pytest.approx(f1_score(TRUTH, FOUND, labels=[1, 2], average="macro"))
     assert scores["map/top1"] == pytest.approx(accuracy_score(TRUTH, FOUND))
+    assert scores["map/iou"] == pytest.approx(jaccard_score(TRUTH, FOUND, labels=[1, 2], average="macro"))
+    halves = [(TRUTH[:5], FOUND[:5]), (TRUTH[5:], FOUND[5:])]
+    by_image = [f1_score(*half, labels=sorted({*half[0], *half[1]} - {0}), average="macro") for half in halves]
+    assert scores["map/dsc_by_image"] == pytest.approx(np.mean(by_image))
+    assert (scores["map/assd_um"], scores["map/hd95_by_image_um"]) == (60 / 4, 6.0)
     assert unseen.unknown == {"fringe": 7}
 
 
