@@ -109,7 +109,8 @@ def class_figures(
 ) -> list[dict[str, Any]]:
     """A row per class as JSON values; what is undefined is None.
 
-    `first` is the place of the first class in the confusion (1: "outside tissue" comes before it). `missing` counts the images where the class is only in one of the two, so that no distance is defined.
+    `first` is the place of the first class in the confusion (1: "outside tissue" comes before it). `missing` counts the
+    images where the class is only in one of the two, so that no distance is defined.
     """
     found = class_scores(confusion)
     rows = []

@@ -14,7 +14,7 @@ Pairs = Mapping[tuple[int, int], int]
 
 
 LEAST_SHARE = 0.03
-"""Two classes of which fewer contacts are with each other are no neighbours: thin layers have holes on a coarse grid."""
+"""Classes that share fewer of their contacts are no neighbours: thin layers have holes on a coarse grid."""
 
 
 def touching(classes: Int64) -> dict[tuple[int, int], int]:

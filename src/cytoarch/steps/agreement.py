@@ -55,7 +55,10 @@ class AgreementStep(Step[Path]):
         return section.labels is not None
 
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
-        """Count; the facts hold the confusion (k + 1, k + 1), outside tissue first, cells of unknown classes, and distances."""
+        """Count; the facts hold the confusion (k + 1, k + 1), outside tissue first, and cells of unknown classes.
+
+        And by class how far its boundaries lie apart.
+        """
         card, table = inputs[self.head].card, inputs[self.table]
         known, strange = named_alike(card.classes, table, by_group=card.target.endswith("-groups"))
         drawn, labels = inputs[self.parcellation].labels, inputs[self.labels].levels[0]

@@ -8,10 +8,10 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from cytoarch.brains import Brain, Section
+from cytoarch.measures.class_boundaries import ClassBoundaries
 from cytoarch.palette import distinct_colours
 from cytoarch.reporting.page import SectionEntry
 from cytoarch.steps import report, report_scores
-from cytoarch.measures.class_boundaries import ClassBoundaries
 from cytoarch.steps.agreement import MapScore
 from cytoarch.steps.pictures import PicturesStep
 from cytoarch.steps.report import RegisteredModel, ReportStep, brain_metrics
