@@ -28,6 +28,10 @@ Standardise = Literal["head", "brain"]
 """head: by what the head was trained on; brain: by each brain's own tokens in tissue, without labels."""
 
 
+Order = Literal["none", "bands", "depth"]
+"""How classes follow each other on maps: each cell on its own; as ordered bands over a piece of cortex; along depth."""
+
+
 class HeadCard(BaseModel):
     """What a head is and what it must be fed: everything needed to use its weights again."""
 
@@ -64,6 +68,10 @@ class HeadCard(BaseModel):
         ge=0,
         le=10,
         description="Strength of smoothing that sections asked for which it had not seen; none: none were held out.",
+    )
+
+    order: Order = Field(
+        default="none", description="How classes follow each other on its maps, as sections asked for it had not seen."
     )
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.datasets import LabelledSection
 from cytoarch.learning.evaluation import Score, score_head
 from cytoarch.learning.heads import Head
+from cytoarch.learning.ordering import Trial
 from cytoarch.learning.splits import Split
 from cytoarch.learning.training import HeadSettings, train_head
 from cytoarch.measures.neighbours import adjacent, errors_by_hops, hops, together, within_one
@@ -57,6 +58,8 @@ class _Fit(NamedTuple):
     model: str
     learned: Sequence[LabelledSection]
     scored: Sequence[tuple[str, str, Sequence[LabelledSection]]]
+    deciding: Sequence[LabelledSection] = ()
+    """What says how maps are drawn: sections that it has not seen, of brains that are learned from."""
 
 
 def joined(parts: Sequence[Sequence[LabelledSection]]) -> Sequence[LabelledSection]:
@@ -74,11 +77,13 @@ def run_study(
 ) -> tuple[Head, dict[str, Any], list[StudyRow]]:
     """Score models of all brains, of all but one, and of each brain, then fit one to all labels of those to learn from.
 
-    Returns the head, facts about its training, and all scores. Raises as `train_head`.
+    Whether classes follow each other on the maps of the model is told by the brains left out (of one brain alone, by
+    its parts held out). Returns the head, facts about its training, and all scores. Raises as `train_head`.
     """
     seen = [one for one in brains if one.role == "seen"]
     fits = list(_fits(brains, seen))
     rows: list[StudyRow] = []
+    trial: Trial | None = None
     steps = len(seeds) * len(fits) + 1
     for index, (seed, fit) in enumerate((seed, fit) for seed in seeds for fit in fits):
         head, _ = train_head(card, settings.model_copy(update={"seed": seed}), fit.learned)
@@ -87,9 +92,15 @@ def run_study(
             for brain_id, part, sections in fit.scored
             if len(sections)
         ]
+        if len(fit.deciding) and seed == seeds[0]:
+            own = Trial.of(head, fit.deciding)
+            trial = own if trial is None else trial.joined(own)
         if on_progress is not None:
             on_progress(index + 1, steps)
+    ordering = trial.chosen() if trial else None
+    card = card.model_copy(update={"order": ordering.order if ordering else "none"})
     head, facts = train_head(card, settings, joined([one.sections for one in seen]))
+    facts["ordering"] = ordering.facts() if ordering else None
     if on_progress is not None:
         on_progress(steps, steps)
     return head, facts, rows
@@ -100,10 +111,12 @@ def _fits(brains: Sequence[StudyBrain], seen: Sequence[StudyBrain]) -> Iterator[
     others = [(one.brain_id, one.role, one.sections) for one in brains if one.role != "seen"]
     parts = {one.brain_id: _parts(one) for one in seen}
     train = {one.brain_id: one.chosen(one.split.train) for one in seen}
-    yield _Fit(ALL, joined(list(train.values())), [*(row for rows in parts.values() for row in rows), *others])
+    own = [row for rows in parts.values() for row in rows]
+    deciding = joined([sections for _, _, sections in own]) if len(seen) == 1 else ()
+    yield _Fit(ALL, joined(list(train.values())), [*own, *others], deciding)
     for one in seen if len(seen) > 1 else ():
         rest = joined([other.sections for other in seen if other is not one])
-        yield _Fit(OTHERS, rest, [(one.brain_id, "left out", one.sections)])
+        yield _Fit(OTHERS, rest, [(one.brain_id, "left out", one.sections)], one.sections)
     for one in seen if len(seen) > 1 else ():
         whole = [(other.brain_id, "left out", other.sections) for other in seen if other is not one]
         yield _Fit(one.brain_id, train[one.brain_id], [*parts[one.brain_id], *whole, *others])

@@ -17,6 +17,7 @@ from cytoarch.learning.datasets import LabelledSection, cut_crops, token_sources
 from cytoarch.learning.decoder import Fit, fit_decoder
 from cytoarch.learning.evaluation import Score, score_split
 from cytoarch.learning.heads import Head, head_kind
+from cytoarch.learning.ordering import Ordering, Trial
 from cytoarch.learning.probes import fit_bytes_per_token, fit_probe
 from cytoarch.learning.smoothing import Smoothing, choose_smoothing
 from cytoarch.learning.splits import Split
@@ -188,6 +189,8 @@ class Trained(NamedTuple):
     """By part of the split, of a head that did not see what it was scored on."""
     smoothing: Smoothing | None
     """How strongly its maps are smoothed, by what it had not seen; None: nothing was held out."""
+    ordering: Ordering | None
+    """Whether classes follow each other on its maps, likewise."""
 
 
 def train_and_score(
@@ -199,7 +202,8 @@ def train_and_score(
 ) -> Trained:
     """Train a head on the sections the split trains on, score it on those held out, then fit it again on all.
 
-    Those held out also tell how strongly its maps are smoothed, which its card says.
+    Those held out also tell how strongly its maps are smoothed and whether classes follow each other on them, which its
+    card says.
     Where nothing is held out, or the settings ask for no refit, the head is the one that was scored. Raises as
     `train_head`.
     """
@@ -207,11 +211,17 @@ def train_and_score(
     head, facts = train_head(card, settings, OnDemand(len(places), lambda at: sections[places[at]]), on_progress)
     scores = score_split(head, sections, split)
     held_out = [index for index, section in enumerate(sections) if section.section_id in split.held_out]
-    smoothing = choose_smoothing(head, OnDemand(len(held_out), lambda at: sections[held_out[at]]))
-    card = card.model_copy(update={"smooth_weight": smoothing.weight if smoothing else None})
+    unseen = OnDemand(len(held_out), lambda at: sections[held_out[at]])
+    smoothing, ordering = choose_smoothing(head, unseen), Trial.of(head, unseen).chosen()
+    card = card.model_copy(
+        update={
+            "smooth_weight": smoothing.weight if smoothing else None,
+            "order": ordering.order if ordering else "none",
+        }
+    )
     if split.held_out and settings.refit:
         head, facts = train_head(card, settings, sections, on_progress)
-    return Trained(head_kind(card.kind).from_tensors(card, head.tensors()), facts, scores, smoothing)
+    return Trained(head_kind(card.kind).from_tensors(card, head.tensors()), facts, scores, smoothing, ordering)
 
 
 def sample_tokens(

@@ -93,7 +93,7 @@ class ParcellationStep(Step[Parcellation]):
     """The smoothed probabilities and label map of a section."""
 
     step: ClassVar[str] = "parcellations"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     verb: ClassVar[str] = "parcellate"
 
     probabilities: Stored[StoredImage]
@@ -101,6 +101,7 @@ class ParcellationStep(Step[Parcellation]):
     smooth: SmoothSettings
     level: int | None
     section: Stored[StoredImage] = SECTION
+    depth: Stored[DepthMap] | None = None
 
     @property
     def name(self) -> str:
@@ -112,7 +113,10 @@ class ParcellationStep(Step[Parcellation]):
         card = inputs[self.head].card
         probabilities, image = inputs[self.probabilities], inputs[self.section]
         weight = self.smooth.weight_for(card)
-        return write_parcellation(staging, image, probabilities, card.classes, weight, self.level, card.target)
+        order, depth = self.smooth.order_for(card), None if self.depth is None else inputs[self.depth]
+        return write_parcellation(
+            staging, image, probabilities, card.classes, weight, self.level, card.target, order, depth
+        )
 
     @classmethod
     def opened(cls, folder: Path) -> Parcellation:
@@ -149,7 +153,13 @@ def parcellation_steps(
         scale=scale_of(card.standardise, embeddings),
         batch_size=encoder.settings.batch_size,
     )
-    return probabilities, ParcellationStep(probabilities.stored, head, smooth, settings.level)
+    return probabilities, ParcellationStep(
+        probabilities.stored,
+        head,
+        smooth,
+        settings.level,
+        depth=depth_of("laplace" if smooth.order_for(card) == "depth" else "none"),
+    )
 
 
 def parcellation_name(target: str, kind: str, digest: str) -> str:

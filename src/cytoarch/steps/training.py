@@ -186,6 +186,7 @@ class TrainingStep(Step[Training]):
             "learned": list(learned),
             "scores": headline(trained.scores),
             "smoothing": trained.smoothing.facts() if trained.smoothing else None,
+            "ordering": trained.ordering.facts() if trained.ordering else None,
             "headline": hardest(trained.scores),
         }
 
