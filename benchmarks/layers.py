@@ -27,6 +27,8 @@ from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.brains import Brain, Label, LabelTable, Section
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.learning.application import predict_bands
+from cytoarch.learning.cards import Order
+from cytoarch.learning.ordering import ordered
 from cytoarch.learning.training import ContextSettings, HeadSettings, Kind, ProbeSettings
 from cytoarch.steps import (
     EmbeddingsStep,
@@ -42,6 +44,7 @@ from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.scales import ScaleStep
 from cytoarch.steps.sources import open_head
 from cytoarch.steps.step import Place, Stored
+from cytoarch.steps.tissue import TISSUE
 from cytoarch.steps.training import TrainingStep, keep_head
 
 DONORS = {"H1": ("151507", "151508", "151509", "151510"), "H2": ("151669", "151670", "151671", "151672")}
@@ -86,27 +89,35 @@ def prepared(brain: OpenBrain, data: Path, embed: EmbedSettings) -> EmbeddingsSt
     return step
 
 
+ORDERS: tuple[Order, ...] = ("none", "bands")
+
+
 def ours(
     store: Path, data: Path, learned: str, scored: str, embed: EmbedSettings, kind: Kind, settings: HeadSettings
-) -> NDArray[np.int64]:
-    """The layers that a head finds at the spots of a donor, having learned from the other."""
+) -> Mapping[Order, NDArray[np.int64]]:
+    """The layers that a head finds at the spots of a donor, having learned from the other; by how they are ordered."""
     with open_brain(store, brain_of(learned)) as brain:
         step = prepared(brain, data, embed)
         training = TrainingStep.of(learned, step.stored, kind, settings)
         make(training, brain)
         head = open_head(brain.store, keep_head(brain, training.name))
-    found: list[NDArray[np.int64]] = []
+    found: dict[Order, list[NDArray[np.int64]]] = {order: [] for order in ORDERS}
     with open_brain(store, brain_of(scored)) as brain:
         step = prepared(brain, data, embed)
         place = Place(brain)
         scale = Stored(ScaleStep, step.name).open(place) if settings.standardise == "brain" else None
         for one in DONORS[scored]:
-            embeddings = step.stored.open(Place(brain, brain.rows[f"s{one}"])).measured_in(scale)
+            section = Place(brain, brain.rows[f"s{one}"])
+            embeddings = step.stored.open(section).measured_in(scale)
             probabilities = np.concatenate([band for _, band in predict_bands(head, embeddings)], axis=1)
             cell = head.card.token_px / head.card.cells_per_token
             rows, columns = np.floor((spots_of(data, one)[0] + 0.5) / cell).astype(np.int64).T
-            found.append(probabilities[:, rows, columns].argmax(axis=0) + 1)
-    return np.concatenate(found)
+            u = head.card.cells_per_token
+            inside = np.repeat(np.repeat(embeddings.inside(TISSUE.open(section)), u, 0), u, 1)
+            for order, layers in found.items():
+                drawn = probabilities * ordered(probabilities, inside, order)
+                layers.append(drawn[:, rows, columns].argmax(axis=0) + 1)
+    return {order: np.concatenate(layers) for order, layers in found.items()}
 
 
 def local_colour(image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -169,6 +180,10 @@ METHODS: dict[str, tuple[EmbedSettings, Kind, Callable[[int], HeadSettings]]] = 
         EmbedSettings(encoder="lite0"), "probe",
         lambda seed: ProbeSettings(target="layers", seed=seed, standardise="head"),
     ),
+    "probe, lite0, strongly regularised": (
+        EmbedSettings(encoder="lite0"), "probe",
+        lambda seed: ProbeSettings(target="layers", seed=seed, regularisation=1e4),
+    ),
     "probe, compact": (
         EmbedSettings(encoder="compact"), "probe", lambda seed: ProbeSettings(target="layers", seed=seed),
     ),
@@ -215,11 +230,17 @@ def main() -> None:
             continue
         started = time.perf_counter()
         seeds = range(asked.seeds)
-        scores = [
-            [score(truth[to], ours(asked.store_path, data, learned, to, embed, kind, settings(one))) for one in seeds]
+        told = [
+            [ours(asked.store_path, data, learned, to, embed, kind, settings(one)) for one in seeds]
             for learned, to in ways
         ]
-        print(row(name, scores, time.perf_counter() - started), flush=True)
+        seconds = time.perf_counter() - started
+        for order in ORDERS:
+            scores = [
+                [score(truth[to], one[order]) for one in seeds_told]
+                for (_, to), seeds_told in zip(ways, told, strict=True)
+            ]
+            print(row(name if order == "none" else f"{name}, {order}", scores, seconds), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ Mask = NDArray[np.bool_]
 
 STEPS = 24
 """Steps of depth: four for each of six layers."""
-AROUND_CELLS = 4.0
+AROUND_CELLS = 2.0
 """Standard deviation of the neighbourhood that a place is told by, in cells."""
 WEIGHT = 2.0
 """A step of the neighbourhood counts as so many cells that say the same: neighbours err alike."""

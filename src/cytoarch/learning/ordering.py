@@ -23,7 +23,7 @@ Mask = NDArray[np.bool_]
 
 COARSE_CELLS = 192
 """Longest edge of the grid that bands are fitted on, and that depth is followed on: layers are wider than its cells."""
-LENIENCY = 0.1
+LENIENCY = 0.02
 """What is left to a class where its band is not: bands are straighter than cortex."""
 LEAST_GAIN = 0.01
 """Macro-F1 by which ordered maps must be better on sections that a head has not seen."""

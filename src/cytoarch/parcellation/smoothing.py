@@ -69,7 +69,7 @@ def following(probabilities: StoredImage, order: Order, depth: DepthMap | None =
     """
     level = next((one for one in probabilities.levels if max(one.size) <= COARSE_CELLS), probabilities.levels[-1])
     seen = level.pixels().astype(np.float32)
-    inside = seen[0] < 1 / 2
+    inside = seen[0] < seen[1:].sum(axis=0)
     codes = None if depth is None else depth.codes(level.grid)
     cortex = None if codes is None else (codes >= 0) & (codes <= 1)
     factors = ordered(seen[1:], inside, order, codes, cortex)

@@ -9,7 +9,7 @@ import pytest
 from cytoarch.brains import Label, LabelTable
 from cytoarch.learning import studies
 from cytoarch.learning.splits import split_sections
-from cytoarch.learning.studies import ALL, OTHERS, StudyBrain, by_seed, headline_rows, run_study, summed
+from cytoarch.learning.studies import ALL, OTHERS, StudyBrain, borders, by_seed, headline_rows, run_study, summed
 from cytoarch.learning.training import ProbeSettings
 
 IDS = tuple(f"s{i}" for i in range(6))
@@ -58,8 +58,14 @@ def test_figures_are_means_and_deviations_over_seeds(section, card) -> None:
     one = next(row for row in summed(rows) if (row.model, row.brain_id) == (ALL, "C"))
     values = [row.score.metrics()["macro_f1"] for row in rows if (row.model, row.brain_id) == (ALL, "C")]
     assert (one.seeds, one.sections) == (3, 6)
-    assert one.macro_f1 == pytest.approx(np.mean(values))
-    assert one.macro_f1_sd == pytest.approx(np.std(values, ddof=1))
+    assert one.figures["macro_f1"] == pytest.approx(np.mean(values))
+    assert one.figures["macro_f1_sd"] == pytest.approx(np.std(values, ddof=1))
+    assert one.figures["hd95_um"] >= one.figures["assd_um"] >= 0
+    own = [row.score.confusion for row in rows if (row.model, row.brain_id) == (ALL, "C")]
+    far = [[0, 1, 2], [1, 0, 1], [2, 1, 0]]  # three stripes
+    assert borders(rows).tolist() == far
+    wrong = {hops: sum(int(counts[np.array(far) == hops].sum()) for counts in own) for hops in (1, 2)}
+    assert dict(one.hops) == {hops: count for hops, count in wrong.items() if count}
     left_out = headline_rows(rows)[1]
     each = [row.score.metrics()["macro_f1"] for row in left_out if row.seed == 1]
     assert by_seed(left_out)[1]["macro_f1"] == pytest.approx(sum(each) / 2)
