@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn import metrics
 
+from cytoarch.anatomy.depth_maps import DepthMap
 from cytoarch.brains import LabelClass
 from cytoarch.errors import SectionError
 from cytoarch.images import layout
@@ -21,6 +23,7 @@ from cytoarch.learning import targets
 from cytoarch.learning.targets import targets_on_grid
 from cytoarch.parcellation import smoothing
 from cytoarch.parcellation.smoothing import (
+    SmoothSettings,
     label_level,
     score_label_map,
     smooth_probabilities,
@@ -122,6 +125,37 @@ def stored_probabilities(folder: Path, p: np.ndarray, cell_um: float = 16.0, sec
     return stored(folder, p, cell_um, origin_um, 1, channels=["outside tissue", "a", "b", "c"])
 
 
+@pytest.mark.parametrize("order", ["bands", "depth"])
+def test_layers_follow_each_other_and_what_is_outside_stays(tmp_path: Path, order, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(layout, "CHUNK_PX", 64)
+    monkeypatch.setattr(layout, "SHARD_CHUNKS", 1)
+    truth = np.repeat(np.arange(3), [20, 40, 60])[:, None].repeat(90, axis=1)
+    rng = np.random.default_rng(0)
+    told = np.where(rng.random(truth.shape) < 0.5, truth, rng.integers(0, 3, truth.shape))
+    p = np.where(np.arange(3)[:, None, None] == told, 0.5, 0.25).astype(np.float32)
+    outside = np.zeros((1, *truth.shape), dtype=np.float32)
+    outside[:, :, :7] = 1
+    probabilities = stored_probabilities(tmp_path / "p", np.concatenate([outside, p * (1 - outside)]))
+    image = section_of(tmp_path / "section", 480, 360, 4.0)
+    depth = np.linspace(0, 1, 120, dtype=np.float32)[:, None].repeat(90, axis=1)
+    known = DepthMap(depth, np.ones(depth.shape, dtype=np.uint8), probabilities.levels[0].grid)
+    journal = Staging(tmp_path / "out").open()
+    facts = write_parcellation(journal, image, probabilities, CLASSES, 0.0, None, "layers", order, known)
+    assert facts["order"] == order
+    found = np.asarray(StoredImage.open(journal.path).levels[0].array)
+    np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
+    np.testing.assert_array_equal(found[0], outside[0])
+    right = (found[1:].argmax(axis=0) == truth)[:, 7:].mean()
+    assert right > (told == truth)[:, 7:].mean() + 0.15
+    assert right > 0.9
+
+
+def test_the_model_says_how_classes_follow_each_other_unless_it_is_asked_for():
+    card = SimpleNamespace(order="bands", smooth_weight=0.1)
+    assert SmoothSettings().order_for(card) == "bands"
+    assert SmoothSettings(order="none").order_for(card) == "none"
+
+
 def test_smoothing_in_windows_equals_smoothing_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     p = probabilities_of(4, 200, 330, size=6.0)
     probabilities = stored_probabilities(tmp_path / "p", p)
@@ -141,7 +175,7 @@ def test_the_label_map_is_the_most_probable_class_under_its_first_id(tmp_path: P
     drawn = np.asarray(labels.levels[0].array)
     assert drawn.shape == (40, 60)
     assert drawn.dtype == np.uint16
-    assert facts == {"pixel_size_um": 16.0, "grid": [40, 60], "smooth_weight": 0.15}
+    assert facts == {"pixel_size_um": 16.0, "grid": [40, 60], "smooth_weight": 0.15, "order": "none"}
     np.testing.assert_array_equal(drawn, values[np.asarray(smooth.levels[0].array).argmax(axis=0)])
     np.testing.assert_array_equal(drawn, values[smooth_probabilities(p, 0.15).argmax(axis=0)])
     assert len(smooth.levels) == len(labels.levels)
