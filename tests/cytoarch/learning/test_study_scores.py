@@ -13,7 +13,7 @@ from cytoarch.learning.studies import ALL, OTHERS, StudyBrain, borders, by_seed,
 from cytoarch.learning.training import ProbeSettings
 
 IDS = tuple(f"s{i}" for i in range(6))
-TABLE = LabelTable(labels=(Label(id=3, name="sky"), Label(id=1, name="sea"), Label(id=20, name="land")))
+TABLE = LabelTable(labels=(Label(id=3, name="sky"), Label(id=7, name="sea"), Label(id=20, name="land")))
 
 
 def brains(section) -> list[StudyBrain]:
