@@ -67,7 +67,7 @@ def test_no_held_out_section_has_any_influence_on_the_head(card, sections, kind:
         given = [relabelled(one, 20) if one.section_id in changed else one for one in sections]
         the_card = card(kind, (3, 4), 1 if kind == "probe" else 4)
         settings = (PROBE if kind == "probe" else DECODER).model_copy(update={"refit": False})
-        head, _, scores, _ = train_and_score(the_card, settings, given, split)
+        head, _, scores, _, _ = train_and_score(the_card, settings, given, split)
         return head_files(head)[
             WEIGHTS_FILE
         ], scores  # the card says how strongly maps are smoothed, by what is held out
@@ -82,9 +82,9 @@ def test_no_held_out_section_has_any_influence_on_the_head(card, sections, kind:
 def test_a_head_is_scored_on_what_is_held_out_and_on_nothing_else(card, sections):
     split = split_sections([one.section_id for one in sections])
     only_scored = PROBE.model_copy(update={"refit": False})
-    head, facts, scores, smoothing = train_and_score(card("probe", (3, 4)), only_scored, sections, split)
+    head, facts, scores, smoothing, _ = train_and_score(card("probe", (3, 4)), only_scored, sections, split)
     assert facts["tokens"] == 3 * 20 * len(split.train)
-    again, of_all, same_scores, same_smoothing = train_and_score(card("probe", (3, 4)), PROBE, sections, split)
+    again, of_all, same_scores, same_smoothing, _ = train_and_score(card("probe", (3, 4)), PROBE, sections, split)
     assert of_all["tokens"] == 3 * 20 * len(sections), "what is kept is fitted to all"
     assert head_files(again) != head_files(head)
     assert smoothing is not None
