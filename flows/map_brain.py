@@ -172,7 +172,8 @@ def _map(
         made += trained.made
         found = found._replace(trained=trained)
     if found.model_digest is not None:
-        made += measured_depth(brain, "laplace" if settings.smooth.order == "depth" else "none", run)
+        along: DepthInput = "laplace" if settings.smooth.order == "depth" else "none"
+        made += measured_depth(brain, along, settings.depth, run)
         mapped = parcellate_brain(
             stored,
             found.model_digest,

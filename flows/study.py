@@ -129,7 +129,9 @@ def study(
 
         def told() -> dict[str, str]:
             figures = record.facts["scores"]
-            run_id = log_study(store, study.name, record.fingerprint, study.roles, figures, parameters, folder, training.scores)
+            run_id = log_study(
+                store, study.name, record.fingerprint, study.roles, figures, parameters, folder, training.scores
+            )
             version = register_head(store, study.name, digest, figures, parameters[head], question, lambda: run_id)
             return notes_of_version(store, version, run_id)
 
