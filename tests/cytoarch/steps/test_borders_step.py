@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import zarr
 
+from cytoarch.discovery.borders import embedding_borders
 from cytoarch.errors import SectionError
 from cytoarch.steps.borders import BORDERS_FILE, BorderSettings, BordersStep, borders_along
 
@@ -24,7 +25,8 @@ def test_borders_are_found_on_each_line_and_lines_are_cut_where_points_are_missi
     area = (place >= known["border_at"]).to_numpy().astype(float) + 7 * known["line"].to_numpy()
     embeddings = area[:, None] * np.array([2.0, -1.0, 1.5, 1.0]) + rng.normal(0, 0.5, (len(known), 4))
     order = rng.permutation(len(known))
-    found = borders_along(known.iloc[order], embeddings[order], BorderSettings())
+    shuffled = embeddings[order]
+    found = borders_along(known.iloc[order], lambda rows: embedding_borders(shuffled[rows]))
     assert found["stretch"].nunique() == 3
     assert found.groupby("stretch").size().tolist() == [80, 20, 54]
     borders = found[found["border"]]
@@ -35,7 +37,7 @@ def test_borders_are_found_on_each_line_and_lines_are_cut_where_points_are_missi
 
 def test_of_several_draws_the_first_counts() -> None:
     known = pd.DataFrame({"line": 0, "along_mm": [0.0, 0.0, 0.2, 0.2], "y_px": 0.0, "x_px": 0.0, "draw": [0, 1, 0, 1]})
-    found = borders_along(known, np.zeros((4, 2)), BorderSettings())
+    found = borders_along(known, lambda rows: embedding_borders(np.zeros((len(rows), 2))))
     assert found["along_mm"].tolist() == [0.0, 0.2]
     assert not found["border"].any()
 
@@ -65,7 +67,8 @@ def points_in(folder: Path, **columns: object) -> Path:
 def test_a_section_gets_a_table_of_its_points_and_facts(tmp_path: Path) -> None:
     step, kept = BordersStep.of("points", BorderSettings()), Kept()
     folder = points_in(tmp_path / "points", line=0, along_mm=np.arange(60) * 0.5)
-    facts = step.write({step.points: folder}, kept)  # type: ignore[arg-type]
+    inputs = {step.points: folder, step.labels: None, step.table: None}
+    facts = step.write(inputs, kept)  # type: ignore[arg-type]
     assert facts == {"points": 60, "borders": 1, "lines": 1}
     found = pd.read_csv(io.BytesIO(kept.files[BORDERS_FILE]))
     assert found.loc[found["border"], "along_mm"].tolist() == [15.0]

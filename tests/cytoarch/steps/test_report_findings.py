@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from cytoarch.steps.cluster_checks import BORDER, ClusterChecksStep
+from cytoarch.discovery.known import BORDER
+from cytoarch.steps.cluster_checks import ClusterChecksStep
 from cytoarch.steps.exports import AreasStep
 from cytoarch.steps.parcellations import ParcellationStep
 from cytoarch.steps.pictures import PICTURES_NAME, PicturesStep
