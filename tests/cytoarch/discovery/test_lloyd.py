@@ -30,20 +30,13 @@ def test_centres_and_inertia_are_those_of_scikit_learn(passes: int, dtype: type)
     start = scaled(tokens)[:5]
     found = lloyd(lambda: np.array_split(tokens, 7), MEAN, SPREAD, start, passes)
     oracle = KMeans(5, init=start, n_init=1, max_iter=passes, tol=0, algorithm="lloyd")
-    with pytest.warns(match="did not converge") if passes < 3 else no_warning():
-        oracle.fit(scaled(tokens))
+    oracle.fit(scaled(tokens))
     assert (found.passes, found.tokens) == (passes, 900)
     np.testing.assert_allclose(found.centres, oracle.cluster_centers_, atol=1e-4)
     before = KMeans(5, init=start, n_init=1, max_iter=passes - 1, tol=0).fit(scaled(tokens)) if passes > 1 else None
     centres = start if before is None else before.cluster_centers_
     away = ((scaled(tokens)[:, None] - centres[None]) ** 2).sum(axis=2).min(axis=1)
     assert found.inertia == pytest.approx(away.mean(), rel=1e-5)
-
-
-def no_warning() -> object:
-    from contextlib import nullcontext
-
-    return nullcontext()
 
 
 def test_cuts_of_the_tokens_change_nothing_but_rounding() -> None:
