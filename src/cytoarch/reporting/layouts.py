@@ -16,10 +16,11 @@ from cytoarch.palette import Rgb
 Int64 = NDArray[np.int64]
 
 COLUMNS = 3
+"""Panels in a row; four panels share one."""
 MOST_NAMED = 12
 """Values that stand in the legend of a panel; more are drawn without one."""
 GREY = (0.8, 0.8, 0.8)
-ANGLES = ((22, -60), (22, 30), (75, -60))
+ANGLES = ((22, -60), (22, 30), (75, -60), (22, 120))
 """From where three dimensions are seen (elevation, turn)."""
 
 
@@ -34,18 +35,19 @@ class Coloured(NamedTuple):
 
 
 def layout_picture(flat: NDArray[Any], deep: NDArray[Any], panels: Sequence[Coloured], title: str) -> bytes:
-    """A PNG: points (n, 2) once for each way of colouring them, and points (n, 3) by the first way from three sides."""
-    rows = -(-len(panels) // COLUMNS)
-    figure = Figure(figsize=(12.5, 4.1 * rows + 3.6), dpi=90, layout="constrained")
+    """A PNG: points (n, 2) once for each way of colouring them, and points (n, 3) by the first way from all sides."""
+    columns = len(panels) if len(panels) == COLUMNS + 1 else COLUMNS
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(12.5, 12.3 * rows / columns + 3.6), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
     order = np.random.default_rng(0).permutation(len(flat))  # what is drawn last hides what lies below
     size = float(np.clip(9000 / max(1, len(flat)), 1.5, 14))
     for number, panel in enumerate(panels):
-        axes = figure.add_subplot(rows + 1, COLUMNS, number + 1)
+        axes = figure.add_subplot(rows + 1, columns, number + 1)
         axes.scatter(*flat[order].T, c=_inks(panel)[order], s=size, linewidths=0, rasterized=True)
         _finish(axes, panel)
-    for number, (elevation, turn) in enumerate(ANGLES):
-        axes = figure.add_subplot(rows + 1, COLUMNS, rows * COLUMNS + number + 1, projection="3d")
+    for number, (elevation, turn) in enumerate(ANGLES[:columns]):
+        axes = figure.add_subplot(rows + 1, columns, rows * columns + number + 1, projection="3d")
         drawn: Any = axes
         drawn.scatter(*deep[order].T, c=_inks(panels[0])[order], s=size, linewidths=0, depthshade=False)
         drawn.view_init(elevation, turn)
