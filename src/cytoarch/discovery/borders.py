@@ -134,15 +134,32 @@ def mahalanobis(features: Float64, block: int) -> tuple[Float64, Float64]:
     return distance, chance
 
 
+def free_of(features: Float64, confounds: Float64) -> Float64:
+    """Features (n, p) less what confounds (n, q), their squares and products explain of them by least squares.
+
+    >>> free_of(np.array([[1.0], [4.0], [9.0], [16.0]]), np.arange(1.0, 5.0)[:, None]).round(9).ravel().tolist()
+    [0.0, 0.0, 0.0, 0.0]
+    """
+    spread = confounds.std(axis=0)
+    known = (confounds - confounds.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    first, second = np.triu_indices(known.shape[1])
+    design = np.concatenate([np.ones((len(known), 1)), known, known[:, first] * known[:, second]], axis=1)
+    return np.asarray(features - design @ np.linalg.lstsq(design, features, rcond=None)[0]) + 0.0
+
+
 def profile_borders(profiles: NDArray[np.floating], settings: ProfileBorders = SCHLEICHER) -> Borders:
-    """Borders in profiles (n, depths) along the cortex by Schleicher's method; the signal is that of the middle size.
+    """Borders in profiles (n, depths) along the cortex by Schleicher's method: `feature_borders` of their features."""
+    return feature_borders(profile_features(profiles), settings)
+
+
+def feature_borders(features: Float64, settings: ProfileBorders = SCHLEICHER) -> Borders:
+    """Borders in features (n, p) of profiles along the cortex; the signal is that of the middle size of blocks.
 
     For every block size a place counts whose distance is a maximum and whose p, by Bonferroni for all places, is below
     the level; borders are places that count at several sizes, within half the smallest block of each other.
     """
-    if len(profiles) < 2 * settings.smallest_block:
-        return Borders(np.full(len(profiles), np.nan), np.zeros(0, dtype=np.int64), float(settings.agree))
-    features = profile_features(profiles)
+    if len(features) < 2 * settings.smallest_block:
+        return Borders(np.full(len(features), np.nan), np.zeros(0, dtype=np.int64), float(settings.agree))
     spread = features.std(axis=0)
     features = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1)
     votes = np.zeros(len(features))

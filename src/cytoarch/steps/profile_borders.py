@@ -12,9 +12,9 @@ from pydantic import Field
 from cytoarch.anatomy.depth_maps import WHITE_MATTER, DepthMap
 from cytoarch.anatomy.midline import depth_field, depth_lines, points_along
 from cytoarch.anatomy.tissue import TissueMask
-from cytoarch.anatomy.traverses import profiles_along, traverses
+from cytoarch.anatomy.traverses import curvatures, lengths, profiles_along, traverses
 from cytoarch.brains import stated_section
-from cytoarch.discovery.borders import Borders, ProfileBorders, profile_borders
+from cytoarch.discovery.borders import Borders, ProfileBorders, feature_borders, free_of, profile_features
 from cytoarch.geometry import Grid, scan_to_section
 from cytoarch.images.views import StoredImage
 from cytoarch.palette import class_colours
@@ -33,6 +33,8 @@ Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
 PICTURE_FILE = "borders.png"
+MOST_BENT = -0.15, 0.15
+"""Bends (radians a cell) beyond these count as these: there the smoothed line tells no more."""
 BORDERS_PX = 900
 """Longer edge of the scan on the picture."""
 
@@ -42,6 +44,11 @@ class ProfileBorderSettings(ProfileBorders):
 
     spacing_um: float = Field(default=200.0, ge=10, le=10_000, description="Between profiles, along a line (um).")
     depths: int = Field(default=40, ge=10, le=500, description="Depths at which a profile is read.")
+    is_freed: bool = Field(
+        title="Free of thickness and bend",
+        default=True,
+        description="Take out what thickness and bend of the cortex explain of the profiles of a section, first.",
+    )
     thickest_um: float = Field(default=8000.0, ge=100, le=100_000, description="Longest way to either side (um).")
     shortest_um: float = Field(default=1000.0, ge=0, le=100_000, description="Lines below this are left out (um).")
     near_mm: float | None = Field(
@@ -95,10 +102,13 @@ class ProfileBordersStep(Step[Path]):
         labels = inputs[self.labels]
         if labels is not None and len(places_um):
             known["area"] = areas_at(labels, inputs[self.table], places_um)
-        chosen = profiles[kept]
+        features = profile_features(profiles[kept])
+        if self.find.is_freed and kept.any():
+            bend = np.clip(curvatures(places, line)[kept], *MOST_BENT)
+            features = free_of(features, np.stack([np.log(lengths(ways[kept])), bend], axis=1))
 
         def found(rows: Int64) -> Borders:
-            return profile_borders(chosen[rows], self.find)
+            return feature_borders(features[rows], self.find)
 
         return kept_borders(staging, borders_along(known, found), self.find.near_mm, self.find.smallest_block)
 
