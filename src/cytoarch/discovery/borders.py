@@ -193,7 +193,14 @@ class Against(NamedTuple):
 
     def __add__(self, other: "Against") -> "Against":  # type: ignore[override]  # sums of stretches
         """Both together."""
-        return Against(*(one + another for one, another in zip(self, other, strict=True)))
+        return Against(
+            self.known + other.known,
+            self.hit + other.hit,
+            self.found + other.found,
+            self.false + other.false,
+            self.hit_by_chance + other.hit_by_chance,
+            self.false_by_chance + other.false_by_chance,
+        )
 
 
 NOTHING_KNOWN = Against(0, 0, 0, 0, 0.0, 0.0)

@@ -86,10 +86,10 @@ class Clustering:
         with single_threaded():
             mean, spread = moments([pool])
             centres = model.fit(standardised(_drawn(pool, settings.seed), mean, spread)).cluster_centers_
-        scale = np.float32(mean), np.float32(spread)
+        middle, scale = mean.astype(np.float32), spread.astype(np.float32)
         if len(pool) > START_TOKENS:
-            centres = lloyd(lambda: [pool], *scale, np.float32(centres), SAMPLE_PASSES).centres
-        return cls(*scale, _along_gradient(centres))
+            centres = lloyd(lambda: [pool], middle, scale, centres.astype(np.float32), SAMPLE_PASSES).centres
+        return cls(middle, scale, _along_gradient(centres))
 
     def refined(self, blocks: Callable[[], Iterable[NDArray[Any]]], passes: int) -> tuple[Self, Passed]:
         """The centres moved on by passes over all tokens, and what these found.

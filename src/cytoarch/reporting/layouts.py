@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from cytoarch.palette import Rgb
+from cytoarch.palette import Rgb, hex_colour
 
 Int64 = NDArray[np.int64]
 
@@ -44,7 +44,7 @@ def layout_picture(flat: NDArray[Any], deep: NDArray[Any], panels: Sequence[Colo
     size = float(np.clip(9000 / max(1, len(flat)), 1.5, 14))
     for number, panel in enumerate(panels):
         axes = figure.add_subplot(rows + 1, columns, number + 1)
-        axes.scatter(*flat[order].T, c=_inks(panel)[order], s=size, linewidths=0, rasterized=True)
+        axes.scatter(flat[order, 0], flat[order, 1], c=_inks(panel)[order], s=size, linewidths=0, rasterized=True)
         _finish(axes, panel)
     for number, (elevation, turn) in enumerate(ANGLES[:columns]):
         axes = figure.add_subplot(rows + 1, columns, rows * columns + number + 1, projection="3d")
@@ -74,9 +74,7 @@ def _finish(axes: Axes, panel: Coloured) -> None:
     named = [(name, colour) for name, colour in zip(panel.names, panel.colours, strict=True) if name]
     if 0 < len(named) <= MOST_NAMED:
         dots = [
-            Line2D(
-                [], [], marker="o", linestyle="", markersize=5, color=tuple(part / 255 for part in colour), label=name
-            )
+            Line2D([], [], marker="o", linestyle="", markersize=5, color=hex_colour(colour), label=name)
             for name, colour in named
         ]
         axes.legend(handles=dots, fontsize=7.5, loc="upper left", bbox_to_anchor=(0, -0.01), ncols=3, frameon=False,

@@ -187,7 +187,7 @@ def test_sampled_points_are_read_by_anndata_with_their_places(taken: Taken, tmp_
     rows = [("s0", 30.0, 20.0, "one"), ("s0", 60.0, 90.0, "two"), ("s4", 50.0, 40.0, "one")]
     table = tmp_path / "cells.csv"
     table.write_text("\n".join(["section_id,y_px,x_px,what", *(",".join(map(str, row)) for row in rows)]) + "\n")
-    embed = EmbedSettings(pixel_size_um=SIZE_UM, tile_px=32)
+    embed = EmbedSettings(pixel_size_um=SIZE_UM, tile_px=64)
     step = PointsStep.of(embed, SampleSettings(), PointTable.of(table), taken.brain)
     make_together(step, taken.brain, ["s0", "s4"])
     assert export(taken, "points", tmp_path / "out") == {}
