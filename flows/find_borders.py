@@ -63,7 +63,8 @@ def find_borders(
     with held_brain(brain.store_path, brain.brain_id) as opened, skipping(opened, skip), workers(run) as runner:
         by_embeddings = _by_embeddings(opened, choose, find) if "embeddings" in choose.by else None
         by_profiles = _by_profiles(opened, choose, profiles) if "profiles" in choose.by else None
-        made, notes = 0, {}
+        made = 0
+        notes: dict[str, str] = {}
         found: dict[str, Step[Any]] = {}
         if by_embeddings is not None:
             sections = sections_with(opened, by_embeddings.points)

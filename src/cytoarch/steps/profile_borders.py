@@ -126,7 +126,7 @@ def stain_amount(image: StoredImage, tissue: TissueMask, grid: Grid) -> Float32:
     pixels = image.on(grid).read(0, 0, *grid.shape).mean(axis=0)
     outside = ~tissue.on_grid(grid)
     slide = float(np.median(pixels[outside]) if outside.any() else np.quantile(pixels, 0.99))
-    return np.abs(pixels - np.float32(slide)).astype(np.float32)
+    return np.asarray(np.abs(pixels - slide), dtype=np.float32)
 
 
 def _order_along(line: Int64) -> Int64:

@@ -51,8 +51,6 @@ INDEX_FILE = "index.html"
 CONFUSION_FILE = "confusion.png"
 QUALITY_PAGE = QualityPageStep().name
 PICTURES = Stored(PicturesStep, PICTURES_NAME)
-OF_CLUSTERS: tuple[type[Step[Any]], ...] = (ClusterChecksStep, RetrievalStep, LayoutStep)
-"""What is known of clusters, if it was found out."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,9 @@ class ReportStep(Step[Path]):
             FactsOf(Stored(TrainingStep, training)) if training else None,
             FactsOf(RECONSTRUCTION) if reconstructed else None,
             ALIGNMENT if reconstructed else None,
-            *(Maybe(Stored(kind, shown.clusters)) for kind in OF_CLUSTERS if shown.clusters),
+            Maybe(Stored(ClusterChecksStep, shown.clusters)) if shown.clusters else None,
+            Maybe(Stored(RetrievalStep, shown.clusters)) if shown.clusters else None,
+            Maybe(Stored(LayoutStep, shown.clusters)) if shown.clusters else None,
         )
 
     @property
@@ -215,8 +215,7 @@ class ReportStep(Step[Path]):
     def _clustered(self, inputs: Inputs) -> dict[str, Any]:
         """What is known of clusters, of neighbours and of the layout of tokens, and where their pictures lie."""
         sheet, layout = (None if one is None else inputs[one] for one in (self.retrieval, self.layout))
-        near, laid = (one and json.loads((one.parent / FACTS_FILE).read_text()) for one in (sheet, layout))
-        found = of_clusters(None if self.checks is None else inputs[self.checks], laid, near)
+        found = of_clusters(None if self.checks is None else inputs[self.checks], _beside(layout), _beside(sheet))
         paths = {"sheet": sheet, "layout": layout}
         return found | {name: os.path.relpath(path, inputs.folder) for name, path in paths.items() if path is not None}
 
@@ -285,6 +284,14 @@ class ReportStep(Step[Path]):
     def opened(cls, folder: Path) -> Path:
         """The first page."""
         return folder / INDEX_FILE
+
+
+def _beside(picture: Path | None) -> Facts | None:
+    """What is told of a picture in the file beside it."""
+    if picture is None:
+        return None
+    facts: Facts = json.loads((picture.parent / FACTS_FILE).read_text())
+    return facts
 
 
 def drawn_steps(shown: Shown) -> list[Step[Any]]:
