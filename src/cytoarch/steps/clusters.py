@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -50,10 +50,8 @@ class ClusterFitStep(Step[Clustering]):
         """Fit to tokens drawn from every section, and to all of them where that is asked for."""
         sources = tissue_sources(inputs[self.embeddings], inputs[self.tissue])
         sample = cluster_sample(sources, self.cluster)
-        fit, facts = (
-            Clustering.fit([sample.tokens], self.cluster),
-            {"clusters": self.cluster.clusters, **sample.facts()},
-        )
+        fit = Clustering.fit([sample.tokens], self.cluster)
+        facts: dict[str, Any] = {"clusters": self.cluster.clusters, **sample.facts()}
         if self.cluster.passes:
             fit, passed = fit.refined(lambda: all_tokens(sources), self.cluster.passes)
             facts |= {"passes": passed.passes, "all_tokens": passed.tokens, "inertia": round(passed.inertia, 6)}
