@@ -1,7 +1,10 @@
 """Brains compared by how alike their areas are."""
 
+import csv
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from cytoarch.discovery.layout import LayoutSettings
 from cytoarch.errors import StoreError
@@ -33,6 +36,18 @@ def test_a_comparison_is_kept_and_current_until_a_brain_changes(small: SmallBrai
         found = step.stored.open(Place(study))
     assert (found["brains"], found["pairs"], found["correlation_mean"]) == (["B1"], [], None)
     assert found["areas"] == ["cortex", "white matter"]
+    assert found["checks"]["followed"]["areas"]["excess"] > 0.5  # the halves of the sections differ
+    assert found["retrieval"]["shared"]["areas"]["share"] > found["retrieval"]["shared"]["areas"]["chance"] + 0.2
+    assert "brains" not in found["checks"]["followed"]  # there is one
+    folder = study.catalogue.path(step.product())
+    page = (folder / "index.html").read_text()
+    for shown in ("layout.png", "nearest.png"):
+        assert f'src="{shown}"' in page
+        with Image.open(folder / shown) as picture:
+            assert min(picture.size) > 200
+    rows = list(csv.DictReader((folder / "layout.csv").read_text().splitlines()))
+    assert {one["area"] for one in rows} <= {"cortex", "white matter", ""}
+    assert len(rows) == found["layout"]["tokens"]
 
 
 def test_brains_without_labelled_areas_cannot_be_compared(small: SmallBrain, monkeypatch: pytest.MonkeyPatch) -> None:
