@@ -14,6 +14,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 .venv/.develops: .venv/.runs
 	@echo "installing the tools for tests and checks"
 	@$(PIP) -e '.[dev]'
+	@if command -v npm >/dev/null; then npm ci --prefix tests/browser --silent --no-audit --no-fund; \
+	  else echo "npm is not there: the tests of pages by axe-core are skipped"; fi
 	@touch $@
 
 # A phantom brain, mapped end to end. Run again: everything is current.

@@ -5,12 +5,14 @@ from pathlib import Path
 from prefect import flow
 from pydantic import Field, field_validator
 
+from cytoarch.discovery.layout import LayoutSettings, check_method
 from cytoarch.errors import StoreError
 from cytoarch.paths import ID_PATTERN
 from cytoarch.settings import Settings
-from cytoarch.steps.cluster_checks import ClusterChecksStep
-from cytoarch.steps.comparison import PAIRS_FILE, ComparisonStep
+from cytoarch.steps.cluster_checks import CheckSettings, ClusterChecksStep, checks_notes
+from cytoarch.steps.comparison import PAGE_FILE, PAIRS_FILE, ComparisonStep
 from cytoarch.steps.opened import open_study
+from cytoarch.steps.retrieval import RetrievalSettings, retrieval_notes
 from cytoarch.steps.step import Place
 from cytoarch.store.brain_store import BrainStore
 from flows.parameters import split_names
@@ -40,18 +42,29 @@ class CompareChoice(Settings):
 
 
 @flow(name="compare-brains", flow_run_name="compare-{compare.name}", **HOOKS)
-def compare_brains(compare: CompareChoice) -> Summary:
+def compare_brains(
+    compare: CompareChoice,
+    check: CheckSettings = CheckSettings(),
+    layout: LayoutSettings = LayoutSettings(),
+    retrieve: RetrievalSettings = RetrievalSettings(),
+) -> Summary:
     """Compare brains by how alike their areas are to each other in their embeddings, two brains at a time.
 
-    Every brain is clustered first (cluster-brain, in the same way of embedding) and has labels.
+    The tokens of all brains are then clustered as one, laid out, and their nearest neighbours found: do embeddings
+    follow areas, or the brain they are from? Every brain is clustered first (cluster-brain, in the same way of
+    embedding) and has labels.
 
     Args:
         compare: The brains, and where they are.
+        check: How it is found out what clusters of all brains together follow.
+        layout: How embeddings are laid out to be looked at.
+        retrieve: How the sheet of nearest neighbours is made.
 
     """
+    check_method(layout)
     if len(compare.brains) < 2:
         raise StoreError(f"two brains at least are compared, {', '.join(compare.brains) or 'none'} is given; name more")
-    step = ComparisonStep.of(compare.brains, compare.clusters or _in_common(compare))
+    step = ComparisonStep.of(compare.brains, compare.clusters or _in_common(compare), check, layout, retrieve)
     with open_study(compare.store_path, compare.name) as opened:
         made = run_in_study("compare", opened, step)
         facts, folder = step.stored.record(Place(opened)).facts, opened.catalogue.path(step.product())
@@ -61,7 +74,9 @@ def compare_brains(compare: CompareChoice) -> Summary:
         else f"r = {row['correlation']:.3f} over {row['pairs']} pairs of areas"
         for row in facts["pairs"]
     }
-    return final_state(Summary(compare.name, made, {}, {"comparison": str(folder / PAIRS_FILE), **notes}))
+    notes |= checks_notes(facts["checks"]) | retrieval_notes(facts["retrieval"])
+    paths = {"comparison": str(folder / PAIRS_FILE), "page": str(folder / PAGE_FILE)}
+    return final_state(Summary(compare.name, made, {}, {**paths, **notes}))
 
 
 def _in_common(compare: CompareChoice) -> str:

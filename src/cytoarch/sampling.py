@@ -180,6 +180,19 @@ def draw_tokens(
     return TokenSample(tokens, classes, sections, np.stack([held["y"], held["x"]], axis=1).astype(np.int64), pool.share)
 
 
+def all_tokens(sources: Iterable[TokenSource]) -> Iterator[NDArray[np.float32]]:
+    """Every token that may be drawn, of all strata, as parts (n, c) float32: window by window, section by section.
+
+    Raises UnreadableSectionError if a section is damaged.
+    """
+    for source in sources:
+        with reading(source.section_id):
+            for window in partition(*source.embeddings.grid, source.embeddings.chunk):
+                chosen = source.strata(window) != NOT_DRAWN
+                if chosen.any():
+                    yield np.ascontiguousarray(source.embeddings.read(*window)[:, chosen].T)
+
+
 _CANDIDATE = np.dtype(
     [("section", np.int32), ("stratum", np.int32), ("rank", np.int32), ("y", np.int32), ("x", np.int32), ("key", float)]
 )

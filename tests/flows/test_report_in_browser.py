@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.pages import examined
 from tests.flows.conftest import MappedBrain
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("flows")]
@@ -25,7 +26,7 @@ def test_every_picture_is_shown_and_nothing_runs_off_the_page(mapped: MappedBrai
     if chromium is None:
         pytest.skip("chromium is not installed")
     home = tmp_path / "brain"
-    for folder in ("report", "derived/pictures", "derived/alignment"):
+    for folder in ("report", *(f"derived/{one}" for one in ("pictures", "alignment", "layout", "retrieval"))):
         shutil.copytree(mapped.store.brain_path("P01") / folder, home / folder)
     page = home / "report" / "index.html"
     page.write_text(page.read_text().replace("</body>", f"{COUNT}</body>"))
@@ -39,3 +40,19 @@ def test_every_picture_is_shown_and_nothing_runs_off_the_page(mapped: MappedBrai
     assert (pictures, missing) == (page.read_text().count("<img "), 0)
     assert pictures >= 5 * 6 + 1
     assert width <= 1280
+
+
+@pytest.mark.parametrize("name", ["report/index.html", "report/viewer.html", "alignment", "quality"])
+def test_axe_finds_no_serious_fault(mapped: MappedBrain, tmp_path: Path, name: str) -> None:
+    folder = mapped.store.brain_path("P01")
+    source = folder / name if "/" in name else next((folder / "derived" / name).rglob("index.html"))
+    page = tmp_path / source.relative_to(folder)
+    shutil.copytree(source.parent, page.parent)
+    if "/" in name:
+        for kind in ("pictures", "alignment", "layout", "retrieval"):
+            shutil.copytree(folder / "derived" / kind, tmp_path / "derived" / kind)
+    found = examined(page, tmp_path / "profile")
+    bad = [one for one in found["faults"] if one["impact"] in ("serious", "critical")]
+    assert not bad, bad
+    assert not found["errors"]
+    assert found["width"] <= 1280

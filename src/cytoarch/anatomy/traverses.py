@@ -2,15 +2,18 @@
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
 
 from cytoarch.anatomy.midline import uphill, value_at
-from cytoarch.anatomy.ribbons import Float64
+from cytoarch.anatomy.ribbons import Float64, Int64
 from cytoarch.geometry import HALF, centres
 
 STEP_CELLS = 0.5
 """Of following the gradient of depth."""
 REACHED = 0.02
 """A traverse that comes this near to a side has reached it: depth is known at centres of cells only."""
+SMOOTHED_POINTS = 4.0
+"""Sigma along a line, in points, over which its bend is told."""
 
 
 def traverses(places: Float64, field: Float64, count: int, limit: float) -> Float64:
@@ -60,3 +63,27 @@ def profiles_along(pixels: NDArray[np.float32], ways: Float64) -> Float64:
     values = np.full(len(flat), np.nan)
     values[known] = value_at(pixels.astype(np.float64), flat[known])
     return values.reshape(ways.shape[:2])
+
+
+def lengths(ways: Float64) -> Float64:
+    """How long traverses (n, count, 2) are (n,), in cells: the thickness of the cortex there, but for its two ends."""
+    return np.asarray(np.linalg.norm(np.diff(ways, axis=1), axis=-1).sum(axis=1))
+
+
+def curvatures(places: Float64, line: Int64, sigma: float = SMOOTHED_POINTS) -> Float64:
+    """How strongly lines bend (n,) at points (n, 2) in their order, in turns of one radian a cell; 0 where straight.
+
+    `line` (n,) says which line a point lies on. Places are smoothed along each by a Gaussian of `sigma` points; a bend
+    to the other side has the other sign.
+    """
+    found = np.zeros(len(places))
+    for one in np.unique(line):
+        own = np.flatnonzero(line == one)
+        if len(own) < 3:
+            continue
+        along = gaussian_filter1d(places[own], sigma, axis=0, mode="nearest")
+        ahead = np.gradient(along, axis=0)
+        turning = np.gradient(ahead, axis=0)
+        crossed = ahead[:, 0] * turning[:, 1] - ahead[:, 1] * turning[:, 0]
+        found[own] = crossed / np.maximum((ahead**2).sum(axis=1), 1e-9) ** 1.5
+    return found

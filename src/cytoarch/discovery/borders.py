@@ -1,12 +1,14 @@
 """Borders along the cortex, found without an observer: by embeddings, and by profiles as the field has it."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy import stats
 from scipy.signal import find_peaks
+
+from cytoarch.settings import Settings
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
@@ -73,15 +75,18 @@ def embedding_borders(
     return Borders(signal, places, threshold)
 
 
-@dataclass(frozen=True)
-class ProfileBorders:
+class ProfileBorders(Settings):
     """How profiles are compared (Schleicher et al., 1999)."""
 
-    smallest_block: int = 8
-    largest_block: int = 20
-    level: float = 0.05
-    agree: int = 3
-    """Block sizes at which the same place has to be significant and largest."""
+    smallest_block: int = Field(default=8, ge=6, le=200, description="Profiles in the smallest block.")
+    largest_block: int = Field(default=20, ge=6, le=200, description="Profiles in the largest block; every other size.")
+    level: float = Field(default=0.05, gt=0, lt=1, description="Chance of a border on a line that has none.")
+    agree: int = Field(
+        default=3, ge=1, le=50, description="Block sizes at which the same place is significant and largest."
+    )
+
+
+SCHLEICHER = ProfileBorders()
 
 
 def profile_features(profiles: NDArray[np.floating]) -> Float64:
@@ -129,13 +134,32 @@ def mahalanobis(features: Float64, block: int) -> tuple[Float64, Float64]:
     return distance, chance
 
 
-def profile_borders(profiles: NDArray[np.floating], settings: ProfileBorders = ProfileBorders()) -> Borders:
-    """Borders in profiles (n, depths) along the cortex by Schleicher's method; the signal is that of the middle size.
+def free_of(features: Float64, confounds: Float64) -> Float64:
+    """Features (n, p) less what confounds (n, q), their squares and products explain of them by least squares.
+
+    >>> free_of(np.array([[1.0], [4.0], [9.0], [16.0]]), np.arange(1.0, 5.0)[:, None]).round(9).ravel().tolist()
+    [0.0, 0.0, 0.0, 0.0]
+    """
+    spread = confounds.std(axis=0)
+    known = (confounds - confounds.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    first, second = np.triu_indices(known.shape[1])
+    design = np.concatenate([np.ones((len(known), 1)), known, known[:, first] * known[:, second]], axis=1)
+    return np.asarray(features - design @ np.linalg.lstsq(design, features, rcond=None)[0]) + 0.0
+
+
+def profile_borders(profiles: NDArray[np.floating], settings: ProfileBorders = SCHLEICHER) -> Borders:
+    """Borders in profiles (n, depths) along the cortex by Schleicher's method: `feature_borders` of their features."""
+    return feature_borders(profile_features(profiles), settings)
+
+
+def feature_borders(features: Float64, settings: ProfileBorders = SCHLEICHER) -> Borders:
+    """Borders in features (n, p) of profiles along the cortex; the signal is that of the middle size of blocks.
 
     For every block size a place counts whose distance is a maximum and whose p, by Bonferroni for all places, is below
     the level; borders are places that count at several sizes, within half the smallest block of each other.
     """
-    features = profile_features(profiles)
+    if len(features) < 2 * settings.smallest_block:
+        return Borders(np.full(len(features), np.nan), np.zeros(0, dtype=np.int64), float(settings.agree))
     spread = features.std(axis=0)
     features = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1)
     votes = np.zeros(len(features))
@@ -152,3 +176,57 @@ def profile_borders(profiles: NDArray[np.floating], settings: ProfileBorders = P
     places, _ = find_peaks(np.pad(gathered, 1), height=settings.agree, distance=settings.smallest_block, plateau_size=1)
     middle = list(sizes)[len(list(sizes)) // 2]
     return Borders(signals[middle], np.asarray(places - 1, dtype=np.int64), float(settings.agree))
+
+
+class Against(NamedTuple):
+    """Borders that were found beside borders that are known, and beside as many places at random."""
+
+    known: int
+    hit: int
+    """Known borders that one was found near to."""
+    found: int
+    false: int
+    """Of those found, how many have no known border near."""
+    hit_by_chance: float
+    """What `hit` would be, on average, of as many places at random."""
+    false_by_chance: float
+
+    def __add__(self, other: "Against") -> "Against":  # type: ignore[override]  # sums of stretches
+        """Both together."""
+        return Against(
+            self.known + other.known,
+            self.hit + other.hit,
+            self.found + other.found,
+            self.false + other.false,
+            self.hit_by_chance + other.hit_by_chance,
+            self.false_by_chance + other.false_by_chance,
+        )
+
+
+NOTHING_KNOWN = Against(0, 0, 0, 0, 0.0, 0.0)
+UNKNOWN_AREA = -1
+
+
+def against_known(places: Int64, areas: Int64, judged: NDArray[np.bool_], reach: int) -> Against:
+    """Borders at `places` (m,) of a line of points whose areas (n,) are known, `UNKNOWN_AREA` where they are not.
+
+    A known border lies between neighbours of different areas, at the second one. Only points that were `judged` (n,)
+    count, by either side; near is at most `reach` points away. Several borders may be near to the same one.
+
+    >>> against_known(np.array([3, 7]), np.array([0, 0, 1, 1, 1, 1, 1, 1]), np.ones(8, bool), 1)[:4]
+    (1, 1, 2, 1)
+    """
+    counted = judged & (areas != UNKNOWN_AREA)
+    steps = np.flatnonzero((np.diff(areas) != 0) & (areas[1:] != UNKNOWN_AREA) & (areas[:-1] != UNKNOWN_AREA)) + 1
+    known, found = steps[counted[steps]], places[counted[places]]
+    points = np.flatnonzero(counted)
+    if not len(points):
+        return NOTHING_KNOWN
+    near = np.abs(known[:, None] - found[None]) <= reach
+    within = np.abs(known[:, None] - points[None]) <= reach
+    by_chance = 1 - (1 - within.sum(axis=1) / len(points)) ** len(found)
+    beside = 1 - within.any(axis=0).mean()
+    return Against(
+        len(known), int(near.any(axis=1).sum()), len(found), int((~near.any(axis=0)).sum()),
+        float(by_chance.sum()), float(beside * len(found)),
+    )  # fmt: skip

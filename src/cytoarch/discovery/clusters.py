@@ -1,6 +1,10 @@
-"""Clusters of embeddings over a whole brain: k-means on a sample from every section, then every token assigned."""
+"""Clusters of embeddings over a whole brain: k-means on a sample from every section, then every token assigned.
 
-from collections.abc import Iterable, Sequence
+The starts are scikit-learn's, on a part of the sample; passes over all of the sample, and over all tokens of the brain
+where that is asked for, move the centres on.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -11,6 +15,7 @@ from safetensors.numpy import load, save
 from sklearn.cluster import KMeans
 
 from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.discovery.lloyd import Passed, lloyd
 from cytoarch.embeddings import SectionEmbeddings
 from cytoarch.errors import SectionError
 from cytoarch.images.layout import Journal, Pyramid, level_count
@@ -28,6 +33,10 @@ MAX_WINDOWS = 64
 """Chunks of embeddings that a section's tokens are drawn from, at most."""
 ASSIGN_TOKENS = 16_384
 """Tokens that are compared with all clusters at once."""
+START_TOKENS = 32_768
+"""Tokens that starts are made from, drawn from the sample where it holds more."""
+SAMPLE_PASSES = 25
+"""Passes over a sample that holds more, at most."""
 
 
 class ClusterSettings(Settings):
@@ -36,6 +45,12 @@ class ClusterSettings(Settings):
     clusters: int = Field(title="Number of clusters", default=8, ge=2, le=200, description="Number of clusters (k).")
     tokens_per_section: int = Field(default=3000, ge=10, le=1_000_000, description="Tokens drawn from each section.")
     restarts: int = Field(default=3, ge=1, le=100, description="k-means starts; the tightest result is kept.")
+    passes: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="Passes over every token of the brain after the fit to those drawn; 0: none.",
+    )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of sampling and starts.")
 
 
@@ -70,11 +85,19 @@ class Clustering:
         model = KMeans(settings.clusters, n_init=settings.restarts, random_state=settings.seed, copy_x=False)
         with single_threaded():
             mean, spread = moments([pool])
-            centres = model.fit(standardised(pool, mean, spread)).cluster_centers_
-            _, _, axes = np.linalg.svd(centres - centres.mean(axis=0), full_matrices=False)
-        axis = axes[0] * np.sign(axes[0].sum() or 1.0)
-        ordered = centres[np.argsort((centres * axis).sum(axis=1))]
-        return cls(*(np.ascontiguousarray(part, dtype=np.float32) for part in (mean, spread, ordered)))
+            centres = model.fit(standardised(_drawn(pool, settings.seed), mean, spread)).cluster_centers_
+        middle, scale = mean.astype(np.float32), spread.astype(np.float32)
+        if len(pool) > START_TOKENS:
+            centres = lloyd(lambda: [pool], middle, scale, centres.astype(np.float32), SAMPLE_PASSES).centres
+        return cls(middle, scale, _along_gradient(centres))
+
+    def refined(self, blocks: Callable[[], Iterable[NDArray[Any]]], passes: int) -> tuple[Self, Passed]:
+        """The centres moved on by passes over all tokens, and what these found.
+
+        `blocks` gives the tokens (n, c) in parts, anew for every pass. Mean and spread stay those of the sample.
+        """
+        passed = lloyd(blocks, self.mean, self.spread, self.centres, passes)
+        return type(self)(self.mean, self.spread, _along_gradient(passed.centres)), passed
 
     def assign(self, embeddings: Float32) -> Int64:
         """(n, c) -> nearest cluster (n,), from 0."""
@@ -98,6 +121,21 @@ class Clustering:
     def from_bytes(cls, content: bytes) -> Self:
         """The clustering in safetensors."""
         return cls(**load(content))
+
+
+def _drawn(pool: NDArray[Any], seed: int) -> NDArray[Any]:
+    """The tokens that starts are made from: all, or so many drawn by lot."""
+    if len(pool) <= START_TOKENS:
+        return pool
+    return pool[np.sort(np.random.default_rng(seed).choice(len(pool), START_TOKENS, replace=False))]
+
+
+def _along_gradient(centres: NDArray[np.floating]) -> Float32:
+    """Centres (k, c) in the order of their first principal component."""
+    with single_threaded():
+        _, _, axes = np.linalg.svd(centres - centres.mean(axis=0), full_matrices=False)
+    axis = axes[0] * np.sign(axes[0].sum() or 1.0)
+    return np.ascontiguousarray(centres[np.argsort((centres * axis).sum(axis=1))], dtype=np.float32)
 
 
 def write_clusters(

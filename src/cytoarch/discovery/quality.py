@@ -54,6 +54,7 @@ class ClusterQuality:
     """By number of clusters: mean adjusted Rand index of fits to resampled tokens, on tokens that both saw."""
     tokens: int
     clusters: int
+    runs: int
 
     def facts(self) -> dict[str, Any]:
         """As JSON values."""
@@ -66,6 +67,7 @@ class ClusterQuality:
             "stability": [[count, _rounded(value)] for count, value in self.stability.items()],
             "tokens": self.tokens,
             "clusters": self.clusters,
+            "runs": self.runs,
         }
 
 
@@ -86,7 +88,7 @@ def judge(
             followed[name] = follow([one[at] for one in fits], values[at], seed)
     chosen = fits[0]
     score = calinski_harabasz_score(tokens, chosen) if len(np.unique(chosen)) > 1 else float("nan")
-    return ClusterQuality(followed, float(score), stability(tokens, counts, seed), len(tokens), clusters)
+    return ClusterQuality(followed, float(score), stability(tokens, counts, seed), len(tokens), clusters, runs)
 
 
 def follow(fits: Sequence[Int64], values: Int64, seed: int = 0) -> Followed:

@@ -68,6 +68,16 @@ class Follows(NamedTuple):
     accuracy: float
 
 
+class Shares(NamedTuple):
+    """How many of a token's nearest neighbours share something with it."""
+
+    name: str
+    share: float
+    chance: float
+    excess: float
+    """Between chance (0) and all (1)."""
+
+
 @dataclass(frozen=True)
 class Findings:
     """All of it; what is not known is empty."""
@@ -92,6 +102,15 @@ class Findings:
     """How clusters were checked."""
     alike: Matrix | None = None
     """How alike areas are by their embeddings."""
+    near: Sequence[Shares] = ()
+    neighbours: str = ""
+    """How neighbours were found."""
+    sheet: str = ""
+    """Path of the sheet of neighbours, relative to the page; blank: there is none."""
+    layout: str = ""
+    """Path of the picture of tokens laid out, relative to the page."""
+    laid_out: str = ""
+    """How they were laid out."""
     first_looks: Mapping[str, str] = field(default_factory=dict)
     """Sections to be looked at before others -> why."""
 

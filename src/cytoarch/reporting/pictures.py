@@ -11,7 +11,7 @@ from skimage.segmentation import find_boundaries
 from skimage.transform import rotate
 
 from cytoarch.anatomy.tissue import TissueMask
-from cytoarch.geometry import Grid
+from cytoarch.geometry import Grid, first_around
 from cytoarch.images.views import StoredImage, intensity_range
 from cytoarch.palette import Rgb
 
@@ -41,7 +41,18 @@ def picture_grid(image: StoredImage, longest_px: int = PICTURE_PX) -> Grid:
 def stain_picture(image: StoredImage, longest_px: int = PICTURE_PX) -> Picture:
     """The section as it looks: RGB as scanned, other scans as the grey of their first channel, contrast stretched."""
     grid = picture_grid(image, longest_px)
-    pixels = image.on(grid).read(0, 0, *grid.shape)
+    return _as_seen(image, image.on(grid).read(0, 0, *grid.shape))
+
+
+def patch_picture(image: StoredImage, centre_um: tuple[float, float], edge_um: float, edge_px: int) -> Picture:
+    """A square of a section around a place (y, x) um, as `stain_picture` shows it; mirrored beyond the scan."""
+    view = image.at(edge_um / edge_px)
+    y, x = view.grid.from_corner(np.array(centre_um)).tolist()
+    return _as_seen(image, view.read(first_around(y, edge_px), first_around(x, edge_px), edge_px, edge_px))
+
+
+def _as_seen(image: StoredImage, pixels: Float32) -> Picture:
+    """Pixels (c, y, x) of a section in the colours of its pictures."""
     if image.attributes.get("kind") == "rgb":
         return np.moveaxis(np.clip(pixels / _white(image) * 255, 0, 255).astype(np.uint8), 0, -1)
     low, high = intensity_range(image)[0]

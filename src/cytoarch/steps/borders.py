@@ -1,27 +1,46 @@
 """Borders along the cortex of a section, found in the embeddings of points along its lines."""
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from cytoarch.discovery.borders import BLOCK, embedding_borders
+from cytoarch.brains import LabelTable
+from cytoarch.discovery.borders import (
+    BLOCK,
+    NOTHING_KNOWN,
+    UNKNOWN_AREA,
+    Against,
+    Borders,
+    against_known,
+    embedding_borders,
+)
 from cytoarch.embeddings.sampled import open_points
 from cytoarch.errors import SectionError
+from cytoarch.images.views import StoredImage
+from cytoarch.learning.targets import class_of_id
 from cytoarch.settings import Settings
 from cytoarch.steps.points import PointsStep
+from cytoarch.steps.sections import LABELS
+from cytoarch.steps.sources import Maybe, Table
 from cytoarch.steps.step import Facts, Inputs, Step, Stored
 from cytoarch.store.staging import Staging
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+
 BORDERS_FILE = "borders.csv"
 COLUMNS = ("line", "along_mm", "y_px", "x_px")
+FOUND_COLUMNS = ("line", "stretch", "along_mm", "y_px", "x_px", "area", "signal", "threshold", "border")
+"""Of the table of borders; `area` is the name of the label at the point, blank where there is none."""
 GAP = 1.5
 """Points further apart than so many times the usual distance are no neighbours: the line is cut there."""
 
@@ -33,17 +52,24 @@ class BorderSettings(Settings):
     level: float = Field(default=0.05, gt=0, lt=1, description="Chance of a border on a line that has none.")
     shuffles: int = Field(default=200, ge=20, le=10_000, description="Lines without borders that are drawn.")
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of these lines.")
+    near_mm: float | None = Field(
+        default=None, gt=0, le=100, description="How far a border lies from one of the labels, at most, to be the same "
+        "(mm); blank: half a block.",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class BordersStep(Step[Path]):
-    """The border signal at every point of a section, and which points are borders."""
+    """The border signal at every point of a section, which points are borders, and which borders labels have."""
 
     step: ClassVar[str] = "borders"
+    version: ClassVar[int] = 2
     verb: ClassVar[str] = "find borders"
 
     points: Stored[Path]
     find: BorderSettings
+    labels: Maybe[StoredImage] = Maybe(LABELS)
+    table: Table = Table()
 
     @classmethod
     def of(cls, points: str, find: BorderSettings) -> "BordersStep":
@@ -63,27 +89,82 @@ class BordersStep(Step[Path]):
             raise SectionError(
                 f"the table of points has no column {', '.join(missing)}; embed the points that trace-cortex writes"
             )
-        found = borders_along(table.obs, np.asarray(table.X), self.find)
-        buffer = io.StringIO()
-        found.to_csv(buffer, index=False, lineterminator="\n", float_format="%.6g")
-        staging.write(BORDERS_FILE, buffer.getvalue().encode())
-        return {"points": len(found), "borders": int(found["border"].sum()), "lines": int(found["stretch"].nunique())}
+        known = table.obs.reset_index(drop=True)
+        labels = inputs[self.labels]
+        if labels is not None:
+            places_um = table.obsm["section_mm"] * 1000 + np.array(labels.grid.corner_um)
+            known = known.assign(area=areas_at(labels, inputs[self.table], places_um))
+        embeddings, find = np.asarray(table.X), self.find
+
+        def found(rows: Int64) -> Borders:
+            return embedding_borders(embeddings[rows], find.block, find.level, find.shuffles, find.seed)
+
+        drawn = borders_along(known, found)
+        return kept_borders(staging, drawn, find.near_mm, find.block)
 
     @classmethod
     def opened(cls, folder: Path) -> Path:
-        """The table: line, stretch, along_mm, y_px, x_px, signal, threshold, border."""
+        """The table of borders, with `FOUND_COLUMNS`."""
         return folder / BORDERS_FILE
 
 
-def borders_along(known: "pd.DataFrame", embeddings: NDArray[np.floating], settings: BorderSettings) -> "pd.DataFrame":
+def areas_at(labels: StoredImage, table: LabelTable | None, places_um: Float64) -> NDArray[Any]:
+    """The names (n,) of the labels at places (n, 2) um in the frame of a section; blank where there is none."""
+    if table is None:
+        return np.full(len(places_um), "", dtype=object)
+    classes = table.classes(by_group=False)
+    level = labels.levels[0]
+    cells = np.floor(level.grid.from_corner(places_um)).astype(np.int64)
+    inside = ((cells >= 0) & (cells < np.array(level.size))).all(axis=1)
+    (top, left), (bottom, right) = (
+        (np.clip(edge, 0, np.array(level.size) - 1)).tolist() for edge in (cells.min(axis=0), cells.max(axis=0))
+    )
+    block = level.pixels(slice(top, bottom + 1), slice(left, right + 1))
+    rows, columns = (np.clip(cells, (top, left), (bottom, right)) - np.array([top, left])).T
+    index = np.where(inside, class_of_id(classes)[block[rows, columns]], UNKNOWN_AREA)
+    names = np.array([*(one.name for one in classes), ""], dtype=object)
+    return np.asarray(names[index])
+
+
+def kept_borders(staging: Staging, found: "pd.DataFrame", near_mm: float | None, block: int) -> Facts:
+    """Write a table of borders; the facts count it, and compare it with the labels where there are any."""
+    buffer = io.StringIO()
+    found.to_csv(buffer, index=False, lineterminator="\n", float_format="%.6g")
+    staging.write(BORDERS_FILE, buffer.getvalue().encode())
+    facts = {"points": len(found), "borders": int(found["border"].sum()), "lines": int(found["stretch"].nunique())}
+    if not (found["area"] != "").any():
+        return facts
+    spacing_mm = float(found.groupby("stretch")["along_mm"].diff().median())
+    reach = block // 2 if near_mm is None or not spacing_mm > 0 else max(1, round(near_mm / spacing_mm))
+    compared = {key: round(float(value), 4) for key, value in beside_labels(found, reach)._asdict().items()}
+    return {**facts, "against": compared, "near_mm": round(reach * spacing_mm, 4) if spacing_mm > 0 else None}
+
+
+def beside_labels(found: "pd.DataFrame", reach: int) -> Against:
+    """The borders of a table beside those between the labels at its points, near within `reach` points."""
+    import pandas as pd
+
+    codes, _ = pd.factorize(found["area"].replace("", None))  # what is missing is -1, which is UNKNOWN_AREA
+    total = NOTHING_KNOWN
+    for _, part in found.groupby("stretch", sort=True):
+        judged = part["signal"].notna().to_numpy()
+        total = total + against_known(
+            np.flatnonzero(part["border"].to_numpy()), codes[part.index.to_numpy()], judged, reach
+        )
+    return total
+
+
+def borders_along(known: "pd.DataFrame", find: Callable[[Int64], Borders]) -> "pd.DataFrame":
     """The points in their order along each line, with the border signal, its threshold, and whether each is a border.
 
-    `known` has the columns of `COLUMNS`, a row for each embedding (n, c); of several draws of a point the first counts.
-    Lines are cut into stretches where points are missing.
+    `known` has the columns of `COLUMNS`; `find` is given its rows on a stretch, in order. Of several draws of a point
+    the first counts. Lines are cut into stretches where points are missing.
     """
     import pandas as pd
 
     table = known.assign(row=np.arange(len(known))).reset_index(drop=True)
+    if "area" not in table:
+        table["area"] = ""
     if "draw" in table:
         table = table[table["draw"] == 0]
     table = table.astype({"line": np.int64, "along_mm": float}).sort_values(["line", "along_mm"], kind="stable")
@@ -92,11 +173,9 @@ def borders_along(known: "pd.DataFrame", embeddings: NDArray[np.floating], setti
     table["stretch"] = (steps.isna() | (steps > GAP * usual)).cumsum() - 1
     parts = []
     for _, part in table.groupby("stretch", sort=True):
-        found = embedding_borders(
-            embeddings[part["row"].to_numpy()], settings.block, settings.level, settings.shuffles, settings.seed
-        )
+        found = find(part["row"].to_numpy())
         is_border = np.zeros(len(part), dtype=bool)
         is_border[found.places] = True
         parts.append(part.assign(signal=found.signal, threshold=found.threshold, border=is_border))
-    names = ["line", "stretch", "along_mm", "y_px", "x_px", "signal", "threshold", "border"]
+    names = list(FOUND_COLUMNS)
     return pd.concat(parts, ignore_index=True)[names] if parts else pd.DataFrame(columns=names)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from cytoarch.embeddings import SectionEmbeddings
 from cytoarch.images.views import StoredImage
 from cytoarch.learning.targets import UNLABELLED, targets_on_grid
 from cytoarch.measures.overlap import purity
+from cytoarch.sampling import all_tokens
 from cytoarch.steps.colours import FIT_FILE, name_of, stored_of, tissue_sources
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.sections import LABELS
@@ -27,7 +28,7 @@ class ClusterFitStep(Step[Clustering]):
     """k-means on tokens of a whole brain."""
 
     step: ClassVar[str] = "clusters"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "fit clusters"
 
@@ -46,10 +47,16 @@ class ClusterFitStep(Step[Clustering]):
         return f"k{self.cluster.clusters}-{name_of(self.embeddings)}"[:64]
 
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
-        """Fit to tokens drawn from every section."""
-        sample = cluster_sample(tissue_sources(inputs[self.embeddings], inputs[self.tissue]), self.cluster)
-        staging.write(FIT_FILE, Clustering.fit([sample.tokens], self.cluster).to_bytes())
-        return {"clusters": self.cluster.clusters, **sample.facts()}
+        """Fit to tokens drawn from every section, and to all of them where that is asked for."""
+        sources = tissue_sources(inputs[self.embeddings], inputs[self.tissue])
+        sample = cluster_sample(sources, self.cluster)
+        fit = Clustering.fit([sample.tokens], self.cluster)
+        facts: dict[str, Any] = {"clusters": self.cluster.clusters, **sample.facts()}
+        if self.cluster.passes:
+            fit, passed = fit.refined(lambda: all_tokens(sources), self.cluster.passes)
+            facts |= {"passes": passed.passes, "all_tokens": passed.tokens, "inertia": round(passed.inertia, 6)}
+        staging.write(FIT_FILE, fit.to_bytes())
+        return facts
 
     @classmethod
     def opened(cls, folder: Path) -> Clustering:

@@ -1,5 +1,6 @@
 """The report of a brain: what the store holds of it, gathered into pages."""
 
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ from cytoarch.steps.clusters import ClustersStep, purities
 from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.exports import AreasStep
 from cytoarch.steps.familiarity import Familiarity, FamiliarityStep
+from cytoarch.steps.layouts import FACTS_FILE, LayoutStep
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.pictures import PICTURES_NAME, THUMBNAIL_FILE, PicturesStep, Shown
 from cytoarch.steps.reconstruction import ALIGNMENT, ALIGNMENT_PAGE, RECONSTRUCTION, SHEET_FILE
-from cytoarch.steps.report_findings import findings
+from cytoarch.steps.report_findings import findings, of_clusters
 from cytoarch.steps.report_scores import PART_NAMES, class_rows, confused, percent, said_of_model, score_rows
+from cytoarch.steps.retrieval import RetrievalStep
 from cytoarch.steps.sections import LABELS, SECTION, PixelsDigest
 from cytoarch.steps.sources import (
     Each,
@@ -72,7 +75,7 @@ class ReportStep(Step[Path]):
     """The pages of a brain."""
 
     step: ClassVar[str] = "report"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     scope: ClassVar = "brain"
     view: ClassVar[bool] = True
     verb: ClassVar[str] = "report"
@@ -99,6 +102,8 @@ class ReportStep(Step[Path]):
     placed: FactsOf | None = None
     alignment: Stored[Path] | None = None
     checks: Maybe[Facts] | None = None
+    retrieval: Maybe[Path] | None = None
+    layout: Maybe[Path] | None = None
     quality: Maybe[Path] = Maybe(Stored(QualityPageStep, QUALITY_PAGE))
     failures: Failures = Failures()
     stated: Statements = Statements()
@@ -142,6 +147,8 @@ class ReportStep(Step[Path]):
             FactsOf(RECONSTRUCTION) if reconstructed else None,
             ALIGNMENT if reconstructed else None,
             Maybe(Stored(ClusterChecksStep, shown.clusters)) if shown.clusters else None,
+            Maybe(Stored(RetrievalStep, shown.clusters)) if shown.clusters else None,
+            Maybe(Stored(LayoutStep, shown.clusters)) if shown.clusters else None,
         )
 
     @property
@@ -176,7 +183,7 @@ class ReportStep(Step[Path]):
             (where, counts),
             None if self.trained is None else inputs[self.trained].get("smoothing"),
             inputs[self.failures],
-            None if self.checks is None else inputs[self.checks],
+            self._clustered(inputs),
         )
         hardest = next((one for one in HARDEST if one in training.metrics), "") if training else ""
         if training and hardest and training.metrics[hardest]["macro_f1"] is not None:
@@ -204,6 +211,13 @@ class ReportStep(Step[Path]):
         for name, content in render_pages(page).items():
             staging.write(name, content)
         return {"shown": self._shown()}
+
+    def _clustered(self, inputs: Inputs) -> dict[str, Any]:
+        """What is known of clusters, of neighbours and of the layout of tokens, and where their pictures lie."""
+        sheet, layout = (None if one is None else inputs[one] for one in (self.retrieval, self.layout))
+        found = of_clusters(None if self.checks is None else inputs[self.checks], _beside(layout), _beside(sheet))
+        paths = {"sheet": sheet, "layout": layout}
+        return found | {name: os.path.relpath(path, inputs.folder) for name, path in paths.items() if path is not None}
 
     def _shown(self) -> dict[str, Any]:
         """What the pages show, so that they can be drawn again."""
@@ -270,6 +284,14 @@ class ReportStep(Step[Path]):
     def opened(cls, folder: Path) -> Path:
         """The first page."""
         return folder / INDEX_FILE
+
+
+def _beside(picture: Path | None) -> Facts | None:
+    """What is told of a picture in the file beside it."""
+    if picture is None:
+        return None
+    facts: Facts = json.loads((picture.parent / FACTS_FILE).read_text())
+    return facts
 
 
 def drawn_steps(shown: Shown) -> list[Step[Any]]:

@@ -14,7 +14,8 @@ from cytoarch.measures.neighbours import errors_by_hops, hops
 from cytoarch.reporting import confusions
 from cytoarch.reporting.charts import MAX_NUMBERED
 from cytoarch.reporting.confusions import Matrix
-from cytoarch.reporting.findings import AreaSize, Bar, Border, Doubt, Findings, Follows, Strength, bars
+from cytoarch.reporting.findings import AreaSize, Bar, Border, Doubt, Findings, Follows, Shares, Strength, bars
+from cytoarch.steps.layouts import NAMES
 from cytoarch.steps.step import Facts
 
 Int64 = NDArray[np.int64]
@@ -33,11 +34,14 @@ def findings(
     errors: tuple[str, Int64 | None],
     smoothing: Mapping[str, Any] | None,
     failed: Mapping[str, str],
-    checks: Mapping[str, Any] | None,
+    clustered: Mapping[str, Any],
 ) -> Findings:
-    """What is known of a map and of clusters; `errors` says what was counted, and the confusion (k, k)."""
+    """What is known of a map and of clusters; `errors` says what was counted, and the confusion (k, k).
+
+    `clustered` is what `of_clusters` found, and where its pictures lie.
+    """
     if card is None:
-        return Findings(first_looks=_first_looks(brain, drawn, failed, []), **_of_clusters(checks))
+        return Findings(first_looks=_first_looks(brain, drawn, failed, []), **clustered)
     names = [one.name for one in card.classes]
     legend = legend_of_classes(card.classes, brain.label_table)
     groups = [row.group for row in legend]
@@ -61,27 +65,52 @@ def findings(
         unsure_sections=unsure[:LISTED],
         unsure_areas=_unsure_areas(drawn.values(), names),
         first_looks=_first_looks(brain, drawn, failed, unsure),
-        **_of_clusters(checks),
+        **clustered,
     )
 
 
-def _of_clusters(checks: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The findings on clusters, and on how alike areas are."""
-    if checks is None:
-        return {}
-    follows = [
-        Follows(name, one["purity"], one["spread"], one["baseline"], one["excess"], one["accuracy"])
-        for name, one in checks["followed"].items()
-    ]
-    clustered = f"{checks['clusters']} clusters of {checks['tokens']:,} tokens, fitted again and again"
-    if checks["calinski_harabasz"] is not None:
-        clustered += f"; Calinski-Harabasz {checks['calinski_harabasz']:,.0f}"
-    found: dict[str, Any] = {"follows": follows, "stability": checks["stability"], "clustered": clustered}
-    alike = checks.get("similarity")
-    if alike and 1 < len(alike["areas"]) <= confusions.WHOLE:
-        values = [[max(0.0, value or 0.0) for value in row] for row in alike["values"]]
-        found["alike"] = Matrix("cosine x 100, below 0 blank", alike["areas"], alike["areas"], values)
+def of_clusters(
+    checks: Mapping[str, Any] | None, layout: Mapping[str, Any] | None, near: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The findings on clusters, on the layout of tokens, on their neighbours, and on how alike areas are."""
+    found: dict[str, Any] = {}
+    if checks is not None:
+        found["follows"] = [
+            Follows(name, one["purity"], one["spread"], one["baseline"], one["excess"], one["accuracy"])
+            for name, one in checks["followed"].items()
+        ]
+        clustered = f"{checks['clusters']} clusters of {checks['tokens']:,} tokens, fitted {checks['runs']} times"
+        if checks["calinski_harabasz"] is not None:
+            clustered += f"; Calinski-Harabasz {checks['calinski_harabasz']:,.0f}"
+        found |= {"stability": checks["stability"], "clustered": clustered}
+        alike = checks.get("similarity")
+        if alike and 1 < len(alike["areas"]) <= confusions.WHOLE:
+            found["alike"] = alike_matrix("", alike)
+    if near is not None:
+        found["near"] = [
+            Shares(name, one["share"], one["chance"], one["excess"]) for name, one in near["shared"].items()
+        ]
+        found["neighbours"] = f"the {near['neighbours']} nearest of {near['tokens']:,} tokens by cosine"
+    if layout is not None:
+        found["laid_out"] = _layout_said(layout)
     return found
+
+
+def _layout_said(layout: Mapping[str, Any]) -> str:
+    """How a layout was made, and how far apart groups lie on it."""
+    groups = [
+        f"{one} {of['calinski_harabasz']:,.0f} ({of['groups']} groups, {of['tokens']:,} tokens)"
+        for one, of in layout["groups"].items()
+    ]
+    apart = f"; Calinski-Harabasz on it: {', '.join(groups)}" if groups else ""
+    return f"{layout['tokens']:,} tokens by {NAMES[layout['method']]}{apart}"
+
+
+def alike_matrix(whose: str, alike: Mapping[str, Any]) -> Matrix:
+    """How alike areas are, as a matrix; of many areas it opens when it is asked for."""
+    values = [[max(0.0, value or 0.0) for value in row] for row in alike["values"]]
+    title = f"{whose}: cosine x 100, below 0 blank" if whose else "cosine x 100, below 0 blank"
+    return Matrix(title, alike["areas"], alike["areas"], values)
 
 
 def _counted(brain: Brain, areas: Mapping[str, Facts]) -> list[SectionArea]:

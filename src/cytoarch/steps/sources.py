@@ -226,6 +226,26 @@ class OfBrain(Source[T_co]):
 
 
 @dataclass(frozen=True)
+class OfBrains(Source[Mapping[str, T_co]]):
+    """A source of each of several brains, for steps of a study."""
+
+    brain_ids: tuple[str, ...]
+    source: Source[T_co]
+
+    def digests(self, place: Place) -> Mapping[str, str]:
+        """Those of every brain."""
+        return {_joined(one.brain_id, part): text for one in self._each for part, text in one.digests(place).items()}
+
+    def open(self, place: Place) -> Mapping[str, T_co]:
+        """What the source holds, by brain."""
+        return {one.brain_id: one.open(place) for one in self._each}
+
+    @property
+    def _each(self) -> tuple[OfBrain[T_co], ...]:
+        return tuple(OfBrain(one, self.source) for one in self.brain_ids)
+
+
+@dataclass(frozen=True)
 class OutsideTable(Source[T_co]):
     """A table in a file outside the store, as it was when it was first read."""
 

@@ -5,6 +5,10 @@ import pytest
 from scipy.spatial.distance import mahalanobis as oracle
 
 from cytoarch.discovery.borders import (
+    UNKNOWN_AREA,
+    Against,
+    ProfileBorders,
+    against_known,
     border_signal,
     embedding_borders,
     mahalanobis,
@@ -101,3 +105,38 @@ def test_the_features_of_a_profile_are_its_moments_over_depth():
     assert spread == pytest.approx(np.sqrt(1 / 12), abs=1e-4)
     assert skew == pytest.approx(0, abs=1e-6)
     assert tails == pytest.approx(-1.2, abs=1e-3)
+
+
+def test_a_line_too_short_for_two_blocks_has_no_borders():
+    found = profile_borders(profiles(0)[:12])
+    assert np.isnan(found.signal).all()
+    assert (len(found.signal), len(found.places)) == (12, 0)
+
+
+def test_more_block_sizes_that_agree_leave_fewer_borders():
+    strict, lax = (profile_borders(profiles(1), ProfileBorders(agree=one)) for one in (7, 1))
+    assert len(strict.places) <= len(lax.places)
+    assert (strict.threshold, lax.threshold) == (7, 1)
+
+
+def test_borders_are_held_against_known_ones_near_enough_and_judged():
+    areas = np.repeat([0, 1, 2, UNKNOWN_AREA, 2], 20)
+    judged = np.ones(100, dtype=bool)
+    judged[:5] = False
+    found = against_known(np.array([2, 21, 33, 70]), areas, judged, 2)
+    # known: at 20 and 40, nothing at the unknown stretch; 2 is not judged, 70 lies where nothing is known
+    assert found[:4] == (2, 1, 2, 1)
+    assert against_known(np.array([5]), np.full(10, UNKNOWN_AREA), np.ones(10, bool), 1) == Against(
+        0, 0, 0, 0, 0.0, 0.0
+    )
+    sums = found + found
+    assert sums.hit_by_chance == pytest.approx(2 * found.hit_by_chance)
+    assert sums.known == 4
+
+
+def test_what_chance_gives_is_what_places_at_random_give():
+    areas, judged = stretches(), np.ones(240, dtype=bool)
+    rng = np.random.default_rng(0)
+    drawn = [against_known(rng.integers(0, 240, 6), areas, judged, 4) for _ in range(4000)]
+    assert np.mean([one.hit for one in drawn]) == pytest.approx(drawn[0].hit_by_chance, rel=0.03)
+    assert np.mean([one.false for one in drawn]) == pytest.approx(drawn[0].false_by_chance, rel=0.03)

@@ -15,6 +15,8 @@ import pytest
 import shapely
 import zarr
 
+from cytoarch.embeddings import EmbedSettings
+from cytoarch.embeddings.sampled import SampleSettings
 from cytoarch.errors import StoreError
 from cytoarch.exports.settings import ExportSettings
 from cytoarch.images.conformance import conformance_faults
@@ -22,7 +24,8 @@ from cytoarch.images.sections import write_labels
 from cytoarch.images.views import StoredImage
 from cytoarch.steps.exporting import Taken, chosen_formats, export
 from cytoarch.steps.opened import open_brain
-from cytoarch.steps.running import make_sections
+from cytoarch.steps.points import PointsStep, PointTable
+from cytoarch.steps.running import make_sections, make_together
 from cytoarch.store.collection import write_collection
 from cytoarch.store.staging import Staging
 from tests.cytoarch.steps.small_brain import HEIGHT, IDS, SIZE_UM, TABLE, WIDTH, SmallBrain, labels_of
@@ -175,6 +178,31 @@ def test_the_volume_holds_what_lies_in_the_sections(taken: Taken, home: Path) ->
         assert (mm[:, 0].mean() < 0) == (value == 3)  # cortex is on the left
     table = (home / "nifti" / "B1.labels.tsv").read_text().splitlines()
     assert table[1] == "3\tcortex\t#ff0000\tn/a"
+
+
+def test_sampled_points_are_read_by_anndata_with_their_places(taken: Taken, tmp_path: Path) -> None:
+    """AnnData as scanpy takes it: finite floats in X, unique names, places in obsm, the section as a category."""
+    import anndata
+
+    rows = [("s0", 30.0, 20.0, "one"), ("s0", 60.0, 90.0, "two"), ("s4", 50.0, 40.0, "one")]
+    table = tmp_path / "cells.csv"
+    table.write_text("\n".join(["section_id,y_px,x_px,what", *(",".join(map(str, row)) for row in rows)]) + "\n")
+    embed = EmbedSettings(pixel_size_um=SIZE_UM, tile_px=64)
+    step = PointsStep.of(embed, SampleSettings(), PointTable.of(table), taken.brain)
+    make_together(step, taken.brain, ["s0", "s4"])
+    assert export(taken, "points", tmp_path / "out") == {}
+    (path,) = (tmp_path / "out" / "B1" / "points").glob("*.h5ad")
+    found = anndata.read_h5ad(path)
+    assert found.n_obs == 3
+    assert found.X.dtype == np.float32
+    assert np.isfinite(found.X).all()
+    assert found.obs_names.is_unique
+    assert found.obs["section_id"].tolist() == ["s0", "s0", "s4"]
+    assert found.obs["what"].tolist() == ["one", "two", "one"]
+    corner_mm = (np.array([row[1:3] for row in rows]) + 0.5) * SIZE_UM / 1000
+    np.testing.assert_allclose(found.obsm["section_mm"], corner_mm, atol=1e-6)
+    assert found.obsm["brain_mm"][:, 2] == pytest.approx([0.0, 0.0, 0.8])
+    assert found[found.obs["section_id"] == "s4"].obsm["section_mm"].shape == (1, 2)
 
 
 def test_a_half_written_export_is_never_taken_for_done(

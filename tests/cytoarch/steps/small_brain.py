@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.brains import Brain, Label, LabelTable, Section
 from cytoarch.discovery.clusters import ClusterSettings
+from cytoarch.discovery.layout import LayoutSettings
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.learning.training import ProbeSettings
 from cytoarch.parcellation.inference import ParcellateSettings
@@ -27,10 +28,13 @@ from cytoarch.steps.clusters import ClusterFitStep, ClustersStep
 from cytoarch.steps.colours import ColourFitStep, ColoursStep
 from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.familiarity import FamiliarityStep
+from cytoarch.steps.known_tokens import KnownTokensStep
+from cytoarch.steps.layouts import LayoutStep
 from cytoarch.steps.opened import OpenBrain, open_brain
 from cytoarch.steps.parcellations import ParcellationStep, ProbabilitiesStep, parcellation_steps
 from cytoarch.steps.pictures import Shown
 from cytoarch.steps.report import ReportStep, drawn_steps
+from cytoarch.steps.retrieval import RetrievalSettings, RetrievalStep
 from cytoarch.steps.running import make, make_sections
 from cytoarch.steps.scales import ScaleStep
 from cytoarch.steps.sections import LabelsStep, ManifestFile, SectionStep
@@ -211,7 +215,11 @@ class Steps:
         self.each(*self.parcellation, self.agreement, self.familiarity)
         make(self.cluster_fit, self.opened)
         self.each(self.clusters)
-        make(ClusterChecksStep.of(self.cluster_fit, CheckSettings(runs=3, counts=(2,))), self.opened)
+        check = CheckSettings(runs=3, counts=(2,), tokens=600)
+        make(KnownTokensStep.of(self.cluster_fit, check.tokens), self.opened)
+        make(ClusterChecksStep.of(self.cluster_fit, check), self.opened)
+        make(LayoutStep.of(self.cluster_fit, LayoutSettings()), self.opened)
+        make(RetrievalStep.of(self.cluster_fit, RetrievalSettings(queries=2, neighbours=3)), self.opened)
         self.report()
 
     def ingest(self) -> None:

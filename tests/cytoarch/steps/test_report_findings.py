@@ -1,6 +1,7 @@
 """What the report finds on the maps of the small brain, counted again from the store."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from cytoarch.steps.cluster_checks import BORDER, ClusterChecksStep
+from cytoarch.discovery.known import BORDER
+from cytoarch.steps.cluster_checks import ClusterChecksStep
 from cytoarch.steps.exports import AreasStep
+from cytoarch.steps.layouts import LayoutStep
 from cytoarch.steps.parcellations import ParcellationStep
 from cytoarch.steps.pictures import PICTURES_NAME, PicturesStep
 from cytoarch.steps.report_findings import _first_looks, _unsure_sections
+from cytoarch.steps.retrieval import RetrievalStep
 from cytoarch.steps.step import Place, Stored
 from tests.cytoarch.steps.small_brain import IDS, SIZE_UM, SmallBrain, Steps
 from tests.cytoarch.steps.test_report_content import brain_of
@@ -69,6 +73,21 @@ def test_clusters_follow_the_planted_halves_and_the_checks_say_so(mapped: SmallB
     assert whole["similarity"]["areas"] == ["cortex", "white matter"]
     assert alike[0, 0] > alike[0, 1]
     json.dumps(facts)
+
+
+def test_the_page_shows_the_layout_and_what_is_most_like_what(mapped: SmallBrain) -> None:
+    with mapped.opened() as opened:
+        steps = Steps(mapped, opened)
+        near = Stored(RetrievalStep, steps.cluster_fit.name)
+        shared = near.record(Place(opened)).facts["shared"]
+        report = opened.catalogue.folder / "report" / "index.html"
+        page = report.read_text()
+        pictures = [near.open(Place(opened)), Stored(LayoutStep, steps.cluster_fit.name).open(Place(opened))]
+        for one in pictures:
+            assert f'src="{os.path.relpath(one, report.parent)}"' in page
+    assert shared["areas"]["excess"] > 0.5
+    assert abs(shared["sections"]["excess"]) < 0.3
+    assert "nearest neighbours share" in page
 
 
 def test_sections_that_stand_out_are_looked_at_first() -> None:
