@@ -59,10 +59,10 @@ def regions(classes: int, edge: int, seed: int = 0) -> Float32:
     """Probabilities (k, edge, edge): smooth regions, a few of them near any place, under noise of every cell."""
     rng = np.random.default_rng(seed)
     logits = np.empty((classes, edge, edge), dtype=np.float32)
-    for one in logits:
+    for one in range(classes):
         coarse = gaussian_filter(rng.normal(size=(edge // 16 + 2, edge // 16 + 2)), 2) * 40
-        one[:] = zoom(coarse, 16, order=1, grid_mode=True, mode="nearest")[:edge, :edge]
-        one += rng.normal(0, 0.7, one.shape)
+        logits[one] = zoom(coarse, 16, order=1, grid_mode=True, mode="nearest")[:edge, :edge]
+        logits[one] += rng.normal(0, 0.7, logits[one].shape)
     np.exp(logits, out=logits)
     return logits / logits.sum(axis=0)
 
@@ -298,9 +298,8 @@ def mapped(classes: int, height: int, width: int) -> Found:
     grid = image.levels[0].grid.grouped(CELL_PX)
     with tempfile.TemporaryDirectory() as name:
         warm = _made(classes).pieces[0, :, :64, :64]
-        draw_window(
-            stored(Path(name) / "warm", warm, 6), Grid.at_corner((64, 64), 16.0, (0, 0)), (0, 0, 64, 64), WEIGHT
-        )
+        small = stored(Path(name) / "warm", warm, 6)
+        draw_window(small, small.grid, (0, 0, 64, 64), WEIGHT)
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
         before, start = psutil.Process().memory_info().rss, time.perf_counter()
         probabilities, maps = (Staging(Path(name) / one).open() for one in ("probabilities", "maps"))
@@ -308,11 +307,13 @@ def mapped(classes: int, height: int, width: int) -> Found:
         source = SparseProbabilities.open(probabilities.path)
         write_parcellation(maps, image_of(grid), source, head.card.classes, WEIGHT, None, "areas", 2)
         status = Path("/proc/self/status").read_text()
-        sizes = [
-            sum(one.stat().st_size for one in each.path.rglob("*") if one.is_file()) for each in (probabilities, maps)
-        ]
+        sizes = [_bytes_in(one.path) for one in (probabilities, maps)]
     peak = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
     return Found(peak - before, *sizes, grid.shape[0] * grid.shape[1], time.perf_counter() - start)
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
 
 
 def memory(cases: Sequence[tuple[int, int, int]]) -> list[str]:
@@ -332,8 +333,7 @@ def memory(cases: Sequence[tuple[int, int, int]]) -> list[str]:
     return [
         "Sections at cells of 4 px, all tissue, probabilities noisy in every cell; memory beyond the process's own.",
         "",
-        "| classes | section (px) | peak (MiB) | dense (bytes a cell) | kept (bytes a cell) | on disk | map and confidence "
-        "on disk | s |",
+        "| classes | section (px) | peak (MiB) | dense (bytes a cell) | kept | on disk | map on disk | s |",
         "|---|---|---|---|---|---|---|---|",
         *rows,
     ]

@@ -25,6 +25,7 @@ ReadWindow = Callable[[int, int, int, int], Float32]
 REACH_UM = 1000.0
 """So far from the border tissue is mirrored; farther out all has the mean colour of the tissue."""
 SAMPLES = 256
+"""Cells of the mask whose mean colour is that of the tissue, at most."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Background:
 
     @classmethod
     def of(cls, grid: Grid, tissue: TissueMask, read: ReadWindow) -> Self | None:
-        """None where there is no tissue, or nothing else; the mean is that of `SAMPLES` places spread over it."""
+        """None where there is no tissue, or nothing else; the mean is that of `SAMPLES` cells spread over it."""
         if tissue.mask.all() or not tissue.mask.any():
             return None
         return cls(grid, tissue, _mean(grid, tissue, read))
@@ -103,8 +104,11 @@ class Background:
 
 
 def _mean(grid: Grid, tissue: TissueMask, read: ReadWindow) -> Float32:
-    """The mean (c,) of the tissue at `SAMPLES` places spread over it."""
+    """The mean (c,) of the tissue in `SAMPLES` cells of the mask spread over it."""
     cells = np.argwhere(tissue.mask)
     chosen = cells[np.unique(np.linspace(0, len(cells) - 1, SAMPLES).round().astype(int))]
-    at = np.clip(np.rint(grid.cells(tissue.grid.um(chosen))).astype(int), 0, np.array(grid.shape) - 1)
-    return np.asarray(np.mean([read(int(y), int(x), 1, 1)[:, 0, 0] for y, x in at], axis=0), dtype=np.float32)
+    edge = max(1, int(tissue.grid.cell_um / grid.cell_um))
+    corners = np.rint(tissue.grid.corners_in(grid)(chosen)).astype(int)
+    at = np.clip(corners, 0, np.maximum(np.array(grid.shape) - edge, 0))
+    means = [read(int(y), int(x), min(edge, grid.shape[0]), min(edge, grid.shape[1])).mean(axis=(1, 2)) for y, x in at]
+    return np.asarray(np.mean(means, axis=0), dtype=np.float32)
