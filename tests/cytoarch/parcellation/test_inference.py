@@ -376,7 +376,7 @@ def test_cached_tokens_of_several_cells_keep_their_marks(tmp_path, decoder, tran
     p = dense(result)
     assert facts == {"grid": list(p.shape[1:]), "cell_um": 16.0, "kept_classes": 3}
     np.testing.assert_array_equal(p[0] == 0, np.kron(kept.computed(), np.ones((4, 4), dtype=bool)))
-    assert result.levels[0].grid.corner_um == image.grid.corner_um
+    assert result.grid.corner_um == image.grid.corner_um
 
 
 def test_progress_is_told_tile_by_tile(image, everywhere, tmp_path):
