@@ -10,14 +10,16 @@ from cytoarch.encoders.registry import EncoderSettings
 from cytoarch.errors import StoreError
 from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.heads import load_domain
+from cytoarch.parcellation.across import AcrossSettings
 from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.parcellation.smoothing import SmoothSettings
+from cytoarch.steps.across import AcrossStep, NodesStep, notes_across
 from cytoarch.steps.agreement import AgreementStep
 from cytoarch.steps.embeddings import EmbeddingsStep, check_space
 from cytoarch.steps.familiarity import FamiliarityStep
 from cytoarch.steps.models import misfit, settings_for
 from cytoarch.steps.opened import OpenBrain
-from cytoarch.steps.parcellations import estimated_bytes, parcellation_steps
+from cytoarch.steps.parcellations import ParcellationStep, estimated_bytes, parcellation_steps
 from cytoarch.steps.scales import ScaleStep, scale_of
 from cytoarch.steps.sections import ready_sections
 from cytoarch.steps.sources import open_head, require_stored, sections_with
@@ -40,6 +42,7 @@ def parcellate_brain(
     embedding: str = "",
     parcellate: ParcellateSettings = ParcellateSettings(),
     smooth: SmoothSettings = SmoothSettings(),
+    across: AcrossSettings = AcrossSettings(),
     device: Literal["cpu", "cuda"] = "cpu",
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 2,
     skip: tuple[str, ...] = (),
@@ -58,6 +61,7 @@ def parcellate_brain(
         embedding: Name of the stored embedding, where parcellation starts from the cache.
         parcellate: How tiles overlap and which level the maps are drawn on.
         smooth: How strongly maps are smoothed.
+        across: How they are smoothed along the cortex and from section to section.
         device: Where the encoder runs.
         batch_size: Tiles computed at once.
         skip: Sections to leave out.
@@ -89,9 +93,20 @@ def parcellate_brain(
         after: list[Step[Any]] = [AgreementStep.of(steps[1])]
         if load_domain(store.models.path(head)) is not None and sections_with(opened, embeddings):
             after.append(FamiliarityStep.of(steps[1], steps[0], embeddings))
-        made += run_steps("parcellate", runner, opened, [*steps, *after], run, sections)
+        drawn: list[Step[Any]] = [steps[1], *after]
+        if across.method == "none":
+            made += run_steps("parcellate", runner, opened, [steps[0], *drawn], run, sections)
+        else:
+            nodes = NodesStep.of(steps[0].stored, opened, across.midline)  # where none is traced this is known first
+            whole = AcrossStep.of(nodes, steps[0].head, across)
+            made += run_steps("parcellate", runner, opened, [steps[0]], run, sections)
+            made += run_steps("take to points", runner, opened, [nodes], run, sections_with(opened, nodes.midline))
+            made += run_whole("smooth across sections", opened, whole)
+            drawn[0] = ParcellationStep.following(steps[1], whole)
+            made += run_steps("draw maps", runner, opened, drawn, run, sections)
         maps = opened.catalogue.folder / "derived" / "parcellations" / steps[1].name
         notes = {"parcellation": steps[1].name, "maps": str(maps), "model": head} | notes_of_map(opened, steps[1].name)
+        notes |= notes_across(opened, steps[1].name, card) if across.method != "none" else {}
         return final_state(Parcellated(opened.brain_id, made, dict(opened.failed), notes, steps[1].name))
 
 

@@ -16,7 +16,7 @@ from cytoarch.geometry import Grid
 from cytoarch.images.halving import halve_mean
 from cytoarch.images.views import Resampling
 from cytoarch.learning.smoothing import PRESENT
-from cytoarch.parcellation.sparse import WHOLE, Likeliest, SparseProbabilities, UInt16
+from cytoarch.parcellation.sparse import WHOLE, Likeliest, Readable, UInt16
 from cytoarch.variation import REACH_CELLS, denoised
 
 Float32 = NDArray[np.float32]
@@ -60,9 +60,7 @@ def source_window(grid: Grid, target: Grid, window: tuple[int, int, int, int]) -
     return y, x, min(rows.stop * unit, grid.shape[0]) - y, min(columns.stop * unit, grid.shape[1]) - x
 
 
-def draw_window(
-    probabilities: SparseProbabilities, target: Grid, window: tuple[int, int, int, int], weight: float
-) -> Drawn:
+def draw_window(probabilities: Readable, target: Grid, window: tuple[int, int, int, int], weight: float) -> Drawn:
     """Draw a window (y, x, height, width) of a label map on the grid `target`, smoothed as strongly as asked for.
 
     The result does not depend on the window, but where a class is nowhere likelier than `PRESENT`. Cells are averaged

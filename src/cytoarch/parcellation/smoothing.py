@@ -19,7 +19,7 @@ from cytoarch.learning.smoothing import DEFAULT_WEIGHT
 from cytoarch.learning.targets import UNLABELLED, class_of_id, target_bands
 from cytoarch.palette import class_colours
 from cytoarch.parcellation.drawing import CONFIDENCE, draw_window
-from cytoarch.parcellation.sparse import SparseProbabilities
+from cytoarch.parcellation.sparse import Readable
 from cytoarch.settings import Settings
 from cytoarch.tiling import partition
 
@@ -72,7 +72,7 @@ def map_cell_bytes(classes: Sequence[LabelClass]) -> float:
 def write_parcellation(
     journal: Journal,
     image: StoredImage,
-    probabilities: SparseProbabilities,
+    probabilities: Readable,
     classes: Sequence[LabelClass],
     weight: float,
     level: int | None,
@@ -117,7 +117,7 @@ class _Pair:
     """The finest level of the confidence and of the label map, drawn together: smoothing costs most."""
 
     journal: Journal
-    probabilities: SparseProbabilities
+    probabilities: Readable
     weight: float
     values: NDArray[Any]
     """The label value of every channel."""

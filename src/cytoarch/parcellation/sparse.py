@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import zarr
@@ -99,6 +99,21 @@ def _keep(probabilities: Float32, channels: UInt16, best: Float32) -> None:  # p
                         at -= 1
                     best[at, y, x] = value
                     channels[at, y, x] = one + 1
+
+
+class Readable(Protocol):
+    """Probabilities that maps are drawn from."""
+
+    @property
+    def grid(self) -> Grid:
+        """Where the cells lie."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the channels mean: outside tissue, then the classes."""
+
+    def read(self, y: int, x: int, height: int, width: int) -> Likeliest:
+        """The most likely classes of a window of cells."""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ FARTHEST_SPACINGS = 2.0
 """Cells follow a point up to so many spacings away: cortex is thicker than points are apart."""
 LABEL_PX = 1024
 """Which classes touch is looked up on labels of so many pixels along the longer edge."""
+LISTED = 8
+"""Borders that are named."""
 SIDES = {"left": 0, "right": 1}
 
 
@@ -225,7 +227,22 @@ def _facts(found: Smoothed) -> dict[str, Any]:
     }
 
 
-def across_of(brain: OpenBrain, name: str) -> Facts | None:
-    """What smoothing across sections did to a map; None: it was not smoothed so."""
-    record = brain.catalogue.record(Stored(AcrossStep, name).product(WHOLE_BRAIN))
-    return None if record is None else record.facts
+def notes_across(brain: OpenBrain, name: str, card: HeadCard) -> dict[str, str]:
+    """What a person is told of smoothing a map across sections."""
+    facts = brain.catalogue.require(Stored(AcrossStep, name).product(WHOLE_BRAIN), "smooth across sections first").facts
+    before, after = facts["before"], facts["after"]
+    told = {
+        "across sections": f"{facts['points']:,} points on {facts['sections']} sections; nothing smoothed between "
+        f"{facts['apart']} pairs of neighbours",
+        "borders between points": f"{before['borders']:,} before, {after['borders']:,} after",
+        "pieces of areas": f"{before['pieces']:,} before, {after['pieces']:,} after; {facts['reassigned']} too small "
+        f"({facts['reassigned_mm2']:g} mm2) given to their neighbours",
+    }
+    if before["violations"] or after["violations"]:
+        counts = [sum(pairs for _, _, pairs in one["violations"]) for one in (before, after)]
+        names = [one.name for one in card.classes]
+        worst = ", ".join(f"{names[one]}-{names[other]} {pairs}" for one, other, pairs in after["violations"][:LISTED])
+        told["borders that are on no labelled section"] = (
+            f"{counts[0]:,} before, {counts[1]:,} after: {worst or 'none'}"
+        )
+    return told

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -15,7 +15,8 @@ from cytoarch.images.views import StoredImage
 from cytoarch.learning.cards import HeadCard, check_fits
 from cytoarch.parcellation.inference import ParcellateSettings, write_probabilities
 from cytoarch.parcellation.smoothing import SmoothSettings, label_level, map_cell_bytes, write_parcellation
-from cytoarch.parcellation.sparse import SparseProbabilities, cell_bytes
+from cytoarch.parcellation.sparse import Readable, SparseProbabilities, cell_bytes
+from cytoarch.steps.across import FARTHEST_SPACINGS, Across, AcrossStep
 from cytoarch.steps.depth import depth_of
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.scales import scale_of
@@ -105,6 +106,15 @@ class ParcellationStep(Step[Parcellation]):
     smooth: SmoothSettings
     level: int | None
     section: Stored[StoredImage] = SECTION
+    across: Stored[Across] | None = None
+    """What smoothing across sections changed; None: the section is smoothed by itself."""
+    farthest_um: float | None = None
+    """How far from a point of the cortex cells follow that."""
+
+    @classmethod
+    def following(cls, alone: "ParcellationStep", across: AcrossStep) -> "ParcellationStep":
+        """The same map, as it is after smoothing across sections."""
+        return replace(alone, across=across.stored, farthest_um=FARTHEST_SPACINGS * across.spacing_um)
 
     @property
     def name(self) -> str:
@@ -114,11 +124,17 @@ class ParcellationStep(Step[Parcellation]):
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
         """Smooth, and draw the label map."""
         card = inputs[self.head].card
-        probabilities, image = inputs[self.probabilities], inputs[self.section]
+        image, probabilities = inputs[self.section], self._probabilities(inputs)
         weight = self.smooth.weight_for(card)
         return write_parcellation(
             staging, image, probabilities, card.classes, weight, self.level, card.target, inputs.threads
         )
+
+    def _probabilities(self, inputs: Inputs) -> Readable:
+        alone = inputs[self.probabilities]
+        if self.across is None or self.farthest_um is None:
+            return alone
+        return inputs[self.across].on(inputs.name, alone, self.farthest_um)
 
     @classmethod
     def opened(cls, folder: Path) -> Parcellation:
