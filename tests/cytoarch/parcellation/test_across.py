@@ -110,8 +110,8 @@ def test_a_section_that_is_wrong_follows_its_neighbours_unless_nothing_is_smooth
 
 def test_small_pieces_are_given_to_what_is_around_them_by_exchanging_two_probabilities(tmp_path: Path):
     p = two_areas(60)
-    p[:, :, 11:19] = np.array([0.1, 0.2, 0.7])[:, None, None]  # one point of the third area, and two elsewhere
-    p[:, :, 91:109] = np.array([0.1, 0.2, 0.7])[:, None, None]
+    p[:, :, 21:29] = np.array([0.1, 0.2, 0.7])[:, None, None]  # one point of the third area, and two elsewhere
+    p[:, :, 81:99] = np.array([0.1, 0.2, 0.7])[:, None, None]
     _, graph, before = brain([p], tmp_path)
     areas = np.full(len(before), 0.25)
     settings = AcrossSettings(method="poisson", strength=0.0, smallest_mm2=0.4)
