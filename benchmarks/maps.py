@@ -1,7 +1,7 @@
 """Maps: blending beside MONAI, smoothing beside scikit-image, memory and disk of many classes, what keeping few costs.
 
 `python -m benchmarks.maps` measures all and writes the tables (under eight minutes on two quiet cores); `--small` takes
-smaller images. MONAI is optional: `pip install --no-deps monai==1.6.1` (with its dependencies it would change torch).
+smaller images. MONAI is an extra: `pip install -c constraints.txt -e ".[bench]"`; without it its column stays empty.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import psutil
@@ -64,7 +64,7 @@ def regions(classes: int, edge: int, seed: int = 0) -> Float32:
         logits[one] = zoom(coarse, 16, order=1, grid_mode=True, mode="nearest")[:edge, :edge]
         logits[one] += rng.normal(0, 0.7, logits[one].shape)
     np.exp(logits, out=logits)
-    return logits / logits.sum(axis=0)
+    return np.asarray(logits / logits.sum(axis=0), dtype=np.float32)
 
 
 # -- blending ----------------------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def ours_blended(image: Float32, model: Model) -> float:
 
 def monai_blended(image: Float32, model: Model) -> float:
     """The same by MONAI's sliding-window inference, with the same window and overlap."""
-    from monai.inferers import sliding_window_inference
+    from monai.inferers.utils import sliding_window_inference
 
     start = time.perf_counter()
     sliding_window_inference(
@@ -206,7 +206,7 @@ class Grey:
     encoder_id: str = "grey"
     digest: str = "0"
     pixel_size_um: float | None = 1.0
-    channels: int | None = 1
+    channels: Literal[1] = 1
     layers: tuple[str, ...] = ("grey",)
     tiles: TileShape = TileShape(TILE_PX, 16, None)
 
@@ -238,7 +238,7 @@ class Made:
 
     def probabilities(self, embeddings: Float32) -> Float32:
         """(b, 1, T / 16, T / 16) -> (b, k, T / 4, T / 4)."""
-        return self.pieces[(embeddings[:, 0, 0, 0] * 1000).astype(int) % len(self.pieces)]
+        return np.asarray(self.pieces[(embeddings[:, 0, 0, 0] * 1000).astype(int) % len(self.pieces)])
 
     def tensors(self) -> Mapping[str, Float32]:
         """None: nothing was trained."""
@@ -254,7 +254,7 @@ class Texture:
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
         """A window (1, h, w)."""
         y, x = (np.arange(*one.indices(size)) for one, size in zip(key[-2:], self.shape[-2:], strict=True))
-        return ((y[:, None] // 61 * 31 + x // 83 * 17) % 251).astype(np.uint8)[None]
+        return np.asarray((y[:, None] // 61 * 31 + x // 83 * 17) % 251, dtype=np.uint8)[None]
 
 
 @cache
@@ -307,9 +307,9 @@ def mapped(classes: int, height: int, width: int) -> Found:
         source = SparseProbabilities.open(probabilities.path)
         write_parcellation(maps, image_of(grid), source, head.card.classes, WEIGHT, None, "areas", 2)
         status = Path("/proc/self/status").read_text()
-        sizes = [_bytes_in(one.path) for one in (probabilities, maps)]
+        on_disk = _bytes_in(probabilities.path), _bytes_in(maps.path)
     peak = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
-    return Found(peak - before, *sizes, grid.shape[0] * grid.shape[1], time.perf_counter() - start)
+    return Found(peak - before, *on_disk, grid.shape[0] * grid.shape[1], time.perf_counter() - start)
 
 
 def _bytes_in(folder: Path) -> int:

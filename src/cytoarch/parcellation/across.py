@@ -94,7 +94,7 @@ class Nodes:
     @property
     def known(self) -> NDArray[np.bool_]:
         """(n,) which points have probabilities."""
-        return np.isfinite(self.probabilities).all(axis=1)
+        return np.asarray(np.isfinite(self.probabilities).all(axis=1))
 
 
 def _means(probabilities: SparseProbabilities, places_um: Float64, radius_um: float) -> Float32:

@@ -206,12 +206,13 @@ class SparseWriter:
         """Make the two images, or go on with those of an earlier run; a shard is made of whole tokens."""
         chunk = max(1, CHUNK_CELLS // cells_per_token) * cells_per_token
         lead = (min(kept, len(names) - 1),)
-        layout = {"chunk": chunk, "shard": chunk * SHARD_CHUNKS}
-        writers = []
-        for name, dtype in ((CHANNELS_FILE, label_dtype(len(names) - 1)), (SHARES_FILE, np.dtype(np.uint16))):
-            pyramid = Pyramid.on(grid, dtype, "mode", lead, **layout)
-            writers.append(ShardWriter.create(journal, BandTarget(name, name, pyramid, slice(None), {})))
-        return cls(journal, *writers, names)
+
+        def writer(name: str, dtype: np.dtype[Any]) -> ShardWriter:
+            pyramid = Pyramid.on(grid, dtype, "mode", lead, chunk=chunk, shard=chunk * SHARD_CHUNKS)
+            return ShardWriter.create(journal, BandTarget(name, name, pyramid, slice(None), {}))
+
+        channels = writer(CHANNELS_FILE, label_dtype(len(names) - 1))
+        return cls(journal, channels, writer(SHARES_FILE, np.dtype(np.uint16)), names)
 
     @property
     def kept(self) -> int:

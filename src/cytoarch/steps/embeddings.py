@@ -83,7 +83,7 @@ class EmbeddingsStep(EngineStep[SectionEmbeddings]):
         images = section_facts(brain)
         sizes = [float(facts["pixel_size_um"]) for facts in images.values()]
         size_um = working_pixel_size_um(settings, encoder.encoder, sizes)
-        filled = "filled" if settings.background == "filled" else None
+        filled: Literal["filled"] | None = "filled" if settings.background == "filled" else None
         step = cls(encoder, size_um, settings.channels, settings.tile_px, settings.margin_px, filled, regions)
         check_same_depth(step, brain, images)
         return step
