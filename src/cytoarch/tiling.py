@@ -152,7 +152,7 @@ def map_tiles(
     grid_rows, grid_columns = plan.grid
     margin = plan.margin_px // cell
     first_column, stop_column = strip or (0, grid_columns)
-    columns = plan.columns_over(first_column, stop_column)
+    columns = plan.columns if strip is None else plan.columns_over(*strip)
     band = _Band.empty(channels, n, (columns[-1] - columns[0] + plan.tile_px) // cell)
     own = slice(first_column - columns[0] // cell, stop_column - columns[0] // cell)
     background = np.zeros((channels, n, n), dtype=np.float32)

@@ -305,12 +305,9 @@ def test_strips_side_by_side_are_the_whole_to_the_bit(plan: TilePlan, kind: str,
         for _, x, _, w in partition(1, plan.width, edge)
     ]
     np.testing.assert_array_equal(np.concatenate(parts, axis=2), put_together(whole, window, read, np.square, 1))
-    columns = whole.columns_over(0, min(edge, plan.width))
-    list(
-        map_tiles(
-            np.square, read, whole, window, 1, strip=(0, min(edge, plan.width)), on_progress=lambda *at: seen.append(at)
-        )
-    )
+    strip = (0, min(edge, plan.width))
+    list(map_tiles(np.square, read, whole, window, 1, strip=strip, on_progress=lambda *at: seen.append(at)))
+    columns = whole.columns_over(*strip)
     assert seen[-1] == (len(whole.rows) * len(columns),) * 2
 
 
