@@ -42,10 +42,10 @@ def parcellate_brain(
     embedding: str = "",
     parcellate: ParcellateSettings = ParcellateSettings(),
     smooth: SmoothSettings = SmoothSettings(),
-    across: AcrossSettings = AcrossSettings(),
     device: Literal["cpu", "cuda"] = "cpu",
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 2,
     skip: tuple[str, ...] = (),
+    across: AcrossSettings = AcrossSettings(),
     run: RunSettings = RunSettings(),
     allow: EncoderSettings = EncoderSettings(),
 ) -> Parcellated:
@@ -61,10 +61,10 @@ def parcellate_brain(
         embedding: Name of the stored embedding, where parcellation starts from the cache.
         parcellate: How tiles overlap and which level the maps are drawn on.
         smooth: How strongly maps are smoothed.
-        across: How they are smoothed along the cortex and from section to section.
         device: Where the encoder runs.
         batch_size: Tiles computed at once.
         skip: Sections to leave out.
+        across: How maps are smoothed along the cortex and from section to section.
         run: How the work is spread.
         allow: Encoder and revision that a registered head made elsewhere may load; those of heads here may be.
 
