@@ -63,7 +63,11 @@ class AcrossSettings(Settings):
         description="Whether borders between areas that never touch on labelled sections cost more (potts).",
     )
     midline: str = Field(
-        default="", max_length=64, description="Name of the traced middle (trace-cortex); blank where there is one."
+        title="Traced middle",
+        examples=["depth-laplace-500um"],
+        default="",
+        max_length=64,
+        description="Name of the traced middle (trace-cortex); blank where there is one.",
     )
 
 
