@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cytoarch.anatomy.depth_maps import DepthMap
 from cytoarch.anatomy.points import SectionMidline
 from cytoarch.anatomy.reconstruction import Reconstruction
+from cytoarch.errors import StoreError
 from cytoarch.geometry import Grid
 from cytoarch.images.views import StoredImage
 from cytoarch.learning.cards import HeadCard
@@ -153,6 +154,11 @@ class AcrossStep(Step[Across]):
         """Join the points, smooth them, and write by section what changed; the facts compare before and after."""
         brain, rows, every = inputs[self.brain], inputs[self.stated], inputs[self.nodes]
         placed = [one for one in every if one in brain.sections and brain[one].linked and brain[one].z_um is not None]
+        if not placed:
+            raise StoreError(
+                f"{brain.brain_id}: none of the {len(every)} sections with points has a place in the brain, along the "
+                "cutting axis too; state position_um or thickness_um in the manifest and run reconstruct-brain"
+            )
         placed.sort(key=lambda one: int(rows[one]["section_number"]))
         nodes = {one: _kept(every[one]) for one in placed}
         points, sections = _points(nodes, brain, rows)
