@@ -15,7 +15,7 @@ from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.midline import MidlineStep
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.parcellations import ParcellationStep
-from cytoarch.steps.reconstruction import ReconstructionStep
+from cytoarch.steps.reconstruction import LinksStep, ReconstructionStep
 from cytoarch.steps.running import make
 from cytoarch.steps.sources import open_head
 from cytoarch.steps.step import MissingInputError, Place, is_current
@@ -23,6 +23,7 @@ from tests.cytoarch.steps.small_brain import IDS, SmallBrain, Steps
 
 pytestmark = pytest.mark.xdist_group("steps")
 
+ALIGN = ReconstructionSettings(reach=1)
 TRACED = MidlineSettings(line="skeleton", spacing_um=200.0, shortest_um=200.0, patch_um=200.0)
 
 
@@ -54,8 +55,8 @@ def test_points_are_smoothed_and_maps_follow_them(placed: SmallBrain, opened: Op
     steps = Steps(placed, opened)
     raw, alone = steps.parcellation
     depth = DepthStep()
-    steps.each(depth, MidlineStep.of(depth, TRACED))
-    make(ReconstructionStep(ReconstructionSettings(reach=1)), opened)
+    steps.each(depth, MidlineStep.of(depth, TRACED), LinksStep.of(ALIGN))
+    make(ReconstructionStep(ALIGN), opened)
     nodes = NodesStep.of(raw.stored, opened, "")
     assert nodes.spacing_um == 200.0
     steps.each(nodes)
@@ -83,8 +84,8 @@ def test_a_brain_whose_sections_have_no_place_says_so(small: SmallBrain) -> None
     with small.opened() as opened:
         steps = Steps(small, opened)
         depth = DepthStep()
-        steps.each(depth, MidlineStep.of(depth, TRACED))
-        make(ReconstructionStep(ReconstructionSettings(reach=1)), opened)
+        steps.each(depth, MidlineStep.of(depth, TRACED), LinksStep.of(ALIGN))
+        make(ReconstructionStep(ALIGN), opened)
         nodes = NodesStep.of(steps.parcellation[0].stored, opened, "")
         steps.each(nodes)
         with pytest.raises(StoreError, match="state position_um or thickness_um"):
