@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from pydantic import Field
 
 from cytoarch.embeddings import EmbedSettings, SectionEmbeddings
@@ -10,14 +10,16 @@ from cytoarch.encoders.registry import EncoderSettings
 from cytoarch.errors import StoreError
 from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.heads import load_domain
+from cytoarch.parcellation.across import AcrossSettings
 from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.parcellation.smoothing import SmoothSettings
+from cytoarch.steps.across import AcrossStep, NodesStep, notes_across
 from cytoarch.steps.agreement import AgreementStep
-from cytoarch.steps.embeddings import EmbeddingsStep
+from cytoarch.steps.embeddings import EmbeddingsStep, check_space
 from cytoarch.steps.familiarity import FamiliarityStep
 from cytoarch.steps.models import misfit, settings_for
 from cytoarch.steps.opened import OpenBrain
-from cytoarch.steps.parcellations import parcellation_steps
+from cytoarch.steps.parcellations import ParcellationStep, estimated_bytes, parcellation_steps
 from cytoarch.steps.scales import ScaleStep, scale_of
 from cytoarch.steps.sections import ready_sections
 from cytoarch.steps.sources import open_head, require_stored, sections_with
@@ -28,6 +30,9 @@ from flows.stages import Parcellated, final_state, held_brain, run_name, run_ste
 from tasks.cancelling import HOOKS
 from tasks.summaries import notes_of_map
 from tasks.tracking import choose_model, needed
+
+SMALLER = "fewer kept_classes, a coarser level"
+"""What makes probabilities and maps smaller."""
 
 
 @flow(name="parcellate-brain", flow_run_name=run_name("parcellate"), **HOOKS)
@@ -40,6 +45,7 @@ def parcellate_brain(
     device: Literal["cpu", "cuda"] = "cpu",
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 2,
     skip: tuple[str, ...] = (),
+    across: AcrossSettings = AcrossSettings(),
     run: RunSettings = RunSettings(),
     allow: EncoderSettings = EncoderSettings(),
 ) -> Parcellated:
@@ -58,6 +64,7 @@ def parcellate_brain(
         device: Where the encoder runs.
         batch_size: Tiles computed at once.
         skip: Sections to leave out.
+        across: How maps are smoothed along the cortex and from section to section.
         run: How the work is spread.
         allow: Encoder and revision that a registered head made elsewhere may load; those of heads here may be.
 
@@ -78,13 +85,28 @@ def parcellate_brain(
             card, head, embeddings, parcellate, smooth, conducted.model_dump(include=set(EmbedSettings.CONDUCT))
         )
         steps[0].encoder.encoder  # noqa: B018 - one that cannot be loaded is found before any section is read
+        sections = ready_sections(opened)
+        needed_bytes = estimated_bytes(opened, sections, card, steps)
+        check_space(opened.store, needed_bytes, f"probabilities and maps of {len(sections)} sections", SMALLER)
+        get_run_logger().info("up to %.1f GB of probabilities and maps to write", needed_bytes / 1e9)
         made = _scaled(opened, card, embeddings)
         after: list[Step[Any]] = [AgreementStep.of(steps[1])]
         if load_domain(store.models.path(head)) is not None and sections_with(opened, embeddings):
             after.append(FamiliarityStep.of(steps[1], steps[0], embeddings))
-        made += run_steps("parcellate", runner, opened, [*steps, *after], run, ready_sections(opened))
+        drawn: list[Step[Any]] = [steps[1], *after]
+        if across.method == "none":
+            made += run_steps("parcellate", runner, opened, [steps[0], *drawn], run, sections)
+        else:
+            nodes = NodesStep.of(steps[0].stored, opened, across.midline)  # where none is traced this is known first
+            whole = AcrossStep.of(nodes, steps[0].head, across)
+            made += run_steps("parcellate", runner, opened, [steps[0]], run, sections)
+            made += run_steps("take to points", runner, opened, [nodes], run, sections_with(opened, nodes.midline))
+            made += run_whole("smooth across sections", opened, whole)
+            drawn[0] = ParcellationStep.following(steps[1], whole)
+            made += run_steps("draw maps", runner, opened, drawn, run, sections)
         maps = opened.catalogue.folder / "derived" / "parcellations" / steps[1].name
         notes = {"parcellation": steps[1].name, "maps": str(maps), "model": head} | notes_of_map(opened, steps[1].name)
+        notes |= notes_across(opened, steps[1].name, card) if across.method != "none" else {}
         return final_state(Parcellated(opened.brain_id, made, dict(opened.failed), notes, steps[1].name))
 
 

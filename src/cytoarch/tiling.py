@@ -8,6 +8,7 @@ only a band of tile rows is held in memory.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -68,6 +69,16 @@ class TilePlan:
         """First pixel columns of the tiles."""
         return self.starts(self.width)
 
+    def columns_over(self, first: int, stop: int) -> range:
+        """First pixel columns of the tiles that reach into the cells `first` to `stop` - 1 of every row.
+
+        >>> [list(TilePlan(64, 64, 16, 8, 8, 4).columns_over(*strip)) for strip in ((0, 16), (8, 10))]
+        [[-8, 0, 8, 16, 24, 32, 40, 48, 56], [24, 32]]
+        """
+        left, right = first * self.cell_px, stop * self.cell_px
+        reaching = [at for at, x in enumerate(self.columns) if left < x + self.tile_px and x < right]
+        return self.columns[reaching[0] : reaching[-1] + 1]
+
     @property
     def tile_count(self) -> int:
         """Number of tiles."""
@@ -127,43 +138,114 @@ def map_tiles(
     skip: Callable[[int, int, int, int], bool] | None = None,
     empty: Float32 | None = None,
     on_progress: Progress | None = None,
+    strip: tuple[int, int] | None = None,
 ) -> Iterator[tuple[int, Float32]]:
     """Blend what `compute` gives for every tile; yields bands (first cell row, (k, rows, gx) float32), top to bottom.
 
     `channels` is k. Tiles for which `skip(y, x, height, width)` holds are not read: they count as `empty` (k,) with the
     same weights. Tiles are taken in reading order, in batches that do not cross tile rows, so that the result is a pure
-    function of the arguments. Raises ValueError if a cell is left without weight or a tile's result has another shape.
+    function of the arguments. With `strip` (first, stop) only these columns of cells are yielded, blended from the same
+    tiles: where there are many channels a whole band is too much to hold. Raises ValueError if a cell is left without
+    weight or a tile's result has another shape.
     """
     cell, n = plan.cell_px, plan.tile_px // plan.cell_px
     grid_rows, grid_columns = plan.grid
     margin = plan.margin_px // cell
-    band_columns = (plan.columns[-1] - plan.columns[0] + plan.tile_px) // cell
-    total = np.zeros((channels, n, band_columns), dtype=np.float32)
-    weight = np.zeros((n, band_columns), dtype=np.float32)
-    background = np.zeros(channels, dtype=np.float32) if empty is None else empty
+    first_column, stop_column = strip or (0, grid_columns)
+    columns = plan.columns if strip is None else plan.columns_over(*strip)
+    band = _Band.empty(channels, n, (columns[-1] - columns[0] + plan.tile_px) // cell)
+    own = slice(first_column - columns[0] // cell, stop_column - columns[0] // cell)
+    background = np.zeros((channels, n, n), dtype=np.float32)
+    if empty is not None:
+        background += empty[:, None, None]
     done = 0
     for index, y in enumerate(plan.rows):
-        wanted = [x for x in plan.columns if skip is None or not skip(y, x, plan.tile_px, plan.tile_px)]
+        wanted = [x for x in columns if skip is None or not skip(y, x, plan.tile_px, plan.tile_px)]
         results = _compute_row(compute, read, plan, y, wanted, batch_size, (channels, n, n))
-        for x in plan.columns:
-            at = (x - plan.columns[0]) // cell
-            tile = next(results) if x in wanted else background[:, None, None]
-            total[:, :, at : at + n] += window * tile
-            weight[:, at : at + n] += window
+        for x in columns:
+            tile = next(results) if x in wanted else background
+            band.add(np.ascontiguousarray(tile, dtype=np.float32), window, (x - columns[0]) // cell)
             done += 1
             if on_progress is not None:
-                on_progress(done, plan.tile_count)
+                on_progress(done, len(plan.rows) * len(columns))
         last = index == len(plan.rows) - 1
         finished = n if last else plan.step_px // cell
         top = index * (plan.step_px // cell) - margin  # grid row of the first row held
         first, stop = max(0, -top), min(finished, grid_rows - top)
         if first < stop:
-            kept = (slice(first, stop), slice(margin, margin + grid_columns))
-            if not (weight[kept] > 0).all():
-                raise ValueError("the tiles leave cells without weight; a smaller step or a larger margin is needed")
-            yield top + first, total[(slice(None), *kept)] / weight[kept]
-        _roll_up(total, finished)
-        _roll_up(weight, finished)
+            yield top + first, band.blended(first, stop, own)
+        band.roll_up(finished)
+
+
+@dataclass
+class _Band:
+    """The rows of cells that tiles of the row at work reach, as a ring: rolled up by moving its first row."""
+
+    total: Float32
+    """(k, n, columns)."""
+    weight: Float32
+    """(n, columns)."""
+    first: int = 0
+    """Where the first row is held."""
+
+    @classmethod
+    def empty(cls, channels: int, rows: int, columns: int) -> "_Band":
+        """Before the first tile."""
+        total, weight = np.zeros((channels, rows, columns), np.float32), np.zeros((rows, columns), np.float32)
+        return cls(total, weight)
+
+    def add(self, tile: Float32, window: Float32, x: int) -> None:
+        """Add a tile (k, n, n), weighted, from column x on."""
+        _add_kernel()(self.total, self.weight, tile, window, self.first, x)
+
+    def blended(self, first: int, stop: int, columns: slice) -> Float32:
+        """Rows `first` to `stop` - 1 of the band (k, rows, columns), each cell divided by its weight."""
+        held = (np.arange(first, stop) + self.first) % len(self.weight)
+        cut = int(np.argmin(held)) if held[0] > held[-1] else len(held)
+        parts = [slice(int(one[0]), int(one[-1]) + 1) for one in (held[:cut], held[cut:]) if len(one)]
+        if not all((self.weight[rows, columns] > 0).all() for rows in parts):
+            raise ValueError("the tiles leave cells without weight; a smaller step or a larger margin is needed")
+        result = np.empty((len(self.total), stop - first, columns.stop - columns.start), dtype=np.float32)
+        done = 0
+        for rows in parts:
+            height = rows.stop - rows.start
+            np.divide(self.total[:, rows, columns], self.weight[rows, columns], out=result[:, done : done + height])
+            done += height
+        return result
+
+    def roll_up(self, rows: int) -> None:
+        """Leave the first rows behind; those that come free at the lower end are empty."""
+        held = (np.arange(rows) + self.first) % len(self.weight)
+        self.total[:, held] = 0
+        self.weight[held] = 0
+        self.first = (self.first + rows) % len(self.weight)
+
+
+@cache
+def _add_kernel() -> Callable[[Float32, Float32, Float32, Float32, int, int], None]:
+    """Compiled when it is first needed; without fast-math, so that strips give the same bits."""
+    import numba
+
+    compiled: Callable[[Float32, Float32, Float32, Float32, int, int], None] = numba.njit(nogil=True)(_add)
+    return compiled
+
+
+def _add(
+    total: Float32, weight: Float32, tile: Float32, window: Float32, first: int, left: int
+) -> None:  # pragma: no cover - compiled
+    """Add a weighted tile to a ring of rows, and its weights."""
+    channels, n, _ = tile.shape
+    for y in range(n):
+        row = (first + y) % n
+        sums, weights = weight[row, left : left + n], window[y]
+        for x in range(n):
+            sums[x] += weights[x]
+    for channel in range(channels):
+        for y in range(n):
+            row = (first + y) % n
+            sums, weights, values = total[channel, row, left : left + n], window[y], tile[channel, y]
+            for x in range(n):
+                sums[x] += weights[x] * values[x]
 
 
 def _compute_row(
@@ -182,11 +264,3 @@ def _compute_row(
         if results.shape != (len(batch), *shape):
             raise ValueError(f"computing {tiles.shape} gave {results.shape}; {(len(batch), *shape)} is needed")
         yield from results
-
-
-def _roll_up(band: Float32, rows: int) -> None:
-    """Move the rows of a band up by `rows` and clear those that come free at its lower end."""
-    kept = band.shape[-2] - rows
-    if kept > 0:
-        band[..., :kept, :] = band[..., rows:, :].copy()
-    band[..., max(kept, 0) :, :] = 0

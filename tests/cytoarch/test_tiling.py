@@ -293,6 +293,36 @@ def test_the_batch_size_changes_nothing(plan: TilePlan, batch: int):
     np.testing.assert_array_equal(one, several)
 
 
+@given(plan=plans(), kind=st.sampled_from(KINDS), edge=st.integers(1, 30))
+@settings(max_examples=30, deadline=None, derandomize=True)
+def test_strips_side_by_side_are_the_whole_to_the_bit(plan: TilePlan, kind: str, edge: int):
+    whole = TilePlan(plan.height, plan.width, plan.tile_px, plan.step_px, plan.margin_px, 1)
+    window = blending_window(kind, plan.tile_px)
+    read = mirror_reader(np.random.default_rng(5).random((1, plan.height, plan.width), dtype=np.float32))
+    seen = []
+    parts = [
+        np.concatenate([band for _, band in map_tiles(np.square, read, whole, window, 1, strip=(x, x + w))], axis=1)
+        for _, x, _, w in partition(1, plan.width, edge)
+    ]
+    np.testing.assert_array_equal(np.concatenate(parts, axis=2), put_together(whole, window, read, np.square, 1))
+    strip = (0, min(edge, plan.width))
+    list(map_tiles(np.square, read, whole, window, 1, strip=strip, on_progress=lambda *at: seen.append(at)))
+    columns = whole.columns_over(*strip)
+    assert seen[-1] == (len(whole.rows) * len(columns),) * 2
+
+
+@given(plan=plans(), kind=st.sampled_from(KINDS), seed=st.integers(0, 99))
+@settings(max_examples=20, deadline=None, derandomize=True)
+def test_the_order_in_which_tiles_are_added_changes_nothing_to_speak_of(plan: TilePlan, kind: str, seed: int):
+    """Turned by half a circle, an image is blended from its last tile to its first."""
+    even = TilePlan(plan.step_px * 3 + plan.tile_px, plan.step_px * 4 + plan.tile_px, plan.tile_px, plan.step_px, 0, 1)
+    image = np.random.default_rng(seed).random((1, even.height, even.width), dtype=np.float32)
+    window = blending_window(kind, plan.tile_px)
+    one = put_together(even, window, mirror_reader(image), np.square, 1)
+    turned = put_together(even, window, mirror_reader(np.ascontiguousarray(image[:, ::-1, ::-1])), np.square, 1)
+    np.testing.assert_allclose(turned[:, ::-1, ::-1], one, rtol=1e-6, atol=1e-6)
+
+
 def test_progress_counts_every_tile_up_to_all_of_them():
     plan = TilePlan(40, 40, 16, 8, 8, 1)
     seen = []

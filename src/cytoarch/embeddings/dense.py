@@ -135,7 +135,7 @@ class DensePlan:
         regions: tuple[WindowUm, ...] | None = None,
     ) -> "DensePlan":
         """Plan a section. Raises SectionError if it lacks a channel, ModelError if the tiles do not fit."""
-        reader = SectionReader.open(image, encoder, settings, pixel_size_um)
+        reader = SectionReader.open(image, encoder, settings, pixel_size_um, tissue)
         plan = tile_plan(encoder, reader.view.height, reader.view.width, settings)
         return cls(reader, plan, encoder.dims(reader.depth), tissue, settings, regions)
 

@@ -1,13 +1,14 @@
 """A section as an encoder sees it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.embeddings.background import Background
 from cytoarch.embeddings.settings import EmbedSettings
 from cytoarch.encoders.protocol import Encoder
 from cytoarch.errors import SectionError
@@ -28,13 +29,27 @@ class SectionReader:
     ranges: tuple[tuple[float, float], ...]
     grey: bool = False
     """Whether red, green and blue are read as one grey."""
+    background: Background | None = None
+    """What is seen where there is no tissue; None: what was scanned."""
 
     @classmethod
-    def open(cls, image: StoredImage, encoder: Encoder, settings: EmbedSettings, pixel_size_um: float) -> Self:
-        """Prepare to read. Raises SectionError if the section lacks a channel asked for."""
+    def open(
+        cls,
+        image: StoredImage,
+        encoder: Encoder,
+        settings: EmbedSettings,
+        pixel_size_um: float,
+        tissue: TissueMask | None = None,
+    ) -> Self:
+        """Prepare to read; `tissue` is needed to fill the background. Raises SectionError if a channel is missing."""
         chosen, grey = _channels(image, encoder, settings)
         ranges = intensity_range(image)
-        return cls(image.at(pixel_size_um), chosen, tuple((ranges[c][0], ranges[c][1]) for c in chosen), grey)
+        seen = cls(image.at(pixel_size_um), chosen, tuple((ranges[c][0], ranges[c][1]) for c in chosen), grey)
+        if settings.background == "as-scanned":
+            return seen
+        if tissue is None:
+            raise TypeError("a background is filled from the tissue beside it: the mask is needed")
+        return replace(seen, background=Background.of(seen.view.grid, tissue, seen.read))
 
     @property
     def depth(self) -> int:
@@ -43,6 +58,10 @@ class SectionReader:
 
     def read(self, y: int, x: int, height: int, width: int) -> Float32:
         """A window (c, height, width) float32 in [0, 1]; each channel's 0.5 and 99.5 percentiles become 0 and 1."""
+        pixels = self._scanned(y, x, height, width)
+        return pixels if self.background is None else self.background.filled(pixels, self._scanned, y, x)
+
+    def _scanned(self, y: int, x: int, height: int, width: int) -> Float32:
         pixels = self.view.read(y, x, height, width)
         if self.channels != tuple(range(len(pixels))):
             pixels = pixels[list(self.channels)]
@@ -63,6 +82,12 @@ class SectionReader:
             return not tissue.touches(self.view.grid.window(y0, x0, y1 - y0, x1 - x0))
 
         return skip
+
+
+def channels_seen(image: StoredImage, encoder: Encoder, settings: EmbedSettings) -> int:
+    """How many channels of a section an encoder would see. Raises SectionError if it lacks one that is asked for."""
+    chosen, grey = _channels(image, encoder, settings)
+    return 1 if grey else len(chosen)
 
 
 def _channels(image: StoredImage, encoder: Encoder, settings: EmbedSettings) -> tuple[tuple[int, ...], bool]:

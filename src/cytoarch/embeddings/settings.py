@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -33,6 +33,14 @@ class EmbedSettings(EncoderSettings):
         ),
     )
 
+    background: Literal["as-scanned", "filled"] = Field(
+        default="as-scanned",
+        description=(
+            "as-scanned: the encoder sees the bare slide beside the tissue; filled: it sees the tissue mirrored at its "
+            "border instead, so that embeddings near it say less of how near it is."
+        ),
+    )
+
     @property
     def beside(self) -> bool:
         """Whether reading and writing go on while the model computes: where it leaves the processor's cores free."""
@@ -54,7 +62,8 @@ def embedding_name(settings: EmbedSettings, encoder: Encoder, pixel_size_um: flo
     `extent` says what is embedded, where that is not whole sections: the name of the table of regions; for points the
     size of a patch, and draws and seed where there are any.
     """
-    parts = [encoder.digest, pixel_size_um, list(settings.channels), settings.margin_px, *extent]
+    filled = [settings.background] if settings.background != "as-scanned" else []
+    parts = [encoder.digest, pixel_size_um, list(settings.channels), settings.margin_px, *filled, *extent]
     identity = hashlib.sha256(canonical_json(parts).encode()).hexdigest()
     kind = settings.encoder.partition(":")[0]
     return f"{kind}-{pixel_size_um:g}um-{identity[:8]}"

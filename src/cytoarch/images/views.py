@@ -149,25 +149,37 @@ class View:
         """
         rows = mirrored(np.arange(y, y + height), self.height)
         columns = mirrored(np.arange(x, x + width), self.width)
-        first_row, first_column = int(rows.min()), int(columns.min())
-        below = self.level.grid
-        row_weights, column_weights = (
-            _Weights.of((um[seen.min() : seen.max() + 1] - first_um) / below.cell_um, size)
-            for um, seen, first_um, size in zip(
-                self.grid.centres_um(), (rows, columns), below.origin_um, below.shape, strict=True
-            )
-        )
-        block = self._level_block(row_weights, column_weights)
-        block = _interpolate(block, row_weights, axis=-2)
-        block = _interpolate(block, column_weights, axis=-1)
-        if block.shape[-2:] == (height, width) and first_row == y and first_column == x:
+        top, left = int(rows.min()), int(columns.min())
+        seen = slice(top, int(rows.max()) + 1), slice(left, int(columns.max()) + 1)
+        resampling = Resampling.between(self.level.grid, self.grid, *seen)
+        block = self.level.pixels(*resampling.window).astype(np.float32)
+        block = resampling(block if block.ndim == 3 else block[None])
+        if block.shape[-2:] == (height, width) and top == y and left == x:
             return np.ascontiguousarray(block)  # nothing is mirrored
-        return np.ascontiguousarray(block[:, rows - first_row][:, :, columns - first_column])
+        return np.ascontiguousarray(block[:, rows - top][:, :, columns - left])
 
-    def _level_block(self, rows: "_Weights", columns: "_Weights") -> Float32:
-        window = slice(rows.first, rows.last + 1), slice(columns.first, columns.last + 1)
-        block = self.level.pixels(*window).astype(np.float32)
-        return block if block.ndim == 3 else block[None]
+
+@dataclass(frozen=True)
+class Resampling:
+    """How the cells of one grid are interpolated from those of another."""
+
+    rows: "_Weights"
+    columns: "_Weights"
+
+    @classmethod
+    def between(cls, below: Grid, seen: Grid, rows: slice, columns: slice) -> Self:
+        """From the cells of `below` to some rows and columns of `seen`; beyond it, as it is at its edge."""
+        um = zip(seen.centres_um(), (rows, columns), below.origin_um, below.shape, strict=True)
+        return cls(*(_Weights.of((centres[own] - first) / below.cell_um, size) for centres, own, first, size in um))
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """The rows and columns of the grid below that are needed."""
+        return slice(self.rows.first, self.rows.last + 1), slice(self.columns.first, self.columns.last + 1)
+
+    def __call__(self, block: Float32) -> Float32:
+        """(c, y, x) float32 of that window -> (c, y, x) of the grid seen."""
+        return _interpolate(_interpolate(block, self.rows, axis=-2), self.columns, axis=-1)
 
 
 @dataclass(frozen=True)

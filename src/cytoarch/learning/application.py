@@ -66,26 +66,51 @@ def predict_bands(
     `TILE_BYTES` are held at once. Raises ModelError if the embeddings are not those the head was trained on, and
     SectionError if they are damaged.
     """
-    if embeddings.dims != head.card.dims:
-        raise ModelError(f"the head needs embeddings {head.card.dims}; these are {embeddings.dims}")
+    check_dims(head, embeddings)
     cells, classes = head.card.cells_per_token, len(head.card.classes)
     height, width = embeddings.grid
-    halo = halo_of(head)
-    rows, columns, batch = layout(head, width)
-    strips, steps = -(-height // rows), -(-width // columns)
-    for index, (y, _, strip, _) in enumerate(partition(height, 1, rows)):
+    shape = layout(head, width)
+    strips, steps = -(-height // shape.rows), -(-width // shape.columns)
+    for index, (y, _, strip, _) in enumerate(partition(height, 1, shape.rows)):
         band = np.empty((classes, strip * cells, width * cells), dtype=np.float32)
-        parts = [(x, w) for _, x, _, w in partition(1, width, columns)]
-        for _, group in groupby(enumerate(parts), key=lambda numbered: numbered[0] // batch):
-            at = list(map(itemgetter(1), group))
-            tiles = np.stack([_with_halo(embeddings, y, x, rows, columns, halo) for x, _ in at])
-            found = head.probabilities(tiles)
-            for (x, w), one in zip(at, found, strict=True):
-                edge = halo * cells
-                band[:, :, x * cells : (x + w) * cells] = one[:, edge:, edge:][:, : strip * cells, : w * cells]
+        for _, x, part in _parts(head, embeddings, shape, (y, 0, strip, width)):
+            band[:, :, x : x + part.shape[2]] = part
         yield y * cells, band
         if on_progress is not None:
             on_progress((index + 1) * steps, strips * steps)
+
+
+def predict_window(
+    head: Head, embeddings: SectionEmbeddings, window: tuple[int, int, int, int]
+) -> Iterator[tuple[int, int, Float32]]:
+    """The same for a window (y, x, height, width) of tokens, as parts (first cell row, first cell column, (k, h, w)).
+
+    Parts are at the same places in every window that starts where a part does. Only one of them is held.
+    """
+    check_dims(head, embeddings)
+    yield from _parts(head, embeddings, layout(head, TILE_TOKENS), window)
+
+
+def check_dims(head: Head, embeddings: SectionEmbeddings) -> None:
+    """Raise ModelError if the embeddings are not those the head was trained on."""
+    if embeddings.dims != head.card.dims:
+        raise ModelError(f"the head needs embeddings {head.card.dims}; these are {embeddings.dims}")
+
+
+def _parts(
+    head: Head, embeddings: SectionEmbeddings, shape: Layout, window: tuple[int, int, int, int]
+) -> Iterator[tuple[int, int, Float32]]:
+    """A window's tiles in reading order, computed some at once, each without its halo; places are in cells."""
+    cells, halo = head.card.cells_per_token, halo_of(head)
+    edge = halo * cells
+    top, left, height, width = window
+    for y, _, h, _ in partition(height, 1, shape.rows):
+        columns = [(x, w) for _, x, _, w in partition(1, width, shape.columns)]
+        for _, group in groupby(enumerate(columns), key=lambda numbered: numbered[0] // shape.batch):
+            at = list(map(itemgetter(1), group))
+            tiles = [_with_halo(embeddings, top + y, left + x, shape.rows, shape.columns, halo) for x, _ in at]
+            for (x, w), one in zip(at, head.probabilities(np.stack(tiles)), strict=True):
+                yield (top + y) * cells, (left + x) * cells, one[:, edge:, edge:][:, : h * cells, : w * cells]
 
 
 def _with_halo(embeddings: SectionEmbeddings, y: int, x: int, height: int, width: int, halo: int) -> Float32:

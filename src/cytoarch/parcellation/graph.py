@@ -17,6 +17,8 @@ LENGTH_MM = 1.0
 """Distance at which the weight of an edge has fallen to exp(-1/2)."""
 FARTHEST_MM = 2.0
 """Points of neighbouring sections are joined up to this distance."""
+LEAST_COSINE = 0.5
+"""Of the angle between the normals of points that are joined: 60 degrees."""
 LAMBDA = 2.0
 """A strip two nodes wide survives it; from 5 on it is erased."""
 
@@ -44,18 +46,19 @@ def point_graph(
     """A symmetric graph (n, n): neighbours along each line, and the nearest points of adjacent sections.
 
     Weights fall off with distance. Sections are adjacent where their places differ by one and the pair is not in
-    `broken`: across a missing or flagged section nothing is smoothed. Points are joined within a hemisphere only, up to
-    `FARTHEST_MM`, and where normals are known only if these differ by less than 60 degrees, so that the banks of a
-    sulcus stay apart.
+    `broken`: across a missing or flagged section nothing is smoothed. Points of two sections are joined within a
+    hemisphere only, up to `FARTHEST_MM`, and where both normals are known only if these differ by less than 60 degrees,
+    so that the banks of a sulcus stay apart.
     """
-    pairs = [_along(points, spacing_mm)]
+    pairs = [np.zeros((0, 2), dtype=np.int64)]
     for low in range(int(points.section.max(initial=-1))):
         if (low, low + 1) not in broken:
             pairs += [_across(points, low, side, nearest) for side in np.unique(points.hemisphere)]
-    edges = np.concatenate(pairs)
-    if points.normals is not None and len(edges):
-        aligned = (points.normals[edges[:, 0]] * points.normals[edges[:, 1]]).sum(axis=1) > 0.5
-        edges = edges[aligned]
+    across = np.concatenate(pairs)
+    if points.normals is not None:
+        turned = (points.normals[across[:, 0]] * points.normals[across[:, 1]]).sum(axis=1) <= LEAST_COSINE
+        across = across[~turned]  # unknown normals are NaN, which turn away from nothing
+    edges = np.concatenate([_along(points, spacing_mm), across])
     far = np.linalg.norm(points.places_mm[edges[:, 0]] - points.places_mm[edges[:, 1]], axis=1)
     weights = np.exp(-(far**2) / (2 * LENGTH_MM**2))
     return symmetric(edges, weights, len(points.section))

@@ -1,8 +1,9 @@
 """Class probabilities of whole sections by overlapping tiles, blended; encoder and head stream, nothing is cached."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -13,18 +14,23 @@ from cytoarch.anatomy.depth_maps import DepthMap, depth_channels
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.embeddings import Scale, SectionEmbeddings, SectionReader
 from cytoarch.encoders.protocol import Encoder
-from cytoarch.images.bands import BandTarget, write_bands
-from cytoarch.images.layout import Journal, Pyramid
+from cytoarch.images.layout import Journal
 from cytoarch.images.views import StoredImage
-from cytoarch.learning.application import predict_bands
+from cytoarch.learning.application import predict_window
 from cytoarch.learning.heads import Head
+from cytoarch.parcellation.sparse import OUTSIDE, Likeliest, Mask, SparseWriter
 from cytoarch.progress import Progress
 from cytoarch.settings import Settings
-from cytoarch.tiling import ReadTile, TilePlan, WindowKind, blending_window, map_tiles
+from cytoarch.tiling import ReadTile, TilePlan, WindowKind, blending_window, map_tiles, partition
 
 Float32 = NDArray[np.float32]
 
+Inside = Callable[[int, int, int, int], Mask]
+"""(y, x, height, width) in cells -> which of them lie in tissue"""
+
 DEFAULT_TILE_PX = 512
+STRIP_BYTES = 256 << 20
+"""What is blended at once takes about so many bytes, or what a strip as narrow as a shard takes."""
 
 
 class ParcellateSettings(Settings):
@@ -42,6 +48,14 @@ class ParcellateSettings(Settings):
         description="Share of a tile that the next one covers again.",
     )
     window: Literal["radial", "gauss", "hann"] = Field(default="radial", description="Weights of overlapping tiles.")
+    kept_classes: int = Field(
+        title="Classes kept a cell",
+        default=6,
+        ge=2,
+        le=64,
+        description="The most likely classes of a cell whose probabilities are kept, at 3 bytes each (4 beyond 255 "
+        "classes); those of all others are kept as one remainder.",
+    )
     level: int | None = Field(
         title="Pyramid level of the maps",
         examples=[2],
@@ -83,11 +97,13 @@ def probability_bands(
     on_progress: Progress | None = None,
     depth: DepthMap | None = None,
     scale: Scale | None = None,
+    strip: tuple[int, int] | None = None,
 ) -> Iterator[tuple[int, Float32]]:
     """Class probabilities of a section, the encoder seeing every tile, blended: bands (first cell row, (k, rows, gx)).
 
-    Tiles that no tissue lies in are not computed: their cells get equal probabilities and are never shown, being
-    outside tissue. A cell in tissue is blended from computed tiles only.
+    With `strip` (first, stop) only those columns of cells. Tiles that no tissue lies in are not computed: their cells
+    get equal probabilities and are never shown, being outside tissue. A cell in tissue is blended from computed tiles
+    only.
     """
     layout = ParcellationPlan.of(
         head, encoder, reader.view.height, reader.view.width, settings.overlap, settings.window
@@ -115,6 +131,7 @@ def probability_bands(
         skip=reader.tissue_skip(tissue),
         empty=np.full(classes, 1 / classes, dtype=np.float32),
         on_progress=on_progress,
+        strip=strip,
     )
 
 
@@ -143,32 +160,121 @@ def write_probabilities(
     depth: DepthMap | None = None,
     scale: Scale | None = None,
 ) -> dict[str, Any]:
-    """Write a section's probabilities (k + 1, y, x) float32 on the head's grid: outside tissue, then the classes.
+    """Write a section's probabilities on the head's grid, the most likely classes of every cell (see `sparse`).
 
-    They sum to 1; outside tissue channel 0 is 1, inside it is 0. With `embeddings` the head starts from them;
-    without, the encoder sees every tile anew. A head that learned with depth needs that of the section; `scale` is what
-    the head measures embeddings in.
+    With `embeddings` the head starts from them; without, the encoder sees every tile anew. A head that learned with
+    depth needs that of the section; `scale` is what the head measures embeddings in. Beside a tile at most
+    `STRIP_BYTES` of dense probabilities are held, and a shard's rows of a strip. What an earlier run finished is kept.
     """
-    reader = SectionReader.open(image, encoder, head.card.embedding, head.card.pixel_size_um)
     cells = head.card.cells_per_token
+    reader = SectionReader.open(image, encoder, head.card.embedding, head.card.pixel_size_um, tissue)
     if embeddings is not None:
         grid = embeddings.layers[0].grid.split(cells)
-        measured = embeddings.measured_in(scale)
-        bands = predict_bands(head, measured if depth is None else measured.joined_by(depth), on_progress)
     else:
-        bands = probability_bands(head, encoder, reader, tissue, settings, batch_size, on_progress, depth, scale)
         grid = reader.view.grid.grouped(encoder.tiles.token_px // cells)
-    mask = tissue.on_grid(grid)
+
+    def inside(y: int, x: int, height: int, width: int) -> Mask:
+        mask = tissue.on_grid(grid.window(y, x, height, width))
+        if embeddings is None:
+            return mask
+        computed = embeddings.computed((y // cells, x // cells, height // cells, width // cells))
+        return np.asarray(mask & np.repeat(np.repeat(computed, cells, 0), cells, 1))
+
+    names = (OUTSIDE, *(one.name for one in head.card.classes))
+    writer = SparseWriter.create(journal, grid, names, settings.kept_classes, cells)
     if embeddings is not None:
-        mask &= np.repeat(np.repeat(embeddings.computed(), cells, 0), cells, 1)
+        measured = embeddings.measured_in(scale)
+        _write_cached(writer, inside, head, measured if depth is None else measured.joined_by(depth), on_progress)
+    else:
 
-    def masked() -> Iterator[tuple[int, Float32]]:
-        for row, band in bands:
-            inside = mask[row : row + band.shape[1]]
-            yield row, np.concatenate([(~inside)[None].astype(np.float32), band * inside])
+        def bands(strip: tuple[int, int], told: Progress) -> Iterator[tuple[int, Float32]]:
+            return probability_bands(head, encoder, reader, tissue, settings, batch_size, told, depth, scale, strip)
 
-    pyramid = Pyramid.on(grid, np.dtype(np.float32), "mean", (len(head.card.classes) + 1,))
-    names = ["outside tissue", *(one.name for one in head.card.classes)]
-    target = BandTarget("probabilities", "probabilities", pyramid, slice(None), {"channels": names})
-    write_bands(journal, [target], masked())
-    return {"grid": list(grid.shape), "cell_um": grid.cell_um}
+        layout = ParcellationPlan.of(
+            head, encoder, reader.view.height, reader.view.width, settings.overlap, settings.window
+        )
+        _write_seen(writer, inside, layout.plan, len(head.card.classes), bands, on_progress)
+    writer.close()
+    return {"grid": list(grid.shape), "cell_um": grid.cell_um, "kept_classes": writer.kept}
+
+
+def _write_cached(
+    writer: SparseWriter, inside: Inside, head: Head, embeddings: SectionEmbeddings, on_progress: Progress | None
+) -> None:
+    """Shard by shard, from stored embeddings."""
+    cells, edge = head.card.cells_per_token, writer.edge
+    shards = list(partition(embeddings.grid[0] * cells, embeddings.grid[1] * cells, edge))
+    for done, (y, x, height, width) in enumerate(shards, start=1):
+        if not writer.has(y // edge, x // edge):
+            kept = Likeliest.empty(writer.kept, height, width)
+            tokens = (y // cells, x // cells, height // cells, width // cells)
+            for top, left, part in predict_window(head, embeddings, tokens):
+                _put(kept, Likeliest.of(part, writer.kept), top - y, left - x)
+            writer.write(y // edge, x // edge, kept.masked(inside(y, x, height, width)))
+        if on_progress is not None:
+            on_progress(done, len(shards))
+
+
+def _write_seen(
+    writer: SparseWriter,
+    inside: Inside,
+    plan: TilePlan,
+    classes: int,
+    bands: Callable[[tuple[int, int], Progress], Iterator[tuple[int, Float32]]],
+    on_progress: Progress | None,
+) -> None:
+    """Strip by strip, each as wide as `STRIP_BYTES` allow but of whole shards, from overlapping tiles."""
+    edge, (rows, columns) = writer.edge, plan.grid
+    row_bytes = 4 * 2 * classes * plan.tile_px // plan.cell_px  # of a column of cells: what is summed, and a band of it
+    width = max(1, STRIP_BYTES // (row_bytes * edge)) * edge
+    strips = [(x, min(x + width, columns)) for x in range(0, columns, width)]
+    for index, (first, stop) in enumerate(strips):
+
+        def told(done: int, total: int, index: int = index) -> None:
+            if on_progress is not None:
+                on_progress(index * total + done, len(strips) * total)
+
+        shards = [(row, column) for row in range(-(-rows // edge)) for column in range(first // edge, -(-stop // edge))]
+        if all(writer.has(*one) for one in shards):
+            told(1, 1)
+            continue
+        _write_strip(writer, inside, rows, (first, stop), bands((first, stop), told))
+
+
+def _write_strip(
+    writer: SparseWriter, inside: Inside, rows: int, strip: tuple[int, int], bands: Iterator[tuple[int, Float32]]
+) -> None:
+    """The shards of a strip of cells (first, stop column) of so many rows, from bands of it."""
+    edge, first, columns = writer.edge, strip[0], strip[1] - strip[0]
+    top, held = 0, Likeliest.empty(writer.kept, min(edge, rows), columns)
+    for row, band in bands:
+        for y, part in _cut(Likeliest.of(band, writer.kept), row, edge):
+            _put(held, part, y - top, 0)
+            stop = y + part.shares.shape[1]
+            if stop == min(top + edge, rows):
+                _write_row(writer, held.masked(inside(top, first, stop - top, columns)), top, first)
+                top = stop
+                held = Likeliest.empty(writer.kept, min(edge, rows - top), columns)
+
+
+def _cut(cells: Likeliest, row: int, edge: int) -> Iterator[tuple[int, Likeliest]]:
+    """Rows of cells that begin at `row`, cut where shards end: the first row of each part, and the part."""
+    stop = row + cells.shares.shape[1]
+    bounds = [row, *range((row // edge + 1) * edge, stop, edge), stop]
+    for y, end in pairwise(bounds):
+        yield y, Likeliest(*(one[:, y - row : end - row] for one in cells))
+
+
+def _put(held: Likeliest, part: Likeliest, y: int, x: int) -> None:
+    """Put cells in their place."""
+    _, height, width = part.shares.shape
+    for own, new in zip(held, part, strict=True):
+        own[:, y : y + height, x : x + width] = new
+
+
+def _write_row(writer: SparseWriter, cells: Likeliest, top: int, first: int) -> None:
+    """The shards side by side whose first cell row is `top` and whose first column is `first`."""
+    edge = writer.edge
+    for x in range(0, cells.shares.shape[2], edge):
+        shard = Likeliest(*(one[:, :, x : x + edge] for one in cells))
+        writer.write(top // edge, (first + x) // edge, shard)

@@ -1,7 +1,9 @@
-"""Probabilities smoothed by total variation, and label maps made from them."""
+"""Label maps made from probabilities, smoothed by total variation, and how sure they are."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,23 +13,25 @@ from cytoarch.anatomy.depth_maps import DepthMap
 from cytoarch.brains import LabelClass
 from cytoarch.images.layout import Journal, Pyramid, level_count
 from cytoarch.images.ngff import image_label, label_dtype
-from cytoarch.images.pyramids import write_group, write_pyramid
+from cytoarch.images.pyramids import create_array, write_group, write_pyramid
 from cytoarch.images.views import Level, StoredImage
 from cytoarch.learning.cards import HeadCard, Order
-from cytoarch.learning.ordering import COARSE_CELLS, ordered
-from cytoarch.learning.smoothing import DEFAULT_WEIGHT, smooth_probabilities
+from cytoarch.learning.smoothing import DEFAULT_WEIGHT
 from cytoarch.learning.targets import UNLABELLED, class_of_id, target_bands
 from cytoarch.measures.class_boundaries import MapPair
 from cytoarch.palette import class_colours
+from cytoarch.parcellation.drawing import CONFIDENCE, draw_window
+from cytoarch.parcellation.following import Following
+from cytoarch.parcellation.sparse import Readable
 from cytoarch.settings import Settings
 from cytoarch.tiling import partition
-from cytoarch.variation import REACH_CELLS
 
-if TYPE_CHECKING:
-    import zarr
-
-Float32 = NDArray[np.float32]
-
+SHARD_PX = 2048
+"""Edge of a shard of a map: what a thread holds of it."""
+WINDOW_CELLS = 1024
+"""Edge of what is smoothed at once, in cells, beside what smoothing reaches: some 100 MB, whatever the classes."""
+LEVELS_SHARE = 4 / 3
+"""What all levels of an image take beside the finest."""
 SCORED_CELLS = 1 << 19
 """Cells that are compared at once: about 40 MB."""
 
@@ -43,7 +47,6 @@ class SmoothSettings(Settings):
         description="Strength of total variation; 0 leaves all as it is; blank: what served best on sections that the "
         "model had not seen, or 0.05 where there were none.",
     )
-
     order: Literal["model", "none", "bands", "depth"] = Field(
         title="Layers follow each other",
         default="model",
@@ -62,98 +65,116 @@ class SmoothSettings(Settings):
         return DEFAULT_WEIGHT if stated is None else stated
 
 
-def following(probabilities: StoredImage, order: Order, depth: DepthMap | None = None) -> StoredImage:
-    """What classes (k, y, x) are multiplied by so that they follow each other, on a coarse grid of the section.
+def label_level(sizes_um: Sequence[float], cell_um: float, level: int | None) -> int:
+    """The pyramid level of the section that label maps are drawn on: as asked for, or closest to the head's cells.
 
-    `probabilities` (k + 1, y, x) have "outside tissue" first. Raises SectionError if they are damaged.
+    `sizes_um` are the pixel sizes of the levels.
+
+    >>> label_level([4, 8, 16, 32], 14.0, None), label_level([4, 8], 14.0, 7)
+    (2, 1)
     """
-    level = next((one for one in probabilities.levels if max(one.size) <= COARSE_CELLS), probabilities.levels[-1])
-    seen = level.pixels().astype(np.float32)
-    inside = seen[0] < seen[1:].sum(axis=0)
-    codes = None if depth is None else depth.codes(level.grid)
-    cortex = None if codes is None else (codes >= 0) & (codes <= 1)
-    factors = ordered(seen[1:], inside, order, codes, cortex)
-    return StoredImage((Level(_in_memory(factors), level.pixel_size_um, level.origin_um),), {})
-
-
-def _in_memory(values: Float32) -> "zarr.Array[Any]":
-    import zarr
-
-    array = zarr.create_array(zarr.storage.MemoryStore(), shape=values.shape, dtype=values.dtype, chunks=values.shape)
-    array[:] = values
-    return array
-
-
-def reweighted(probabilities: Float32, factors: Float32) -> Float32:
-    """Probabilities (k + 1, y, x), the classes multiplied by factors (k, y, x); what is outside tissue stays."""
-    outside = probabilities[:1]
-    classes = probabilities[1:] * factors
-    share = (1 - outside) / np.maximum(classes.sum(axis=0), 1e-9)
-    return np.concatenate([outside, classes * share]).astype(np.float32)
-
-
-def label_level(image: StoredImage, cell_um: float, level: int | None) -> int:
-    """The pyramid level of the section that label maps are drawn on: as asked for, or closest to the head's cells."""
     if level is not None:
-        return min(level, len(image.levels) - 1)
-    distances = [abs(np.log2(one.pixel_size_um / cell_um)) for one in image.levels]
-    return int(np.argmin(distances))
+        return min(level, len(sizes_um) - 1)
+    return int(np.argmin([abs(np.log2(size_um / cell_um)) for size_um in sizes_um]))
+
+
+def map_cell_bytes(classes: Sequence[LabelClass]) -> float:
+    """Bytes that a cell of a label map and of its confidence take with all levels, before compression."""
+    return (label_dtype(max(one.ids[0] for one in classes)).itemsize + len(CONFIDENCE)) * LEVELS_SHARE
 
 
 def write_parcellation(
     journal: Journal,
     image: StoredImage,
-    probabilities: StoredImage,
+    probabilities: Readable,
     classes: Sequence[LabelClass],
     weight: float,
     level: int | None,
     name: str,
     order: Order = "none",
     depth: DepthMap | None = None,
+    threads: int = 1,
 ) -> dict[str, Any]:
-    """Write smoothed probabilities (k + 1, y, x) as an image, and under it the label map on a level of the section.
+    """Write how sure a smoothed map is as an image (4, y, x) uint8, and the label map under it, on a section's level.
 
     Before they are smoothed, classes are made to follow each other as `order` says; `depth` is that of the section.
-    A label's value is the first id of its class in the label table; 0 is outside tissue. Both have the same number of
-    levels. Raises SectionError if the probabilities are damaged.
+    See `drawing.CONFIDENCE` for the channels. A label's value is the first id of its class in the label table; 0 is
+    outside tissue. A thread holds one shard of both and `WINDOW_CELLS` cells squared with what smoothing reaches.
+    Shards that an earlier run finished are kept. Raises SectionError if the probabilities are damaged.
     """
-    source = probabilities.levels[0]
-    height, width = source.size
-    levels = level_count(height, width)
-    follow = None if order == "none" else following(probabilities, order, depth).on(source.grid)
-
-    def smoothed(y: int, x: int, h: int, w: int) -> Float32:
-        y0, x0 = max(0, y - REACH_CELLS), max(0, x - REACH_CELLS)
-        y1, x1 = min(height, y + h + REACH_CELLS), min(width, x + w + REACH_CELLS)
-        block = source.pixels(slice(y0, y1), slice(x0, x1))
-        if follow is not None:
-            block = reweighted(block, follow.read(y0, x0, y1 - y0, x1 - x0))
-        return smooth_probabilities(block, weight)[:, y - y0 : y - y0 + h, x - x0 : x - x0 + w]
-
-    pyramid = Pyramid.on(source.grid, np.dtype(np.float32), "mean", (probabilities.channels,), levels=levels)
-    write_pyramid(journal, pyramid, smoothed, name=name, own_attributes=probabilities.attributes)
-    target = image.levels[label_level(image, source.pixel_size_um, level)]
-    view = StoredImage.open(journal.path).on(target.grid)
+    sizes_um = [one.pixel_size_um for one in image.levels]
+    target = image.levels[label_level(sizes_um, probabilities.grid.cell_um, level)].grid
     values = [one.ids[0] for one in classes]
     dtype = label_dtype(max(values))
-    value_of_channel = np.array([0, *values], dtype=dtype)
-
-    def labels(y: int, x: int, h: int, w: int) -> NDArray[Any]:
-        return np.asarray(value_of_channel[view.read(y, x, h, w).argmax(axis=0)])
-
-    label_pyramid = Pyramid.on(target.grid, dtype, "mode", levels=levels)
+    levels = level_count(*target.shape)
+    confidence = Pyramid.on(target, np.dtype(np.uint8), "mean", (len(CONFIDENCE),), levels=levels, shard=SHARD_PX)
+    labels = Pyramid.on(target, dtype, "mode", levels=levels, shard=SHARD_PX)
+    folder = f"labels/{name}"
+    own = {"channels": list(CONFIDENCE)}
+    source = probabilities if order == "none" else Following.of(probabilities, order, depth)
+    pair = _Pair(journal, source, weight, np.array([0, *values], dtype=dtype), (confidence, labels), folder)
+    pair.write(threads)
     colours = dict(zip(values, class_colours(classes), strict=True))
     names = {value: one.name for value, one in zip(values, classes, strict=True)}
+    write_pyramid(journal, confidence, pair.finished, name="confidence", own_attributes=own, threads=threads)
     write_group(journal, "labels", {"ome": {"version": "0.5", "labels": [name]}})
     write_pyramid(
         journal,
-        label_pyramid,
         labels,
+        pair.finished,
         name=name,
-        folder=f"labels/{name}",
+        folder=folder,
         attributes={"image-label": image_label(names, colours)},
+        threads=threads,
     )
-    return {"pixel_size_um": target.pixel_size_um, "grid": list(target.size), "smooth_weight": weight, "order": order}
+    return {"pixel_size_um": target.cell_um, "grid": list(target.shape), "smooth_weight": weight, "order": order}
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The finest level of the confidence and of the label map, drawn together: smoothing costs most."""
+
+    journal: Journal
+    probabilities: Readable
+    weight: float
+    values: NDArray[Any]
+    """The label value of every channel."""
+    pyramids: tuple[Pyramid, Pyramid]
+    folder: str
+
+    def write(self, threads: int) -> None:
+        """Write every shard that is missing, several at once."""
+        create_array(self.journal, "0", self.pyramids[0], 0, "cyx")
+        create_array(self.journal, f"{self.folder}/0", self.pyramids[1], 0, "yx")
+        rows, columns = self.pyramids[0].shard_grid(0)
+        with ThreadPoolExecutor(threads, thread_name_prefix="maps") as pool:
+            running = [pool.submit(self._write, *place) for place in np.ndindex(rows, columns)]
+            try:
+                for one in running:
+                    one.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def finished(self, y: int, x: int, height: int, width: int) -> NDArray[Any]:
+        """Never asked for pixels: by then the finest level is in the journal."""
+        raise LookupError(f"the finest level at y={y}, x={x} ({height} x {width} px) is drawn before the coarser ones")
+
+    def _write(self, row: int, column: int) -> None:
+        keys = (f"0/c/0/{row}/{column}", f"{self.folder}/0/c/{row}/{column}")
+        if all(map(self.journal.has, keys)):
+            return
+        confidence, labels = self.pyramids
+        y, x, height, width = confidence.shard_window(0, row, column)
+        sure = np.zeros((*confidence.lead, height, width), dtype=np.uint8)
+        drawn = np.zeros((height, width), dtype=labels.dtype)
+        target = labels.grid()
+        edge = max(1, int(WINDOW_CELLS * self.probabilities.grid.cell_um / target.cell_um))
+        for top, left, h, w in partition(height, width, edge):
+            found = draw_window(self.probabilities, target, (y + top, x + left, h, w), self.weight)
+            sure[:, top : top + h, left : left + w] = found.confidence
+            drawn[top : top + h, left : left + w] = self.values[found.channels]
+        self.journal.write(keys[0], confidence.encoded(sure))
+        self.journal.write(keys[1], labels.encoded(drawn))
 
 
 def score_label_map(

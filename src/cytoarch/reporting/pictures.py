@@ -24,8 +24,8 @@ HATCH: Rgb = (25, 25, 25)
 HATCH_PX, HATCH_LINE_PX = 7, 2
 """From one slanting line to the next, and the width of one."""
 ROWS_AT_ONCE = 32
-HALF_OUTSIDE = 0.5
-"""Probability of "outside tissue" from which a pixel is not shown."""
+HALF = 127
+"""Share of tissue in a pixel (of 255) above which it is shown."""
 PICTURE_PX = 560
 """Longer edge of a picture."""
 
@@ -110,29 +110,19 @@ class Certainty(NamedTuple):
     """The probability of the most probable class."""
     margin: Float32
     """How far that is ahead of the next."""
-    first: NDArray[np.int64]
-    """The channel of the most probable class; 0 outside tissue."""
 
 
-def certainty(probabilities: StoredImage, grid: Grid) -> Certainty:
-    """How sure a map is, from probabilities (k + 1, y, x), "outside tissue" first.
-
-    Read a few rows at a time: there may be many classes.
-    """
-    view, (height, width) = probabilities.on(grid), grid.shape
+def certainty(confidence: StoredImage, grid: Grid) -> Certainty:
+    """How sure a map is, from its confidence (4, y, x) uint8; read a few rows at a time."""
+    view, (height, width) = confidence.on(grid), grid.shape
     top, margin = (np.full(grid.shape, np.nan, dtype=np.float32) for _ in range(2))
-    first = np.zeros(grid.shape, dtype=np.int64)
     for row in range(0, height, ROWS_AT_ONCE):
         rows = slice(row, min(row + ROWS_AT_ONCE, height))
-        part = view.read(row, 0, rows.stop - row, width)
-        classes = part[1:] / np.maximum(part[1:].sum(axis=0), 1e-6)
-        inside = part[0] < HALF_OUTSIDE
-        best = classes.max(axis=0)
-        second = np.partition(classes, -2, axis=0)[-2] if len(classes) > 1 else np.zeros_like(best)
-        top[rows] = np.where(inside, best, np.nan)
-        margin[rows] = np.where(inside, best - second, np.nan)
-        first[rows] = np.where(inside, classes.argmax(axis=0) + 1, 0)
-    return Certainty(top, margin, first)
+        tissue, best, lead, _ = view.read(row, 0, rows.stop - row, width)
+        shown = tissue > HALF
+        for result, plane in ((top, best), (margin, lead)):
+            result[rows][shown] = plane[shown] / tissue[shown]
+    return Certainty(top, margin)
 
 
 def confidence_picture(top: Float32, classes: int) -> Picture:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.brains import stated_section
@@ -15,7 +15,7 @@ from cytoarch.embeddings import EmbedSettings, SectionEmbeddings, embedding_name
 from cytoarch.embeddings.dense import DensePlan, dense_job, estimated_bytes, tile_plan, wanted_tiles
 from cytoarch.embeddings.jobs import Float32, Job
 from cytoarch.embeddings.places import RegionTable, check_inside, read_regions
-from cytoarch.embeddings.reading import SectionReader
+from cytoarch.embeddings.reading import channels_seen
 from cytoarch.errors import ModelError, SectionError, StoreError
 from cytoarch.images.views import StoredImage
 from cytoarch.steps.engine_step import EngineStep
@@ -26,6 +26,9 @@ from cytoarch.steps.step import Facts, Inputs, Place, Stored
 from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.staging import Staging
+
+COARSER = "a coarser pixel_size_um, fewer blocks"
+"""What makes embeddings smaller."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class EmbeddingsStep(EngineStep[SectionEmbeddings]):
     channels: tuple[int, ...] = ()
     tile_px: int | None = None
     margin_px: int = 0
+    background: Literal["filled"] | None = None
     regions: Regions | None = None
     section: Stored[StoredImage] = SECTION
     tissue: Stored[TissueMask] = TISSUE
@@ -79,7 +83,8 @@ class EmbeddingsStep(EngineStep[SectionEmbeddings]):
         images = section_facts(brain)
         sizes = [float(facts["pixel_size_um"]) for facts in images.values()]
         size_um = working_pixel_size_um(settings, encoder.encoder, sizes)
-        step = cls(encoder, size_um, settings.channels, settings.tile_px, settings.margin_px, regions)
+        filled: Literal["filled"] | None = "filled" if settings.background == "filled" else None
+        step = cls(encoder, size_um, settings.channels, settings.tile_px, settings.margin_px, filled, regions)
         check_same_depth(step, brain, images)
         return step
 
@@ -93,7 +98,8 @@ class EmbeddingsStep(EngineStep[SectionEmbeddings]):
     def embed(self) -> EmbedSettings:
         """The settings, as they were declared."""
         declared = {"channels": self.channels, "tile_px": self.tile_px, "margin_px": self.margin_px}
-        return self.encoder.settings.model_copy(update=declared)
+        background = {"background": self.background or "as-scanned"}
+        return self.encoder.settings.model_copy(update={**declared, **background})
 
     @property
     def tokens_per_tile(self) -> int:
@@ -153,10 +159,10 @@ def check_same_depth(step: EmbeddingsStep, brain: OpenBrain, images: Mapping[str
     for ids in kinds.values():
         image = SECTION.open(Place(brain, brain.rows[ids[0]]))
         try:
-            reader = SectionReader.open(image, step.encoder.encoder, step.embed, step.pixel_size_um)
+            depth = channels_seen(image, step.encoder.encoder, step.embed)
         except SectionError:  # these sections fail by themselves, with the reason
             continue
-        depths[reader.depth] += ids
+        depths[depth] += ids
     if len(depths) > 1:
         fewest = min(depths, key=lambda depth: len(depths[depth]))
         others = next(depth for depth in depths if depth != fewest)
@@ -168,13 +174,13 @@ def check_same_depth(step: EmbeddingsStep, brain: OpenBrain, images: Mapping[str
         )
 
 
-def check_space(store: BrainStore, needed_bytes: int, what: str) -> None:
-    """Raise StoreError if the disk has less space than something takes uncompressed."""
+def check_space(store: BrainStore, needed_bytes: int, what: str, remedy: str = COARSER) -> None:
+    """Raise StoreError if the disk has less space than something takes uncompressed; `remedy` says what takes less."""
     free = shutil.disk_usage(store.root).free
     if needed_bytes > free:
         raise StoreError(
-            f"{what} take up to {needed_bytes / 1e9:.1f} GB, {store.root} has {free / 1e9:.1f} GB free; choose a "
-            "coarser pixel_size_um, fewer blocks, fewer sections, or another disk"
+            f"{what} take up to {needed_bytes / 1e9:.1f} GB, {store.root} has {free / 1e9:.1f} GB free; "
+            f"choose {remedy}, fewer sections, or another disk"
         )
 
 

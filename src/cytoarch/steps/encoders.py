@@ -12,7 +12,7 @@ _lock = threading.Lock()
 
 def encoder_for(settings: EmbedSettings) -> Encoder:
     """The encoder the settings name; work that runs side by side shares one. Raises ModelError if it cannot be had."""
-    same_model = {"batch_size": 1, "channels": (), "margin_px": 0}  # whatever these are
+    same_model = {"batch_size": 1, "channels": (), "margin_px": 0, "background": "as-scanned"}  # whatever these are
     with _lock:
         return _load(settings.model_copy(update=same_model), _stamp(settings))
 

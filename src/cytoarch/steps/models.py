@@ -1,6 +1,7 @@
 """Which heads fit a brain, and how its sections must be embedded for one."""
 
-from cytoarch.embeddings import EmbedSettings, SectionReader
+from cytoarch.embeddings import EmbedSettings
+from cytoarch.embeddings.reading import channels_seen
 from cytoarch.errors import ModelError, SectionError
 from cytoarch.learning.cards import HeadCard
 from cytoarch.steps.embeddings import section_facts
@@ -32,7 +33,7 @@ def check_model(card: HeadCard, brain: OpenBrain) -> None:
         return
     image = SECTION.open(Place(brain, brain.rows[one]))
     try:
-        depth = SectionReader.open(image, encoder, card.embedding, card.pixel_size_um).depth
+        depth = channels_seen(image, encoder, card.embedding)
     except SectionError as error:
         raise ModelError(str(error)) from None
     if encoder.dims(depth) != card.embedded_dims:

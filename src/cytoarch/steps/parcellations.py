@@ -1,36 +1,38 @@
-"""A head applied to sections: probabilities, then smoothed probabilities and a label map."""
+"""A head applied to sections: probabilities, then a label map drawn from them."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from cytoarch.anatomy.depth_maps import DepthMap
 from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.brains import Section
 from cytoarch.embeddings import EmbedSettings, Scale, SectionEmbeddings
+from cytoarch.images.layout import level_count
 from cytoarch.images.views import StoredImage
 from cytoarch.learning.cards import HeadCard, check_fits
 from cytoarch.parcellation.inference import ParcellateSettings, write_probabilities
-from cytoarch.parcellation.smoothing import SmoothSettings, write_parcellation
+from cytoarch.parcellation.smoothing import SmoothSettings, label_level, map_cell_bytes, write_parcellation
+from cytoarch.parcellation.sparse import Readable, SparseProbabilities, cell_bytes
+from cytoarch.steps.across import FARTHEST_SPACINGS, Across, AcrossStep
 from cytoarch.steps.depth import depth_of
+from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.scales import scale_of
 from cytoarch.steps.sections import SECTION
 from cytoarch.steps.sources import EncoderSource, FactsOf, HeadSource
-from cytoarch.steps.step import Facts, Inputs, Step, Stored, conduct
+from cytoarch.steps.step import Facts, Inputs, Place, Step, Stored, conduct, is_current
 from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.staging import Staging
 
-PROBABILITIES = "probabilities"
-"""Name of the image in its product's folder."""
-
 
 @dataclass(frozen=True)
-class ProbabilitiesStep(Step[StoredImage]):
-    """The class probabilities of a section by a head."""
+class ProbabilitiesStep(Step[SparseProbabilities]):
+    """The class probabilities of a section by a head, the most likely classes of every cell."""
 
     step: ClassVar[str] = "probabilities"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     verb: ClassVar[str] = "parcellate"
 
     map_name: str
@@ -38,6 +40,7 @@ class ProbabilitiesStep(Step[StoredImage]):
     encoder: EncoderSource
     overlap: float
     window: str
+    kept_classes: int
     embeddings: Stored[SectionEmbeddings] | None = None
     embedded: FactsOf | None = None
     section: Stored[StoredImage] = SECTION
@@ -66,7 +69,9 @@ class ProbabilitiesStep(Step[StoredImage]):
             head,
             encoder,
             None if self.embeddings is None else inputs[self.embeddings],
-            ParcellateSettings.model_validate({"overlap": self.overlap, "window": self.window}),
+            ParcellateSettings.model_validate(
+                {"overlap": self.overlap, "window": self.window, "kept_classes": self.kept_classes}
+            ),
             self.batch_size,
             inputs.on_progress,
             None if self.depth is None else inputs[self.depth],
@@ -74,34 +79,44 @@ class ProbabilitiesStep(Step[StoredImage]):
         )
 
     @classmethod
-    def opened(cls, folder: Path) -> StoredImage:
-        """The probabilities (k + 1, y, x): outside tissue, then the classes."""
-        return StoredImage.open(folder / PROBABILITIES)
+    def opened(cls, folder: Path) -> SparseProbabilities:
+        """The probabilities, read by window."""
+        return SparseProbabilities.open(folder)
 
 
 class Parcellation(NamedTuple):
     """A parcellation, read back."""
 
-    probabilities: StoredImage
-    """(k + 1, y, x), smoothed: outside tissue, then the classes."""
+    confidence: StoredImage
+    """(4, y, x) uint8: how sure it is, see `drawing.CONFIDENCE`."""
     labels: StoredImage
     """Ids of the label table; 0 is outside tissue."""
 
 
 @dataclass(frozen=True)
 class ParcellationStep(Step[Parcellation]):
-    """The smoothed probabilities and label map of a section."""
+    """The label map of a section, drawn from smoothed probabilities, and how sure it is."""
 
     step: ClassVar[str] = "parcellations"
     version: ClassVar[int] = 6
     verb: ClassVar[str] = "parcellate"
 
-    probabilities: Stored[StoredImage]
+    probabilities: Stored[SparseProbabilities]
     head: HeadSource
     smooth: SmoothSettings
     level: int | None
     section: Stored[StoredImage] = SECTION
+    across: Stored[Across] | None = None
+    """What smoothing across sections changed; None: the section is smoothed by itself."""
+    farthest_um: float | None = None
+    """How far from a point of the cortex cells follow that."""
     depth: Stored[DepthMap] | None = None
+    """What layers follow each other along, where that is asked for."""
+
+    @classmethod
+    def following(cls, alone: "ParcellationStep", across: AcrossStep) -> "ParcellationStep":
+        """The same map, as it is after smoothing across sections."""
+        return replace(alone, across=across.stored, farthest_um=FARTHEST_SPACINGS * across.spacing_um)
 
     @property
     def name(self) -> str:
@@ -111,16 +126,30 @@ class ParcellationStep(Step[Parcellation]):
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
         """Smooth, and draw the label map."""
         card = inputs[self.head].card
-        probabilities, image = inputs[self.probabilities], inputs[self.section]
-        weight = self.smooth.weight_for(card)
-        order, depth = self.smooth.order_for(card), None if self.depth is None else inputs[self.depth]
+        image, probabilities = inputs[self.section], self._probabilities(inputs)
+        depth = None if self.depth is None else inputs[self.depth]
         return write_parcellation(
-            staging, image, probabilities, card.classes, weight, self.level, card.target, order, depth
+            staging,
+            image,
+            probabilities,
+            card.classes,
+            self.smooth.weight_for(card),
+            self.level,
+            card.target,
+            self.smooth.order_for(card),
+            depth,
+            inputs.threads,
         )
+
+    def _probabilities(self, inputs: Inputs) -> Readable:
+        alone = inputs[self.probabilities]
+        if self.across is None or self.farthest_um is None:
+            return alone
+        return inputs[self.across].on(inputs.name, alone, self.farthest_um)
 
     @classmethod
     def opened(cls, folder: Path) -> Parcellation:
-        """Probabilities and label map."""
+        """Confidence and label map."""
         labels = json.loads((folder / "labels" / "zarr.json").read_text())["attributes"]["ome"]["labels"]
         return Parcellation(StoredImage.open(folder), StoredImage.open(folder / "labels" / labels[0]))
 
@@ -147,19 +176,38 @@ def parcellation_steps(
         encoder,
         settings.overlap,
         settings.window,
+        settings.kept_classes,
         embeddings if cached else None,
         FactsOf(embeddings) if cached else None,
         depth=depth_of(card.depth),
         scale=scale_of(card.standardise, embeddings),
         batch_size=encoder.settings.batch_size,
     )
-    return probabilities, ParcellationStep(
-        probabilities.stored,
-        head,
-        smooth,
-        settings.level,
-        depth=depth_of("laplace" if smooth.order_for(card) == "depth" else "none"),
-    )
+    along = depth_of("laplace" if smooth.order_for(card) == "depth" else "none")
+    return probabilities, ParcellationStep(probabilities.stored, head, smooth, settings.level, depth=along)
+
+
+def estimated_bytes(
+    brain: OpenBrain, sections: Sequence[Section], card: HeadCard, steps: tuple[ProbabilitiesStep, ParcellationStep]
+) -> int:
+    """At most how many bytes the probabilities and maps take that are not there yet, before compression.
+
+    Told from the records of sections and of their tissue: no pixel is read. Cells outside tissue compress to nothing.
+    """
+    probabilities, parcellation = steps
+    total = 0.0
+    for section in sections:
+        image, tissue = (brain.catalogue.record(one.product(section.section_id)) for one in (SECTION, TISSUE))
+        missing = [one for one in steps if not is_current(one, Place(brain, section))]
+        if image is None or tissue is None or not missing:
+            continue
+        size_um, area_um2 = float(image.facts["pixel_size_um"]), float(tissue.facts["area_mm2"]) * 1e6
+        sizes_um = [size_um * 2**level for level in range(level_count(*image.facts["shape"][-2:]))]
+        map_um = sizes_um[label_level(sizes_um, card.cell_um, parcellation.level)]
+        if probabilities in missing:
+            total += area_um2 / card.cell_um**2 * cell_bytes(len(card.classes), probabilities.kept_classes)
+        total += area_um2 / map_um**2 * map_cell_bytes(card.classes)
+    return int(total)
 
 
 def parcellation_name(target: str, kind: str, digest: str) -> str:

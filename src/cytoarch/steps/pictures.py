@@ -17,6 +17,7 @@ from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.targets import class_of_id
 from cytoarch.measures.neighbours import touching
 from cytoarch.palette import Rgb, class_colours, distinct_colours
+from cytoarch.parcellation.sparse import SparseProbabilities
 from cytoarch.reporting import pictures
 from cytoarch.reporting.pictures import Picture
 from cytoarch.steps.clusters import ClusterFitStep, ClustersStep
@@ -70,13 +71,13 @@ class PicturesStep(Step[Path]):
     """The pictures of one section."""
 
     step: ClassVar[str] = "pictures"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     view: ClassVar[bool] = True
     verb: ClassVar[str] = "draw"
 
     colours: Stored[StoredImage]
     parcellation: Stored[Parcellation] | None = None
-    probabilities: Maybe[StoredImage] | None = None
+    probabilities: Maybe[SparseProbabilities] | None = None
     head: HeadSource | None = None
     familiarity: Maybe[StoredImage] | None = None
     clusters: Stored[StoredImage] | None = None
@@ -179,7 +180,7 @@ class PicturesStep(Step[Path]):
         learned = inputs.name in card.learned(inputs[self.stated]["brain_id"])
         seen = " (learned from this section: no test)" if learned else ""
         by_value = _by_value(card.classes)
-        sure = pictures.certainty(parcellation.probabilities, grid)
+        sure = pictures.certainty(parcellation.confidence, grid)
         confidence = pictures.confidence_picture(sure.top, len(card.classes))
         drawn.pictures[f"parcellation: {card.target}{seen}{note}"] = pictures.hatched(
             pictures.overlaid(base, values, by_value), far
@@ -193,7 +194,7 @@ class PicturesStep(Step[Path]):
         drawn.found["margins"] = _margins(classes, sure.margin, len(card.classes))
         before = inputs[self.probabilities] if self.probabilities is not None else None
         if before is not None:
-            first = pictures.certainty(before, grid).first
+            first = before.first(grid)
             ids = np.array([0, *(one.ids[0] for one in card.classes)])
             drawn.layers["unsmoothed"] = pictures.see_through(pictures.painted(ids[first], by_value), first > 0)
 

@@ -7,6 +7,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.augmentation import AUGMENTATION_VERSION
 from cytoarch.brains import stated_section
 from cytoarch.embeddings import EmbedSettings, embedding_name, working_pixel_size_um
@@ -22,6 +23,7 @@ from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.sections import SECTION
 from cytoarch.steps.sources import EncoderSource, OutsideTable, Row
 from cytoarch.steps.step import Facts, Inputs, Place, Stored
+from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.staging import Staging
 
 PATCH_PX = 512
@@ -67,6 +69,8 @@ class PointsStep(EngineStep[Path]):
     augmentation: int = AUGMENTATION_VERSION
     placed: Row = Row(("flip", "rotation", "position_um", "region_px"))
     section: Stored[StoredImage] = SECTION
+    tissue: Stored[TissueMask] | None = None
+    """Where the background is filled."""
 
     @classmethod
     def of(cls, embed: EmbedSettings, sample: SampleSettings, points: PointTable, brain: OpenBrain) -> "PointsStep":
@@ -75,7 +79,8 @@ class PointsStep(EngineStep[Path]):
         sizes = [float(facts["pixel_size_um"]) for facts in section_facts(brain).values()]
         size_um = working_pixel_size_um(embed, encoder.encoder, sizes)
         patch_px = patch_size_px(embed, encoder.encoder)
-        return cls(encoder, points, sample, size_um, embed.channels, patch_px)
+        tissue = TISSUE if embed.background == "filled" else None
+        return cls(encoder, points, sample, size_um, embed.channels, patch_px, tissue=tissue)
 
     @cached_property
     def name(self) -> str:
@@ -103,7 +108,8 @@ class PointsStep(EngineStep[Path]):
         """The section's patches, some hundred rows at once."""
         image, encoder, own = inputs[self.section], inputs[self.encoder], inputs[self.points]
         section = stated_section(inputs.name, inputs[self.placed])
-        reader = SectionReader.open(image, encoder, self.embed, self.pixel_size_um)
+        tissue = None if self.tissue is None else inputs[self.tissue]
+        reader = SectionReader.open(image, encoder, self.embed, self.pixel_size_um, tissue)
         plan = SamplePlan.of(section, image, reader, self.patch_px, own, self.sample)
 
         def table(folder: Path) -> None:

@@ -21,6 +21,7 @@ from cytoarch.learning.probes import Probe
 from cytoarch.learning.targets import targets_on_grid
 from cytoarch.parcellation.inference import ParcellateSettings, write_probabilities
 from cytoarch.parcellation.smoothing import write_parcellation
+from cytoarch.parcellation.sparse import SparseProbabilities
 from cytoarch.reporting.pictures import OUTLINE, colour_picture, label_values, outlined, picture_grid, stain_picture
 from cytoarch.reporting.quality import sample_section
 from cytoarch.store.staging import Staging
@@ -168,17 +169,21 @@ def test_in_the_probabilities_and_in_label_maps_of_every_level(made: Made, tmp_p
     source = made.embeddings if cached else None
     encoder = MeanEncoder(tile_px=32, halo_px=None)
     write_probabilities(journal, made.image, made.tissue, head(), encoder, source, ParcellateSettings(), batch_size=4)
-    ((pixels, first_um, size_um),) = planes(journal.path / "probabilities")
-    assert size_um == TOKEN_UM
-    assert error(pixels[2].astype(float), first_um, size_um) < 0.25 * size_um
-    probabilities = StoredImage.open(journal.path / "probabilities")
+    probabilities = SparseProbabilities.open(journal.path)
+    for name in ("classes", "shares"):
+        ((pixels, first_um, size_um),) = planes(journal.path / name)
+        assert size_um == TOKEN_UM
+    spot_share = probabilities.dense(0, 0, *pixels.shape[1:])[2]
+    assert error(spot_share.astype(float), first_um, size_um) < 0.25 * size_um
     for level in range(4):
         drawn = Staging(tmp_path / f"map-{level}").open()
         write_parcellation(drawn, made.image, probabilities, CLASSES, 0.15, level, name="areas")
-        for pixels, first_um, size_um in planes(drawn.path):
-            assert error(pixels[2].astype(float) * (pixels[2] > 0.5), first_um, size_um) < 0.25 * TOKEN_UM
-        for pixels, first_um, size_um in planes(drawn.path / "labels" / "areas"):
+        labels, sure = planes(drawn.path / "labels" / "areas"), planes(drawn.path)
+        for pixels, first_um, size_um in labels:
             assert error((pixels == 7).astype(float), first_um, size_um) < 0.25 * max(TOKEN_UM, size_um)
+        for (values, *place), (confidence, *other) in zip(labels, sure, strict=True):
+            assert (confidence.shape[1:], other) == (values.shape, place)
+        np.testing.assert_array_equal(sure[0][0][0] == 255, labels[0][0] > 0)
 
 
 def test_in_clusters_and_colours(made: Made, tmp_path: Path) -> None:

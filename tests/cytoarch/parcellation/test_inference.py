@@ -22,12 +22,14 @@ from cytoarch.images.views import StoredImage
 from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.decoder import Decoder, FusionNetwork
 from cytoarch.learning.probes import Probe
+from cytoarch.parcellation import inference, sparse
 from cytoarch.parcellation.inference import (
     ParcellateSettings,
     ParcellationPlan,
     probability_bands,
     write_probabilities,
 )
+from cytoarch.parcellation.sparse import SparseProbabilities
 from cytoarch.store.staging import Staging
 
 CLASSES = tuple(LabelClass(name=f"c{i}", ids=(i + 1,)) for i in range(3))
@@ -60,6 +62,21 @@ class PixelEncoder:
         half = tiles.reshape(b, c, height // 2, 2, width // 2, 2).mean(axis=(3, 5))
         quarters = [half[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)]
         return [np.concatenate(quarters, axis=1)]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """An encoder that counts the tiles it sees."""
+
+    encoder: DinoEncoder
+    seen: list[int]
+
+    def __getattr__(self, name: str):
+        return getattr(self.encoder, name)
+
+    def encode(self, tiles: np.ndarray):
+        self.seen.append(len(tiles))
+        return self.encoder.encode(tiles)
 
 
 def card_for(encoder, kind: str, dims: tuple[int, ...], cells: int) -> HeadCard:
@@ -249,29 +266,33 @@ def written(folder: Path, image: StoredImage, tissue: TissueMask, head, encoder,
     facts = write_probabilities(
         journal, image, tissue, head, encoder, embeddings, ParcellateSettings(**settings), batch_size=4
     )
-    return StoredImage.open(journal.path / "probabilities"), facts
+    return SparseProbabilities.open(journal.path), facts
+
+
+def dense(probabilities: SparseProbabilities) -> np.ndarray:
+    """All of it (k + 1, y, x)."""
+    return probabilities.dense(0, 0, *probabilities.grid.shape)
 
 
 def test_outside_tissue_channel_zero_is_one_and_inside_it_is_zero(tmp_path, decoder, transformer, image):
     mask = np.zeros((38, 51), dtype=bool)
     mask[5:30, 8:40] = True
     result, facts = written(tmp_path / "p", image, tissue_on(mask, 16.0), decoder, transformer)
-    p = np.asarray(result.levels[0].array)
+    p = dense(result)
     assert p.shape == (4, 38, 51)
-    assert facts == {"grid": [38, 51], "cell_um": 16.0}
+    assert facts == {"grid": [38, 51], "cell_um": 16.0, "kept_classes": 3}
     np.testing.assert_array_equal(p[0], ~mask)
     assert (p[1:, ~mask] == 0).all()
     np.testing.assert_allclose(p.sum(axis=0), 1, atol=1e-5)
-    assert result.attributes["channels"] == ["outside tissue", "c0", "c1", "c2"]
+    assert result.names == ("outside tissue", "c0", "c1", "c2")
     assert p[1:, mask].std() > 0.01
 
 
 def test_cells_share_the_corner_of_the_section(tmp_path, image, everywhere):
     encoder = PixelEncoder()
     result, _ = written(tmp_path / "p", image, everywhere, random_probe(encoder), encoder)
-    level = result.levels[0]
-    assert level.pixel_size_um == 16.0
-    assert level.origin_um - level.pixel_size_um / 2 == -image.pixel_size_um / 2
+    assert result.grid.cell_um == 16.0
+    assert result.grid.corner_um == (-image.pixel_size_um / 2, -image.pixel_size_um / 2)
 
 
 def test_stored_embeddings_and_the_encoder_agree_for_features_of_a_token(tmp_path, image, everywhere):
@@ -282,7 +303,7 @@ def test_stored_embeddings_and_the_encoder_agree_for_features_of_a_token(tmp_pat
     kept = SectionEmbeddings.open(journal.path)
     seen, _ = written(tmp_path / "seen", image, everywhere, head, encoder)
     cached, _ = written(tmp_path / "cached", image, everywhere, head, encoder, kept)
-    one, other = (np.asarray(result.levels[0].array) for result in (seen, cached))
+    one, other = (dense(result) for result in (seen, cached))
     np.testing.assert_allclose(one, other, atol=1e-2)
 
 
@@ -293,16 +314,14 @@ def test_stored_texture_and_texture_seen_anew_agree(tmp_path, image, everywhere)
     kept = SectionEmbeddings.open(journal.path)
     fine = random_probe(encoder, features=slice(0, 6))  # within 4 px of the token
     maps = [
-        np.asarray(written(tmp_path / name, image, everywhere, fine, encoder, source)[0].levels[0].array)
+        dense(written(tmp_path / name, image, everywhere, fine, encoder, source)[0])
         for name, source in (("seen", None), ("cached", kept))
     ]
     assert maps[0].std() > 0.05
     np.testing.assert_allclose(maps[0], maps[1], atol=1e-2)
     every = random_probe(encoder)
     classes = [
-        np.asarray(
-            written(tmp_path / f"all-{name}", image, everywhere, every, encoder, source)[0].levels[0].array
-        ).argmax(axis=0)
+        dense(written(tmp_path / f"all-{name}", image, everywhere, every, encoder, source)[0]).argmax(axis=0)
         for name, source in (("seen", None), ("cached", kept))
     ]
     assert (classes[0] == classes[1])[4:-4, 4:-4].mean() > 0.95
@@ -340,7 +359,7 @@ def test_cached_cells_that_were_not_computed_are_outside_tissue(tmp_path, image,
     write_embeddings(journal, image, tissue_on(half, 404.0), encoder, EmbedSettings(tile_px=64), SIZE_UM)
     kept = SectionEmbeddings.open(journal.path)
     result, _ = written(tmp_path / "p", image, everywhere, head, encoder, kept)
-    p = np.asarray(result.levels[0].array)
+    p = dense(result)
     computed = kept.computed()
     assert 0 < computed.sum() < computed.size
     np.testing.assert_array_equal(p[0] == 0, computed)
@@ -354,10 +373,10 @@ def test_cached_tokens_of_several_cells_keep_their_marks(tmp_path, decoder, tran
     write_embeddings(journal, image, tissue_on(half, 404.0), transformer, EmbedSettings(), SIZE_UM)
     kept = SectionEmbeddings.open(journal.path)
     result, facts = written(tmp_path / "p", image, everywhere, decoder, transformer, kept)
-    p = np.asarray(result.levels[0].array)
-    assert facts == {"grid": list(p.shape[1:]), "cell_um": 16.0}
+    p = dense(result)
+    assert facts == {"grid": list(p.shape[1:]), "cell_um": 16.0, "kept_classes": 3}
     np.testing.assert_array_equal(p[0] == 0, np.kron(kept.computed(), np.ones((4, 4), dtype=bool)))
-    assert result.levels[0].grid.corner_um == image.grid.corner_um
+    assert result.grid.corner_um == image.grid.corner_um
 
 
 def test_progress_is_told_tile_by_tile(image, everywhere, tmp_path):
@@ -370,3 +389,40 @@ def test_progress_is_told_tile_by_tile(image, everywhere, tmp_path):
     total = told[-1][1]
     assert told == [(number + 1, total) for number in range(total)]
     assert total > 20
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_strips_and_shards_change_nothing_and_what_is_finished_is_kept(
+    tmp_path, decoder, transformer, image, everywhere, monkeypatch: pytest.MonkeyPatch, cached: bool
+):
+    kept = None
+    if cached:
+        journal = Staging(tmp_path / "embeddings").open()
+        write_embeddings(journal, image, everywhere, transformer, EmbedSettings(), SIZE_UM)
+        kept = SectionEmbeddings.open(journal.path)
+    whole, _ = written(tmp_path / "whole", image, everywhere, decoder, transformer, kept)
+    monkeypatch.setattr(inference, "STRIP_BYTES", 1)
+    monkeypatch.setattr(sparse, "CHUNK_CELLS", 4)
+    cut, _ = written(tmp_path / "cut", image, everywhere, decoder, transformer, kept)
+    assert cut.channels.array.shards[-1] == 16 < whole.grid.shape[1]
+    np.testing.assert_allclose(dense(cut), dense(whole), atol=1e-4)
+    shard = tmp_path / "cut" / "content" / "shares" / "0" / "c" / "0" / "1" / "2"
+    shard.unlink()
+    seen = []
+    again, _ = written(tmp_path / "cut", image, everywhere, decoder, Counted(transformer, seen), kept)
+    np.testing.assert_array_equal(dense(again), dense(cut))
+    assert shard.exists()
+    if not cached:
+        assert 0 < sum(seen) < ParcellationPlan.of(decoder, transformer, HEIGHT, WIDTH, 0.5, "radial").plan.tile_count
+
+
+def test_only_the_likeliest_classes_are_kept(tmp_path, image, everywhere):
+    encoder = PixelEncoder()
+    head = random_probe(encoder)
+    whole, _ = written(tmp_path / "whole", image, everywhere, head, encoder)
+    few, facts = written(tmp_path / "few", image, everywhere, head, encoder, kept_classes=2)
+    assert facts["kept_classes"] == few.kept == 2
+    p = map_of(head, encoder, image, everywhere)
+    np.testing.assert_allclose(dense(whole)[1:], p, atol=1e-4)
+    np.testing.assert_array_equal(few.first(few.grid), p.argmax(axis=0) + 1)
+    np.testing.assert_allclose(dense(few)[1:], p, atol=1e-4)  # the third is what the others lack of 1

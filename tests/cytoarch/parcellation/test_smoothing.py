@@ -15,21 +15,21 @@ from sklearn import metrics
 from cytoarch.anatomy.depth_maps import DepthMap
 from cytoarch.brains import LabelClass
 from cytoarch.errors import SectionError
+from cytoarch.geometry import Grid
 from cytoarch.images import layout
 from cytoarch.images.layout import Pyramid, level_count
 from cytoarch.images.pyramids import write_pyramid
-from cytoarch.images.views import Level, StoredImage
+from cytoarch.images.views import Level, StoredImage, View
 from cytoarch.learning import targets
+from cytoarch.learning.smoothing import smooth_probabilities
 from cytoarch.learning.targets import targets_on_grid
 from cytoarch.parcellation import smoothing
-from cytoarch.parcellation.smoothing import (
-    SmoothSettings,
-    label_level,
-    score_label_map,
-    smooth_probabilities,
-    write_parcellation,
-)
+from cytoarch.parcellation.drawing import CONFIDENCE
+from cytoarch.parcellation.smoothing import SmoothSettings, label_level, score_label_map, write_parcellation
+from cytoarch.parcellation.sparse import Likeliest, SparseProbabilities, SparseWriter
 from cytoarch.store.staging import Staging
+from cytoarch.tiling import partition
+from cytoarch.variation import denoised
 
 CLASSES = (LabelClass(name="a", ids=(4, 2)), LabelClass(name="b", ids=(300,)), LabelClass(name="c", ids=(7,)))
 
@@ -114,15 +114,34 @@ def section_of(folder: Path, height: int, width: int, size_um: float, levels: in
     return stored(folder, np.zeros((1, height, width), dtype=np.uint8), size_um, levels=levels)
 
 
-def parcellated(folder: Path, image, probabilities, classes=CLASSES, weight: float = 0.15, level=None):
+def parcellated(
+    folder: Path, image, probabilities, classes=CLASSES, weight: float = 0.15, level=None, threads: int = 1
+):
     journal = Staging(folder).open()
-    facts = write_parcellation(journal, image, probabilities, classes, weight, level, "areas")
+    facts = write_parcellation(journal, image, probabilities, classes, weight, level, "areas", threads=threads)
     return StoredImage.open(journal.path), StoredImage.open(journal.path / "labels" / "areas"), facts
 
 
-def stored_probabilities(folder: Path, p: np.ndarray, cell_um: float = 16.0, section_um: float = 4.0) -> StoredImage:
-    origin_um = (cell_um - section_um) / 2
-    return stored(folder, p, cell_um, origin_um, 1, channels=["outside tissue", "a", "b", "c"])
+def with_outside(p: np.ndarray, share: float = 0.2) -> np.ndarray:
+    """Probabilities (k + 1, y, x) of classes (k, y, x) in tissue, which leaves out the first rows."""
+    outside = np.zeros(p.shape[1:], dtype=np.float32)
+    outside[: int(share * p.shape[1])] = 1
+    return np.concatenate([outside[None], p * (1 - outside)]).astype(np.float32)
+
+
+def stored_probabilities(
+    folder: Path, p: np.ndarray, cell_um: float = 16.0, section_um: float = 4.0, kept: int = 3
+) -> SparseProbabilities:
+    """Kept sparse, all of three classes; `p` (k + 1, y, x)."""
+    journal = Staging(folder).open()
+    grid = Grid.at_corner(p.shape[1:], cell_um, (-section_um / 2, -section_um / 2))
+    writer = SparseWriter.create(journal, grid, tuple(f"channel {one}" for one in range(len(p))), kept, 1)
+    cells = Likeliest.of(p[1:], kept).masked(p[0] == 0)
+    for y, x, height, width in partition(*grid.shape, writer.edge):
+        part = Likeliest(*(one[:, y : y + height, x : x + width] for one in cells))
+        writer.write(y // writer.edge, x // writer.edge, part)
+    writer.close()
+    return SparseProbabilities.open(journal.path)
 
 
 @pytest.mark.parametrize("order", ["bands", "depth"])
@@ -135,17 +154,16 @@ def test_layers_follow_each_other_and_what_is_outside_stays(tmp_path: Path, orde
     p = np.where(np.arange(3)[:, None, None] == told, 0.5, 0.25).astype(np.float32)
     outside = np.zeros((1, *truth.shape), dtype=np.float32)
     outside[:, :, :7] = 1
-    probabilities = stored_probabilities(tmp_path / "p", np.concatenate([outside, p * (1 - outside)]))
-    image = section_of(tmp_path / "section", 480, 360, 4.0)
+    probabilities = stored_probabilities(tmp_path / "p", np.concatenate([outside, p * (1 - outside)]), section_um=16.0)
+    image = section_of(tmp_path / "section", 120, 90, 16.0)
     depth = np.linspace(0, 1, 120, dtype=np.float32)[:, None].repeat(90, axis=1)
-    known = DepthMap(depth, np.ones(depth.shape, dtype=np.uint8), probabilities.levels[0].grid)
+    known = DepthMap(depth, np.ones(depth.shape, dtype=np.uint8), probabilities.grid)
     journal = Staging(tmp_path / "out").open()
     facts = write_parcellation(journal, image, probabilities, CLASSES, 0.0, None, "layers", order, known)
     assert facts["order"] == order
-    found = np.asarray(StoredImage.open(journal.path).levels[0].array)
-    np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
-    np.testing.assert_array_equal(found[0], outside[0])
-    right = (found[1:].argmax(axis=0) == truth)[:, 7:].mean()
+    found = np.asarray(StoredImage.open(journal.path / "labels" / "layers").levels[0].array)
+    np.testing.assert_array_equal(found == 0, outside[0] == 1)
+    right = (found == np.array([4, 300, 7])[truth])[:, 7:].mean()
     assert right > (told == truth)[:, 7:].mean() + 0.15
     assert right > 0.9
 
@@ -156,42 +174,99 @@ def test_the_model_says_how_classes_follow_each_other_unless_it_is_asked_for():
     assert SmoothSettings(order="none").order_for(card) == "none"
 
 
-def test_smoothing_in_windows_equals_smoothing_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    p = probabilities_of(4, 200, 330, size=6.0)
+def of_the_class_shown(smooth: np.ndarray) -> np.ndarray:
+    """The probability of the most likely class in tissue, from smoothed probabilities (k + 1, y, x)."""
+    return smooth[1:].max(axis=0) / smooth[1:].sum(axis=0)
+
+
+def test_maps_drawn_in_windows_are_those_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    p = with_outside(probabilities_of(3, 200, 330, size=6.0))
     probabilities = stored_probabilities(tmp_path / "p", p)
-    image = section_of(tmp_path / "section", 800, 1320, 4.0)
+    image = section_of(tmp_path / "section", 800, 1320, 4.0, levels=3)
+    monkeypatch.setattr(smoothing, "WINDOW_CELLS", 50)
+    monkeypatch.setattr(smoothing, "SHARD_PX", 128)
     monkeypatch.setattr(layout, "CHUNK_PX", 64)
-    monkeypatch.setattr(layout, "SHARD_CHUNKS", 2)
-    smooth, _, _ = parcellated(tmp_path / "out", image, probabilities)
-    assert smooth.levels[0].array.shards[-1] == 128
-    np.testing.assert_allclose(np.asarray(smooth.levels[0].array), smooth_probabilities(p, 0.15), atol=1e-3)
+    confidence, labels, _ = parcellated(tmp_path / "out", image, probabilities, threads=3)
+    assert confidence.levels[0].array.shards[-1] == labels.levels[0].array.shards[-1] == 128
+    smooth = smooth_probabilities(p, 0.15)
+    drawn = np.asarray(labels.levels[0].array)
+    ahead = np.diff(np.sort(smooth, axis=0)[-2:], axis=0)[0] > 1e-3
+    np.testing.assert_array_equal(drawn[ahead], np.array([0, 4, 300, 7])[smooth.argmax(axis=0)][ahead])
+    assert ahead.mean() > 0.99
+    shown = np.asarray(confidence.levels[0].array)
+    inside = drawn > 0
+    np.testing.assert_array_equal(shown[0] == 255, inside)
+    np.testing.assert_allclose(shown[1][inside] / 255, of_the_class_shown(smooth)[inside], atol=4e-3)
+    assert (shown[:, ~inside] == 0).all()
 
 
 def test_the_label_map_is_the_most_probable_class_under_its_first_id(tmp_path: Path):
-    p = probabilities_of(4, 40, 60)
+    p = with_outside(probabilities_of(3, 40, 60))
     image = section_of(tmp_path / "section", 160, 240, 4.0, levels=3)
-    smooth, labels, facts = parcellated(tmp_path / "out", image, stored_probabilities(tmp_path / "p", p))
+    confidence, labels, facts = parcellated(tmp_path / "out", image, stored_probabilities(tmp_path / "p", p))
     values = np.array([0, 4, 300, 7])
     drawn = np.asarray(labels.levels[0].array)
     assert drawn.shape == (40, 60)
     assert drawn.dtype == np.uint16
     assert facts == {"pixel_size_um": 16.0, "grid": [40, 60], "smooth_weight": 0.15, "order": "none"}
-    np.testing.assert_array_equal(drawn, values[np.asarray(smooth.levels[0].array).argmax(axis=0)])
     np.testing.assert_array_equal(drawn, values[smooth_probabilities(p, 0.15).argmax(axis=0)])
-    assert len(smooth.levels) == len(labels.levels)
+    assert len(confidence.levels) == len(labels.levels)
+
+
+def test_how_sure_a_map_is_by_hand(tmp_path: Path):
+    p = np.zeros((4, 3, 1), dtype=np.float32)
+    p[0, 0] = 1
+    p[1:, 1, 0] = 0.7, 0.1, 0.2
+    p[1:, 2, 0] = 1 / 3, 1 / 3, 1 / 3
+    image = section_of(tmp_path / "section", 3, 1, 16.0)
+    probabilities = stored_probabilities(tmp_path / "p", p, section_um=16.0)
+    confidence, labels, _ = parcellated(tmp_path / "out", image, probabilities, weight=0)
+    assert np.asarray(labels.levels[0].array).ravel().tolist() == [0, 4, 4]
+    entropy = -sum(one * np.log(one) for one in (0.7, 0.1, 0.2)) / np.log(3)
+    expected = np.array([[0, 0, 0, 0], [1, 0.7, 0.5, entropy], [1, 1 / 3, 0, 1]])
+    np.testing.assert_allclose(np.asarray(confidence.levels[0].array)[:, :, 0].T, expected * 255, atol=0.51)
+    assert confidence.attributes["channels"][0] == "in tissue"
+
+
+def test_classes_that_cells_do_not_name_join_none_and_lower_the_probability_of_what_is_shown(tmp_path: Path):
+    p = with_outside(probabilities_of(9, 60, 80, size=4.0))
+    classes = tuple(LabelClass(name=f"c{one}", ids=(one,)) for one in range(1, 10))
+    image = section_of(tmp_path / "section", 60, 80, 16.0)
+    drawn = []
+    for kept in (9, 2):
+        source = stored_probabilities(tmp_path / f"p{kept}", p, section_um=16.0, kept=kept)
+        confidence, labels, _ = parcellated(tmp_path / f"{kept}", image, source, classes, weight=0.0)
+        np.testing.assert_array_equal(labels.levels[0].array, p.argmax(axis=0))
+        drawn.append(np.asarray(confidence.levels[0].array)[1:3].astype(int))
+    assert np.abs(drawn[0] - drawn[1]).max() <= 1
+    smooth = [
+        np.asarray(
+            parcellated(
+                tmp_path / f"s{kept}",
+                image,
+                stored_probabilities(tmp_path / f"q{kept}", p, section_um=16.0, kept=kept),
+                classes,
+                weight=0.1,
+            )[1]
+            .levels[0]
+            .array
+        )
+        for kept in (9, 3)
+    ]
+    assert (smooth[0] == smooth[1]).mean() > 0.98
 
 
 def test_few_ids_take_one_byte(tmp_path: Path):
     classes = tuple(LabelClass(name=f"c{i}", ids=(i,)) for i in (1, 2, 255))
     image = section_of(tmp_path / "section", 80, 80, 4.0)
-    p = stored_probabilities(tmp_path / "p", probabilities_of(4, 20, 20))
+    p = stored_probabilities(tmp_path / "p", with_outside(probabilities_of(3, 20, 20)))
     _, labels, _ = parcellated(tmp_path / "out", image, p, classes, level=0)
     assert labels.levels[0].array.dtype == np.uint8
     assert set(np.unique(labels.levels[0].array)) <= {0, 1, 2, 255}
 
 
 def test_renumbering_the_classes_renumbers_the_map_and_nothing_else(tmp_path: Path):
-    p = probabilities_of(4, 30, 40)
+    p = with_outside(probabilities_of(3, 30, 40))
     image = section_of(tmp_path / "section", 120, 160, 4.0)
     kept = stored_probabilities(tmp_path / "p", p)
     swapped = stored_probabilities(tmp_path / "q", p[[0, 3, 1, 2]])
@@ -221,10 +296,9 @@ def test_maps_are_drawn_on_the_level_asked_for_or_that_closest_to_the_cells(
     tmp_path: Path, level: int | None, chosen: int
 ):
     image = section_of(tmp_path / "section", 160, 240, 4.0, levels=4)
-    assert label_level(image, 16.0, level) == chosen
-    _, labels, facts = parcellated(
-        tmp_path / "out", image, stored_probabilities(tmp_path / "p", probabilities_of(4, 40, 60)), level=level
-    )
+    assert label_level([one.pixel_size_um for one in image.levels], 16.0, level) == chosen
+    p = with_outside(probabilities_of(3, 40, 60))
+    _, labels, facts = parcellated(tmp_path / "out", image, stored_probabilities(tmp_path / "p", p), level=level)
     target = image.levels[chosen]
     drawn = labels.levels[0]
     assert drawn.size == target.size
@@ -233,9 +307,8 @@ def test_maps_are_drawn_on_the_level_asked_for_or_that_closest_to_the_cells(
 
 
 @pytest.mark.parametrize(("cell_um", "chosen"), [(1.0, 0), (4.0, 0), (7.0, 1), (10.0, 1), (12.0, 2), (100.0, 3)])
-def test_closest_means_closest_in_ratio(tmp_path: Path, cell_um: float, chosen: int):
-    image = section_of(tmp_path / "section", 160, 240, 4.0, levels=4)
-    assert label_level(image, cell_um, None) == chosen
+def test_closest_means_closest_in_ratio(cell_um: float, chosen: int):
+    assert label_level([4.0, 8.0, 16.0, 32.0], cell_um, None) == chosen
 
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
@@ -277,28 +350,36 @@ def test_a_map_scored_against_itself_is_perfect():
 
 
 def test_what_is_written_is_smoothed_as_strongly_as_asked(tmp_path: Path):
-    p = probabilities_of(4, 40, 60)
+    p = with_outside(probabilities_of(3, 40, 60))
     image, source = section_of(tmp_path / "section", 160, 240, 4.0), stored_probabilities(tmp_path / "p", p)
     values = np.array([0, 4, 300, 7])
     drawn = []
     for weight in (0.0, 0.15, 2.0):
-        smooth, labels, _ = parcellated(tmp_path / f"{weight}", image, source, weight=weight, level=None)
-        found = np.asarray(smooth.levels[0].array)
-        np.testing.assert_allclose(found, smooth_probabilities(p, weight), atol=1e-5)
-        fine = smooth.on(image.grid).read(0, 0, *image.grid.shape)
-        np.testing.assert_array_equal(labels.levels[0].array, values[fine.argmax(axis=0)])
+        _, labels, _ = parcellated(tmp_path / f"{weight}", image, source, weight=weight, level=None)
+        smooth = np.stack([np.maximum(denoised(channel, weight), 0) for channel in p]) if weight else p
+        fine = View(Level(smooth, 16.0, 6.0), image.grid).read(0, 0, *image.grid.shape)
+        fine /= fine.sum(axis=0)
+        ahead = np.diff(np.sort(fine, axis=0)[-2:], axis=0)[0] > 1e-3
         drawn.append(np.asarray(labels.levels[0].array))
+        np.testing.assert_array_equal(drawn[-1][ahead], values[fine.argmax(axis=0)][ahead])
+        assert ahead.mean() > 0.98
     assert (drawn[0] != drawn[1]).any()
     assert (drawn[1] != drawn[2]).any()
 
 
-def test_coarser_levels_of_a_label_map_hold_the_most_frequent_of_four_and_those_of_probabilities_their_mean(
-    tmp_path: Path,
-):
-    p = probabilities_of(4, 30, 301, size=0.7)
+def test_coarser_maps_average_cells_by_two_before_they_interpolate(tmp_path: Path):
+    p = with_outside(probabilities_of(3, 48, 64, size=4.0), 0)
+    image = section_of(tmp_path / "section", 192, 256, 4.0, levels=6)
+    _, labels, _ = parcellated(tmp_path / "out", image, stored_probabilities(tmp_path / "p", p), weight=0, level=4)
+    means = p.reshape(4, 12, 4, 16, 4).mean(axis=(2, 4))
+    np.testing.assert_array_equal(labels.levels[0].array, np.array([0, 4, 300, 7])[means.argmax(axis=0)])
+
+
+def test_coarser_levels_of_a_label_map_hold_the_most_frequent_of_four(tmp_path: Path):
+    p = with_outside(probabilities_of(3, 30, 301, size=0.7))
     image = section_of(tmp_path / "section", 120, 1204, 4.0, levels=3)
-    smooth, labels, _ = parcellated(tmp_path / "out", image, stored_probabilities(tmp_path / "p", p), weight=0)
-    assert len(labels.levels) == len(smooth.levels) == 2
+    confidence, labels, _ = parcellated(tmp_path / "out", image, stored_probabilities(tmp_path / "p", p), weight=0)
+    assert len(labels.levels) == len(confidence.levels) == 2
     fine, coarse = (np.asarray(level.array) for level in labels.levels)
     unanimous = 0
     for (y, x), value in np.ndenumerate(coarse):
@@ -306,20 +387,19 @@ def test_coarser_levels_of_a_label_map_hold_the_most_frequent_of_four_and_those_
         assert counts[0][1] == dict(counts)[int(value)]
         unanimous += len(counts) == 1
     assert unanimous < coarse.size / 2
-    fine, coarse = (np.asarray(level.array) for level in smooth.levels)
-    np.testing.assert_allclose(
-        coarse[..., :150], fine[..., :300].reshape(4, 15, 2, 150, 2).mean(axis=(2, 4)), atol=1e-6
-    )
+    fine, coarse = (np.asarray(level.array).astype(float) for level in confidence.levels)
+    means = fine[..., :300].reshape(4, 15, 2, 150, 2).mean(axis=(2, 4))
+    np.testing.assert_allclose(coarse[..., :150], means, atol=0.51)
 
 
 def test_the_map_says_what_its_values_and_channels_mean(tmp_path: Path):
-    p = stored_probabilities(tmp_path / "p", probabilities_of(4, 20, 20))
+    p = stored_probabilities(tmp_path / "p", with_outside(probabilities_of(3, 20, 20)))
     coloured = (CLASSES[0].model_copy(update={"colour": "#102030"}), *CLASSES[1:])
-    smooth, _, _ = parcellated(tmp_path / "out", section_of(tmp_path / "s", 80, 80, 4.0), p, coloured)
-    assert smooth.attributes["channels"] == ["outside tissue", "a", "b", "c"]
+    confidence, _, _ = parcellated(tmp_path / "out", section_of(tmp_path / "s", 80, 80, 4.0), p, coloured)
+    assert confidence.attributes["channels"] == list(CONFIDENCE)
     group = zarr.open_group(tmp_path / "out" / "content", mode="r")
     assert group["labels"].attrs["ome"]["labels"] == ["areas"]
-    assert group.attrs["ome"]["multiscales"][0]["name"] == "areas"
+    assert group.attrs["ome"]["multiscales"][0]["name"] == "confidence"
     stated = group["labels/areas"].attrs["ome"]
     assert stated["multiscales"][0]["name"] == "areas"
     colours = {one["label-value"]: one["rgba"] for one in stated["image-label"]["colors"]}
@@ -330,16 +410,45 @@ def test_the_map_says_what_its_values_and_channels_mean(tmp_path: Path):
     assert ["a" in str(names[4]), "b" in str(names[300]), "c" in str(names[7])] == [True] * 3
 
 
-def damaged(image: StoredImage) -> StoredImage:
-    """The image, with every file of its finest level spoilt."""
-    for path in Path(image.levels[0].array.store.root, "c").rglob("*"):
+def test_what_an_earlier_run_drew_is_not_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A run that ends amid the finest level goes on with the shards that are missing, to the same bytes."""
+    monkeypatch.setattr(smoothing, "SHARD_PX", 64)
+    monkeypatch.setattr(layout, "CHUNK_PX", 64)
+    p = stored_probabilities(tmp_path / "p", with_outside(probabilities_of(3, 100, 130)))
+    image = section_of(tmp_path / "section", 400, 520, 4.0, levels=3)
+    parcellated(tmp_path / "whole", image, p)
+    asked: list[tuple[int, ...]] = []
+    drawn = smoothing.draw_window
+
+    def counted(source: SparseProbabilities, target: Grid, window: tuple[int, int, int, int], weight: float):
+        asked.append(window)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return drawn(source, target, window, weight)
+
+    monkeypatch.setattr(smoothing, "draw_window", counted)
+    with pytest.raises(KeyboardInterrupt):
+        parcellated(tmp_path / "cut", image, p)
+    parcellated(tmp_path / "cut", image, p)
+    assert len(asked) == len(set(asked)) + 1 == 2 * 3 + 1
+    one, other = (
+        {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+        for folder in (tmp_path / "whole" / "content", tmp_path / "cut" / "content")
+    )
+    assert one == other
+
+
+def damage(level: Level) -> None:
+    """Spoil every file of a level."""
+    for path in Path(level.array.store.root, "c").rglob("*"):
         if path.is_file():
             path.write_bytes(b"\xff" * path.stat().st_size)
-    return image
 
 
-def test_damaged_probabilities_cost_the_section(tmp_path: Path):
-    p = damaged(stored_probabilities(tmp_path / "p", probabilities_of(4, 20, 20)))
+@pytest.mark.parametrize("image", ["channels", "shares"])
+def test_damaged_probabilities_cost_the_section(tmp_path: Path, image: str):
+    p = stored_probabilities(tmp_path / "p", with_outside(probabilities_of(3, 20, 20)))
+    damage(getattr(p, image))
     with pytest.raises(SectionError, match="damaged"):
         parcellated(tmp_path / "out", section_of(tmp_path / "s", 80, 80, 4.0), p)
 
@@ -347,7 +456,7 @@ def test_damaged_probabilities_cost_the_section(tmp_path: Path):
 def test_damaged_maps_and_labels_cost_the_section(tmp_path: Path):
     values = np.ones((30, 40), dtype=np.uint8)
     whole, spoilt = (stored(tmp_path / name, values, 8.0) for name in ("whole", "spoilt"))
-    damaged(spoilt)
+    damage(spoilt.levels[0])
     for label_map, labels in ((whole, spoilt), (spoilt, whole)):
         with pytest.raises(SectionError, match="damaged"):
             score_label_map(label_map, labels.levels[0], (LabelClass(name="a", ids=(1,)),))

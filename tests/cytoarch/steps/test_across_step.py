@@ -1,0 +1,92 @@
+"""A map is smoothed from section to section over points of the cortex, and cells follow their points."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cytoarch.anatomy.midline import MidlineSettings
+from cytoarch.anatomy.reconstruction import ReconstructionSettings
+from cytoarch.errors import StoreError
+from cytoarch.parcellation.across import AcrossSettings
+from cytoarch.steps.across import AcrossStep, NodesStep, notes_across
+from cytoarch.steps.depth import DepthStep
+from cytoarch.steps.midline import MidlineStep
+from cytoarch.steps.opened import OpenBrain
+from cytoarch.steps.parcellations import ParcellationStep
+from cytoarch.steps.reconstruction import LinksStep, ReconstructionStep
+from cytoarch.steps.running import make
+from cytoarch.steps.sources import open_head
+from cytoarch.steps.step import MissingInputError, Place, is_current
+from tests.cytoarch.steps.small_brain import IDS, SmallBrain, Steps
+
+pytestmark = pytest.mark.xdist_group("steps")
+
+ALIGN = ReconstructionSettings(reach=1)
+TRACED = MidlineSettings(line="skeleton", spacing_um=200.0, shortest_um=200.0, patch_um=200.0)
+
+
+@pytest.fixture
+def placed(small: SmallBrain) -> SmallBrain:
+    """The small brain, its sections 0.1 mm apart."""
+    sections = tuple(one.model_copy(update={"position_um": 100.0 * one.section_number}) for one in small.sections)
+    return replace(small, sections=sections)
+
+
+@pytest.fixture
+def opened(placed: SmallBrain) -> Iterator[OpenBrain]:
+    with placed.opened() as brain:
+        yield brain
+
+
+def shown(opened: OpenBrain, mapped: ParcellationStep) -> dict[str, np.ndarray]:
+    """How sure the map of every section is."""
+    maps = {one.section_id: mapped.stored.open(Place(opened, one)) for one in opened.sections}
+    return {section_id: one.confidence.levels[0].pixels() for section_id, one in maps.items()}
+
+
+def test_a_brain_without_a_middle_says_what_to_run(placed: SmallBrain, opened: OpenBrain) -> None:
+    with pytest.raises(MissingInputError, match="Run trace-cortex"):
+        NodesStep.of(Steps(placed, opened).parcellation[0].stored, opened, "")
+
+
+def test_points_are_smoothed_and_maps_follow_them(placed: SmallBrain, opened: OpenBrain) -> None:
+    steps = Steps(placed, opened)
+    raw, alone = steps.parcellation
+    depth = DepthStep()
+    steps.each(depth, MidlineStep.of(depth, TRACED), LinksStep.of(ALIGN))
+    make(ReconstructionStep(ALIGN), opened)
+    nodes = NodesStep.of(raw.stored, opened, "")
+    assert nodes.spacing_um == 200.0
+    steps.each(nodes)
+    whole = AcrossStep.of(nodes, raw.head, AcrossSettings(method="poisson", strength=3.0))
+    facts = make(whole, opened)[0].facts
+    assert facts["sections"] == len(IDS)
+    assert facts["points"] == sum(len(nodes.stored.open(Place(opened, one)).line) for one in opened.sections)
+    assert facts["after"]["borders"] <= facts["before"]["borders"]
+    followed = ParcellationStep.following(alone, whole)
+    before = shown(opened, alone)
+    steps.each(followed)
+    after = shown(opened, followed)
+    assert any((before[one] != after[one]).any() for one in IDS)
+    changes, own = whole.stored.open(Place(opened)), nodes.stored.open(Place(opened, opened.rows["s1"]))
+    assert set(changes) == set(IDS)
+    np.testing.assert_array_equal(changes["s1"][0], own.places_um)
+    assert changes["s1"][1].shape == (len(own.line), 2)
+    assert is_current(followed, Place(opened, opened.rows["s1"]))
+    assert not is_current(alone, Place(opened, opened.rows["s1"]))
+    notes = notes_across(opened, whole.name, open_head(opened.store, steps.model).card)
+    assert "points on 6 sections" in notes["across sections"]
+
+
+def test_a_brain_whose_sections_have_no_place_says_so(small: SmallBrain) -> None:
+    with small.opened() as opened:
+        steps = Steps(small, opened)
+        depth = DepthStep()
+        steps.each(depth, MidlineStep.of(depth, TRACED), LinksStep.of(ALIGN))
+        make(ReconstructionStep(ALIGN), opened)
+        nodes = NodesStep.of(steps.parcellation[0].stored, opened, "")
+        steps.each(nodes)
+        with pytest.raises(StoreError, match="state position_um or thickness_um"):
+            make(AcrossStep.of(nodes, steps.parcellation[0].head, AcrossSettings(method="poisson")), opened)

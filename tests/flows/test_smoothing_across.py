@@ -1,0 +1,52 @@
+"""A mapped brain is smoothed from section to section, along the points that trace-cortex put on its cortex."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cytoarch.anatomy.midline import MidlineSettings
+from cytoarch.errors import StoreError
+from cytoarch.parcellation.across import AcrossSettings
+from cytoarch.steps.opened import read_only
+from cytoarch.steps.parcellations import ParcellationStep
+from cytoarch.steps.step import Place, Stored
+from flows.parameters import StoredBrain
+from flows.parcellate_brain import parcellate_brain
+from flows.trace_cortex import trace_cortex
+from tests.flows.conftest import MappedBrain
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flows")]
+
+
+def maps(store_path: Path, name: str) -> dict[str, np.ndarray]:
+    """The label map of every section."""
+    brain = read_only(store_path, "P01")
+    stored = Stored(ParcellationStep, name)
+    return {
+        one.section_id: stored.open(Place(brain, one)).labels.levels[0].pixels().astype(int) for one in brain.sections
+    }
+
+
+def test_maps_follow_their_neighbours_and_the_notes_say_what_changed(mapped: MappedBrain, tmp_path: Path) -> None:
+    shutil.copytree(mapped.store_path, tmp_path / "store")
+    stored = StoredBrain(brain_id="P01", store_path=tmp_path / "store")
+    model = str(read_only(stored.store_path, "P01").catalogue.names("probabilities")[0])
+    digest = next(one.name for one in (stored.store_path / "models").iterdir() if one.name.startswith(model[-8:]))
+    with pytest.raises(StoreError, match="Run trace-cortex"):
+        parcellate_brain(stored, digest, across=AcrossSettings(method="poisson"))
+    assert not trace_cortex(stored, midline=MidlineSettings(spacing_um=1000.0, patch_um=500.0)).failed
+    before = maps(stored.store_path, model)
+    done = parcellate_brain(stored, digest, across=AcrossSettings(method="poisson", smallest_mm2=1.0))
+    after = maps(stored.store_path, done.parcellation)
+    assert done.parcellation == model
+    assert not done.failed
+    assert before.keys() == after.keys()
+    changed = np.mean([(before[one] != after[one]).mean() for one in before])
+    assert 0 < changed < 0.2
+    assert {"across sections", "borders between points", "pieces of areas"} <= done.notes.keys()
+    few, many = (int(one.split()[0].replace(",", "")) for one in done.notes["borders between points"].split(", ")[::-1])
+    assert few < many
+    again = parcellate_brain(stored, digest, across=AcrossSettings(method="poisson", smallest_mm2=1.0))
+    assert again.made == 0
