@@ -1,0 +1,268 @@
+"""The sketch: what a few strokes tell, learned in a moment by small networks side by side.
+
+A cell is told by its own embedding, by what surrounds it at three distances, and by what joins the embedding (depth in
+the cortex). The networks begin differently and are shown the strokes with other gaps; their probabilities are averaged.
+Where few strokes leave room for doubt they disagree, which is what confidence shows (Lakshminarayanan et al., NeurIPS
+2017). It is the head of a person at work: the decoder that maps brains is trained from the same strokes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cytoarch.errors import ModelError
+from cytoarch.learning.cards import HeadCard
+from cytoarch.learning.networks import check_fits, probabilities_of, rebuilt, tensors_of
+from cytoarch.reproducible import fixed_torch_threads, single_threaded
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+
+POOL = 8
+"""Edge in tokens of the cells in which surroundings are told; windows that the head sees begin at multiples of it."""
+REACHES = (1, 3, 7)
+"""Surroundings: means whose weights fall to nothing beyond so many of these cells."""
+REACH_TOKENS = POOL * (max(REACHES) + 2)
+"""How far beyond a token its class is decided by others: surroundings, the cell it lies in, interpolation."""
+MOST_OWN = 64
+"""Longer embeddings are reduced to so many principal components."""
+AROUND = 8
+"""Principal components whose surroundings are told."""
+MAX_MEMBERS, MAX_HIDDEN = 256, 4096
+ABSENT = -1e4
+"""Logit of a class that nobody drew: its probability is zero."""
+
+
+class SketchFit(BaseModel):
+    """How a sketch learns."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    members: int = Field(default=6, ge=1, le=MAX_MEMBERS, description="Networks whose probabilities are averaged.")
+    hidden: int = Field(default=32, ge=2, le=MAX_HIDDEN, description="Units of each.")
+    first_steps: int = Field(default=150, ge=1, le=10_000, description="Steps of the first training, or after reset.")
+    steps: int = Field(default=60, ge=1, le=10_000, description="Steps of a later one; it goes on from the last.")
+    batch_size: int = Field(default=256, ge=8, le=65_536, description="Cells that each network is shown in a step.")
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="Share of the inputs that is hidden in a step.")
+    learning_rate: float = Field(default=1e-2, gt=0, le=1, description="Rate of AdamW.")
+    weight_decay: float = Field(default=1e-2, ge=0, le=1, description="Decay of AdamW.")
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of initialisation and order.")
+
+
+class SketchNetwork(nn.Module):
+    """Components of an embedding and of its surroundings, and networks of one hidden layer side by side."""
+
+    mean: Tensor
+    own: Tensor
+    around: Tensor
+    spread: Tensor
+    absent: Tensor
+
+    def __init__(self, dims: tuple[int, ...], joined: int, classes: int, members: int, hidden: int, cells: int) -> None:
+        """The last `joined` channels are seen as they are; `cells` lie along a token."""
+        super().__init__()
+        width = sum(dims) - joined
+        own, around = min(MOST_OWN, width), min(AROUND, width)
+        inputs = own + len(REACHES) * around + joined
+        self.cells, self.joined = cells, joined
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("own", torch.zeros(own, width))
+        self.register_buffer("around", torch.zeros(around, width))
+        self.register_buffer("spread", torch.ones(inputs))
+        self.register_buffer("absent", torch.zeros(classes))
+        self.enter = nn.Parameter(torch.randn(members, inputs, hidden) / inputs**0.5)
+        self.enter_bias = nn.Parameter(torch.zeros(members, 1, hidden))
+        self.leave = nn.Parameter(torch.randn(members, hidden, classes) * (0.5 / hidden**0.5))
+        self.leave_bias = nn.Parameter(torch.zeros(members, 1, classes))
+
+    def inputs(self, embeddings: Tensor) -> Tensor:
+        """(b, c, y, x) -> what the networks are told of every token (b, i, y, x)."""
+        width, size = len(self.mean), embeddings.shape[-2:]
+        shifted = embeddings[:, :width] - self.mean[:, None, None]
+        own = functional.conv2d(shifted, self.own[:, :, None, None])
+        coarse = functional.avg_pool2d(shifted, POOL, ceil_mode=True, count_include_pad=False)
+        coarse = functional.conv2d(coarse, self.around[:, :, None, None])
+        rings = torch.cat([_tent(_tent(coarse, one, 2), one, 3) for one in REACHES], dim=1)
+        whole = [edge * POOL for edge in coarse.shape[-2:]]  # the last pooled cells may be cut
+        fine = functional.interpolate(rings, size=whole, mode="bilinear", align_corners=False)
+        told = torch.cat([own, fine[..., : size[0], : size[1]], embeddings[:, width:]], dim=1)
+        return told / self.spread[:, None, None]
+
+    def on_cells(self, told: Tensor, halo: int) -> Tensor:
+        """What is told of tokens (b, i, y, x) on the cells (b, i, (y - 2 halo) u, (x - 2 halo) u) within a halo."""
+        margin = min(halo, 1)  # interpolation reaches one token further
+        kept = told[..., halo - margin : told.shape[-2] - halo + margin, halo - margin : told.shape[-1] - halo + margin]
+        if self.cells == 1:
+            return kept[..., margin : kept.shape[-2] - margin, margin : kept.shape[-1] - margin]
+        fine = functional.interpolate(kept, scale_factor=self.cells, mode="bilinear", align_corners=False)
+        edge = margin * self.cells
+        return fine[..., edge : fine.shape[-2] - edge, edge : fine.shape[-1] - edge]
+
+    def logits(self, told: Tensor) -> Tensor:
+        """What is told of cells (m or 1, n, i) -> the logits of every network (m, n, k)."""
+        shown = told.expand(len(self.enter), -1, -1)
+        hidden = functional.gelu(torch.baddbmm(self.enter_bias, shown, self.enter))
+        return torch.baddbmm(self.leave_bias + self.absent, hidden, self.leave)
+
+    def forward(self, embeddings: Tensor, halo: int = 0) -> Tensor:
+        """(b, c, y, x) -> logarithms of the mean probabilities (b, k, y u, x u) within a halo of tokens."""
+        told = self.on_cells(self.inputs(embeddings), halo)
+        b, i, y, x = told.shape
+        cells = told.permute(0, 2, 3, 1).reshape(1, -1, i)
+        mean = self.logits(cells).softmax(dim=-1).mean(dim=0)
+        return mean.clamp(min=1e-12).log().reshape(b, y, x, -1).permute(0, 3, 1, 2)
+
+
+def _tent(maps: Tensor, reach: int, axis: int) -> Tensor:
+    """Means along an axis of (b, c, y, x), with weights that fall linearly and are zero `reach` + 1 cells away."""
+    weights = 1 - torch.arange(-reach, reach + 1).abs() / (reach + 1)
+    pad = [reach, reach, 0, 0] if axis == 3 else [0, 0, reach, reach]
+    padded = functional.pad(maps, pad, mode="replicate")
+    parts = [weight * padded.narrow(axis, at, maps.shape[axis]) for at, weight in enumerate(weights / weights.sum())]
+    return torch.stack(parts).sum(dim=0)
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A head that learned, or is about to learn, from strokes."""
+
+    card: HeadCard
+    network: SketchNetwork
+
+    @classmethod
+    def begun(cls, card: HeadCard, windows: Sequence[Float32], fit: SketchFit) -> Self:
+        """A head that knows what embeddings look like, from windows (c, y, x) of sections, and no class yet.
+
+        Components are found without labels. The same windows and seed give the same bits.
+        """
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(fit.seed)
+            network = _network(card, fit.members, fit.hidden)
+        width = len(network.mean)
+        found = np.concatenate([one[:width].reshape(width, -1).T for one in windows]).astype(np.float64)
+        with single_threaded():
+            mean, spread = found.mean(axis=0), np.maximum(found.std(axis=0), 1e-6)
+            scaled = (found - mean) / spread
+            values, vectors = np.linalg.eigh(scaled.T @ scaled / len(scaled))
+        vectors = vectors[:, ::-1].T  # (c, c), the largest first
+        vectors *= np.sign(vectors[np.arange(width), np.abs(vectors).argmax(axis=1)])[:, None]  # eigh leaves signs open
+        own = np.eye(width) if width <= MOST_OWN else vectors[:MOST_OWN]
+        scale = np.ones(len(own)) if width <= MOST_OWN else np.sqrt(np.maximum(values[::-1][: len(own)], 1e-6))
+        around = vectors[: len(network.around)]
+        power = np.sqrt(np.maximum(values[::-1][: len(around)], 1e-6))
+        network.mean.copy_(torch.from_numpy(mean))
+        network.own.copy_(torch.from_numpy(own / spread / scale[:, None]))
+        network.around.copy_(torch.from_numpy(around / spread / power[:, None]))
+        told = [network.inputs(torch.from_numpy(one[None])).detach()[0].flatten(1).double() for one in windows]
+        seen = torch.cat(told, dim=1)[: len(network.spread) - network.joined]
+        network.spread[: len(seen)].copy_(seen.std(dim=1).clamp(min=1e-6))
+        return cls(card, network.eval().requires_grad_(False))
+
+    @classmethod
+    def check_shapes(cls, card: HeadCard, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise ModelError unless these are the shapes of the sketch that a card describes; nothing is allocated."""
+        sizes = shapes.get("enter", ())
+        if len(sizes) != 3 or not 1 <= sizes[0] <= MAX_MEMBERS or not 1 <= sizes[2] <= MAX_HIDDEN:
+            raise ModelError(
+                f"a sketch has 1 to {MAX_MEMBERS} networks of 1 to {MAX_HIDDEN} units, found enter {list(sizes)}"
+            )
+        check_fits("sketch", lambda: _network(card, sizes[0], sizes[2]), shapes)
+
+    @classmethod
+    def from_tensors(cls, card: HeadCard, tensors: Mapping[str, Float32]) -> Self:
+        """Rebuild a sketch. Raises ModelError if its tensors do not fit its card."""
+        cls.check_shapes(card, {name: tensor.shape for name, tensor in tensors.items()})
+        members, _, hidden = tensors["enter"].shape
+        return cls(card, rebuilt("sketch", _network(card, members, hidden), tensors))
+
+    @property
+    def reach_tokens(self) -> int:
+        """How far beyond a token its class is decided by others."""
+        return REACH_TOKENS
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Memory that `probabilities` takes per token at its peak (bytes)."""
+        members, inputs, hidden = self.network.enter.shape
+        cells = self.card.cells_per_token**2
+        on_cells = 3 * inputs + 2 * members * hidden + 3 * members * len(self.card.classes)
+        return 4 * (3 * sum(self.card.dims) + 2 * inputs + cells * on_cells)
+
+    def tensors(self) -> Mapping[str, Float32]:
+        """Its weights by name."""
+        return tensors_of(self.network)
+
+    def told(self, embeddings: Float32, halo: int) -> Float32:
+        """What its networks are told of cells: (c, y, x) -> (i, (y - 2 halo) u, (x - 2 halo) u)."""
+        with torch.inference_mode():
+            tokens = self.network.inputs(torch.from_numpy(embeddings[None]))
+            found: Float32 = self.network.on_cells(tokens, halo)[0].numpy()
+        return found
+
+    def seen(self, embeddings: Float32, halo: int) -> Float32:
+        """Probabilities within a halo of tokens: (c, y, x) -> (k, (y - 2 halo) u, (x - 2 halo) u)."""
+        with torch.inference_mode():
+            found: Float32 = self.network(torch.from_numpy(embeddings[None]), halo)[0].exp().numpy()
+        return found
+
+    def probabilities(self, embeddings: Float32) -> Float32:
+        """(b, c, y, x) -> (b, k, y u, x u), sums to 1 over k; windows begin at multiples of `POOL` tokens."""
+        return probabilities_of(self.network, embeddings)
+
+    def with_classes(self, card: HeadCard) -> Self:
+        """The same for another table: classes are told by their names, new ones are not drawn yet."""
+        if card.dims != self.card.dims or card.cells_per_token != self.card.cells_per_token:
+            raise ModelError(f"a sketch of {self.card.dims} cannot go on as one of {card.dims}; begin anew (reset)")
+        members, _, hidden = self.network.enter.shape
+        network = _network(card, members, hidden)
+        state = {**network.state_dict(), **self.network.state_dict()}
+        known = {one.name: place for place, one in enumerate(self.card.classes)}
+        places = [known.get(one.name, -1) for one in card.classes]
+        for name in ("leave", "leave_bias", "absent"):
+            old = self.network.state_dict()[name]
+            fresh = torch.full((*old.shape[:-1], 1), ABSENT if name == "absent" else 0.0)
+            state[name] = torch.cat([old, fresh], dim=-1)[..., places]
+        network.load_state_dict(state)
+        return replace(self, card=card, network=network.eval().requires_grad_(False))
+
+    def taught(self, told: Float32, targets: Int64, fit: SketchFit, steps: int, seed: int) -> tuple[Self, float]:
+        """A head that goes on from this one with cells (n, i) of classes (n,); and its loss at the end.
+
+        Cross entropy, in which cells of rare classes count more, by the root of how rare they are. The same arguments
+        give the same bits, however many cores there are. Raises ModelError if the loss is not finite.
+        """
+        members, _, hidden = self.network.enter.shape
+        network = _network(self.card, members, hidden)
+        network.load_state_dict(self.network.state_dict())
+        counts = np.bincount(targets, minlength=len(self.card.classes)).astype(np.float64)
+        weights = torch.from_numpy(np.sqrt(counts.max() / np.maximum(counts, 1)) * (counts > 0)).float()
+        network.absent.copy_(torch.from_numpy(np.where(counts > 0, 0.0, ABSENT)))
+        shown, wanted = torch.from_numpy(told), torch.from_numpy(targets)
+        optimiser = torch.optim.AdamW(network.parameters(), lr=fit.learning_rate, weight_decay=fit.weight_decay)
+        last = float("nan")
+        with torch.random.fork_rng(devices=()), fixed_torch_threads():
+            torch.manual_seed(seed)
+            for _ in range(steps):
+                chosen = torch.randint(len(targets), (members, min(fit.batch_size, 4 * len(targets))))
+                kept = torch.rand(members, 1, shown.shape[1]) >= fit.dropout
+                logits = network.logits(shown[chosen] * kept / (1 - fit.dropout))
+                loss = members * functional.cross_entropy(logits.flatten(0, 1), wanted[chosen].flatten(), weights)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
+                optimiser.step()
+                last = float(loss.detach()) / members
+        if not np.isfinite(last):
+            raise ModelError(f"the loss is {last}; lower the learning rate")
+        return replace(self, network=network.eval().requires_grad_(False)), last
+
+
+def _network(card: HeadCard, members: int, hidden: int) -> SketchNetwork:
+    joined = sum(card.dims) - sum(card.embedded_dims)
+    return SketchNetwork(card.dims, joined, len(card.classes), members, hidden, card.cells_per_token)
