@@ -29,12 +29,12 @@ def predicted(
     y, x, height, width = window
     aligned = y - y % POOL, x - x % POOL, height + y % POOL, width + x % POOL
     for part in nearest_first(aligned, max(POOL, TILE_CELLS // u), centre):
-        there = sight.there(section_id, part)
-        if there is None:
+        read = sight.read(section_id, part)
+        if read is None or not read[1].any():
             continue
-        found = head.seen(sight.read(section_id, part), REACH_TOKENS)
         cells = layout.tokens.window(*part).split(u)
-        known = np.repeat(np.repeat(there, u, 0), u, 1) & layout.tissue.on_grid(cells)
+        known = np.repeat(np.repeat(read[1], u, 0), u, 1) & layout.tissue.on_grid(cells)
+        found = head.seen(read[0], REACH_TOKENS)
         two = np.partition(found, len(found) - 2, axis=0)[-2:]
         labels = np.where(known, ids[found.argmax(axis=0)], 0).astype(np.uint16)
         confidence = np.where(known, two[1] - two[0], 0).astype(np.float32)

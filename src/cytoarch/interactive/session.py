@@ -200,8 +200,7 @@ class Session:
             )
         fit, first = self.settings.fit, self.decoder is None
         if self.decoder is None:
-            self.decoder = Sketch.begun(card, [self.sight.read(*one[:2]) for one in lessons], fit)
-            self.sight.forget_told()
+            self.decoder = self.sight.begin(card, lessons, fit)
         elif self.decoder.card != card:
             self.decoder = self.decoder.with_classes(card)
         told, targets = self.sight.cells(self.decoder, lessons)

@@ -11,7 +11,7 @@ from cytoarch.brains import LabelTable
 from cytoarch.interactive.lessons import Lesson
 from cytoarch.interactive.regions import Block, Blocks, Window
 from cytoarch.learning.cards import HeadCard
-from cytoarch.learning.sketch import REACH_TOKENS, Sketch
+from cytoarch.learning.sketch import REACH_TOKENS, Sketch, SketchFit
 from cytoarch.learning.targets import UNLABELLED
 from cytoarch.learning.training import cells_per_token
 from cytoarch.steps.depth import DepthStep
@@ -21,6 +21,9 @@ from cytoarch.steps.step import Place
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+
+MOST_WINDOWS = 8
+"""What embeddings look like is found in so many squares around strokes at most."""
 
 
 class Sight:
@@ -60,25 +63,31 @@ class Sight:
         return layout.blocks(section_id, layout.clipped(_widened(window)))
 
     def is_there(self, section_id: str, window: Window) -> bool:
-        """Whether some of a window is embedded."""
-        found = self.blocks.read_window(section_id, window)
-        return found is not None
+        """Whether all of a window that lies on the section is embedded."""
+        layout = self.blocks.layout(section_id)
+        return all(map(self.blocks.is_there, layout.blocks(section_id, layout.clipped(window))))
 
-    def read(self, section_id: str, window: Window) -> Float32:
-        """Embeddings (c, y, x) of a window of tokens that is embedded, with a margin of `REACH_TOKENS`."""
-        found = self.blocks.read_window(section_id, _widened(window))
+    def read(self, section_id: str, window: Window) -> tuple[Float32, Mask] | None:
+        """Embeddings (c, y, x) of a window of tokens with a margin of `REACH_TOKENS`, and which tokens of it are there.
+
+        None: nothing of the window, or of its margin, is embedded.
+        """
+        around = _widened(window)
+        found = self.blocks.read_window(section_id, around)
         if found is None:
-            raise ValueError(f"nothing of window {window} of section {section_id} is embedded")
+            return None
+        values, there = found
         depth = self.depth(section_id)
-        if depth is None:
-            return found[0]
-        cells = self.blocks.layout(section_id).tokens.window(*_widened(window))
-        return np.concatenate([found[0], depth.channels(cells)])
+        if depth is not None:
+            values = np.concatenate([values, depth.channels(self.blocks.layout(section_id).tokens.window(*around))])
+        return values, there[REACH_TOKENS:-REACH_TOKENS, REACH_TOKENS:-REACH_TOKENS]
 
-    def there(self, section_id: str, window: Window) -> Mask | None:
-        """Which tokens (y, x) of a window are embedded; None: none is."""
-        found = self.blocks.read_window(section_id, window)
-        return None if found is None else found[1]
+    def begin(self, card: HeadCard, lessons: Sequence[Lesson], fit: SketchFit) -> Sketch:
+        """A head that knows what embeddings around some of the lessons look like, and nothing else yet."""
+        self._told.clear()  # it will be told otherwise
+        chosen = lessons[:: -(-len(lessons) // MOST_WINDOWS)]
+        read = [self.read(one.section_id, one.window) for one in chosen]
+        return Sketch.begun(card, [one[0] for one in read if one is not None], fit)
 
     def depth(self, section_id: str) -> DepthMap | None:
         """The depth of a section: as `trace-cortex` committed it, else measured now; None: the head is not told."""
@@ -103,15 +112,14 @@ class Sight:
             key, known = (one.section_id, one.window), one.targets != UNLABELLED
             kept = self._told.get(key)
             if kept is None or not np.array_equal(kept[0], one.targets):
-                seen = head.told(self.read(*key), REACH_TOKENS)
+                read = self.read(*key)
+                if read is None:
+                    raise ValueError(f"nothing of window {one.window} of section {one.section_id} is embedded")
+                seen = head.told(read[0], REACH_TOKENS)
                 kept = self._told[key] = one.targets, np.ascontiguousarray(seen[:, known].T)
             told.append(kept[1])
             targets.append(one.targets[known])
         return np.concatenate(told), np.concatenate(targets)
-
-    def forget_told(self) -> None:
-        """A head that begins anew is told otherwise."""
-        self._told.clear()
 
 
 def _widened(window: Window) -> Window:

@@ -82,41 +82,40 @@ class SketchNetwork(nn.Module):
         self.leave = nn.Parameter(torch.randn(members, hidden, classes) * (0.5 / hidden**0.5))
         self.leave_bias = nn.Parameter(torch.zeros(members, 1, classes))
 
-    def inputs(self, embeddings: Tensor) -> Tensor:
-        """(b, c, y, x) -> what the networks are told of every token (b, i, y, x)."""
-        width, size = len(self.mean), embeddings.shape[-2:]
-        shifted = embeddings[:, :width] - self.mean[:, None, None]
-        own = functional.conv2d(shifted, self.own[:, :, None, None])
-        coarse = functional.avg_pool2d(shifted, POOL, ceil_mode=True, count_include_pad=False)
-        coarse = functional.conv2d(coarse, self.around[:, :, None, None])
+    def told(self, embeddings: Tensor, halo: int = 0) -> Tensor:
+        """(b, c, y, x) -> what the networks are told of the cells (b, i, (y - 2 halo) u, (x - 2 halo) u) in a halo."""
+        margin = min(halo, 1)  # interpolation reaches one token further
+        rows, columns = (slice(halo - margin, size - halo + margin) for size in embeddings.shape[-2:])
+        width, mean = len(self.mean), self.mean[:, None, None]
+        own = functional.conv2d(embeddings[:, :width, rows, columns] - mean, self.own[:, :, None, None])
+        coarse = functional.avg_pool2d(embeddings[:, :width], POOL, ceil_mode=True, count_include_pad=False)
+        coarse = functional.conv2d(coarse - mean, self.around[:, :, None, None])
         rings = torch.cat([_tent(_tent(coarse, one, 2), one, 3) for one in REACHES], dim=1)
         whole = [edge * POOL for edge in coarse.shape[-2:]]  # the last pooled cells may be cut
         fine = functional.interpolate(rings, size=whole, mode="bilinear", align_corners=False)
-        told = torch.cat([own, fine[..., : size[0], : size[1]], embeddings[:, width:]], dim=1)
-        return told / self.spread[:, None, None]
-
-    def on_cells(self, told: Tensor, halo: int) -> Tensor:
-        """What is told of tokens (b, i, y, x) on the cells (b, i, (y - 2 halo) u, (x - 2 halo) u) within a halo."""
-        margin = min(halo, 1)  # interpolation reaches one token further
-        kept = told[..., halo - margin : told.shape[-2] - halo + margin, halo - margin : told.shape[-1] - halo + margin]
-        if self.cells == 1:
-            return kept[..., margin : kept.shape[-2] - margin, margin : kept.shape[-1] - margin]
-        fine = functional.interpolate(kept, scale_factor=self.cells, mode="bilinear", align_corners=False)
+        tokens = torch.cat([own, fine[..., rows, columns], embeddings[:, width:, rows, columns]], dim=1)
+        tokens /= self.spread[:, None, None]
+        cells = tokens
+        if self.cells > 1:
+            cells = functional.interpolate(tokens, scale_factor=self.cells, mode="bilinear", align_corners=False)
         edge = margin * self.cells
-        return fine[..., edge : fine.shape[-2] - edge, edge : fine.shape[-1] - edge]
+        return cells[..., edge : cells.shape[-2] - edge, edge : cells.shape[-1] - edge]
 
-    def logits(self, told: Tensor) -> Tensor:
-        """What is told of cells (m or 1, n, i) -> the logits of every network (m, n, k)."""
-        shown = told.expand(len(self.enter), -1, -1)
-        hidden = functional.gelu(torch.baddbmm(self.enter_bias, shown, self.enter))
-        return torch.baddbmm(self.leave_bias + self.absent, hidden, self.leave)
+    def logits(self, shown: Tensor) -> Tensor:
+        """What each network is told of its own cells (m, n, i), or all of the same (n, i) -> logits (m, n, k)."""
+        if shown.ndim == 2:
+            members, inputs, hidden = self.enter.shape
+            one = shown @ self.enter.permute(1, 0, 2).reshape(inputs, members * hidden)
+            entered = one.reshape(-1, members, hidden).permute(1, 0, 2) + self.enter_bias
+        else:
+            entered = torch.baddbmm(self.enter_bias, shown, self.enter)
+        return torch.baddbmm(self.leave_bias + self.absent, functional.relu(entered), self.leave)
 
     def forward(self, embeddings: Tensor, halo: int = 0) -> Tensor:
-        """(b, c, y, x) -> logarithms of the mean probabilities (b, k, y u, x u) within a halo of tokens."""
-        told = self.on_cells(self.inputs(embeddings), halo)
+        """(b, c, y, x) -> logarithms of the mean probabilities (b, k, (y - 2 halo) u, (x - 2 halo) u)."""
+        told = self.told(embeddings, halo)
         b, i, y, x = told.shape
-        cells = told.permute(0, 2, 3, 1).reshape(1, -1, i)
-        mean = self.logits(cells).softmax(dim=-1).mean(dim=0)
+        mean = self.logits(told.permute(0, 2, 3, 1).reshape(-1, i)).softmax(dim=-1).mean(dim=0)
         return mean.clamp(min=1e-12).log().reshape(b, y, x, -1).permute(0, 3, 1, 2)
 
 
@@ -160,7 +159,7 @@ class Sketch:
         network.mean.copy_(torch.from_numpy(mean))
         network.own.copy_(torch.from_numpy(own / spread / scale[:, None]))
         network.around.copy_(torch.from_numpy(around / spread / power[:, None]))
-        told = [network.inputs(torch.from_numpy(one[None])).detach()[0].flatten(1).double() for one in windows]
+        told = [network.told(torch.from_numpy(one[None])).detach()[0].flatten(1).double() for one in windows]
         seen = torch.cat(told, dim=1)[: len(network.spread) - network.joined]
         network.spread[: len(seen)].copy_(seen.std(dim=1).clamp(min=1e-6))
         return cls(card, network.eval().requires_grad_(False))
@@ -202,8 +201,7 @@ class Sketch:
     def told(self, embeddings: Float32, halo: int) -> Float32:
         """What its networks are told of cells: (c, y, x) -> (i, (y - 2 halo) u, (x - 2 halo) u)."""
         with torch.inference_mode():
-            tokens = self.network.inputs(torch.from_numpy(embeddings[None]))
-            found: Float32 = self.network.on_cells(tokens, halo)[0].numpy()
+            found: Float32 = self.network.told(torch.from_numpy(embeddings[None]), halo)[0].numpy()
         return found
 
     def seen(self, embeddings: Float32, halo: int) -> Float32:
