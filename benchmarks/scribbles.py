@@ -105,9 +105,9 @@ def scores(asked: argparse.Namespace) -> None:
     data = asked.data_path / "human_dlpfc_layers"
     grounds |= {f"human {donor}": human_ground(asked.store_path, data, donor, 0) for donor in asked.donors}
     methods = {f"ours, {one}": (EmbedSettings(encoder=one), SessionSettings()) for one in asked.encoders}
-    if asked.without_depth:
+    if asked.without_places:
         methods |= {
-            f"ours, {one}, not told of depth": (EmbedSettings(encoder=one), SessionSettings(with_depth=False))
+            f"ours, {one}, not told of places": (EmbedSettings(encoder=one), SessionSettings(with_places=False))
             for one in asked.encoders
         }
     found: dict[str, dict[str, list[list[Round]]]] = {}
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2, help="Simulated annotators.")
     parser.add_argument("--edge", type=int, default=1024, help="Edge of the windows of phantoms in pixels.")
     parser.add_argument("--presses", type=int, default=12, help="Key presses that are timed.")
-    parser.add_argument("--without-depth", action="store_true", help="Also without telling the head of depth.")
+    parser.add_argument("--without-places", action="store_true", help="Also where heads are not told of places.")
     parser.add_argument("--picture", type=Path, default=Path("work/scribbles.png"))
     asked = parser.parse_args()
     {"scores": scores, "dense": dense_table, "latency": latency_table}[asked.what](asked)

@@ -30,7 +30,9 @@ class SessionSettings(BaseModel):
     most_squares: int = Field(
         default=256, ge=1, le=4096, description="Squares around strokes that are learned from at most, the last first."
     )
-    with_depth: bool = Field(default=True, description="Tell the head how deep in the cortex a place lies.")
+    with_places: bool = Field(
+        default=True, description="Tell the head how far from the outside and from white matter a place lies."
+    )
 
 
 class Lesson(NamedTuple):

@@ -11,7 +11,7 @@ from cytoarch.geometry import Grid
 from cytoarch.interactive.regions import Window, nearest_first
 from cytoarch.interactive.sight import Sight
 from cytoarch.interactive.views import Seen, Spot
-from cytoarch.learning.sketch import POOL, REACH_TOKENS, Sketch
+from cytoarch.learning.sketch import MARGIN, Sketch
 from cytoarch.learning.targets import UNLABELLED, targets_on_grid
 
 TILE_CELLS = 256
@@ -26,15 +26,13 @@ def predicted(
     """What a head makes of a window of tokens where it is embedded, nearest to a place (y, x) in tokens first."""
     layout, u = sight.blocks.layout(section_id), head.card.cells_per_token
     ids = np.array([one.ids[0] for one in head.card.classes], dtype=np.uint16)
-    y, x, height, width = window
-    aligned = y - y % POOL, x - x % POOL, height + y % POOL, width + x % POOL
-    for part in nearest_first(aligned, max(POOL, TILE_CELLS // u), centre):
+    for part in nearest_first(window, max(1, TILE_CELLS // u), centre):
         read = sight.read(section_id, part)
         if read is None or not read[1].any():
             continue
         cells = layout.tokens.window(*part).split(u)
         known = np.repeat(np.repeat(read[1], u, 0), u, 1) & layout.tissue.on_grid(cells)
-        found = head.seen(read[0], REACH_TOKENS)
+        found = head.seen(read[0], MARGIN)
         two = np.partition(found, len(found) - 2, axis=0)[-2:]
         labels = np.where(known, ids[found.argmax(axis=0)], 0).astype(np.uint16)
         confidence = np.where(known, two[1] - two[0], 0).astype(np.float32)

@@ -42,7 +42,7 @@ class Session:
         self.drawing, self.settings = drawing, settings
         self.brain = read_only(store_path, brain_id)
         self.blocks = Blocks(store_path, brain_id, embed)
-        self.sight = Sight(self.brain, self.blocks, settings.with_depth)
+        self.sight = Sight(self.brain, self.blocks, settings.with_places)
         self.decoder: Sketch | None = None
         self.handed = ""
         """The digest of the decoder that was trained for the brain; blank: none was."""
@@ -156,7 +156,7 @@ class Session:
         for done, block in enumerate(blocks):
             yield Told("looking at the tissue", done, len(blocks))
             self.blocks.compute(block)
-        self.sight.depth(view.section_id)
+        self.sight.places(view.section_id)
         yield Told("looked at the tissue", len(blocks), len(blocks))
 
     # -- learning ------------------------------------------------------------------------------------------------------

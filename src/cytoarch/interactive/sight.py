@@ -1,37 +1,34 @@
-"""What the head of a session sees: embeddings of windows as far as they are computed, joined by depth."""
+"""What the head of a session sees: embeddings of windows as far as they are computed, joined by places in tissue."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoarch.anatomy.depth import DepthSettings
-from cytoarch.anatomy.depth_maps import DEPTH_CHANNELS, DepthMap
+from cytoarch.anatomy.places import PLACE_CHANNELS, TissuePlaces
 from cytoarch.brains import LabelTable
 from cytoarch.interactive.lessons import Lesson
 from cytoarch.interactive.regions import Block, Blocks, Window
 from cytoarch.learning.cards import HeadCard
-from cytoarch.learning.sketch import REACH_TOKENS, Sketch, SketchFit
+from cytoarch.learning.sketch import MARGIN, Sketch, SketchFit
 from cytoarch.learning.targets import UNLABELLED
 from cytoarch.learning.training import cells_per_token
-from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.opened import OpenBrain
-from cytoarch.steps.step import Place
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-MOST_WINDOWS = 8
-"""What embeddings look like is found in so many squares around strokes at most."""
+MOST_WINDOWS, THINNED = 24, 2
+"""What embeddings look like is found in so many squares around strokes at most, in every other row."""
 
 
 class Sight:
     """Windows of a brain's sections with a margin as wide as the head reaches."""
 
-    def __init__(self, brain: OpenBrain, blocks: Blocks, with_depth: bool) -> None:
-        self.brain, self.blocks, self.with_depth = brain, blocks, with_depth
-        self._depths: dict[str, DepthMap] = {}
+    def __init__(self, brain: OpenBrain, blocks: Blocks, with_places: bool) -> None:
+        self.brain, self.blocks, self.with_places = brain, blocks, with_places
+        self._places: dict[str, TissuePlaces] = {}
         self._told: dict[tuple[str, Window], tuple[Int64, Float32]] = {}
 
     @property
@@ -48,13 +45,12 @@ class Sight:
             kind="sketch",
             target="areas",
             classes=table.classes(by_group=False),
-            dims=(*dims, DEPTH_CHANNELS) if self.with_depth else dims,
+            dims=(*dims, PLACE_CHANNELS) if self.with_places else dims,
             cells_per_token=self.cells_per_token,
             embedding=step.embed,
             encoder_digest=encoder.digest,
             token_px=encoder.tiles.token_px,
             pixel_size_um=step.pixel_size_um,
-            depth="laplace" if self.with_depth else "none",
         )
 
     def needed(self, section_id: str, window: Window) -> list[Block]:
@@ -68,7 +64,7 @@ class Sight:
         return all(map(self.blocks.is_there, layout.blocks(section_id, layout.clipped(window))))
 
     def read(self, section_id: str, window: Window) -> tuple[Float32, Mask] | None:
-        """Embeddings (c, y, x) of a window of tokens with a margin of `REACH_TOKENS`, and which tokens of it are there.
+        """Embeddings (c, y, x) of a window of tokens with a margin of `MARGIN`, and which tokens of it are there.
 
         None: nothing of the window, or of its margin, is embedded.
         """
@@ -77,30 +73,24 @@ class Sight:
         if found is None:
             return None
         values, there = found
-        depth = self.depth(section_id)
-        if depth is not None:
-            values = np.concatenate([values, depth.channels(self.blocks.layout(section_id).tokens.window(*around))])
-        return values, there[REACH_TOKENS:-REACH_TOKENS, REACH_TOKENS:-REACH_TOKENS]
+        if self.with_places:
+            cells = self.blocks.layout(section_id).tokens.window(*around)
+            values = np.concatenate([values, self.places(section_id).channels(cells)])
+        return values, there[MARGIN:-MARGIN, MARGIN:-MARGIN]
 
     def begin(self, card: HeadCard, lessons: Sequence[Lesson], fit: SketchFit) -> Sketch:
         """A head that knows what embeddings around some of the lessons look like, and nothing else yet."""
         self._told.clear()  # it will be told otherwise
         chosen = lessons[:: -(-len(lessons) // MOST_WINDOWS)]
         read = [self.read(one.section_id, one.window) for one in chosen]
-        return Sketch.begun(card, [one[0] for one in read if one is not None], fit)
+        joined = PLACE_CHANNELS if self.with_places else 0
+        return Sketch.begun(card, [one[0][:, ::THINNED, ::THINNED] for one in read if one is not None], joined, fit)
 
-    def depth(self, section_id: str) -> DepthMap | None:
-        """The depth of a section: as `trace-cortex` committed it, else measured now; None: the head is not told."""
-        if self.with_depth and section_id not in self._depths:
-            self._depths[section_id] = self._depth(section_id)
-        return self._depths.get(section_id)
-
-    def _depth(self, section_id: str) -> DepthMap:
-        stored, place = DepthStep().stored, Place(self.brain, self.brain.rows[section_id])
-        if self.brain.catalogue.record(stored.product(section_id)) is not None:
-            return stored.open(place)
-        tissue = self.blocks.layout(section_id).tissue
-        return DepthMap.measure(tissue.classes, tissue.grid, DepthSettings())[0]
+    def places(self, section_id: str) -> TissuePlaces:
+        """Where in the tissue the places of a section lie."""
+        if section_id not in self._places:
+            self._places[section_id] = TissuePlaces.of(self.blocks.layout(section_id).tissue)
+        return self._places[section_id]
 
     def cells(self, head: Sketch, lessons: Sequence[Lesson]) -> tuple[Float32, Int64]:
         """What the head is told of the labelled cells of lessons (n, i), and their classes (n,).
@@ -115,7 +105,7 @@ class Sight:
                 read = self.read(*key)
                 if read is None:
                     raise ValueError(f"nothing of window {one.window} of section {one.section_id} is embedded")
-                seen = head.told(read[0], REACH_TOKENS)
+                seen = head.told(read[0], MARGIN)
                 kept = self._told[key] = one.targets, np.ascontiguousarray(seen[:, known].T)
             told.append(kept[1])
             targets.append(one.targets[known])
@@ -124,4 +114,4 @@ class Sight:
 
 def _widened(window: Window) -> Window:
     y, x, height, width = window
-    return y - REACH_TOKENS, x - REACH_TOKENS, height + 2 * REACH_TOKENS, width + 2 * REACH_TOKENS
+    return y - MARGIN, x - MARGIN, height + 2 * MARGIN, width + 2 * MARGIN

@@ -1,9 +1,9 @@
 """The sketch: what a few strokes tell, learned in a moment by small networks side by side.
 
-A cell is told by its own embedding, by what surrounds it at three distances, and by what joins the embedding (depth in
-the cortex). The networks begin differently and are shown the strokes with other gaps; their probabilities are averaged.
-Where few strokes leave room for doubt they disagree, which is what confidence shows (Lakshminarayanan et al., NeurIPS
-2017). It is the head of a person at work: the decoder that maps brains is trained from the same strokes.
+A cell is told by its embedding and by what joins it (where in the tissue it lies). The networks begin differently and
+are shown the strokes with other gaps; their probabilities are averaged. Where few strokes leave room for doubt they
+disagree, which is what confidence shows (Lakshminarayanan et al., NeurIPS 2017). It is the head of a person at work: the
+decoder that maps brains is trained from the same strokes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,16 +25,12 @@ from cytoarch.reproducible import fixed_torch_threads, single_threaded
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-POOL = 8
-"""Edge in tokens of the cells in which surroundings are told; windows that the head sees begin at multiples of it."""
-REACHES = (1, 3, 7)
-"""Surroundings: means whose weights fall to nothing beyond so many of these cells."""
-REACH_TOKENS = POOL * (max(REACHES) + 2)
-"""How far beyond a token its class is decided by others: surroundings, the cell it lies in, interpolation."""
 MOST_OWN = 64
 """Longer embeddings are reduced to so many principal components."""
-AROUND = 8
-"""Principal components whose surroundings are told."""
+JOINED_WEIGHT = 2.0
+"""What joins an embedding is few numbers among many: they are told louder. Chosen on phantoms 11 and 12."""
+MARGIN = 1
+"""Tokens beyond a window that its cells are interpolated from."""
 MAX_MEMBERS, MAX_HIDDEN = 256, 4096
 ABSENT = -1e4
 """Logit of a class that nobody drew: its probability is zero."""
@@ -45,56 +41,39 @@ class SketchFit(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    members: int = Field(default=6, ge=1, le=MAX_MEMBERS, description="Networks whose probabilities are averaged.")
-    hidden: int = Field(default=32, ge=2, le=MAX_HIDDEN, description="Units of each.")
+    members: int = Field(default=8, ge=1, le=MAX_MEMBERS, description="Networks whose probabilities are averaged.")
+    hidden: int = Field(default=16, ge=2, le=MAX_HIDDEN, description="Units of each.")
     first_steps: int = Field(default=150, ge=1, le=10_000, description="Steps of the first training, or after reset.")
     steps: int = Field(default=60, ge=1, le=10_000, description="Steps of a later one; it goes on from the last.")
     batch_size: int = Field(default=256, ge=8, le=65_536, description="Cells that each network is shown in a step.")
     dropout: float = Field(default=0.2, ge=0, lt=1, description="Share of the inputs that is hidden in a step.")
-    learning_rate: float = Field(default=1e-2, gt=0, le=1, description="Rate of AdamW.")
+    learning_rate: float = Field(default=5e-3, gt=0, le=1, description="Rate of AdamW.")
     weight_decay: float = Field(default=1e-2, ge=0, le=1, description="Decay of AdamW.")
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of initialisation and order.")
 
 
 class SketchNetwork(nn.Module):
-    """Components of an embedding and of its surroundings, and networks of one hidden layer side by side."""
+    """Embeddings in their own measure, and networks of one hidden layer side by side."""
 
     mean: Tensor
-    own: Tensor
-    around: Tensor
-    spread: Tensor
+    basis: Tensor
     absent: Tensor
 
-    def __init__(self, dims: tuple[int, ...], joined: int, classes: int, members: int, hidden: int, cells: int) -> None:
-        """The last `joined` channels are seen as they are; `cells` lie along a token."""
+    def __init__(self, channels: int, inputs: int, classes: int, members: int, hidden: int, cells: int) -> None:
+        """`cells` lie along a token."""
         super().__init__()
-        width = sum(dims) - joined
-        own, around = min(MOST_OWN, width), min(AROUND, width)
-        inputs = own + len(REACHES) * around + joined
-        self.cells, self.joined = cells, joined
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("own", torch.zeros(own, width))
-        self.register_buffer("around", torch.zeros(around, width))
-        self.register_buffer("spread", torch.ones(inputs))
+        self.cells = cells
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("basis", torch.zeros(inputs, channels))
         self.register_buffer("absent", torch.zeros(classes))
         self.enter = nn.Parameter(torch.randn(members, inputs, hidden) / inputs**0.5)
         self.enter_bias = nn.Parameter(torch.zeros(members, 1, hidden))
         self.leave = nn.Parameter(torch.randn(members, hidden, classes) * (0.5 / hidden**0.5))
         self.leave_bias = nn.Parameter(torch.zeros(members, 1, classes))
 
-    def told(self, embeddings: Tensor, halo: int = 0) -> Tensor:
-        """(b, c, y, x) -> what the networks are told of the cells (b, i, (y - 2 halo) u, (x - 2 halo) u) in a halo."""
-        margin = min(halo, 1)  # interpolation reaches one token further
-        rows, columns = (slice(halo - margin, size - halo + margin) for size in embeddings.shape[-2:])
-        width, mean = len(self.mean), self.mean[:, None, None]
-        own = functional.conv2d(embeddings[:, :width, rows, columns] - mean, self.own[:, :, None, None])
-        coarse = functional.avg_pool2d(embeddings[:, :width], POOL, ceil_mode=True, count_include_pad=False)
-        coarse = functional.conv2d(coarse - mean, self.around[:, :, None, None])
-        rings = torch.cat([_tent(_tent(coarse, one, 2), one, 3) for one in REACHES], dim=1)
-        whole = [edge * POOL for edge in coarse.shape[-2:]]  # the last pooled cells may be cut
-        fine = functional.interpolate(rings, size=whole, mode="bilinear", align_corners=False)
-        tokens = torch.cat([own, fine[..., rows, columns], embeddings[:, width:, rows, columns]], dim=1)
-        tokens /= self.spread[:, None, None]
+    def told(self, embeddings: Tensor, margin: int = 0) -> Tensor:
+        """(b, c, y, x) -> what networks are told of cells (b, i, (y - 2 margin) u, (x - 2 margin) u) in a margin."""
+        tokens = functional.conv2d(embeddings - self.mean[:, None, None], self.basis[:, :, None, None])
         cells = tokens
         if self.cells > 1:
             cells = functional.interpolate(tokens, scale_factor=self.cells, mode="bilinear", align_corners=False)
@@ -109,23 +88,14 @@ class SketchNetwork(nn.Module):
             entered = one.reshape(-1, members, hidden).permute(1, 0, 2) + self.enter_bias
         else:
             entered = torch.baddbmm(self.enter_bias, shown, self.enter)
-        return torch.baddbmm(self.leave_bias + self.absent, functional.relu(entered), self.leave)
+        return torch.baddbmm(self.leave_bias + self.absent, functional.gelu(entered), self.leave)
 
-    def forward(self, embeddings: Tensor, halo: int = 0) -> Tensor:
-        """(b, c, y, x) -> logarithms of the mean probabilities (b, k, (y - 2 halo) u, (x - 2 halo) u)."""
-        told = self.told(embeddings, halo)
+    def forward(self, embeddings: Tensor, margin: int = 0) -> Tensor:
+        """(b, c, y, x) -> logarithms of the mean probabilities (b, k, (y - 2 margin) u, (x - 2 margin) u)."""
+        told = self.told(embeddings, margin)
         b, i, y, x = told.shape
         mean = self.logits(told.permute(0, 2, 3, 1).reshape(-1, i)).softmax(dim=-1).mean(dim=0)
         return mean.clamp(min=1e-12).log().reshape(b, y, x, -1).permute(0, 3, 1, 2)
-
-
-def _tent(maps: Tensor, reach: int, axis: int) -> Tensor:
-    """Means along an axis of (b, c, y, x), with weights that fall linearly and are zero `reach` + 1 cells away."""
-    weights = 1 - torch.arange(-reach, reach + 1).abs() / (reach + 1)
-    pad = [reach, reach, 0, 0] if axis == 3 else [0, 0, reach, reach]
-    padded = functional.pad(maps, pad, mode="replicate")
-    parts = [weight * padded.narrow(axis, at, maps.shape[axis]) for at, weight in enumerate(weights / weights.sum())]
-    return torch.stack(parts).sum(dim=0)
 
 
 @dataclass(frozen=True)
@@ -136,55 +106,39 @@ class Sketch:
     network: SketchNetwork
 
     @classmethod
-    def begun(cls, card: HeadCard, windows: Sequence[Float32], fit: SketchFit) -> Self:
+    def begun(cls, card: HeadCard, windows: Sequence[Float32], joined: int, fit: SketchFit) -> Self:
         """A head that knows what embeddings look like, from windows (c, y, x) of sections, and no class yet.
 
-        Components are found without labels. The same windows and seed give the same bits.
+        The last `joined` channels join the embedding. Components of long embeddings are found without labels. The same
+        windows and seed give the same bits.
         """
-        with torch.random.fork_rng(devices=()):
-            torch.manual_seed(fit.seed)
-            network = _network(card, fit.members, fit.hidden)
-        width = len(network.mean)
-        found = np.concatenate([one[:width].reshape(width, -1).T for one in windows]).astype(np.float64)
+        found = np.concatenate([one.reshape(len(one), -1).T for one in windows]).astype(np.float64)
         with single_threaded():
             mean, spread = found.mean(axis=0), np.maximum(found.std(axis=0), 1e-6)
-            scaled = (found - mean) / spread
-            values, vectors = np.linalg.eigh(scaled.T @ scaled / len(scaled))
-        vectors = vectors[:, ::-1].T  # (c, c), the largest first
-        vectors *= np.sign(vectors[np.arange(width), np.abs(vectors).argmax(axis=1)])[:, None]  # eigh leaves signs open
-        own = np.eye(width) if width <= MOST_OWN else vectors[:MOST_OWN]
-        scale = np.ones(len(own)) if width <= MOST_OWN else np.sqrt(np.maximum(values[::-1][: len(own)], 1e-6))
-        around = vectors[: len(network.around)]
-        power = np.sqrt(np.maximum(values[::-1][: len(around)], 1e-6))
+            basis = _basis((found - mean) / spread, joined) / spread
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(fit.seed)
+            network = _network(card, fit.members, len(basis), fit.hidden)
         network.mean.copy_(torch.from_numpy(mean))
-        network.own.copy_(torch.from_numpy(own / spread / scale[:, None]))
-        network.around.copy_(torch.from_numpy(around / spread / power[:, None]))
-        told = [network.told(torch.from_numpy(one[None])).detach()[0].flatten(1).double() for one in windows]
-        seen = torch.cat(told, dim=1)[: len(network.spread) - network.joined]
-        network.spread[: len(seen)].copy_(seen.std(dim=1).clamp(min=1e-6))
+        network.basis.copy_(torch.from_numpy(basis))
         return cls(card, network.eval().requires_grad_(False))
 
     @classmethod
     def check_shapes(cls, card: HeadCard, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Raise ModelError unless these are the shapes of the sketch that a card describes; nothing is allocated."""
         sizes = shapes.get("enter", ())
-        if len(sizes) != 3 or not 1 <= sizes[0] <= MAX_MEMBERS or not 1 <= sizes[2] <= MAX_HIDDEN:
+        most = (MAX_MEMBERS, sum(card.dims), MAX_HIDDEN)
+        if len(sizes) != len(most) or not all(1 <= size <= limit for size, limit in zip(sizes, most, strict=True)):
             raise ModelError(
                 f"a sketch has 1 to {MAX_MEMBERS} networks of 1 to {MAX_HIDDEN} units, found enter {list(sizes)}"
             )
-        check_fits("sketch", lambda: _network(card, sizes[0], sizes[2]), shapes)
+        check_fits("sketch", lambda: _network(card, *sizes), shapes)
 
     @classmethod
     def from_tensors(cls, card: HeadCard, tensors: Mapping[str, Float32]) -> Self:
         """Rebuild a sketch. Raises ModelError if its tensors do not fit its card."""
         cls.check_shapes(card, {name: tensor.shape for name, tensor in tensors.items()})
-        members, _, hidden = tensors["enter"].shape
-        return cls(card, rebuilt("sketch", _network(card, members, hidden), tensors))
-
-    @property
-    def reach_tokens(self) -> int:
-        """How far beyond a token its class is decided by others."""
-        return REACH_TOKENS
+        return cls(card, rebuilt("sketch", _network(card, *tensors["enter"].shape), tensors))
 
     @property
     def bytes_per_token(self) -> int:
@@ -198,28 +152,27 @@ class Sketch:
         """Its weights by name."""
         return tensors_of(self.network)
 
-    def told(self, embeddings: Float32, halo: int) -> Float32:
-        """What its networks are told of cells: (c, y, x) -> (i, (y - 2 halo) u, (x - 2 halo) u)."""
+    def told(self, embeddings: Float32, margin: int = 0) -> Float32:
+        """What its networks are told of cells: (c, y, x) -> (i, (y - 2 margin) u, (x - 2 margin) u)."""
         with torch.inference_mode():
-            found: Float32 = self.network.told(torch.from_numpy(embeddings[None]), halo)[0].numpy()
+            found: Float32 = self.network.told(torch.from_numpy(embeddings[None]), margin)[0].numpy()
         return found
 
-    def seen(self, embeddings: Float32, halo: int) -> Float32:
-        """Probabilities within a halo of tokens: (c, y, x) -> (k, (y - 2 halo) u, (x - 2 halo) u)."""
+    def seen(self, embeddings: Float32, margin: int = 0) -> Float32:
+        """Probabilities within a margin of tokens: (c, y, x) -> (k, (y - 2 margin) u, (x - 2 margin) u)."""
         with torch.inference_mode():
-            found: Float32 = self.network(torch.from_numpy(embeddings[None]), halo)[0].exp().numpy()
+            found: Float32 = self.network(torch.from_numpy(embeddings[None]), margin)[0].exp().numpy()
         return found
 
     def probabilities(self, embeddings: Float32) -> Float32:
-        """(b, c, y, x) -> (b, k, y u, x u), sums to 1 over k; windows begin at multiples of `POOL` tokens."""
+        """(b, c, y, x) -> (b, k, y u, x u), sums to 1 over k."""
         return probabilities_of(self.network, embeddings)
 
     def with_classes(self, card: HeadCard) -> Self:
         """The same for another table: classes are told by their names, new ones are not drawn yet."""
         if card.dims != self.card.dims or card.cells_per_token != self.card.cells_per_token:
             raise ModelError(f"a sketch of {self.card.dims} cannot go on as one of {card.dims}; begin anew (reset)")
-        members, _, hidden = self.network.enter.shape
-        network = _network(card, members, hidden)
+        network = _network(card, *self.network.enter.shape)
         state = {**network.state_dict(), **self.network.state_dict()}
         known = {one.name: place for place, one in enumerate(self.card.classes)}
         places = [known.get(one.name, -1) for one in card.classes]
@@ -236,8 +189,8 @@ class Sketch:
         Cross entropy, in which cells of rare classes count more, by the root of how rare they are. The same arguments
         give the same bits, however many cores there are. Raises ModelError if the loss is not finite.
         """
-        members, _, hidden = self.network.enter.shape
-        network = _network(self.card, members, hidden)
+        members = len(self.network.enter)
+        network = _network(self.card, *self.network.enter.shape)
         network.load_state_dict(self.network.state_dict())
         counts = np.bincount(targets, minlength=len(self.card.classes)).astype(np.float64)
         weights = torch.from_numpy(np.sqrt(counts.max() / np.maximum(counts, 1)) * (counts > 0)).float()
@@ -261,6 +214,21 @@ class Sketch:
         return replace(self, network=network.eval().requires_grad_(False)), last
 
 
-def _network(card: HeadCard, members: int, hidden: int) -> SketchNetwork:
-    joined = sum(card.dims) - sum(card.embedded_dims)
-    return SketchNetwork(card.dims, joined, len(card.classes), members, hidden, card.cells_per_token)
+def _network(card: HeadCard, members: int, inputs: int, hidden: int) -> SketchNetwork:
+    return SketchNetwork(sum(card.dims), inputs, len(card.classes), members, hidden, card.cells_per_token)
+
+
+def _basis(scaled: NDArray[np.float64], joined: int) -> NDArray[np.float64]:
+    """What is told (i, c) of tokens (n, c) in units of their spread: their first components if they are long."""
+    channels = scaled.shape[1]
+    width = channels - joined
+    own = np.eye(width)
+    if width > MOST_OWN:
+        values, vectors = np.linalg.eigh(scaled[:, :width].T @ scaled[:, :width] / len(scaled))
+        own = vectors[:, ::-1].T[:MOST_OWN]  # the largest first
+        own *= np.sign(own[np.arange(MOST_OWN), np.abs(own).argmax(axis=1)])[:, None]  # eigh leaves signs open
+        own /= np.sqrt(np.maximum(values[::-1][:MOST_OWN], 1e-6))[:, None]
+    found = np.zeros((len(own) + joined, channels))
+    found[: len(own), :width] = own
+    found[len(own) :, width:] = JOINED_WEIGHT * np.eye(joined)
+    return found

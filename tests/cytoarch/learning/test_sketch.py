@@ -1,15 +1,13 @@
-"""The sketch: surroundings as scipy has them, the same map in tiles, the same bits, classes told by their names."""
+"""The sketch: the same map in tiles, the same bits, classes told by their names, long embeddings by components."""
 
 import numpy as np
 import pytest
-import torch
-from scipy.ndimage import convolve1d
 
 from cytoarch.brains import LabelClass
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import ModelError
 from cytoarch.learning.cards import HeadCard
-from cytoarch.learning.sketch import POOL, REACH_TOKENS, Sketch, SketchFit, _tent
+from cytoarch.learning.sketch import JOINED_WEIGHT, MARGIN, MOST_OWN, Sketch, SketchFit
 
 FIT = SketchFit(members=3, hidden=8)
 DIM = 6
@@ -32,33 +30,25 @@ def card(names: tuple[str, ...] = ("a", "b"), dim: int = DIM, cells: int = 1) ->
 def section(seed: int = 0, size: tuple[int, int] = (200, 216)) -> np.ndarray:
     """Embeddings (c, y, x) whose second half along x is brighter."""
     found = np.random.default_rng(seed).normal(size=(DIM, *size)).astype(np.float32)
-    found[0, :, size[1] // 2 :] += 3
+    found[0, :, size[1] // 2 :] += 8
     return found
 
 
 def lesson(head: Sketch, embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A stroke in either half."""
-    told = head.told(embeddings, 0)
+    told = head.told(embeddings)
     left, right = told[:, 100, 20:60].T, told[:, 100, 150:190].T
     return np.concatenate([left, right]), np.repeat([0, 1], 40)
 
 
 @pytest.fixture(scope="module")
 def begun() -> Sketch:
-    return Sketch.begun(card(), [section()], FIT)
+    return Sketch.begun(card(), [section()], 0, FIT)
 
 
 @pytest.fixture(scope="module")
 def taught(begun: Sketch) -> Sketch:
     return begun.taught(*lesson(begun, section()), FIT, 100, 0)[0]
-
-
-@pytest.mark.parametrize(("reach", "axis"), [(1, 2), (3, 3), (7, 2)])
-def test_surroundings_are_means_with_weights_that_fall_to_zero(reach: int, axis: int) -> None:
-    maps = np.random.default_rng(1).random((2, 3, 20, 25)).astype(np.float32)
-    weights = np.convolve(np.ones(reach + 1), np.ones(reach + 1)) / (reach + 1) ** 2
-    expected = convolve1d(maps, weights, axis=axis, mode="nearest")
-    np.testing.assert_allclose(_tent(torch.from_numpy(maps), reach, axis).numpy(), expected, rtol=1e-5)
 
 
 def test_two_strokes_tell_two_halves_apart_where_nothing_was_drawn(taught: Sketch) -> None:
@@ -69,28 +59,33 @@ def test_two_strokes_tell_two_halves_apart_where_nothing_was_drawn(taught: Sketc
     assert (found[1, :, 136:] > 0.5).mean() > 0.95
 
 
-def test_inputs_are_measured_in_their_spread_and_components_need_no_labels(begun: Sketch) -> None:
-    told = begun.told(section(), 0)
-    np.testing.assert_allclose(told.reshape(len(told), -1).std(axis=1), 1, atol=0.02)
-    same = Sketch.begun(card(("x", "y", "z")), [section()], FIT)
-    np.testing.assert_array_equal(same.tensors()["around"], begun.tensors()["around"])
+def test_inputs_are_measured_in_their_spread_and_what_joins_them_is_told_louder() -> None:
+    head = Sketch.begun(card(), [section(), section(1)], 2, FIT)
+    told = np.concatenate([head.told(one).reshape(DIM, -1) for one in (section(), section(1))], axis=1)
+    np.testing.assert_allclose(told.mean(axis=1), 0, atol=1e-4)
+    np.testing.assert_allclose(told.std(axis=1), [1] * (DIM - 2) + [JOINED_WEIGHT] * 2, rtol=1e-4)
 
 
-def test_a_window_with_a_margin_as_wide_as_its_reach_sees_what_the_whole_sees(taught: Sketch) -> None:
-    embeddings = section(2, (240, 256))
-    whole = taught.probabilities(embeddings[None])[0]
-    top, left = 10 * POOL, 11 * POOL
-    part = embeddings[:, top - REACH_TOKENS : top + 32 + REACH_TOKENS, left - REACH_TOKENS : left + 40 + REACH_TOKENS]
-    found = taught.seen(np.ascontiguousarray(part), REACH_TOKENS)
-    np.testing.assert_allclose(found, whole[:, top : top + 32, left : left + 40], atol=1e-5)
+def test_long_embeddings_are_told_by_their_whitened_components() -> None:
+    rng = np.random.default_rng(4)
+    long = (rng.normal(size=(100, 5)) @ rng.normal(size=(5, 64 * 64))).reshape(100, 64, 64).astype(np.float32)
+    long += rng.normal(0, 0.1, long.shape).astype(np.float32)
+    head = Sketch.begun(card(dim=101), [np.concatenate([long, long[:1]])], 1, FIT)
+    told = head.told(np.concatenate([long, long[:1]])).reshape(MOST_OWN + 1, -1)
+    np.testing.assert_allclose(np.cov(told[:MOST_OWN]), np.eye(MOST_OWN), atol=0.01)
+    variance = np.linalg.svd(long.reshape(100, -1) / long.reshape(100, -1).std(axis=1)[:, None], compute_uv=False) ** 2
+    scale = 1 / np.linalg.norm(head.tensors()["basis"][:MOST_OWN, :100] * long.reshape(100, -1).std(axis=1), axis=1)
+    np.testing.assert_allclose(scale[:5] ** 2, variance[:5] / 64**2, rtol=0.02)
 
 
-def test_cells_finer_than_tokens_are_interpolated_and_do_not_depend_on_the_margin() -> None:
-    fine = Sketch.begun(card(cells=4), [section()], FIT)
+@pytest.mark.parametrize("cells", [1, 4])
+def test_a_window_with_a_margin_sees_what_the_whole_sees(cells: int) -> None:
     embeddings = section(3, (64, 64))
-    whole, part = fine.told(embeddings, 0), fine.told(embeddings, 8)
-    assert whole.shape[1:] == (256, 256)
-    np.testing.assert_allclose(part, whole[:, 32:-32, 32:-32], atol=1e-5)
+    head = Sketch.begun(card(cells=cells), [section()], 0, FIT)
+    whole = head.probabilities(embeddings[None])[0]
+    assert whole.shape[1:] == (64 * cells, 64 * cells)
+    part = head.seen(np.ascontiguousarray(embeddings[:, 10 - MARGIN : 30 + MARGIN, 20 - MARGIN : 50 + MARGIN]), MARGIN)
+    np.testing.assert_allclose(part, whole[:, 10 * cells : 30 * cells, 20 * cells : 50 * cells], atol=1e-5)
 
 
 def test_the_same_strokes_give_the_same_bits_and_later_trainings_go_on(begun: Sketch, taught: Sketch) -> None:
