@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.scribbles_peers import Clock, Forest, features_of
-from benchmarks.scribbles_windows import Drawable, Ground, classes_of, phantom_ground
+from benchmarks.scribbles_windows import PLACES, Drawable, Ground, classes_of, phantom_ground
 from cytoarch.annotations.drawing import DrawnLabels
 from cytoarch.annotations.exchange import Drawer
 from cytoarch.annotations.scribbles import now
@@ -91,7 +91,7 @@ def line(name: str, presses: list[Press]) -> str:
 
 def latency_table(asked: argparse.Namespace) -> None:
     """Print what a key press takes, cold and with embeddings cached, beside a random forest."""
-    ground = phantom_ground(asked.store_path / "latency", SEED, EDGE_PX, pixel_um=PIXEL_UM)
+    ground = phantom_ground(asked.store_path / "latency", SEED, EDGE_PX, PIXEL_UM, PLACES[:1])
     print("| method | presses | first part: wall p50 | p95 | CPU p50 | p95 | all: wall p50 | p95 | CPU p50 | p95 |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for encoder in asked.encoders:

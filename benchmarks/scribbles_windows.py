@@ -13,7 +13,7 @@ from cytoarch.brains import Brain, LabelTable, Section, read_label_table
 from cytoarch.interactive.session import Session
 from cytoarch.interactive.views import View
 from cytoarch.phantoms.rendering import render
-from cytoarch.phantoms.sections import PhantomSection, PhantomSettings, Stain, Window, cut, make_phantom, section_count
+from cytoarch.phantoms.sections import PhantomSection, PhantomSettings, Window, cut, make_phantom, section_count
 from cytoarch.phantoms.tables import write_csv
 from cytoarch.phantoms.truth import WHITE_MATTER_LAYER, truth
 from cytoarch.phantoms.writing import label_rows
@@ -72,13 +72,15 @@ def richest(section: PhantomSection, edge: int, pixel_um: float) -> Window:
     return Window(y * COARSE_PX, x * COARSE_PX, edge, edge)
 
 
-def phantom_ground(folder: Path, seed: int, edge: int, stain: Stain = "silver", pixel_um: float = PIXEL_UM) -> Ground:
-    """Two windows of a phantom's sections in a store of their own, made where they are not there yet."""
+def phantom_ground(
+    folder: Path, seed: int, edge: int, pixel_um: float = PIXEL_UM, places: Sequence[float] = PLACES
+) -> Ground:
+    """Windows of a phantom's sections in a store of their own, made where they are not there yet."""
     files, name = folder / f"files-{seed}", f"P{seed}"
     if not (files / "labels.csv").exists():
         files.mkdir(parents=True, exist_ok=True)
-        phantom = make_phantom(PhantomSettings(seed=seed, stain=stain, resolution=80))
-        for number, place in enumerate(PLACES):
+        phantom = make_phantom(PhantomSettings(seed=seed, resolution=80))
+        for number, place in enumerate(places):
             section = cut(phantom, int(place * section_count(phantom)))
             window = richest(section, edge, pixel_um)
             Image.fromarray(np.squeeze(render(section, window, pixel_um))).save(files / f"s{number}.png")
@@ -89,7 +91,7 @@ def phantom_ground(folder: Path, seed: int, edge: int, stain: Stain = "silver", 
             brain_id=name, section_id=f"s{number}", section_number=number, path=f"s{number}.png",
             labels=f"labels-s{number}.png", pixel_size_um=pixel_um,
         )
-        for number in range(len(PLACES))
+        for number in range(len(places))
     )  # fmt: skip
     brain = Brain(brain_id=name, sections=rows, label_table=read_label_table(files / "labels.csv"))
     return ground(folder / "store", brain, files, [one.section_id for one in rows])

@@ -2,8 +2,8 @@
 
 A cell is told by its embedding and by what joins it (where in the tissue it lies). The networks begin differently and
 are shown the strokes with other gaps; their probabilities are averaged. Where few strokes leave room for doubt they
-disagree, which is what confidence shows (Lakshminarayanan et al., NeurIPS 2017). It is the head of a person at work: the
-decoder that maps brains is trained from the same strokes.
+disagree, which is what confidence shows (Lakshminarayanan et al., NeurIPS 2017). It is the head of a person at work:
+the decoder that maps brains is trained from the same strokes.
 """
 
 from collections.abc import Mapping, Sequence
