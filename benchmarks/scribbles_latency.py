@@ -48,7 +48,8 @@ def ours(ground: Ground, embed: EmbedSettings, presses: int) -> tuple[Press, lis
     (folder / "drawings" / f"{author}.jsonl").unlink(missing_ok=True)
     with Session.opened(ground.store_path, ground.brain_id, author, embed) as session:
         session.take_classes(classes_of(ground))
-        strokes = Annotator(section.truth, 0).strokes(None, 1 + -(-presses // 4))
+        annotator = Annotator(section.truth, 0)
+        strokes = [one for _ in range(1 + -(-presses // 4)) for one in annotator.strokes(None)]  # the classes in turn
         for one in strokes[:8]:
             session.stroke(section.section_id, one.label, one.path_px, PEN_PX)
         cold = pressed(session, section)

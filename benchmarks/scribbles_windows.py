@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.layers import brain_of
+from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.brains import Brain, LabelTable, Section, read_label_table
 from cytoarch.interactive.session import Session
 from cytoarch.interactive.views import View
@@ -107,7 +108,8 @@ def human_ground(folder: Path, data: Path, donor: str, drawn_on: int) -> Ground:
 def ground(store_path: Path, brain: Brain, files: Path, ids: Sequence[str]) -> Ground:
     """The sections of a brain, in the store."""
     with open_brain(store_path, brain) as opened:
-        steps = [SectionStep(ManifestFile(files, "path")), LabelsStep(ManifestFile(files, "labels")), TissueStep()]
+        tissue = TissueStep(TissueSettings(polarity="dark"))  # a window shows too little of the slide to tell it by
+        steps = [SectionStep(ManifestFile(files, "path")), LabelsStep(ManifestFile(files, "labels")), tissue]
         failed = [one for one in make_sections(steps, opened) if one.status == "failed"]
         if failed:
             raise RuntimeError(f"{failed}")

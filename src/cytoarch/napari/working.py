@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from napari.qt.threading import thread_worker
+from napari.qt.threading import GeneratorWorker, thread_worker
 from napari.utils.notifications import notification_manager
 
 from cytoarch.errors import CytoarchError
@@ -63,11 +63,10 @@ class Working:
 
     def end(self) -> None:
         """Stop all, and wait until it has stopped."""
-        going = [one for one in (self.deed, self.looking) if one is not None]
-        for one in going:
-            one.quit()
-        if going:
-            type(going[0]).await_workers(WAIT_MS)
+        for one in (self.deed, self.looking):
+            if one is not None:
+                one.quit()
+        GeneratorWorker.await_workers(WAIT_MS)  # also one that was left while it computed its last part
         self.deed = self.looking = None
 
     def _failed(self, error: Exception) -> None:

@@ -37,7 +37,7 @@ from cytoarch.store.verification import Fault, verify_brain
 from tests.cytoarch.steps.small_brain import CORTEX, HEIGHT, TABLE, WHITE_MATTER, WIDTH, SmallBrain
 
 VIEW = View("s0", 0, 0, HEIGHT, WIDTH)
-FAST = SessionSettings(fit=SketchFit(members=2, hidden=8, first_steps=60, steps=10))
+FAST = SessionSettings(fit=SketchFit(first_steps=100, steps=30))
 DECODER = DecoderSettings(width=8, epochs=3, least_steps=0)
 
 

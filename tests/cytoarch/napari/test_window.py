@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # napari's and Qt's own
 ]
 
-FAST = SessionSettings(fit=SketchFit(members=2, hidden=8, first_steps=60, steps=10))
+FAST = SessionSettings(fit=SketchFit(first_steps=100, steps=30))
 SEQUENCES = 100 if os.environ.get("CYTOARCH_FULL") else 10
 
 
