@@ -61,4 +61,4 @@ def _distance(mask: NDArray[np.bool_], cell_mm: float) -> Float32:
     """Mm (y, x) to the nearest cell of a mask; twice the farthest where there is none."""
     if not mask.any():
         return np.full(mask.shape, 2 * FARTHEST_MM, dtype=np.float32)
-    return (distance_transform_edt(~mask) * cell_mm).astype(np.float32)
+    return np.asarray(distance_transform_edt(~mask) * cell_mm, dtype=np.float32)

@@ -117,8 +117,8 @@ class Blocks:
         held = {block: values for block in blocks if (values := self.read(block)) is not None}
         if not held:
             return None
-        values, there = Patchwork(layout, held).read(*window)
-        return (edges_repeated(values, there), there) if there.any() else None
+        found, there = Patchwork(layout, held).read(*window)
+        return (edges_repeated(found, there), there) if there.any() else None
 
     def missing(self, section_id: str, window: Window) -> list[Block]:
         """The blocks of a window of tokens that are not embedded yet, nearest to its middle first."""

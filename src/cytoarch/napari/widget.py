@@ -13,7 +13,7 @@ from napari.utils.notifications import show_error
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QIcon
-from qtpy.QtWidgets import QFileDialog, QListWidgetItem, QStackedWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QListWidgetItem, QPushButton, QStackedWidget, QVBoxLayout, QWidget
 
 from cytoarch.annotations.scribbles import RUBBER
 from cytoarch.brains import read_label_table
@@ -187,6 +187,10 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
             path.append(self.layers.to_section_px(event.position))
             yield
         self.draw(np.array(path))
+
+    def _toggled(self, button: QPushButton, _on: bool) -> None:
+        self.panel.only(button)
+        self._set_pen()
 
     def _set_pen(self) -> None:
         """The mouse draws, or moves the picture."""
@@ -383,7 +387,7 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
         panel.opacity.valueChanged.connect(lambda percent: self._with_layers(lambda of: of.set_opacity(percent)))
         panel.confident.toggled.connect(lambda on: self._with_layers(lambda of: of.show_confidence(on)))
         for one in (panel.pen, panel.rubber):
-            one.toggled.connect(lambda _=False, one=one: (panel.only(one), self._set_pen()))
+            one.toggled.connect(partial(self._toggled, one))
         panel.connect_all(
             {
                 panel.training: self.train, panel.next: self.annotate_next, panel.mapping: self.map_section,
