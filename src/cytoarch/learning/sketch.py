@@ -31,6 +31,8 @@ JOINED_WEIGHT = 2.0
 """What joins an embedding is few numbers among many: they are told louder. Chosen on phantoms 11 and 12."""
 MARGIN = 1
 """Tokens beyond a window that its cells are interpolated from."""
+PART_CELLS = 1 << 13
+"""Cells that are computed at once: what comes between stays within the processor's cache."""
 MAX_MEMBERS, MAX_HIDDEN = 256, 4096
 ABSENT = -1e4
 """Logit of a class that nobody drew: its probability is zero."""
@@ -94,7 +96,8 @@ class SketchNetwork(nn.Module):
         """(b, c, y, x) -> logarithms of the mean probabilities (b, k, (y - 2 margin) u, (x - 2 margin) u)."""
         told = self.told(embeddings, margin)
         b, i, y, x = told.shape
-        mean = self.logits(told.permute(0, 2, 3, 1).reshape(-1, i)).softmax(dim=-1).mean(dim=0)
+        parts = told.permute(0, 2, 3, 1).reshape(-1, i).split(PART_CELLS)
+        mean = torch.cat([self.logits(part).softmax(dim=-1).mean(dim=0) for part in parts])
         return mean.clamp(min=1e-12).log().reshape(b, y, x, -1).permute(0, 3, 1, 2)
 
 
