@@ -26,7 +26,6 @@ from flows.parameters import StoredBrain
 from flows.train_decoder import train_decoder
 from flows.training import ScribbleChoice
 from tests.cytoarch.steps.small_brain import CORTEX, DEFAULTS, WHITE_MATTER, InProcess, SmallBrain, Steps, write_files
-from tests.flows.browsing import Page
 
 pytestmark = [pytest.mark.xdist_group("more flows"), pytest.mark.slow]
 
@@ -117,30 +116,3 @@ def test_a_suspended_run_goes_on_when_it_is_resumed_from_the_api(
 def test_a_run_without_a_deployment_says_why_it_cannot_wait(tmp_path: Path, prefect_server: None) -> None:
     with pytest.raises(StoreError, match="only a run of a deployment can wait"):
         train_decoder(brain=StoredBrain(brain_id="B1", store_path=tmp_path), scribbles=ScribbleChoice(wait=True))
-
-
-@pytest.mark.browser
-def test_a_suspended_run_is_resumed_from_the_page_of_the_server(
-    small: SmallBrain, client: SyncPrefectClient, deployment: UUID, tmp_path: Path
-) -> None:
-    parameters: dict[str, Any] = {
-        "brain": {"brain_id": "B1", "store_path": str(small.folder / "store")},
-        "decoder": DECODER,
-        "scribbles": {"wait": True, "author": "ada"},
-    }
-    run = client.create_flow_run_from_deployment(deployment, parameters=parameters)
-    with Page.opened(tmp_path / "profile") as page:
-        execute(run, client)
-        page.go(f"{str(client.api_url).removesuffix('/').removesuffix('/api')}/runs/flow-run/{run.id}")
-        page.click("Resume")
-        shown = "document.querySelector('[role=dialog]')?.innerText"
-        page.wait_for(f"{shown}?.includes('waits for your scribbles')")
-        dialog = page.value(shown)
-        page.picture(Path(os.environ.get("CYTOARCH_PICTURES", tmp_path)) / "resume.png")
-        assert "Author" in dialog
-        assert "Version" in dialog
-        assert "Who drew" in dialog
-        page.click("Submit", "document.querySelector('[role=dialog]')")
-        page.wait_for("!document.querySelector('[role=dialog]')")
-    state = client.read_flow_run(run.id).state
-    assert (state.type, state.name) == (StateType.SCHEDULED, "Resuming")

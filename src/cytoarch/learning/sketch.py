@@ -201,7 +201,7 @@ class Sketch:
         shown, wanted = torch.from_numpy(told), torch.from_numpy(targets)
         optimiser = torch.optim.AdamW(network.parameters(), lr=fit.learning_rate, weight_decay=fit.weight_decay)
         last = float("nan")
-        with torch.random.fork_rng(devices=()), fixed_torch_threads():
+        with torch.random.fork_rng(devices=()), fixed_torch_threads(1):
             torch.manual_seed(seed)
             for _ in range(steps):
                 chosen = torch.randint(len(targets), (members, min(fit.batch_size, 4 * len(targets))))
