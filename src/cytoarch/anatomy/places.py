@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, map_coordinates
+from scipy.ndimage import distance_transform_edt
 
 from cytoarch.anatomy.matter import WHITE
 from cytoarch.anatomy.tissue import TissueMask
@@ -52,9 +52,18 @@ class TissuePlaces:
 
     def channels(self, grid: Grid) -> Float32:
         """(3, y, x) float32 at the centres of a grid's cells, interpolated; beyond the mask as at its edge."""
-        places_um = np.stack(np.meshgrid(*grid.centres_um(), indexing="ij"), axis=-1)
-        at = np.moveaxis(self.grid.cells(places_um), -1, 0)
-        return np.stack([map_coordinates(one, at, order=1, mode="nearest") for one in self.values]).astype(np.float32)
+        y, x = (self.grid.cells(np.stack([one, one], axis=-1))[:, axis] for axis, one in enumerate(grid.centres_um()))
+        return _along(_along(self.values, y, 1), x, 2).astype(np.float32)
+
+
+def _along(values: NDArray[np.floating], at: NDArray[np.float64], axis: int) -> NDArray[np.floating]:
+    """Values (3, y, x) at places along an axis, linearly interpolated; at the edge beyond it."""
+    last = values.shape[axis] - 1
+    inside = np.clip(at, 0, last)
+    lower = np.minimum(inside.astype(np.int64), max(last - 1, 0))
+    part = (inside - lower).reshape([-1 if one == axis else 1 for one in range(values.ndim)])
+    below, above = np.take(values, lower, axis), np.take(values, np.minimum(lower + 1, last), axis)
+    return np.asarray(below + (above - below) * part)
 
 
 def _distance(mask: NDArray[np.bool_], cell_mm: float) -> Float32:

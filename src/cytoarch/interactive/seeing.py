@@ -32,10 +32,11 @@ def predicted(
             continue
         cells = layout.tokens.window(*part).split(u)
         known = np.repeat(np.repeat(read[1], u, 0), u, 1) & layout.tissue.on_grid(cells)
-        found = head.seen(read[0], MARGIN)
-        two = np.partition(found, len(found) - 2, axis=0)[-2:]
-        labels = np.where(known, ids[found.argmax(axis=0)], 0).astype(np.uint16)
-        confidence = np.where(known, two[1] - two[0], 0).astype(np.float32)
+        labels, confidence = np.zeros(known.shape, dtype=np.uint16), np.zeros(known.shape, dtype=np.float32)
+        if known.any():
+            found = head.seen(read[0], known, MARGIN)
+            two = np.partition(found, found.shape[1] - 2, axis=1)[:, -2:]
+            labels[known], confidence[known] = ids[found.argmax(axis=1)], two[:, 1] - two[:, 0]
         yield Seen(section_id, cells, labels, confidence, (part[0] * u, part[1] * u))
 
 

@@ -86,8 +86,8 @@ class SketchNetwork(nn.Module):
         """What each network is told of its own cells (m, n, i), or all of the same (n, i) -> logits (m, n, k)."""
         if shown.ndim == 2:
             members, inputs, hidden = self.enter.shape
-            one = shown @ self.enter.permute(1, 0, 2).reshape(inputs, members * hidden)
-            entered = one.reshape(-1, members, hidden).permute(1, 0, 2) + self.enter_bias
+            one = torch.addmm(self.enter_bias.flatten(), shown, self.enter.permute(1, 0, 2).reshape(inputs, -1))
+            entered = one.view(-1, members, hidden).transpose(0, 1)
         else:
             entered = torch.baddbmm(self.enter_bias, shown, self.enter)
         return torch.baddbmm(self.leave_bias + self.absent, functional.gelu(entered), self.leave)
@@ -96,9 +96,12 @@ class SketchNetwork(nn.Module):
         """(b, c, y, x) -> logarithms of the mean probabilities (b, k, (y - 2 margin) u, (x - 2 margin) u)."""
         told = self.told(embeddings, margin)
         b, i, y, x = told.shape
-        parts = told.permute(0, 2, 3, 1).reshape(-1, i).split(PART_CELLS)
-        mean = torch.cat([self.logits(part).softmax(dim=-1).mean(dim=0) for part in parts])
+        mean = self.mean_of(told.permute(0, 2, 3, 1).reshape(-1, i))
         return mean.clamp(min=1e-12).log().reshape(b, y, x, -1).permute(0, 3, 1, 2)
+
+    def mean_of(self, told: Tensor) -> Tensor:
+        """The mean probabilities (n, k) of cells (n, i)."""
+        return torch.cat([self.logits(part).softmax(dim=-1).mean(dim=0) for part in told.split(PART_CELLS)])
 
 
 @dataclass(frozen=True)
@@ -161,10 +164,11 @@ class Sketch:
             found: Float32 = self.network.told(torch.from_numpy(embeddings[None]), margin)[0].numpy()
         return found
 
-    def seen(self, embeddings: Float32, margin: int = 0) -> Float32:
-        """Probabilities within a margin of tokens: (c, y, x) -> (k, (y - 2 margin) u, (x - 2 margin) u)."""
+    def seen(self, embeddings: Float32, wanted: NDArray[np.bool_], margin: int = 0) -> Float32:
+        """Probabilities (n, k) of the n cells that are wanted, in a window (c, y, x) within a margin of tokens."""
         with torch.inference_mode():
-            found: Float32 = self.network(torch.from_numpy(embeddings[None]), margin)[0].exp().numpy()
+            told = self.network.told(torch.from_numpy(embeddings[None]), margin)[0]
+            found: Float32 = self.network.mean_of(told[:, torch.from_numpy(wanted)].T.contiguous()).numpy()
         return found
 
     def probabilities(self, embeddings: Float32) -> Float32:
