@@ -101,7 +101,7 @@ class SketchNetwork(nn.Module):
 
     def mean_of(self, told: Tensor) -> Tensor:
         """The mean probabilities (n, k) of cells (n, i)."""
-        return torch.cat([self.logits(part).softmax(dim=-1).mean(dim=0) for part in told.split(PART_CELLS)])
+        return torch.cat([self.logits(part).softmax(dim=-1).mean(dim=0) for part in torch.split(told, PART_CELLS)])
 
 
 @dataclass(frozen=True)
