@@ -127,7 +127,7 @@ def test_a_whole_session_and_the_next(window: DrawWidget, small: SmallBrain) -> 
     assert window.session.missing(window.view) == [], "embeddings are found, not computed"
     window.train()
     settle(window)
-    assert share(window, CORTEX, slice(0, width * 3 // 8)) > 0.9
+    assert share(window, CORTEX, slice(0, width * 3 // 8)) > 0.75
 
 
 def test_new_classes_take_two_clicks_and_mistakes_are_said(window: DrawWidget) -> None:
