@@ -25,12 +25,15 @@ TORCH_THREADS = 2
 
 
 @contextmanager
-def fixed_torch_threads() -> Iterator[None]:
-    """Torch computes with the same number of threads on every machine, as long as this thread is in here."""
+def fixed_torch_threads(count: int = TORCH_THREADS) -> Iterator[None]:
+    """Torch computes with the same number of threads on every machine, as long as this thread is in here.
+
+    Where every step is short, one is fastest: two wait for each other, and burn the processor meanwhile.
+    """
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(TORCH_THREADS)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ ENTRY_POINTS = "cytoarch.encoders"
 """Group under which a package names its encoders: id -> callable(EncoderSettings) -> Encoder."""
 OURS = (
     "texture",
+    "profile",
     "compact",
     "compact:<folder>",
     "lite0",
@@ -31,8 +32,8 @@ class EncoderSettings(Settings):
         examples=["dinov3:vitb16"],
         default="texture",
         max_length=500,
-        description="texture (no weights); compact (comes with cytoarch, trained on phantoms); compact: and a folder "
-        "of pretrain-encoder; lite0 "
+        description="texture, profile (no weights); compact (comes with cytoarch, trained on phantoms); compact: and a "
+        "folder of pretrain-encoder; lite0 "
         "(EfficientNet-Lite0, weights of the package cytoarch[lite0]); "
         "dinov3:vits16, vits16plus, vitb16, vitl16, vith16plus, vit7b16, vitl16-sat, "
         "vit7b16-sat, convnext-tiny, -small, -base, -large; dinov2:small, base, large, giant, small-registers, ...; "
@@ -77,7 +78,8 @@ class EncoderSettings(Settings):
 def load_encoder(settings: EncoderSettings) -> Encoder:
     """The encoder the settings name. Raises ModelError, listing those there are, if none has that id."""
     kind, _, argument = settings.encoder.partition(":")
-    if settings.encoder == "texture":
+    if settings.encoder in ("texture", "profile"):
+        from cytoarch.encoders.profile import ProfileEncoder
         from cytoarch.encoders.texture import TextureEncoder
 
         ignored = [
@@ -85,10 +87,10 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
         ]
         if ignored:
             raise ModelError(
-                f"the encoder texture has no {', '.join(ignored)} to set: it has no weights and computes in fp32 on "
-                "the processor; leave these settings out, or choose another encoder"
+                f"the encoder {settings.encoder} has no {', '.join(ignored)} to set: it has no weights and computes in "
+                "fp32 on the processor; leave these settings out, or choose another encoder"
             )
-        return TextureEncoder()
+        return TextureEncoder() if settings.encoder == "texture" else ProfileEncoder()
     if settings.encoder == "compact" or (kind == "compact" and argument):
         from cytoarch.encoders.compact import load_compact
 

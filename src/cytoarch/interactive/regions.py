@@ -1,6 +1,7 @@
 """Embeddings of what is in view: blocks of sections, each made once by the embeddings step and kept in the store."""
 
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -26,6 +27,10 @@ from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.disk import write_atomically
 
 Float16 = NDArray[np.float16]
+Float32 = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Window = tuple[int, int, int, int]
+"""Tokens (y, x, height, width) of a section."""
 
 BLOCK_PX = 1024
 """Edge of a block in working pixels, as near as whole tiles come to it."""
@@ -56,13 +61,19 @@ class Layout:
     image: StoredImage
     tissue: TissueMask
 
-    def window(self, block: Block) -> tuple[int, int, int, int]:
+    def window(self, block: Block) -> Window:
         """The tokens (y, x, height, width) of a block."""
         n, (height, width) = self.block_tokens, self.tokens.shape
         y, x = block.row * n, block.column * n
         return y, x, min(n, height - y), min(n, width - x)
 
-    def blocks(self, section_id: str, window: tuple[int, int, int, int]) -> list[Block]:
+    def clipped(self, window: Window) -> Window:
+        """The part of a window of tokens that lies on the section."""
+        (rows, columns), (y, x, height, width) = self.tokens.shape, window
+        top, left = max(0, y), max(0, x)
+        return top, left, min(rows, y + height) - top, min(columns, x + width) - left
+
+    def blocks(self, section_id: str, window: Window) -> list[Block]:
         """The blocks that tokens (y, x, height, width) lie in, in reading order."""
         y, x, height, width = window
         n = self.block_tokens
@@ -79,6 +90,8 @@ class Blocks:
         self.step = EmbeddingsStep.of(settings, self._brain)
         self._layouts: dict[str, Layout] = {}
         self._held: OrderedDict[Block, Float16] = OrderedDict()
+        self._computing = threading.Lock()
+        """Looking ahead goes on beside what a person asks for: one of them computes a block, the other finds it."""
 
     def layout(self, section_id: str) -> Layout:
         """How a section is cut. Raises StoreError if it is not in the store yet, SectionError if it is damaged."""
@@ -93,6 +106,30 @@ class Blocks:
         plan = tile_plan(self.step.encoder.encoder, view.height, view.width, self.step.embed)
         tiles = max(1, round(BLOCK_PX / plan.step_px))
         return Layout(view.grid.grouped(plan.cell_px), tiles * plan.step_px // plan.cell_px, image, tissue)
+
+    def read_window(self, section_id: str, window: Window) -> tuple[Float32, Mask] | None:
+        """Embeddings (c, y, x) float32 of a window of tokens, and which tokens (y, x) are there; None: none is.
+
+        The window may reach beyond the section: rows and columns that are not there repeat the nearest that are.
+        """
+        layout = self.layout(section_id)
+        blocks = layout.blocks(section_id, layout.clipped(window))
+        held = {block: values for block in blocks if (values := self.read(block)) is not None}
+        if not held:
+            return None
+        found, there = Patchwork(layout, held).read(*window)
+        return (edges_repeated(found, there), there) if there.any() else None
+
+    def missing(self, section_id: str, window: Window) -> list[Block]:
+        """The blocks of a window of tokens that are not embedded yet, nearest to its middle first."""
+        layout = self.layout(section_id)
+        y, x, height, width = window
+
+        def away(block: Block) -> tuple[float, Block]:
+            top, left, h, w = layout.window(block)
+            return math.hypot(top + h / 2 - y - height / 2, left + w / 2 - x - width / 2), block
+
+        return sorted((one for one in layout.blocks(section_id, window) if not self.is_there(one)), key=away)
 
     def is_there(self, block: Block) -> bool:
         """Whether a block is embedded: held, or in the store."""
@@ -117,11 +154,12 @@ class Blocks:
 
         Raises BrainBusyError if a run is writing the brain, SectionError if the section cannot be read.
         """
-        if self.is_there(block):
-            return
-        with open_brain(self._store_path, self._brain_id) as brain:
-            outcome = make_section([self._step(block)], brain, brain.rows[block.section_id])
-        self._brain.catalogue.refresh(self._step(block).product(block.section_id))
+        with self._computing:
+            if self.is_there(block):
+                return
+            with open_brain(self._store_path, self._brain_id) as brain:
+                outcome = make_section([self._step(block)], brain, brain.rows[block.section_id])
+            self._brain.catalogue.refresh(self._step(block).product(block.section_id))
         if outcome.status == "failed":
             raise SectionError(outcome.reason)
 
@@ -174,7 +212,7 @@ class Patchwork:
     layout: Layout
     held: Mapping[Block, Float16]
 
-    def read(self, y: int, x: int, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def read(self, y: int, x: int, height: int, width: int) -> tuple[Float32, Mask]:
         """Embeddings (c, height, width) float32 of a window of tokens, and which of them are there (height, width).
 
         The window may reach beyond the section or over blocks that are not computed: there embeddings are zero.
@@ -192,9 +230,17 @@ class Patchwork:
         return found, there
 
 
-def nearest_first(
-    window: tuple[int, int, int, int], edge: int, centre: tuple[float, float]
-) -> Iterator[tuple[int, int, int, int]]:
+def edges_repeated(values: Float32, there: Mask) -> Float32:
+    """Embeddings (c, y, x) in which rows and columns that are not there at all repeat the nearest that are."""
+    rows, columns = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
+    if len(rows) == there.shape[0] and len(columns) == there.shape[1]:
+        return values
+    y = np.clip(np.arange(there.shape[0]), rows[0], rows[-1])
+    x = np.clip(np.arange(there.shape[1]), columns[0], columns[-1])
+    return np.ascontiguousarray(values[:, y][:, :, x])
+
+
+def nearest_first(window: Window, edge: int, centre: tuple[float, float]) -> Iterator[Window]:
     """Squares (y, x, height, width) that cover a window once, those nearest to a place (y, x) first.
 
     >>> [one[:2] for one in nearest_first((0, 0, 4, 6), 2, (1.0, 5.0))]

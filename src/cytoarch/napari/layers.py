@@ -21,8 +21,13 @@ from cytoarch.brains import Label, Section
 from cytoarch.geometry import Grid, Transform, scan_corner_to_section
 from cytoarch.images.views import StoredImage
 from cytoarch.interactive.regions import Layout
-from cytoarch.interactive.session import Seen
+from cytoarch.interactive.views import Seen
 from cytoarch.palette import Rgb, class_colours
+from cytoarch.steps.colours import ColoursStep
+from cytoarch.steps.opened import OpenBrain
+from cytoarch.steps.parcellations import ParcellationStep
+from cytoarch.steps.sections import LABELS
+from cytoarch.steps.step import Place, Stored
 
 SCAN, MAP, CONFIDENCE, SCRIBBLES = "scan", "map", "confidence", "scribbles"
 RUBBED: Rgb = (128, 128, 128)
@@ -90,6 +95,29 @@ class SectionLayers:
         else:
             layer = self.viewer.add_image(data, multiscale=len(levels) > 1, rgb=rgb, name=name, visible=False, **place)
         self.viewer.layers.move(self.viewer.layers.index(layer), 1)
+
+    def add_all_known(self, brain: OpenBrain) -> None:
+        """Show labels, PCA maps and parcellations of the store, hidden until they are asked for."""
+        place, section_id = Place(brain, self.section), self.section.section_id
+        catalogue, table = brain.catalogue, brain.brain.label_table
+        if table is not None and catalogue.record(LABELS.product(section_id)) is not None:
+            self.add_known("labels", LABELS.open(place), table.labels)
+        for name in catalogue.names(ColoursStep.step):
+            colours = Stored(ColoursStep, name)
+            if catalogue.record(colours.product(section_id)) is not None:
+                self.add_known(f"PCA {name}", colours.open(place))
+        for name in catalogue.names(ParcellationStep.step):
+            maps = Stored(ParcellationStep, name)
+            if table is not None and catalogue.record(maps.product(section_id)) is not None:
+                self.add_known(f"parcellation {name}", maps.open(place).labels, table.labels)
+
+    def set_opacity(self, percent: int) -> None:
+        """How strongly the map covers the scan."""
+        self.map.opacity = percent / 100
+
+    def show_confidence(self, shown: bool) -> None:
+        """Show how sure the model is, or hide it."""
+        self.confidence.visible = bool(shown)
 
     def remove(self) -> None:
         """Take all layers away."""

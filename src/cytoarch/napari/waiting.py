@@ -1,8 +1,9 @@
-"""Runs that wait for scribbles, found and resumed over the orchestrator's HTTP address; no library of it is needed."""
+"""The orchestrator over its HTTP address: runs that wait for scribbles, maps of a brain; no library of it is needed."""
 
 import base64
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import URLError
 from urllib.request import Request, urlopen
@@ -11,6 +12,7 @@ from cytoarch.errors import StoreError
 
 TIMEOUT_S = 10.0
 FLOW = "train-decoder"
+MAPS = "parcellate-brain"
 
 
 class Waiting(NamedTuple):
@@ -52,6 +54,18 @@ class Orchestrator(NamedTuple):
         if told.get("status") != "ACCEPT":
             reason = (told.get("details") or {}).get("reason", "no reason is given")
             raise StoreError(f"the run {run.name} was not resumed: {reason}; look at it in the orchestrator's page")
+
+    def map_brain(self, store_path: Path, brain_id: str, model: str) -> str:
+        """Begin a run that maps a brain with a model of the store; its name. Raises StoreError if it cannot begin."""
+        found = self._post("deployments/filter", {"flows": {"name": {"any_": [MAPS]}}, "sort": "CREATED_DESC"})
+        if not found:
+            raise StoreError(
+                f"the server has no deployment of {MAPS}; deploy it (prefect deploy --all), or unset PREFECT_API_URL "
+                "to map the brain in this window"
+            )
+        brain = {"brain_id": brain_id, "store_path": str(store_path.absolute())}
+        asked = {"parameters": {"brain": brain, "model": model}}
+        return str(self._post(f"deployments/{found[0]['id']}/create_flow_run", asked)["name"])
 
     def _post(self, path: str, content: Any) -> Any:
         if not self.api_url.startswith(("http://", "https://")):

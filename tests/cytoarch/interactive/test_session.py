@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,13 +14,22 @@ from cytoarch.annotations.scribbles import Annotation
 from cytoarch.brains import Label, LabelTable
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import BrainBusyError, StoreError, TrainingError
+from cytoarch.interactive import regions
+from cytoarch.interactive.classes import ClassSource
+from cytoarch.interactive.lessons import SessionSettings
 from cytoarch.interactive.regions import Patchwork, nearest_first
-from cytoarch.interactive.session import Session, SessionSettings, View
+from cytoarch.interactive.session import Session
+from cytoarch.interactive.views import Seen, Told, View
 from cytoarch.learning.heads import head_files
+from cytoarch.learning.sketch import SketchFit
 from cytoarch.learning.training import DecoderSettings
+from cytoarch.parcellation.inference import ParcellateSettings
+from cytoarch.parcellation.smoothing import SmoothSettings
 from cytoarch.steps.annotations import Scribbled, save_annotation, version_ids
 from cytoarch.steps.opened import open_brain, read_only
-from cytoarch.steps.running import make
+from cytoarch.steps.parcellations import parcellation_steps
+from cytoarch.steps.running import due, make
+from cytoarch.steps.sources import open_head
 from cytoarch.steps.step import MissingInputError, Place
 from cytoarch.steps.training import TrainingStep, training_of
 from cytoarch.store.brain_store import BrainStore
@@ -27,7 +37,7 @@ from cytoarch.store.verification import Fault, verify_brain
 from tests.cytoarch.steps.small_brain import CORTEX, HEIGHT, TABLE, WHITE_MATTER, WIDTH, SmallBrain
 
 VIEW = View("s0", 0, 0, HEIGHT, WIDTH)
-FAST = SessionSettings(width=8, steps=5, first_steps=30, crop_tokens=16)
+FAST = SessionSettings(fit=SketchFit(first_steps=100, steps=30))
 DECODER = DecoderSettings(width=8, epochs=3, least_steps=0)
 
 
@@ -188,7 +198,7 @@ def test_blocks_are_computed_once_and_found_by_the_next_session(small: SmallBrai
         assert session.missing(VIEW)
         steps: list[tuple[int, int]] = []
         assert session.embed(VIEW, lambda done, total: steps.append((done, total)))
-        assert steps[-1][0] == steps[-1][1] == len(steps)
+        assert steps[-1][0] == steps[-1][1] == len(steps) - 1
         found = session.blocks.read(session.blocks.layout("s0").blocks("s0", session.window(VIEW))[0])
         assert found is not None
         assert found.any()
@@ -313,3 +323,63 @@ def test_blocks_in_view_are_no_way_of_embedding_a_brain(small: SmallBrain) -> No
     after = read_only(store, "B1").catalogue
     assert after.names("embeddings") == before
     assert after.names("blocks")
+
+
+def test_a_key_press_shows_what_is_embedded_first_and_the_rest_as_it_is(small: SmallBrain) -> None:
+    with Session.opened(small.folder / "store", "B1", "ada", small_embed(), FAST) as session:
+        draw_both(session)
+        told = list(session.update(VIEW))
+        assert not session.missing(VIEW)
+        texts = [one.text for one in told if isinstance(one, Told)]
+        assert texts[0] == "looking at what you drew on"
+        assert "learning from your strokes" in texts
+        assert texts[-1].startswith("trained on 2 strokes")
+        assert any(isinstance(one, Seen) for one in told)
+        again = [one.text for one in session.update(VIEW) if isinstance(one, Told)]
+        assert len(again) == 2, "all is there: nothing is looked at again"
+
+
+def test_looking_ahead_and_a_key_press_at_once_compute_each_block_once(
+    small: SmallBrain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[str] = []
+    made = regions.make_section
+
+    def counted(steps: Any, *rest: Any) -> Any:
+        computed.append(steps[0].regions.path.stem)
+        return made(steps, *rest)
+
+    monkeypatch.setattr(regions, "make_section", counted)
+    with Session.opened(small.folder / "store", "B1", "ada", small_embed(), FAST) as session:
+        draw_both(session)
+        beside = threading.Thread(target=lambda: list(session.look_ahead(VIEW)))
+        beside.start()
+        list(session.update(VIEW))
+        beside.join()
+    assert len(computed) == len(set(computed)) > 1
+
+
+def test_classes_are_taken_from_brains_and_drawings_of_the_store(session: Session, small: SmallBrain) -> None:
+    draw_both(session)
+    session.add_class("layer IV")
+    session.save()
+    found = {one.name: one for one in ClassSource.there(small.folder / "store")}
+    assert list(found) == ["of brain B1", "of ada on brain B1"]
+    assert found["of brain B1"].table(session.store_path) == TABLE
+    names = [one.name for one in found["of ada on brain B1"].table(session.store_path).labels]
+    assert names == ["cortex", "white matter", "layer IV"]
+
+
+def test_the_brain_is_mapped_here_as_the_scheduled_run_would(session: Session, small: SmallBrain) -> None:
+    with pytest.raises(TrainingError, match="Train for the brain first"):
+        session.model  # noqa: B018
+    draw_both(session, "s0")
+    draw_both(session, "s3")
+    digest, _ = session.hand_over(DECODER)
+    told = list(session.map_brain())
+    assert told[-1].text.startswith("Mapped 6 sections as areas-decoder-")
+    with open_brain(small.folder / "store", "B1") as brain:
+        card = open_head(brain.store, digest).card
+        embeddings = session.blocks.step.stored
+        steps = parcellation_steps(card, digest, embeddings, ParcellateSettings(), SmoothSettings(), {})
+        assert due(steps, brain, brain.sections) == [], "parcellate-brain finds every map current"

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from qtpy.QtWidgets import QApplication
 
-from cytoarch.interactive.session import SessionSettings
+from cytoarch.interactive.classes import ClassSource
+from cytoarch.interactive.lessons import SessionSettings
+from cytoarch.learning.sketch import SketchFit
 from cytoarch.learning.training import DecoderSettings
 from cytoarch.napari.layers import upright
 from cytoarch.napari.opening import Opening
@@ -25,7 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # napari's and Qt's own
 ]
 
-FAST = SessionSettings(width=8, steps=4, first_steps=25, crop_tokens=16)
+FAST = SessionSettings(fit=SketchFit(first_steps=100, steps=30))
 SEQUENCES = 100 if os.environ.get("CYTOARCH_FULL") else 10
 
 
@@ -51,11 +53,20 @@ def settle(widget: DrawWidget, seconds: float = 300.0) -> None:
     """Until nothing is going on any more."""
     end = time.monotonic() + seconds
     QApplication.processEvents()
-    while widget.worker is not None:
+    while widget.working.deed is not None:
         QApplication.processEvents()
         time.sleep(0.02)  # the worker needs the interpreter, too
-        assert time.monotonic() < end, widget.status.text()
+        assert time.monotonic() < end, widget.panel.status.text()
     QApplication.processEvents()
+
+
+def settle_looking(widget: DrawWidget, seconds: float = 300.0) -> None:
+    """Until nothing is looked at ahead any more."""
+    end = time.monotonic() + seconds
+    while widget.working.looking is not None:
+        QApplication.processEvents()
+        time.sleep(0.02)
+        assert time.monotonic() < end
 
 
 def drag(widget: DrawWidget, places_px: Any) -> None:
@@ -74,7 +85,7 @@ def drag(widget: DrawWidget, places_px: Any) -> None:
 def halves(widget: DrawWidget) -> None:
     """A stroke in either half of the section."""
     for label, x in ((CORTEX, 30.0), (WHITE_MATTER, 100.0)):
-        widget.classes.select(label)
+        widget.panel.classes.select(label)
         drag(widget, np.array([[20.0, x], [50.0, x], [80.0, x]]))
 
 
@@ -85,15 +96,15 @@ def share(widget: DrawWidget, label: int, columns: slice) -> float:
 
 
 def test_a_whole_session_and_the_next(window: DrawWidget, small: SmallBrain) -> None:
-    assert window.sections.count() == 6
-    assert window.classes.ids == [CORTEX, WHITE_MATTER]
+    assert window.panel.sections.count() == 6
+    assert window.panel.classes.ids == [CORTEX, WHITE_MATTER]
     halves(window)
     scribbles = list(window.session.drawing.scribbles)
     np.testing.assert_allclose(scribbles[0].paths_px[0][1], (50.0, 30.0), atol=1e-6)
     assert len(window.layers.scribbles.data) == 2
     window.train()
     settle(window)
-    assert "trained on 2 strokes" in window.status.text()
+    assert "trained on 2 strokes" in window.panel.status.text()
     width = window.layers.map.data.shape[1]
     assert share(window, CORTEX, slice(0, width * 3 // 8)) > 0.9
     assert share(window, WHITE_MATTER, slice(width * 5 // 8, None)) > 0.9
@@ -104,10 +115,10 @@ def test_a_whole_session_and_the_next(window: DrawWidget, small: SmallBrain) -> 
     window.redo()
     window.annotate_next()
     settle(window)
-    assert "least sure" in window.status.text()
+    assert "least sure" in window.panel.status.text()
     window.save()
     settle(window)
-    assert "version v0001" in window.kept.text()
+    assert "version v0001" in window.panel.kept.text()
     window.close_session()
     assert not window.viewer.layers
     window.open(Opening(small.folder / "store", "B1", "ada", "texture"), FAST)
@@ -116,48 +127,74 @@ def test_a_whole_session_and_the_next(window: DrawWidget, small: SmallBrain) -> 
     assert window.session.missing(window.view) == [], "embeddings are found, not computed"
     window.train()
     settle(window)
-    assert share(window, CORTEX, slice(0, width * 3 // 8)) > 0.9
+    assert share(window, CORTEX, slice(0, width * 3 // 8)) > 0.75
 
 
 def test_new_classes_take_two_clicks_and_mistakes_are_said(window: DrawWidget) -> None:
-    window.new_class.click()
+    window.panel.new_class.click()
     label = window.session.drawing.labels[-1]
-    assert (label.name, label.colour, window.classes.selected) == ("class 1", "#e69f00", label.id)
-    window.classes.renamed.emit(label.id, "layer IV")
+    assert (label.name, label.colour, window.panel.classes.selected) == ("class 1", "#e69f00", label.id)
+    window.panel.classes.renamed.emit(label.id, "layer IV")
     assert window.session.drawing.labels[-1].name == "layer IV"
-    window.classes.renamed.emit(label.id, "cortex")
-    assert "share a number or a name" in window.status.text()
-    window.classes.recoloured.emit(label.id, "#0072b2")
+    window.panel.classes.renamed.emit(label.id, "cortex")
+    assert "share a number or a name" in window.panel.status.text()
+    window.panel.classes.recoloured.emit(label.id, "#0072b2")
     assert window.session.drawing.labels[-1].colour == "#0072b2"
     drag(window, np.array([[20.0, 30.0], [40.0, 30.0]]))
-    window.no_class.click()
-    assert "have scribbles" in window.status.text()
-    window.undoing.click()
-    window.no_class.click()
-    assert window.classes.ids == [CORTEX, WHITE_MATTER]
+    window.panel.no_class.click()
+    assert "have scribbles" in window.panel.status.text()
+    window.panel.undoing.click()
+    window.panel.no_class.click()
+    assert window.panel.classes.ids == [CORTEX, WHITE_MATTER]
+
+
+def test_classes_are_taken_from_another_brain(window: DrawWidget, small: SmallBrain) -> None:
+    window.panel.classes.renamed.emit(CORTEX, "grey matter")
+    window._list_sources()
+    names = [one.text() for one in window.panel.sources.actions()]
+    assert names == ["of brain B1", "of a table (CSV) ..."]
+    window.panel.sources.actions()[0].trigger()
+    assert [one.name for one in window.session.drawing.labels] == ["grey matter", "white matter", "cortex"]
+
+
+def test_what_is_in_view_is_looked_at_before_anybody_asks(window: DrawWidget, monkeypatch: pytest.MonkeyPatch) -> None:
+    window.open(Opening(window.session.store_path, "B1", "bob", "profile"), FAST)
+    assert window.session.missing(window.view)
+    window.look_ahead()
+    settle_looking(window)
+    assert window.session.missing(window.view) == []
+    assert window.panel.training.isEnabled(), "nobody waited"
+    monkeypatch.setattr(type(window.session.blocks), "compute", lambda *_: pytest.fail("computed twice"))
+    halves(window)
+    window.train()
+    settle(window)
+    assert "trained on 2 strokes" in window.panel.status.text()
+    window.panel.mapping.click()
+    settle(window)
+    assert window.layers.map.data.any()
 
 
 def test_what_cannot_be_done_yet_is_said(window: DrawWidget) -> None:
-    window.next.click()
-    assert "Train first" in window.status.text()
+    window.panel.next.click()
+    assert "Train first" in window.panel.status.text()
     window.train()
     settle(window)
-    assert "at least two are needed" in window.status.text()
+    assert "at least two are needed" in window.panel.status.text()
     window.save()
     settle(window)
-    assert "nothing is drawn" in window.status.text()
+    assert "nothing is drawn" in window.panel.status.text()
 
 
 def test_the_rubber_uncovers_and_the_pen_is_off_while_it_is_on(window: DrawWidget) -> None:
     halves(window)
-    window.rubber.click()
-    assert not window.pen.isChecked()
+    window.panel.rubber.click()
+    assert not window.panel.pen.isChecked()
     drag(window, np.array([[10.0, 30.0], [90.0, 30.0]]))
-    window.width.setValue(40)
+    window.panel.width.setValue(40)
     labels = window.session.labels("s0")
     assert (labels.pixels()[40:60, 30] == 0).all()
     assert (labels.pixels()[40:60, 100] == WHITE_MATTER).all()
-    window.rubber.click()
+    window.panel.rubber.click()
     drag(window, np.array([[10.0, 30.0], [90.0, 30.0]]))
     assert len(window.session.drawing.scribbles) == 3, "neither pen nor rubber: the mouse moves the picture"
 
@@ -181,8 +218,8 @@ def test_the_decoder_for_the_whole_brain_is_trained_from_the_window(
     halves(window)
     window.hand_over(DecoderSettings(width=8, epochs=2, least_steps=0))
     settle(window)
-    assert "Trained areas-decoder-by-ada" in window.status.text()
-    digest = window.status.text().split("model ")[1][:12]
+    assert "Trained areas-decoder-by-ada" in window.panel.status.text()
+    digest = window.panel.status.text().split("model ")[1][:12]
     assert any(path.name.startswith(digest) for path in (window.session.store_path / "models").iterdir())
 
 
@@ -192,14 +229,16 @@ def actions(window: DrawWidget, rng: np.random.Generator) -> list[Callable[[], A
     def scribble() -> None:
         drag(window, np.cumsum(rng.normal(0, 8, (5, 2)), axis=0) + rng.uniform((0, 0), (HEIGHT, WIDTH)))
 
+    panel = window.panel
     return [
-        scribble, scribble, scribble, window.undo, window.redo, window.new_class.click, window.no_class.click,
-        window.pen.click, window.rubber.click, window.training.click, window.next.click, window.resetting.click,
-        window.saving.click, window.cancelling.click, window.confident.click,
-        lambda: window.width.setValue(int(rng.integers(1, 200))),
-        lambda: window.opacity.setValue(int(rng.integers(0, 100))),
-        lambda: window.sections.setCurrentRow(int(rng.integers(6))),
-        lambda: window._choose(int(rng.integers(4))),
+        scribble, scribble, scribble, window.undo, window.redo, panel.new_class.click, panel.no_class.click,
+        panel.pen.click, panel.rubber.click, panel.training.click, panel.next.click, panel.resetting.click,
+        panel.saving.click, panel.cancelling.click, panel.confident.click, panel.mapping.click, window.look_ahead,
+        lambda: panel.width.setValue(int(rng.integers(1, 200))),
+        lambda: panel.opacity.setValue(int(rng.integers(0, 100))),
+        lambda: panel.sections.setCurrentRow(int(rng.integers(6))),
+        lambda: window.choose(int(rng.integers(4))),
+        lambda: window.take_classes(ClassSource("B1")),
         window.viewer.reset_view,
     ]  # fmt: skip
 
