@@ -18,7 +18,7 @@ from cytoarch.learning.targets import targets_on_grid
 from cytoarch.steps.clusters import ClusterFitStep
 from cytoarch.steps.colours import name_of, tissue_sources
 from cytoarch.steps.sections import LABELS
-from cytoarch.steps.sources import Each, Statements, Table
+from cytoarch.steps.sources import Each, Rows, Table
 from cytoarch.steps.step import Facts, Inputs, Step, Stored
 from cytoarch.store.staging import Staging
 
@@ -43,7 +43,7 @@ class KnownTokensStep(Step[KnownTokens]):
     tissue: Each[TissueMask]
     labels: Each[StoredImage]
     table: Table = Table()
-    stated: Statements = Statements()
+    stated: Rows = Rows(("brain_id", "hemisphere", "stain"))
 
     @classmethod
     def of(cls, fit: ClusterFitStep, tokens: int) -> "KnownTokensStep":
@@ -64,11 +64,10 @@ class KnownTokensStep(Step[KnownTokens]):
         sample = cluster_sample(tissue_sources(embeddings, tissue), self.cluster)
         chosen = np.sort(np.random.default_rng(self.cluster.seed).permutation(len(sample.tokens))[: self.tokens])
         sections, places = sample.sections[chosen], sample.places[chosen]
-        brain, ids = inputs[self.stated], tuple(embeddings)
-        rows = {one.section_id: one for one in brain.sections}
-        stains = tuple(dict.fromkeys(rows[one].stain for one in ids if rows[one].stain != UNSTATED))
-        side = [_index(SIDE_NAMES, rows[one].hemisphere) for one in ids]
-        stain = [_index(stains, rows[one].stain) for one in ids]
+        rows, ids = inputs[self.stated], tuple(embeddings)
+        stains = tuple(dict.fromkeys(rows[one]["stain"] for one in ids if rows[one]["stain"] != UNSTATED))
+        side = [_index(SIDE_NAMES, rows[one]["hemisphere"]) for one in ids]
+        stain = [_index(stains, rows[one]["stain"]) for one in ids]
         area, places_um, distance, names = self._looked_up(inputs, sections, places)
         known = KnownTokens(
             tokens=sample.tokens[chosen],
@@ -82,7 +81,7 @@ class KnownTokensStep(Step[KnownTokens]):
             section_ids=ids,
             area_names=names,
             stain_names=stains,
-            brain_ids=(brain.brain_id,),
+            brain_ids=(next(rows[one]["brain_id"] for one in ids),),
             token_um=max((embeddings[ids[one]].token_um for one in np.unique(sections)), default=0.0),
         )
         staging.write(TOKENS_FILE, known.to_bytes())

@@ -40,6 +40,22 @@ class Row(Source[Mapping[str, Any]]):
 
 
 @dataclass(frozen=True)
+class Rows(Source[Mapping[str, Mapping[str, Any]]]):
+    """Columns of the manifest's rows of all sections of a brain, as JSON values by section."""
+
+    columns: tuple[str, ...]
+
+    def digests(self, place: Place) -> Mapping[str, str]:
+        """One of all of them."""
+        return {"": values_digest(self.open(place))}
+
+    def open(self, place: Place) -> Mapping[str, Mapping[str, Any]]:
+        """The values by section and column."""
+        chosen = set(self.columns)
+        return {one.section_id: one.model_dump(mode="json", include=chosen) for one in place.brain.brain.sections}
+
+
+@dataclass(frozen=True)
 class Table(Source[LabelTable | None]):
     """The label table of the brain."""
 

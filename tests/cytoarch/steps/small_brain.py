@@ -55,6 +55,8 @@ TABLE = LabelTable(
     )
 )
 MARK_PX = 12
+TOKENS = 600
+"""Drawn of all sections, to be looked at."""
 
 
 def mark_of(section_id: str) -> tuple[int, int]:
@@ -215,7 +217,7 @@ class Steps:
         self.each(*self.parcellation, self.agreement, self.familiarity)
         make(self.cluster_fit, self.opened)
         self.each(self.clusters)
-        check = CheckSettings(runs=3, counts=(2,), tokens=600)
+        check = CheckSettings(runs=3, counts=(2,), tokens=TOKENS)
         make(KnownTokensStep.of(self.cluster_fit, check.tokens), self.opened)
         make(ClusterChecksStep.of(self.cluster_fit, check), self.opened)
         make(LayoutStep.of(self.cluster_fit, LayoutSettings()), self.opened)

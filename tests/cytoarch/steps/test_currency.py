@@ -10,10 +10,21 @@ from PIL import Image
 from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.learning.training import ProbeSettings
 from cytoarch.parcellation.smoothing import SmoothSettings
+from cytoarch.steps.known_tokens import KnownTokensStep
 from cytoarch.steps.sections import SECTION
-from cytoarch.steps.step import MissingInputError, Place, Step
+from cytoarch.steps.step import MissingInputError, Place, Step, is_current
 from cytoarch.steps.tissue import TISSUE, TissueStep
-from tests.cytoarch.steps.small_brain import CORTEX, IDS, WHITE_MATTER, Chain, SmallBrain, Steps, labels_of, scan_of
+from tests.cytoarch.steps.small_brain import (
+    CORTEX,
+    IDS,
+    TOKENS,
+    WHITE_MATTER,
+    Chain,
+    SmallBrain,
+    Steps,
+    labels_of,
+    scan_of,
+)
 
 pytestmark = pytest.mark.xdist_group("steps")
 
@@ -131,3 +142,18 @@ def test_tissue_of_an_older_scan_is_refused(small: SmallBrain) -> None:
         with pytest.raises(MissingInputError, match="the tissue otsu of section s1 were made from an older section"):
             TISSUE.record(place)
         assert TISSUE.record(Place(opened, opened.rows["s2"]))
+
+
+def test_how_a_scan_is_shown_does_not_decide_what_is_known_of_tokens_and_its_side_does(mapped: SmallBrain) -> None:
+    def current(**stated: str) -> bool:
+        rows = list(mapped.sections)
+        rows[1] = rows[1].model_copy(update=stated)
+        with mapped.opened() as opened:
+            opened.brain = opened.brain.model_copy(update={"sections": tuple(rows)})
+            step = KnownTokensStep.of(Steps(mapped, opened).cluster_fit, TOKENS)
+            return is_current(step, Place(opened))
+
+    assert current()
+    assert current(flip="vertical", reason="seen")
+    assert not current(hemisphere="left")
+    assert not current(stain="Nissl")
