@@ -35,6 +35,8 @@ class Drawing:
     undone: list[Scribble] = field(default_factory=list)
     saved: str = ""
     """The version in the store that holds all of this; blank: there is none, or something was drawn since."""
+    last_saved: str = ""
+    """The last version in the store that all of was drawn or taken up here, whatever was drawn since; blank: none."""
     rounds: int = 0
     """How often a model was trained on it."""
     _writing: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
@@ -77,9 +79,12 @@ class Drawing:
 
     def draw(self, scribble: Scribble) -> None:
         """Add a scribble. Raises StoreError if its label is no class, or if it cannot be kept."""
-        if scribble.label and scribble.label not in {one.id for one in self.labels}:
-            raise StoreError(f"label {scribble.label} is no class of this drawing; add the class first")
+        self._check_class(scribble.label)
         self._do("draw", scribble.model_dump(mode="json"))
+
+    def _check_class(self, label: int) -> None:
+        if label and label not in {one.id for one in self.labels}:
+            raise StoreError(f"label {label} is no class of this drawing; add the class first")
 
     def undo(self) -> Scribble | None:
         """Take the last scribble back; None where there is none."""
@@ -89,20 +94,27 @@ class Drawing:
         return self.undone[-1]
 
     def redo(self) -> Scribble | None:
-        """Draw again what was taken back last; None where there is nothing."""
+        """Draw again what was taken back last; None where there is nothing. Raises StoreError if its class is gone."""
         if not self.undone:
             return None
+        self._check_class(self.undone[-1].label)
         self._do("redo", None)
         return self.scribbles[-1]
 
     def set_classes(self, labels: tuple[Label, ...]) -> None:
-        """Replace the table of classes. Raises StoreError if ids or names repeat, or a class in use is left out."""
+        """Replace the table of classes.
+
+        Raises StoreError if ids or names repeat, or if a class is left out that strokes have, or would have again.
+        """
         ids, names = [one.id for one in labels], [one.name for one in labels]
         if len(set(ids)) < len(ids) or len(set(names)) < len(names):
             raise StoreError("two classes share a number or a name; every class needs its own")
-        lost = sorted({one.label for one in self.scribbles if one.label} - set(ids))
+        lost = sorted({one.label for one in (*self.scribbles, *self.undone) if one.label} - set(ids))
         if lost:
-            raise StoreError(f"classes {lost} have scribbles; undo or rub these out before their class is removed")
+            raise StoreError(
+                f"classes {lost} have scribbles, those that were undone and can come back with redo included; a class "
+                "can be removed when its scribbles are undone and another one is drawn"
+            )
         self._do("classes", [one.model_dump(mode="json") for one in labels])
 
     def note_training(self) -> None:
@@ -112,6 +124,10 @@ class Drawing:
     def note_saved(self, version: str) -> None:
         """All of this is in the store as a version."""
         self._do("saved", version)
+
+    def note_included(self, version: str) -> None:
+        """All of a version in the store is here, and more; what was undone since stays undone."""
+        self._do("included", version)
 
     def _do(self, what: str, value: Any) -> None:
         text = canonical_json([what, value])
@@ -140,6 +156,8 @@ class Drawing:
             self.labels = tuple(Label.model_validate(one) for one in value)
         elif what == "trained":
             self.rounds += 1
+        elif what in {"saved", "included"}:
+            self.last_saved = value
 
     def _replay(self) -> None:
         """Do again what the file tells, and cut off a last line that was not finished."""

@@ -75,6 +75,19 @@ def joined(labels: Labels, table: LabelTable) -> Labels:
     return tuple(found)
 
 
+def merged(labels: Labels, base: Labels, later: Labels) -> tuple[Labels, dict[int, int]]:
+    """These and what a later table has that both come from a base; and the number here of each number of the later.
+
+    A class of the base is the same whatever it is called by now. Others are told by their names; one keeps its number
+    where that is free.
+    """
+    own, known = {one.id for one in labels}, {one.id for one in base}
+    kept = [one for one in later if one.id in own & known]
+    found = joined(labels, LabelTable(labels=tuple(one for one in later if one not in kept)))
+    named = {one.name: one.id for one in found}
+    return found, {one.id: one.id if one in kept else named[one.name] for one in later}
+
+
 def changed(labels: Labels, label_id: int, name: str | None = None, colour: str | None = None) -> Labels:
     """The same with another name or colour of one class. Raises StoreError if there is no such class."""
     said = {key: value for key, value in (("name", name), ("colour", colour)) if value}

@@ -4,7 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cytoarch.annotations.autosave import Drawing
+from cytoarch.annotations.scribbles import RUBBER, Annotation
+from cytoarch.brains import Label
 from cytoarch.embeddings import EmbedSettings
+from cytoarch.interactive.classes import merged
 from cytoarch.interactive.regions import Blocks
 from cytoarch.interactive.views import Told
 from cytoarch.learning.training import DecoderSettings
@@ -26,44 +29,55 @@ from cytoarch.steps.training import TrainingStep, keep_head
 def take_up(drawing: Drawing, brain: OpenBrain) -> None:
     """Begin an empty drawing with its author's latest version, else with the brain's table of labels.
 
-    To one that is in progress, what was imported since it was saved is added.
+    To one that is in progress, what was imported since it was last saved is added.
     """
-    author = drawing.path.stem
-    if drawing.labels or drawing.scribbles:
+    if drawing.path.stem in brain.catalogue.names(STEP):
         _add_later(drawing, brain)
-    elif author in brain.catalogue.names(STEP):
-        scribbled = Scribbled.of(brain, author)
-        earlier = opened_annotation(brain.catalogue.path(scribbled.product))
-        drawing.set_classes(earlier.table.labels)
-        for one in earlier.scribbles:
-            drawing.draw(one)
-        drawing.note_saved(scribbled.version)
-    elif brain.brain.label_table is not None:
+    elif not (drawing.labels or drawing.scribbles) and brain.brain.label_table is not None:
         drawing.set_classes(brain.brain.label_table.labels)
 
 
 def _add_later(drawing: Drawing, brain: OpenBrain) -> None:
-    """Add what was imported for the author since a drawing was saved, if nothing was drawn since."""
+    """Add what the author's latest version holds beyond the one that the drawing goes on from.
+
+    What was undone since stays undone.
+    """
     author = drawing.path.stem
     there = version_ids(brain.catalogue, author)
-    if not drawing.saved or not there or there[-1] == drawing.saved:
+    if not there or there[-1] == drawing.last_saved:
         return
     later = opened_annotation(brain.catalogue.path(Scribbled(author, there[-1]).product))
+    labels: tuple[Label, ...] = ()
     known = set(drawing.scribbles)
-    drawing.set_classes(later.table.labels)
-    for one in later.scribbles:
-        if one not in known:
-            drawing.draw(one)
-    drawing.note_saved(there[-1])
+    if drawing.last_saved in there:
+        base = opened_annotation(brain.catalogue.path(Scribbled(author, drawing.last_saved).product))
+        labels, known = base.table.labels, known | set(base.scribbles)
+    added = [one for one in later.scribbles if one not in known]
+    left = {one.id for one in labels} - {one.label for one in added}  # also what was removed here, and is not needed
+    named = tuple(one for one in later.table.labels if one.id not in left)
+    classes, numbers = merged(drawing.labels, labels, named)
+    if classes != drawing.labels:
+        drawing.set_classes(classes)
+    for one in added:
+        drawing.draw(one.model_copy(update={"label": {RUBBER: RUBBER, **numbers}[one.label]}))
+    _note(drawing, later, there[-1])
+
+
+def _note(drawing: Drawing, kept: Annotation, version: str) -> None:
+    """Note that a version holds what is drawn, or that what is drawn goes on from it."""
+    if (kept.table.labels, kept.scribbles) == (drawing.labels, tuple(drawing.scribbles)):
+        drawing.note_saved(version)
+    else:
+        drawing.note_included(version)
 
 
 def save(drawing: Drawing, store_path: Path, brain_id: str) -> str:
-    """Commit what is drawn as a version in the store; returns its id. Raises as `Session.save`."""
-    drawn = drawing.annotation(brain_id)
+    """Commit what is drawn, and what was imported meanwhile, as a version; returns its id. Raises as `Session.save`."""
     with open_brain(store_path, brain_id) as brain:
+        _add_later(drawing, brain)
+        drawn = drawing.annotation(brain_id)
         version = save_annotation(brain, drawn)
-    if (drawn.table.labels, drawn.scribbles) == (drawing.labels, tuple(drawing.scribbles)):
-        drawing.note_saved(version)  # unless a stroke was drawn meanwhile
+        _note(drawing, drawn, version)  # a stroke may have been drawn meanwhile
     return version
 
 

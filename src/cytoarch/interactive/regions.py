@@ -90,8 +90,8 @@ class Blocks:
         self.step = EmbeddingsStep.of(settings, self._brain)
         self._layouts: dict[str, Layout] = {}
         self._held: OrderedDict[Block, Float16] = OrderedDict()
-        self._computing = threading.Lock()
-        """Looking ahead goes on beside what a person asks for: one of them computes a block, the other finds it."""
+        self.writing = threading.RLock()
+        """Looking ahead goes on beside what a person asks for: one of them writes the brain, the other waits for it."""
 
     def layout(self, section_id: str) -> Layout:
         """How a section is cut. Raises StoreError if it is not in the store yet, SectionError if it is damaged."""
@@ -154,7 +154,7 @@ class Blocks:
 
         Raises BrainBusyError if a run is writing the brain, SectionError if the section cannot be read.
         """
-        with self._computing:
+        with self.writing:
             if self.is_there(block):
                 return
             with open_brain(self._store_path, self._brain_id) as brain:

@@ -23,6 +23,7 @@ from cytoarch.interactive.lessons import Lesson, SessionSettings, in_turn, squar
 from cytoarch.interactive.regions import Block, Blocks, Window
 from cytoarch.interactive.sight import Sight
 from cytoarch.interactive.views import Seen, Spot, Told, View, token_px, window_of
+from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.sketch import Sketch
 from cytoarch.learning.targets import UNLABELLED
 from cytoarch.learning.training import DecoderSettings
@@ -168,15 +169,16 @@ class Session:
     def update(self, view: View) -> Iterator[Seen | Told]:
         """Learn from all strokes, then show a view: at once what is embedded, nearest first, and the rest as it is.
 
-        What strokes lie on is embedded before, where it is not. Raises as `train` and `Blocks.compute`.
+        What is learned from is embedded before, where it is not. Raises as `train` and `Blocks.compute`.
         """
-        blocks = [one for section_id, window in self._squares() for one in self.sight.needed(section_id, window)]
+        card, lessons = self._planned()
+        blocks = [one for lesson in lessons for one in self.sight.needed(lesson.section_id, lesson.window)]
         missing = [one for one in dict.fromkeys(blocks) if not self.blocks.is_there(one)]
         for done, block in enumerate(missing):
             yield Told("looking at what you drew on", done, len(missing))
             self.blocks.compute(block)
         yield Told("learning from your strokes", 0, 0)
-        loss = self.train()
+        loss = self._learned(card, lessons)
         yield from self.stream(view)
         yield Told(f"trained on {len(self.drawing.scribbles)} strokes, loss {loss:.3f}", 1, 1)
 
@@ -187,10 +189,18 @@ class Session:
         the same weights, whatever else is embedded. Raises TrainingError if fewer than two classes are drawn where
         embeddings are.
         """
+        card, lessons = self._planned()
+        return self._learned(card, [one for one in lessons if self.sight.is_there(one.section_id, one.window)])
+
+    def _planned(self) -> tuple[HeadCard, list[Lesson]]:
+        """The head for the classes that are there now, and what strokes teach it, embedded or not."""
         if self.drawing.table is None:
             raise TrainingError("there is no class yet: name two or more, and draw in them")
         card = self.sight.card(self.drawing.table)
-        lessons = [one for one in self._lessons(card.classes) if self.sight.is_there(one.section_id, one.window)]
+        return card, self._lessons(card.classes)
+
+    def _learned(self, card: HeadCard, lessons: Sequence[Lesson]) -> float:
+        """Train the head on lessons that are embedded; returns its loss."""
         present = sorted({int(one) for lesson in lessons for one in np.unique(lesson.targets)} - {UNLABELLED})
         if len(present) < 2:
             named = ", ".join(card.classes[one].name for one in present) or "none"
@@ -265,7 +275,8 @@ class Session:
 
         Raises BrainBusyError if a run is writing the brain (what is drawn stays kept), StoreError if nothing is drawn.
         """
-        return handing.save(self.drawing, self.store_path, self.brain_id)
+        with self.blocks.writing:
+            return handing.save(self.drawing, self.store_path, self.brain_id)
 
     def hand_over(self, decoder: DecoderSettings | None = None, on_progress: Progress = silent) -> tuple[str, str]:
         """Train the decoder that maps brains from all that is drawn; returns its digest and the name of its training.
@@ -273,11 +284,12 @@ class Session:
         Sections that are drawn on are embedded as a whole where they are not, and the training is the one of
         `train-decoder`: the same scribbles give the same decoder. Raises as `save` and the training.
         """
-        scribbled = Scribbled(self.author, self.save())
         settings = decoder or DecoderSettings()
-        self.handed, name = handing.hand_over(
-            self.store_path, self.brain_id, scribbled, self.blocks, settings, on_progress
-        )
+        with self.blocks.writing:
+            scribbled = Scribbled(self.author, self.save())
+            self.handed, name = handing.hand_over(
+                self.store_path, self.brain_id, scribbled, self.blocks, settings, on_progress
+            )
         return self.handed, name
 
     def map_brain(self) -> Iterator[Told]:
@@ -285,7 +297,8 @@ class Session:
 
         Raises TrainingError if none was handed over in this session, BrainBusyError if a run is writing the brain.
         """
-        yield from handing.map_brain(self.store_path, self.brain_id, self.model)
+        with self.blocks.writing:
+            yield from handing.map_brain(self.store_path, self.brain_id, self.model)
 
     @property
     def model(self) -> str:

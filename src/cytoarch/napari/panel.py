@@ -100,6 +100,11 @@ class Panel(QWidget):  # type: ignore[misc]  # Qt ships no types
         self.progress.setRange(0, total)
         self.progress.setValue(done)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of it was told to be done."""
+        return bool(self.progress.value() == self.progress.maximum() > 0)
+
     def only(self, button: QPushButton) -> None:
         """Pen and rubber are never both on."""
         other = self.rubber if button is self.pen else self.pen

@@ -80,12 +80,14 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
     def close_session(self) -> None:
         """End the session; everything that was drawn is kept."""
         self._rest.stop()
-        self.working.end()
-        if self.layers is not None:
-            self.layers.remove()
-        self.layers = None
-        self.session = None
-        self._stack.close()
+        layers, self.layers = self.layers, None
+        try:
+            self.working.end()
+        finally:
+            self.session = None
+            self._stack.close()
+            if layers is not None:
+                layers.remove()
 
     def closeEvent(self, event: Any) -> None:  # noqa: N802 - Qt names it
         """The dock is closed."""
@@ -111,7 +113,8 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
         self.viewer.reset_view()
         self._set_pen()
         if session.decoder is not None:
-            self.working.do(lambda: session.predict(self.view), self._paint, "showing the map")
+            view = self.view  # read here: the canvas belongs to the thread of the window
+            self.working.do(lambda: session.predict(view), self._paint, "showing the map")
         self._rest.start()
 
     @property
@@ -168,13 +171,11 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
 
     def undo(self) -> None:
         """Take the last stroke back."""
-        if self.session is not None and self.session.drawing.undo() is not None:
-            self._show_classes()
+        self._change(lambda session: session.drawing.undo())
 
     def redo(self) -> None:
         """Draw again what was taken back."""
-        if self.session is not None and self.session.drawing.redo() is not None:
-            self._show_classes()
+        self._change(lambda session: session.drawing.redo())
 
     def _drag(self, _viewer: Any, event: Any) -> Iterator[None]:
         """A stroke of the mouse, while pen or rubber is on."""
@@ -236,7 +237,7 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
         menu.addAction("of a table (CSV) ...", partial(self.take_classes, None))
 
     def _change(self, change: Callable[[Session], Any]) -> None:
-        """Change the classes; what is refused is said and shown as it was."""
+        """Change classes or strokes; what is refused is said and shown as it was."""
         if self.session is None:
             return
         try:

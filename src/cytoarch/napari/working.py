@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from napari.qt.threading import GeneratorWorker, thread_worker
-from napari.utils.notifications import notification_manager
+from napari.utils.notifications import notification_manager, show_warning
 
 from cytoarch.errors import CytoarchError
 from cytoarch.napari.panel import Panel
@@ -34,9 +34,10 @@ class Working:
         self.rest()
         self.panel.say(f"{what} ...")
         self.panel.busy(busy=True)
-        self.deed = _worker(work, on_yield, self._failed)
-        self.deed.finished.connect(self._ended)
-        self.deed.start()
+        self.deed = deed = _worker(work, on_yield, self._failed)
+        deed.aborted.connect(partial(self._stopped, deed))
+        deed.finished.connect(partial(self._ended, deed))
+        deed.start()
 
     def look_ahead(self, work: Work, on_yield: Callable[[Any], None]) -> None:
         """Do something that nobody waits for, unless something is going on; what was looked at before is left."""
@@ -59,15 +60,21 @@ class Working:
         self.rest()
         if self.deed is not None:
             self.deed.quit()
-            self.panel.say("Stopped; what was finished is kept.")
+            self.panel.say("This stops after its present part; what was finished is kept.")
 
     def end(self) -> None:
-        """Stop all, and wait until it has stopped."""
+        """Stop all, and wait until it has stopped; what does not stop in time is left to finish its present part."""
         for one in (self.deed, self.looking):
             if one is not None:
                 one.quit()
-        GeneratorWorker.await_workers(WAIT_MS)  # also one that was left while it computed its last part
+                one.yielded.disconnect()  # nobody looks at it any more; an error is still told
         self.deed = self.looking = None
+        self.panel.busy(busy=False)
+        self.panel.ahead.setText("")
+        try:
+            GeneratorWorker.await_workers(WAIT_MS)  # also one that was left while it computed its last part
+        except RuntimeError:  # it waited in vain
+            show_warning("What was going on is still at its present part: it finishes that, and keeps it.")
 
     def _failed(self, error: Exception) -> None:
         if isinstance(error, CytoarchError):
@@ -76,10 +83,15 @@ class Working:
         self.panel.say(f"Something broke ({error!r}). What you drew is kept; please report it with the details below.")
         notification_manager.receive_error(type(error), error, error.__traceback__)
 
-    def _ended(self) -> None:
-        self.deed = None
-        self.panel.busy(busy=False)
-        self.on_end()
+    def _stopped(self, worker: Any) -> None:
+        if worker is self.deed and not self.panel.is_complete:
+            self.panel.say("Stopped; what was finished is kept.")
+
+    def _ended(self, worker: Any) -> None:
+        if worker is self.deed:  # else the window was closed, and may be open with another by now
+            self.deed = None
+            self.panel.busy(busy=False)
+            self.on_end()
 
     def _ahead_failed(self, error: Exception) -> None:
         """Nobody asked: it is told where it goes on, and again when it is asked for."""
@@ -91,13 +103,35 @@ class Working:
             self.panel.ahead.setText("")
 
 
+class _Worker(GeneratorWorker):  # type: ignore[misc]  # napari ships no types here
+    """Ends its work in its own thread, where the locks were taken that the work holds."""
+
+    def work(self) -> Any:
+        """Do it, until it is done or asked to stop."""
+        try:
+            return super().work()
+        finally:
+            self._gen.close()
+
+
+class _BrokeError(Exception):
+    """A RuntimeError of the work: napari takes one for its own worker that is gone, and tells nobody."""
+
+    def __init__(self, error: RuntimeError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 def _worker(work: Work, on_yield: Callable[[Any], None], on_error: Callable[[Exception], None]) -> Any:
     """A worker that is not started yet."""
 
     def steps() -> Iterator[Any]:
-        yield from work()
+        try:
+            yield from work()
+        except RuntimeError as error:
+            raise _BrokeError(error) from error
 
-    worker = thread_worker(steps, ignore_errors=True)()  # they are told by `on_error`
+    worker = thread_worker(steps, ignore_errors=True, worker_class=_Worker)()  # errors are told by `on_error`
     worker.yielded.connect(on_yield)
-    worker.errored.connect(on_error)
+    worker.errored.connect(lambda error: on_error(error.error if isinstance(error, _BrokeError) else error))
     return worker

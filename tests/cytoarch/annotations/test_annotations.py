@@ -202,6 +202,35 @@ def test_every_stroke_undo_and_class_is_there_again(tmp_path: Path) -> None:
     assert path.read_bytes().count(b"\n") == 11, "nothing anybody drew is ever taken out of the file"
 
 
+def test_what_was_undone_keeps_its_class_until_it_cannot_come_back(tmp_path: Path) -> None:
+    first, second = Label(id=1, name="L1"), Label(id=2, name="L2")
+    with Drawing.opened(tmp_path / "ada.jsonl") as drawing:
+        drawing.set_classes((first, second))
+        drawing.draw(stroke(0, label=2))
+        drawing.undo()
+        with pytest.raises(StoreError, match=r"classes \[2\] have scribbles, those that were undone"):
+            drawing.set_classes((first,))
+        drawing.redo()
+        assert drawing.annotation("B1").scribbles == (stroke(0, label=2),)
+        drawing.undo()
+        drawing.draw(stroke(1))
+        drawing.set_classes((first,))
+        assert drawing.redo() is None
+
+
+def test_the_version_that_a_drawing_goes_on_from_is_known_whatever_was_drawn_since(tmp_path: Path) -> None:
+    path = tmp_path / "ada.jsonl"
+    with Drawing.opened(path) as drawing:
+        drawing.set_classes(TABLE.labels)
+        drawing.draw(stroke(0))
+        drawing.note_saved("v0001")
+        drawing.draw(stroke(1))
+    with Drawing.opened(path) as again:
+        assert (again.saved, again.last_saved) == ("", "v0001")
+        again.note_included("v0002")
+        assert (again.saved, again.last_saved) == ("", "v0002")
+
+
 @pytest.mark.parametrize("cut", [1, 5, 40])
 def test_a_line_cut_short_costs_that_line_alone(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "ada.jsonl"

@@ -4,20 +4,22 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from cytoarch.annotations.exchange import Drawer
-from cytoarch.annotations.scribbles import Annotation
+from cytoarch.annotations.scribbles import RUBBER, Annotation, Scribble
 from cytoarch.brains import Label, LabelTable
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import BrainBusyError, StoreError, TrainingError
 from cytoarch.interactive import regions
 from cytoarch.interactive.classes import ClassSource
 from cytoarch.interactive.lessons import SessionSettings
-from cytoarch.interactive.regions import Patchwork, nearest_first
+from cytoarch.interactive.regions import Block, Patchwork, nearest_first
 from cytoarch.interactive.session import Session
 from cytoarch.interactive.views import Seen, Told, View
 from cytoarch.learning.heads import head_files
@@ -313,6 +315,59 @@ def test_what_was_imported_since_is_there_when_the_window_opens_again(small: Sma
         assert again.drawing.saved == "v0002"
 
 
+def import_beside(store: Path, version: str, section_id: str, classes: tuple[Label, ...] = ()) -> Scribble:
+    """A version by ada as import-annotations makes one: another, and a stroke in the last class."""
+    with open_brain(store, "B1") as brain:
+        drawn = Scribbled.of(brain, "ada", version).open(Place(brain))
+        table = LabelTable(labels=(*drawn.table.labels, *classes))
+        drawer = Drawer(section_id, "ada", "2026-01-01T00:00:00Z", 2)
+        more = drawer.line(table.labels[-1].id, np.array([[20.0, 30.0], [80.0, 30.0]]), 6.0)
+        save_annotation(brain, drawn.model_copy(update={"table": table, "scribbles": (*drawn.scribbles, more)}))
+    return more
+
+
+def test_imports_are_kept_though_strokes_were_drawn_and_undone_since_the_last_version(small: SmallBrain) -> None:
+    store = small.folder / "store"
+    with Session.opened(store, "B1", "ada", settings=FAST) as first:
+        draw_both(first)
+        first.stroke("s3", CORTEX, np.array([[50.0, 30.0]]), 6.0)
+        assert first.save() == "v0001"
+        first.drawing.undo()
+        own = first.add_class("layer IV")
+        first.stroke("s2", own.id, np.array([[50.0, 30.0]]), 6.0)
+    import_beside(store, "v0001", "s1", (Label(id=own.id, name="layer V"),))
+    with Session.opened(store, "B1", "ada", settings=FAST) as again:
+        assert [one.section_id for one in again.drawing.scribbles] == ["s0", "s0", "s2", "s1"], "undone stays undone"
+        names = {one.id: one.name for one in again.drawing.labels}
+        assert [names[one.label] for one in again.drawing.scribbles[2:]] == ["layer IV", "layer V"]
+        assert again.drawing.saved == ""
+        assert again.save() == "v0003"
+    saved = Scribbled.of(read_only(store, "B1"), "ada").open(Place(read_only(store, "B1")))
+    assert [one.section_id for one in saved.scribbles] == ["s0", "s0", "s2", "s1"]
+
+
+def test_a_version_imported_while_the_window_is_open_is_in_the_next_one(session: Session, small: SmallBrain) -> None:
+    draw_both(session)
+    session.save()
+    session.stroke("s2", CORTEX, np.array([[50.0, 30.0]]), 6.0)
+    more = import_beside(small.folder / "store", "v0001", "s1")
+    assert session.save() == "v0003"
+    assert session.drawing.scribbles[-1] == more
+    assert session.save() == session.drawing.saved == "v0003"
+
+
+def test_what_was_imported_before_anything_was_saved_is_taken_up(small: SmallBrain) -> None:
+    store = small.folder / "store"
+    with Session.opened(store, "B1", "ada", settings=FAST) as first:
+        draw_both(first)
+        drawn = first.drawing.annotation("B1")
+    with open_brain(store, "B1") as brain:
+        other = drawn.scribbles[0].model_copy(update={"section_id": "s4"})
+        save_annotation(brain, drawn.model_copy(update={"scribbles": (other,)}))
+    with Session.opened(store, "B1", "ada", settings=FAST) as again:
+        assert [one.section_id for one in again.drawing.scribbles] == ["s0", "s0", "s4"]
+
+
 def test_blocks_in_view_are_no_way_of_embedding_a_brain(small: SmallBrain) -> None:
     store = small.folder / "store"
     before = read_only(store, "B1").catalogue.names("embeddings")
@@ -357,6 +412,48 @@ def test_looking_ahead_and_a_key_press_at_once_compute_each_block_once(
         list(session.update(VIEW))
         beside.join()
     assert len(computed) == len(set(computed)) > 1
+
+
+def test_saving_waits_for_the_block_that_is_looked_at_ahead(small: SmallBrain, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    made = regions.make_section
+
+    def held(*given: Any) -> Any:
+        begun.set()
+        go_on.wait(30)
+        return made(*given)
+
+    monkeypatch.setattr(regions, "make_section", held)
+    with Session.opened(small.folder / "store", "B1", "ada", small_embed(), FAST) as session:
+        draw_both(session)
+        beside = threading.Thread(target=lambda: next(islice(session.look_ahead(VIEW), 1, None)))
+        beside.start()
+        assert begun.wait(30)
+        threading.Timer(0.2, go_on.set).start()
+        assert session.save() == "v0001"
+        beside.join()
+
+
+def test_only_what_is_learned_from_is_embedded(small: SmallBrain, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_square = SessionSettings(fit=FAST.fit, most_squares=1)
+    with Session.opened(small.folder / "store", "B1", "ada", settings=one_square) as session:
+        session.stroke("s1", CORTEX, np.array([[50.0, 30.0]]), 6.0)
+        draw_both(session)
+        session.stroke("s2", CORTEX, np.array([[50.0, 30.0]]), 6.0)
+        session.stroke("s2", RUBBER, np.array([[50.0, 30.0]]), 20.0)
+        monkeypatch.setattr(session.blocks, "is_there", lambda _: False)
+        asked = asked_of(session, monkeypatch)
+    assert {one.section_id for one in asked} == {"s0"}, "s1 is beyond the most squares, s2 was rubbed out"
+
+
+def asked_of(session: Session, monkeypatch: pytest.MonkeyPatch) -> list[Block]:
+    """The blocks that a training asks for before it begins."""
+    asked: list[Block] = []
+    monkeypatch.setattr(session.blocks, "compute", asked.append)
+    for told in session.update(VIEW):
+        if isinstance(told, Told) and told.text == "learning from your strokes":
+            break
+    return asked
 
 
 def test_classes_are_taken_from_brains_and_drawings_of_the_store(session: Session, small: SmallBrain) -> None:
