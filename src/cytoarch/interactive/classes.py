@@ -60,14 +60,14 @@ def added(labels: Labels, name: str, colour: str | None = None) -> Labels:
     return (*labels, Label(id=_free(taken), name=name, colour=colour or (spare[0] if spare else None)))
 
 
-def joined(labels: Labels, table: LabelTable) -> Labels:
-    """These and those of a table (an atlas's, or another brain's) whose names are not there yet.
+def joined(labels: Labels, others: Labels) -> Labels:
+    """These and those of others (an atlas's, or another brain's) whose names are not there yet.
 
     A class keeps its number where that is free.
     """
     names, taken = {one.name for one in labels}, {one.id for one in labels}
     found = list(labels)
-    for one in table.labels:
+    for one in others:
         if one.name not in names:
             number = one.id if one.id not in taken else _free(taken)
             taken.add(number)
@@ -83,7 +83,7 @@ def merged(labels: Labels, base: Labels, later: Labels) -> tuple[Labels, dict[in
     """
     own, known = {one.id for one in labels}, {one.id for one in base}
     kept = [one for one in later if one.id in own & known]
-    found = joined(labels, LabelTable(labels=tuple(one for one in later if one not in kept)))
+    found = joined(labels, tuple(one for one in later if one not in kept))
     named = {one.name: one.id for one in found}
     return found, {one.id: one.id if one in kept else named[one.name] for one in later}
 

@@ -93,7 +93,7 @@ class Session:
 
     def take_classes(self, table: LabelTable) -> None:
         """Add the classes of a table (an atlas's, or another brain's) whose names are not there yet."""
-        self.drawing.set_classes(classes.joined(self.drawing.labels, table))
+        self.drawing.set_classes(classes.joined(self.drawing.labels, table.labels))
 
     def change_class(self, label_id: int, name: str | None = None, colour: str | None = None) -> None:
         """Rename a class, or give it another colour."""
