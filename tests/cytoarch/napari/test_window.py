@@ -206,8 +206,16 @@ def test_cancel_says_when_it_stops_and_the_work_gives_back_what_it_held(window: 
 
 def test_what_has_one_part_is_finished_and_told_though_it_was_cancelled(window: DrawWidget) -> None:
     halves(window)
+    begun, save = threading.Event(), window.session.save
+
+    def told() -> str:
+        begun.set()
+        return save()
+
+    window.session.save = told
     with window.session.blocks.writing:  # it waits, as for a block that is looked at ahead
         window.save()
+        assert begun.wait(30)
         window.panel.cancelling.click()
     settle(window)
     assert window.panel.status.text() == "Saved as version v0001 of ada."
