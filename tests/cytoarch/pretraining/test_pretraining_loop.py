@@ -136,7 +136,7 @@ def test_a_checkpoint_that_cannot_be_read_gives_way_to_the_one_before(tmp_path: 
     assert seen_steps(path, settings) == [4, 5]
     for one in checkpoints(path):
         one.write_bytes(b"")
-    with pytest.raises(CytoarchError, match="the checkpoint cannot be read .*; remove it to begin anew"):
+    with pytest.raises(CytoarchError, match=r"the checkpoint cannot be read .*; remove it to begin anew"):
         seen_steps(path, settings)
 
 
