@@ -1,7 +1,7 @@
-"""Brains of thousands of sections: what it costs to see that all is current, and to run a step that does nothing.
+"""Brains of thousands of sections: what it costs to see that all is current.
 
 `python -m benchmarks.large_brains` (some fifteen minutes) writes its table. The sections are tiny, the store is real:
-see tests/many_sections.py.
+see tests/many_sections.py. What a section costs that is worked on is measured by `python -m benchmarks.orchestration`.
 """
 
 import json
@@ -22,7 +22,6 @@ from benchmarks.cases import write_block
 README = Path(__file__).parent / "README.md"
 BLOCK = "large brains: written by python -m benchmarks.large_brains"
 COUNTS = (500, 5000)
-NULL_SECTIONS = 2000
 
 
 class Seen(NamedTuple):
@@ -54,8 +53,7 @@ def main() -> int:
             _child("make", folder, count)
             seen.append(Seen(*json.loads(_child("map", folder, count))))
             print(seen[-1], flush=True)
-        per_section = float(_child("null", Path(name), NULL_SECTIONS))
-    write_block(README, BLOCK, table(seen, per_section))
+    write_block(README, BLOCK, table(seen))
     return 0
 
 
@@ -66,7 +64,7 @@ def _child(mode: str, folder: Path, count: int) -> str:
     return said[-1] if said else ""
 
 
-def table(seen: Sequence[Seen], per_section: float) -> str:
+def table(seen: Sequence[Seen]) -> str:
     """The table, and below it the part of the time that does not depend on the number of sections."""
     heads = ["sections", "records", "bare loop (s)", "map-brain, all current (s)", "ratio", "of it CPU (s)"]
     heads += ["reads of a record, at most", "peak RSS (MB)", "largest task parameter (bytes)", "first page (kB)"]
@@ -94,7 +92,7 @@ def table(seen: Sequence[Seen], per_section: float) -> str:
                 f"Memory grows by {100 * (many.peak_mb / few.peak_mb - 1):.0f} % from {few.sections:,} to "
                 f"{many.sections:,} sections."
             ),
-            f"A step that does nothing, {NULL_SECTIONS:,} sections: {1000 * per_section:.1f} ms a section.",
+            "What running a stage adds to its sections: `python -m benchmarks.orchestration`.",
         ]
     )
 
@@ -227,58 +225,6 @@ def steps_of(brain: Any) -> list[Any]:
     ]
 
 
-def null_steps(folder: Path, count: int) -> float:
-    """Seconds a section that Prefect and we take to run a step that makes nothing: its sections fail at once."""
-    from dataclasses import dataclass
-    from typing import ClassVar
-
-    from prefect import flow
-    from prefect.testing.utilities import prefect_test_harness
-
-    from cytoarch.brains import Brain, Section
-    from cytoarch.errors import SectionError
-    from cytoarch.steps.opened import open_brain
-    from cytoarch.steps.step import Facts, Inputs, Step
-    from cytoarch.store.staging import Staging
-    from flows.parameters import RunSettings
-    from flows.serving import unwatched
-    from flows.stages import run_steps, workers
-
-    @dataclass(frozen=True)
-    class NullStep(Step[None]):
-        step: ClassVar[str] = "null"
-        verb: ClassVar[str] = "do nothing"
-
-        @property
-        def name(self) -> str:
-            return "null"
-
-        def work(self, place: Any, at_once: bool = False) -> Any:  # noqa: ARG002 - as steps have it
-            if at_once:
-                return None
-            raise SectionError("nothing is made")
-
-        def write(self, inputs: Inputs, staging: Staging) -> Facts:  # noqa: ARG002 - as steps have it
-            return {}
-
-        @classmethod
-        def opened(cls, folder: Path) -> None:  # noqa: ARG003 - as steps have it
-            return None
-
-    rows = (Section(brain_id="N1", section_id=f"s{one}", section_number=one, path="x.tif") for one in range(count))
-    brain = Brain(brain_id="N1", sections=tuple(rows))
-
-    @flow
-    def run_null() -> float:
-        with open_brain(folder / "store", brain) as opened, workers(RunSettings()) as runner:
-            start = time.perf_counter()
-            run_steps("null", runner, opened, [NullStep()], RunSettings())
-            return time.perf_counter() - start
-
-    with prefect_test_harness(server_startup_timeout=300), unwatched():
-        return float(run_null()) / count
-
-
 if __name__ == "__main__":
     if len(sys.argv) == 1:
         sys.exit(main())
@@ -286,7 +232,5 @@ if __name__ == "__main__":
     chosen, place, number = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     if chosen == "make":
         make_brains(place, number)
-    elif chosen == "map":
-        print(json.dumps(map_again(place)))
     else:
-        print(null_steps(place, number))
+        print(json.dumps(map_again(place)))

@@ -3,14 +3,16 @@
 The work pools `cytoarch`, `orchestration` and `gpu` (process workers), the global concurrency limit `gpu` (one model on
 the GPU at a time), an automation that marks runs whose process died without a word as crashed, two by which the events
 `brain.arrived` and `brain.annotated` start runs, and everything in prefect.yaml. What a person has set on the server
-stays: a schedule that is there keeps its times and stays on or off, a deployment keeps the parameters it was given.
+stays: a schedule that is there keeps its times and stays on or off, an automation that was switched off stays off, and
+a deployment keeps the parameters it was given. Which parameters were deployed is kept in a variable of the server, so
+that those that nobody touched follow prefect.yaml.
 """
 
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,15 @@ from uuid import UUID
 
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentUpdate, VariableCreate, VariableUpdate, WorkPoolCreate
 from prefect.events import AutomationCore
 from prefect.events.actions import ChangeFlowRunState, RunDeployment
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 from prefect.states import StateType
+
+from cytoarch.digests import values_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFECT_FILE = "deployments/prefect.yaml"
@@ -34,6 +38,8 @@ LIMITS = {"gpu": 1}
 ZOMBIES = "cytoarch: runs without a sign of life are crashed"
 EVENTS = ("brain.arrived", "brain.annotated")
 TAKES_EVENTS = "take-arrival/take-arrival"
+DEPLOYED = "cytoarch_deployed_parameters"
+"""Variable of the server: digests of parameters by deployment."""
 _BRAIN_OR_NULL = {
     "__prefect_kind": "jinja",
     "template": '{% if event.payload.brain_id %}"{{ event.payload.brain_id }}"{% else %}null{% endif %}',
@@ -78,12 +84,12 @@ def create_zombie_automation(client: SyncPrefectClient) -> None:
     """Create the automation that ends runs whose heartbeats stop, or bring it up to date."""
     wanted = zombie_automation()
     found = client.read_automations_by_name(ZOMBIES)
+    if len(found) == 1 and found[0].trigger == wanted.trigger and found[0].actions == wanted.actions:
+        print("automation for lost runs is there")
+        return
     for one in found:
-        if isinstance(one.trigger, EventTrigger) and one.trigger.expect == wanted.trigger.expect:
-            print("automation for lost runs is there")
-            return
         client.delete_automation(one.id)
-    client.create_automation(wanted)
+    client.create_automation(wanted.model_copy(update={"enabled": all(one.enabled for one in found)}))
     print(f"automation for lost runs {'renewed' if found else 'created'}")
 
 
@@ -135,9 +141,10 @@ def deploy(client: SyncPrefectClient) -> int:
     """Deploy everything in prefect.yaml from the root of the checkout."""
     stated = yaml.safe_load((ROOT / PREFECT_FILE).read_text())
     kept: dict[str, dict[str, Any]] = {}
+    deployed = deployed_parameters(client)
     for deployment in stated["deployments"]:
         keep_schedules(client, deployment)
-        kept |= given_parameters(client, deployment)
+        kept |= given_parameters(client, deployment, deployed)
     environment = {**os.environ, "CYTOARCH_ROOT": os.environ.get("CYTOARCH_ROOT", str(ROOT))}
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(stated, file, sort_keys=False)
@@ -148,18 +155,46 @@ def deploy(client: SyncPrefectClient) -> int:
         print(done.stdout + done.stderr, file=sys.stderr)
         return done.returncode
     print(f"deployed everything in {PREFECT_FILE}")
+    remember_parameters(client, map(_full_name, stated["deployments"]))
     for name, parameters in kept.items():
         give_parameters(client, name, parameters)
     return 0
 
 
-def given_parameters(client: SyncPrefectClient, deployment: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The parameters that a deployment has on the server, by its name, where they are others than prefect.yaml's."""
+def deployed_parameters(client: SyncPrefectClient) -> dict[str, str]:
+    """The digests of the parameters that were deployed last, by the name of the deployment."""
+    found = client.read_variable_by_name(DEPLOYED)
+    return dict(found.value) if found is not None and isinstance(found.value, dict) else {}
+
+
+def remember_parameters(client: SyncPrefectClient, names: Iterable[str]) -> None:
+    """Keep the digests of the parameters that deployments have now, straight after they were deployed."""
+    digests = {name: parameters_digest(client.read_deployment_by_name(name).parameters) for name in names}
+    if client.read_variable_by_name(DEPLOYED) is None:
+        client.create_variable(VariableCreate(name=DEPLOYED, value=digests))
+    else:
+        client.update_variable(VariableUpdate(name=DEPLOYED, value=digests))
+
+
+def parameters_digest(parameters: Mapping[str, Any]) -> str:
+    """Sixteen hexadecimal digits, the same for the same parameters."""
+    return values_digest(parameters)[:16]
+
+
+def given_parameters(
+    client: SyncPrefectClient, deployment: Mapping[str, Any], deployed: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """The parameters of a deployment on the server, by its name, where a person gave it others than were deployed.
+
+    Where it is not known what was `deployed` (by an earlier version), whatever differs from prefect.yaml was given.
+    """
     name = _full_name(deployment)
     try:
         there = client.read_deployment_by_name(name).parameters
     except ObjectNotFound:
         return {}
+    if name in deployed:
+        return {name: there} if parameters_digest(there) != deployed[name] else {}
     return {name: there} if there and there != deployment.get("parameters", {}) else {}
 
 
@@ -171,7 +206,7 @@ def give_parameters(client: SyncPrefectClient, name: str, parameters: dict[str, 
     except PrefectHTTPStatusError as error:
         print(f"parameters of {name} do not fit any more and are left out: {parameters} ({error})", file=sys.stderr)
         return
-    print(f"parameters of {name} stay as they are on the server: {', '.join(parameters)}")
+    print(f"parameters of {name} stay as they are on the server: {', '.join(parameters) or 'none'}")
 
 
 def keep_schedules(client: SyncPrefectClient, deployment: dict[str, Any]) -> None:

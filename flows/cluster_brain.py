@@ -51,9 +51,9 @@ def cluster_brain(
         if not sections_with(opened, embeddings):
             raise StoreError(f"{opened.name}: no section has embeddings {chosen}; run embed-brain first")
         fit = ClusterFitStep.of(embeddings, cluster)
+        checks, near = ClusterChecksStep.of(fit, check), RetrievalStep.of(fit, retrieve)
         made = run_whole("fit clusters", opened, fit)
         made += run_steps("cluster", runner, opened, [ClustersStep.of(fit)], run, sections_with(opened, embeddings))
-        checks, near = ClusterChecksStep.of(fit, check), RetrievalStep.of(fit, retrieve)
         made += run_whole("draw tokens", opened, KnownTokensStep.of(fit, check.tokens))
         made += run_whole("check clusters", opened, checks)
         laid = LayoutStep.of(fit, layout)

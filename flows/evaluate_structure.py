@@ -12,10 +12,10 @@ from cytoarch.paths import ID_PATTERN
 from cytoarch.settings import Settings
 from cytoarch.steps.columns import CellTable, ColumnSettings, ColumnsStep
 from cytoarch.steps.depth import DepthStep
-from cytoarch.steps.opened import OpenBrain, open_study
+from cytoarch.steps.opened import OpenBrain, open_study, read_only
 from cytoarch.steps.points import PointsStep
 from cytoarch.steps.sources import require_stored, sections_with
-from cytoarch.steps.step import Place, Stored
+from cytoarch.steps.step import Place
 from cytoarch.steps.structure import EMBEDDING, PROFILE, BrainPlacesStep, JudgedBrains, StructureStep
 from cytoarch.steps.structure_page import StructurePageStep
 from cytoarch.store.brain_store import BrainStore
@@ -81,22 +81,17 @@ def evaluate_structure(
         run: How the work is spread.
 
     """
-    store, made, failed = BrainStore(judged.store_path), 0, dict[str, str]()
-    steps: dict[str, StructureStep] = {}
-    best: dict[str, float] = {}
-    for brain_id in judged.brains:
-        with held_brain(judged.store_path, brain_id) as opened:
-            steps[brain_id], count = _judge(opened, judged, evaluate, columns, run)
-            facts = steps[brain_id].stored.record(Place(opened)).facts
-            made += count
-            failed |= {f"{brain_id}/{one}": reason for one, reason in opened.failed.items()}
-            best |= {f"{brain_id}/{name}": value for name, value in facts["best"].items()}
-    names = {one.name for one in steps.values()}
-    if len(names) > 1:
-        listed = ", ".join(f"{brain}: {one.name}" for brain, one in steps.items())
-        raise TrainingError(f"the brains' points are embedded in different ways ({listed}); name one that all have")
-    structure = next(iter(steps.values())).stored
-    places = BrainPlacesStep(structure.name, evaluate, JudgedBrains.of(judged.brains, structure))
+    measured = _measured(judged, columns)
+    steps = {brain_id: StructureStep.of(one, evaluate) for brain_id, one in measured.items()}
+    made, failed, broken = _judge_all(judged.store_path, measured, steps, run)
+    there = [one for one in judged.brains if one not in broken]
+    structure, store = steps[there[0]].stored, BrainStore(judged.store_path)
+    best = {
+        f"{one}/{name}": value
+        for one in there
+        for name, value in structure.record(Place(read_only(judged.store_path, one))).facts["best"].items()
+    }
+    places = BrainPlacesStep(structure.name, evaluate, JudgedBrains.of(there, structure))
     page = StructurePageStep.of(judged.name, places, structure)
     with open_study(judged.store_path, judged.name) as study:
         for title, one in (("tell places", places), ("draw the page", page)):
@@ -110,7 +105,7 @@ def evaluate_structure(
 
     def told() -> dict[str, str]:
         settings = {"evaluate": evaluate.model_dump(mode="json"), "columns": columns.model_dump(mode="json")}
-        parameters = {**settings, "brains": list(judged.brains), "points": structure.name}
+        parameters = {**settings, "brains": there, "points": structure.name}
         run_id = log_structure(store, judged.name, record.fingerprint, best | errors, parameters, page_path)
         return {"MLflow run": run_url(store, run_id)}
 
@@ -118,22 +113,52 @@ def evaluate_structure(
     told_notes = line.tell("the embeddings' structure", told)
     notes = {"page": str(page_path), "points": structure.name, **_told_best(best)}
     notes |= told_notes or {"MLflow does not know": line.left}
-    return final_state(Summary(judged.name, made, failed, notes))
+    return final_state(Summary(judged.name, made, failed | broken, notes), "brain or section" if broken else "section")
 
 
-def _judge(
-    opened: OpenBrain, judged: JudgedChoice, evaluate: StructureSettings, columns: ColumnSettings, run: RunSettings
-) -> tuple[StructureStep, int]:
-    """Measure and score in one brain; returns the step of the scores, and how many products were made."""
-    points = require_stored(PointsStep, Place(opened), judged.points, "Run trace-cortex and embed-points, or name one")
-    depth = require_stored(DepthStep, Place(opened), judged.depth, "Run trace-cortex, or name one")
-    cells = None if judged.cells_path is None else CellTable.of(judged.cells_path)
-    measured = ColumnsStep.of(points, depth, columns, cells)
-    step = StructureStep.of(measured, evaluate)
+def _measured(judged: JudgedChoice, columns: ColumnSettings) -> dict[str, ColumnsStep]:
+    """The step that measures the columns of every brain.
+
+    Raises MissingInputError if a brain lacks points or depth, TrainingError if points have other names in other brains.
+    """
+    cells, found = None if judged.cells_path is None else CellTable.of(judged.cells_path), {}
+    for brain_id in judged.brains:
+        place = Place(read_only(judged.store_path, brain_id))
+        points = require_stored(PointsStep, place, judged.points, "Run trace-cortex and embed-points, or name one")
+        depth = require_stored(DepthStep, place, judged.depth, "Run trace-cortex, or name one")
+        found[brain_id] = ColumnsStep.of(points, depth, columns, cells)
+    if len({one.name for one in found.values()}) > 1:
+        listed = ", ".join(f"{brain}: {one.name}" for brain, one in found.items())
+        raise TrainingError(f"the brains' points are embedded in different ways ({listed}); name one that all have")
+    return found
+
+
+def _judge_all(
+    store_path: Path, measured: Mapping[str, ColumnsStep], steps: Mapping[str, StructureStep], run: RunSettings
+) -> tuple[int, dict[str, str], dict[str, str]]:
+    """Measure and score in every brain: how many products were made, the sections that failed, the brains that did.
+
+    A brain with too few points costs the others nothing; TrainingError if all have.
+    """
+    made, failed, broken = 0, dict[str, str](), dict[str, str]()
+    for brain_id, step in steps.items():
+        with held_brain(store_path, brain_id) as opened:
+            try:
+                made += _judge(opened, measured[brain_id], step, run)
+            except TrainingError as error:
+                broken[brain_id] = str(error)
+            failed |= {f"{brain_id}/{one}": reason for one, reason in opened.failed.items()}
+    if len(broken) == len(steps):
+        raise TrainingError("\n".join(f"brain {one}: {reason}" for one, reason in broken.items()))
+    return made, failed, broken
+
+
+def _judge(opened: OpenBrain, measured: ColumnsStep, step: StructureStep, run: RunSettings) -> int:
+    """Measure and score in one brain; returns how many products were made. Raises TrainingError if it has too few."""
     with workers(run) as runner:
-        sections = sections_with(opened, Stored(PointsStep, points))
+        sections = sections_with(opened, measured.points)
         made = run_steps("measure columns", runner, opened, [measured], run, sections)
-    return step, made + run_whole("regress", opened, step)
+    return made + run_whole("regress", opened, step)
 
 
 def _told_best(best: Mapping[str, float]) -> dict[str, str]:

@@ -19,13 +19,11 @@ from cytoarch.steps.neuron_traces import NeuronMapStep, NeuronScoreStep, NeuronT
 from cytoarch.steps.neuron_training import NeuronTrainingStep
 from cytoarch.steps.neurons import TREE_FILE, KnownTreeStep, NeuronVolumeStep, SwcFile
 from cytoarch.steps.opened import OpenStudy, open_study
-from cytoarch.steps.step import Place, Step, Stored, is_current
+from cytoarch.steps.step import Place, Stored
 from cytoarch.store.brain_store import BrainStore
 from flows.places import DEFAULT_STORE
-from flows.stages import Summary, final_state
+from flows.stages import Summary, final_state, run_in_study
 from tasks.cancelling import HOOKS
-from tasks.progress import stage_progress
-from tasks.steps import run_study
 from tasks.tracking import TrackingLine, log_neurons, run_url
 
 
@@ -73,19 +71,19 @@ def segment_neurons(
         digest, trained, training = neurons.model, 0, None
         if not digest:
             training = NeuronTrainingStep.of(train, [row.volume_id for row in rows if row.use == "learn"])
-            trained = _made(opened, "train", training)
+            trained = run_in_study("train", opened, training)
             digest = opened.store.models.add(training.stored.open(Place(opened)).files)
         made += trained
         for row in rows:
-            made += _made(opened, f"segment {row.volume_id}", NeuronMapStep.of(row.volume_id, segment, digest))
-            made += _made(opened, f"trace {row.volume_id}", NeuronTraceStep.of(row.volume_id, trace))
+            made += run_in_study(f"segment {row.volume_id}", opened, NeuronMapStep.of(row.volume_id, segment, digest))
+            made += run_in_study(f"trace {row.volume_id}", opened, NeuronTraceStep.of(row.volume_id, trace))
             if row.use != "apply":
-                made += _made(
-                    opened, f"score {row.volume_id}", NeuronScoreStep.of(row.volume_id, trace, train.least_radius_um)
+                made += run_in_study(
+                    f"score {row.volume_id}", opened, NeuronScoreStep.of(row.volume_id, trace, train.least_radius_um)
                 )
         uses = {row.volume_id: row.use for row in rows}
         report = NeuronReportStep.of(neurons.name, uses, training.stored if training else None)
-        made += _made(opened, "draw the report", report)
+        made += run_in_study("draw the report", opened, report)
         notes = _notes(opened, rows, report, digest)
         settings = {"segment": segment.model_dump(mode="json"), "trace": trace.model_dump(mode="json")}
         settings["train"] = train.model_dump(mode="json") if training else {"model": digest}
@@ -107,15 +105,15 @@ def _ingested(
     for row in rows:
         step = NeuronVolumeStep.of(row, folder)
         try:
-            made += _made(study, f"ingest {row.volume_id}", step)
+            made += run_in_study(f"ingest {row.volume_id}", study, step)
             if row.swc is not None:
                 path = confined(row.swc, folder)
                 edges: Triple = (1.0, 1.0, 1.0)
                 if row.swc_unit == "voxel":
                     edges = step.stored.open(Place(study)).grid.edges_um
-                made += _made(
-                    study,
+                made += run_in_study(
                     f"known tree {row.volume_id}",
+                    study,
                     KnownTreeStep(row.volume_id, SwcFile(path, SwcFile.of(path).sha256, edges)),
                 )
         except (SectionError, ManifestError) as error:
@@ -125,17 +123,6 @@ def _ingested(
     if not left or ("learn" in wanted and not any(row.use == "learn" for row in left)):
         raise CytoarchError("\n".join(f"volume {one}: {reason}" for one, reason in failed.items()))
     return made, failed, left
-
-
-def _made(study: OpenStudy, title: str, step: Step[Any]) -> int:
-    """Make a product of the study unless it is current: 1 if it was made."""
-    if is_current(step, Place(study)):
-        return 0
-    with stage_progress(title, 1) as progress:
-        made = run_study(study.store.root, study.study, title, step)
-        progress.finished("study")
-    study.catalogue.refresh(step.product())
-    return int(made)
 
 
 def _traces(study: OpenStudy, rows: tuple[VolumeRow, ...]) -> dict[str, Path]:

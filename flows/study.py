@@ -20,16 +20,14 @@ from cytoarch.steps.opened import open_study, read_only
 from cytoarch.steps.scales import ScaleStep
 from cytoarch.steps.sections import LABELS
 from cytoarch.steps.sources import sections_with
-from cytoarch.steps.step import Place, Stored, is_current
+from cytoarch.steps.step import Place, Stored
 from cytoarch.steps.studies import SCORES_FILE, StudyStep
 from cytoarch.store.brain_store import BrainStore
 from flows.embed_brain import embed_brain
 from flows.parameters import RunSettings, StoredBrain, refuse_repeated, split_names
 from flows.places import DEFAULT_STORE
-from flows.stages import Summary, final_state, held_brain, run_whole
+from flows.stages import Summary, final_state, held_brain, run_in_study, run_whole
 from tasks.cancelling import HOOKS
-from tasks.progress import stage_progress
-from tasks.steps import run_study
 from tasks.summaries import notes_of_version, publish_notes
 from tasks.tracking import TrackingLine, log_study, register_head
 
@@ -115,11 +113,7 @@ def study(
     step = StudyStep.of(study.roles, Stored(EmbeddingsStep, names.pop()), head, settings, seeds)
     with open_study(study.store_path, study.name) as opened:
         place = Place(opened)
-        if not is_current(step, place):
-            with stage_progress("study", 1) as progress:
-                made += int(run_study(study.store_path, study.name, "study", step))
-                progress.finished("study")
-                opened.catalogue.refresh(step.product())
+        made += run_in_study("study", opened, step)
         record, training = step.stored.record(place), step.stored.open(place)
         digest = store.models.add(training.head)
         folder = opened.catalogue.path(step.product())

@@ -70,7 +70,7 @@ class TrackingLine:
                     raise
                 if wait_s is None or not may_pass:
                     self._given_up = self._given_up or may_pass
-                    self._leave(what, reason)
+                    self._leave(what, reason, may_pass)
                     return None
                 self._logger.warning(
                     "MLflow at %s: %s; %s is told again in %g s", tracking_uri(self._store), reason, what, wait_s
@@ -82,15 +82,16 @@ class TrackingLine:
                 return found
         raise AssertionError("the last wait is None")
 
-    def _leave(self, what: str, reason: str) -> None:
+    def _leave(self, what: str, reason: str, may_pass: bool) -> None:
         self._left[what] = reason
         hear(STAGE, 1, 1, f"does not know {what}; the next run tells it")
         self._logger.warning(
-            "MLflow at %s: %s; it does not know %s. What was made is in the store; start MLflow and run again: nothing "
-            "is made twice, and MLflow is told",
+            "MLflow at %s: %s; it does not know %s. What was made is in the store; %s and run again: nothing is made "
+            "twice, and MLflow is told",
             tracking_uri(self._store),
             reason,
             what,
+            "start MLflow" if may_pass else "MLflow answers, so mend what it says",
         )
 
 
@@ -135,14 +136,20 @@ def look(uri: str) -> None:
 
 
 def _outage(error: Exception) -> tuple[str, bool]:
-    """What keeps MLflow from being told, and whether it may pass by itself; blank: it is no fault of MLflow's."""
+    """What keeps MLflow from being told, and whether it may pass by itself; blank: it is no fault of MLflow's.
+
+    A refusal that stays is told with MLflow's word for it. A file that is missing here, or a full disk, is no outage.
+    """
     from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
 
     if isinstance(error, MlflowException):
-        return _told(error), str(error.error_code) in PASSING
+        code = str(error.error_code)
+        return (_told(error), True) if code in PASSING else (f"{code}: {_told(error)}", False)
     if isinstance(error, StoreError):  # its files may not be written, or lie where nothing is written
         return str(error), False
-    return (_told(error), True) if isinstance(error, OSError) else ("", False)
+    is_away = isinstance(error, (ConnectionError, TimeoutError, RequestException))
+    return (_told(error), True) if is_away else ("", False)
 
 
 def _told(error: Exception) -> str:

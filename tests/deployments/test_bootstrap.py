@@ -1,5 +1,6 @@
 """What bootstrap.py leaves on a server, and what it leaves as a person has set it."""
 
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.schedules import CronSchedule
 
 from tests.deployments.scripts import imported
@@ -57,12 +58,12 @@ def test_parameters_that_a_person_gave_a_deployment_are_given_back(
 ) -> None:
     """Deploying puts those of prefect.yaml there; those that a new version does not take are named."""
     given = {"settings": {"model": "auto:layers"}}
-    assert bootstrap.given_parameters(client, of_the_inbox()) == {}, "nothing is on the server yet"
+    assert bootstrap.given_parameters(client, of_the_inbox(), {}) == {}, "nothing is on the server yet"
     flow_id = client.create_flow_from_name("watch-inbox")
     deployment_id = client.create_deployment(flow_id, "inbox", parameters=given)
     try:
-        assert bootstrap.given_parameters(client, of_the_inbox()) == {INBOX: given}
-        assert bootstrap.given_parameters(client, {**of_the_inbox(), "parameters": given}) == {}
+        assert bootstrap.given_parameters(client, of_the_inbox(), {}) == {INBOX: given}
+        assert bootstrap.given_parameters(client, {**of_the_inbox(), "parameters": given}, {}) == {}
         schema = {"type": "object", "properties": {"settings": {"type": "object"}}}
         client.create_deployment(flow_id, "inbox", parameter_openapi_schema=schema, enforce_parameter_schema=True)
         bootstrap.give_parameters(client, INBOX, given)
@@ -74,6 +75,41 @@ def test_parameters_that_a_person_gave_a_deployment_are_given_back(
         assert f"parameters of {INBOX} do not fit any more and are left out: " in said.err
     finally:
         client.delete_deployment(deployment_id)
+
+
+def test_parameters_that_nobody_touched_follow_prefect_yaml_and_emptied_ones_stay_empty(
+    bootstrap: ModuleType, client: SyncPrefectClient
+) -> None:
+    flow_id = client.create_flow_from_name("watch-inbox")
+    newer = {**of_the_inbox(), "parameters": {"settings": {"model": "newer"}}}
+    deployment_id = client.create_deployment(flow_id, "inbox", parameters={"settings": {"model": "older"}})
+    try:
+        for _ in range(2):  # made, then brought up to date
+            bootstrap.remember_parameters(client, [INBOX])
+        deployed = bootstrap.deployed_parameters(client)
+        assert bootstrap.given_parameters(client, newer, deployed) == {}
+        client.update_deployment(deployment_id, DeploymentUpdate(parameters={}))
+        assert bootstrap.given_parameters(client, newer, deployed) == {INBOX: {}}
+    finally:
+        client.delete_deployment(deployment_id)
+        client.delete_variable_by_name(bootstrap.DEPLOYED)
+
+
+def test_the_automation_for_lost_runs_is_renewed_where_it_differs_and_stays_off(
+    bootstrap: ModuleType, client: SyncPrefectClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = bootstrap.zombie_automation()
+    older = wanted.trigger.model_copy(update={"within": timedelta(seconds=90)})
+    client.create_automation(wanted.model_copy(update={"trigger": older, "enabled": False}))
+    try:
+        for said in ("renewed", "is there"):
+            bootstrap.create_zombie_automation(client)
+            assert capsys.readouterr().out == f"automation for lost runs {said}\n"
+            (found,) = client.read_automations_by_name(bootstrap.ZOMBIES)
+            assert (found.trigger.within, found.enabled) == (bootstrap.SILENCE, False)
+    finally:
+        for one in client.read_automations_by_name(bootstrap.ZOMBIES):
+            client.delete_automation(one.id)
 
 
 def test_the_end_of_a_run_is_a_sign_of_life_whatever_its_state_is_called(bootstrap: ModuleType) -> None:

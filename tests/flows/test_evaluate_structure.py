@@ -1,8 +1,12 @@
 """What embeddings of a phantom know of its cortex: measured, scored, drawn on a page and told to MLflow, once."""
 
 import csv
+import importlib
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -10,19 +14,21 @@ from pydantic import ValidationError
 
 from cytoarch.anatomy.midline import MidlineSettings
 from cytoarch.embeddings import EmbedSettings
+from cytoarch.errors import TrainingError
 from cytoarch.learning.structure import StructureSettings
 from cytoarch.steps.columns import ColumnSettings
 from cytoarch.steps.structure import SCORES_FILE
 from cytoarch.store.brain_store import BrainStore
 from flows.embed_points import embed_points
 from flows.evaluate_structure import JudgedChoice, evaluate_structure
-from flows.parameters import StoredBrain
+from flows.parameters import RunSettings, StoredBrain
 from flows.trace_cortex import trace_cortex
 from tasks.tracking import tracking_uri
 from tests.flows.conftest import MappedBrain
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flows")]
 
+structure_flow = importlib.import_module("flows.evaluate_structure")
 EVALUATE = StructureSettings(components=(1, 4), folds=3, attributed=4)
 COLUMNS = ColumnSettings(samples=30, pixel_size_um=80.0, cells_um=300.0)
 
@@ -53,6 +59,32 @@ def test_measures_are_told_scored_and_shown(mapped: MappedBrain, tmp_path: Path)
     assert "P01/thickness_mm/embedding/sections" in row.data.metrics
     assert "places/P01/P01/z_mm" in row.data.metrics
     assert evaluate_structure(choice, EVALUATE, COLUMNS).made == 0
+
+
+def test_a_brain_with_too_few_points_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def judged(opened: Any, *_: object) -> int:
+        if opened.brain_id != "P02":
+            raise TrainingError(f"{opened.brain_id}: 3 points")
+        opened.failed["s1"] = "damaged"
+        return 2
+
+    def held(_: Path, brain_id: str) -> nullcontext[Any]:
+        return nullcontext(SimpleNamespace(brain_id=brain_id, failed={}))
+
+    monkeypatch.setattr(structure_flow, "_judge", judged)
+    monkeypatch.setattr(structure_flow, "held_brain", held)
+    steps: dict[str, Any] = {one: one for one in ("P01", "P02", "P03")}
+    found = structure_flow._judge_all(Path(), steps, steps, RunSettings())
+    assert found == (2, {"P02/s1": "damaged"}, {"P01": "P01: 3 points", "P03": "P03: 3 points"})
+    with pytest.raises(TrainingError, match="brain P01: P01: 3 points"):
+        structure_flow._judge_all(Path(), {"P01": steps["P01"]}, {"P01": steps["P01"]}, RunSettings())
+
+
+def test_other_names_in_other_brains_are_refused_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(structure_flow, "read_only", lambda _, brain_id: brain_id)
+    monkeypatch.setattr(structure_flow, "require_stored", lambda _step, place, *_: f"points-of-{place.home}")
+    with pytest.raises(TrainingError, match="P01: points-of-P01, P02: points-of-P02"):
+        structure_flow._measured(JudgedChoice(name="J1", brains=("P01", "P02")), COLUMNS)
 
 
 def test_cells_are_those_of_one_brain() -> None:

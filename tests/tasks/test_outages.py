@@ -6,12 +6,14 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from requests.exceptions import ConnectionError as RequestsConnectionError
 
 from cytoarch.errors import ModelError, StoreError
 from cytoarch.store.brain_store import BrainStore
@@ -50,7 +52,7 @@ def answering(*answers: Any) -> Callable[[], Any]:
 def test_what_is_back_within_the_waits_is_told_and_nothing_is_left(
     line: TrackingLine, slept: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert line.tell("the model", answering(REFUSED, ConnectionError("reset"), "version 1")) == "version 1"
+    assert line.tell("the model", answering(REFUSED, RequestsConnectionError("reset"), "version 1")) == "version 1"
     assert slept == [2.0, 5.0]
     assert line.left == ""
     assert "the connection is refused; the model is told again in 2 s" in caplog.text
@@ -85,16 +87,29 @@ def test_what_is_tried_once_is_not_waited_for_and_may_be_told_later(
         line.try_once("the model", answering(KeyError("score")))
 
 
-def test_a_refusal_that_waiting_does_not_mend_is_left_at_once(line: TrackingLine, slept: list[float]) -> None:
+def test_a_refusal_that_waiting_does_not_mend_is_left_at_once(
+    line: TrackingLine, slept: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
     deleted = MlflowException("Run 'x' not found", error_code=RESOURCE_DOES_NOT_EXIST)
     assert line.tell("this run", answering(deleted)) is None
     assert line.tell("its files", answering(StoreError("the files lie elsewhere"))) is None
     assert slept == []
-    assert "not found" in line.left
+    assert "RESOURCE_DOES_NOT_EXIST: Run 'x' not found" in line.left
+    assert "mend what it says and run again" in caplog.text
+    assert "start MLflow" not in caplog.text
     assert "lie elsewhere" in line.left
 
 
-@pytest.mark.parametrize("error", [KeyError("score"), ModelError("a damaged head"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("score"),
+        ModelError("a damaged head"),
+        KeyboardInterrupt(),
+        FileNotFoundError("index.html"),
+        OSError(ENOSPC, "No space left on device"),
+    ],
+)
 def test_faults_that_are_not_of_mlflow_are_raised(line: TrackingLine, error: BaseException) -> None:
     with pytest.raises(type(error)):
         line.tell("the model", answering(error))

@@ -65,11 +65,6 @@ def profiles_along(pixels: NDArray[np.float32], ways: Float64) -> Float64:
     return values.reshape(ways.shape[:2])
 
 
-def lengths(ways: Float64) -> Float64:
-    """How long traverses (n, count, 2) are (n,), in cells: the thickness of the cortex there, but for its two ends."""
-    return np.asarray(np.linalg.norm(np.diff(ways, axis=1), axis=-1).sum(axis=1))
-
-
 def curvatures(places: Float64, line: Int64, sigma: float = SMOOTHED_POINTS) -> Float64:
     """How strongly lines bend (n,) at points (n, 2) in their order, in turns of one radian a cell; 0 where straight.
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy import stats
 from scipy.signal import find_peaks
 
@@ -85,8 +85,19 @@ class ProfileBorders(Settings):
         default=3, ge=1, le=50, description="Block sizes at which the same place is significant and largest."
     )
 
+    @model_validator(mode="after")
+    def _some_size(self) -> "ProfileBorders":
+        if self.smallest_block > self.largest_block:
+            raise ValueError(
+                f"smallest_block is {self.smallest_block} and largest_block {self.largest_block}: there is no block "
+                "between them; raise largest_block, or lower smallest_block"
+            )
+        return self
+
 
 SCHLEICHER = ProfileBorders()
+LEAST_SPREAD = 1e-3
+"""Standard deviation of a confound: a thousandth of a thickness by its logarithm, or of a radian of bend a cell."""
 
 
 def profile_features(profiles: NDArray[np.floating]) -> Float64:
@@ -137,11 +148,13 @@ def mahalanobis(features: Float64, block: int) -> tuple[Float64, Float64]:
 def free_of(features: Float64, confounds: Float64) -> Float64:
     """Features (n, p) less what confounds (n, q), their squares and products explain of them by least squares.
 
+    A confound that varies by less than `LEAST_SPREAD` explains nothing: what follows it would be chance.
+
     >>> free_of(np.array([[1.0], [4.0], [9.0], [16.0]]), np.arange(1.0, 5.0)[:, None]).round(9).ravel().tolist()
     [0.0, 0.0, 0.0, 0.0]
     """
-    spread = confounds.std(axis=0)
-    known = (confounds - confounds.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    confounds = confounds[:, confounds.std(axis=0) > LEAST_SPREAD]
+    known = (confounds - confounds.mean(axis=0)) / confounds.std(axis=0)
     first, second = np.triu_indices(known.shape[1])
     design = np.concatenate([np.ones((len(known), 1)), known, known[:, first] * known[:, second]], axis=1)
     return np.asarray(features - design @ np.linalg.lstsq(design, features, rcond=None)[0]) + 0.0

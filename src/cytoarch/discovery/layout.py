@@ -38,6 +38,8 @@ class Layout(NamedTuple):
     """(n, 2)."""
     deep: Float32
     """(n, 3)."""
+    method: Literal["pca", "umap"]
+    """How they were laid out: UMAP needs more tokens than the neighbours it keeps."""
 
 
 def check_method(settings: LayoutSettings) -> None:
@@ -49,13 +51,18 @@ def check_method(settings: LayoutSettings) -> None:
 
 
 def lay_out(tokens: Float32, settings: LayoutSettings) -> Layout:
-    """Tokens (n, c), standardised, in two and in three dimensions. Raises ModelError if the method cannot be used."""
+    """Tokens (n, c), standardised, in two and in three dimensions.
+
+    Those that are too few for the neighbours of UMAP are laid out by their principal components, and said to be.
+    Raises ModelError if the method cannot be used.
+    """
     check_method(settings)
     if settings.method == "pca" or len(tokens) <= settings.neighbours + 1:
         with single_threaded():
             found = PCA(3, random_state=settings.seed).fit_transform(tokens).astype(np.float32)
-        return Layout(found[:, :2], found)
-    return Layout(*(_umap(tokens, dimensions, settings) for dimensions in (2, 3)))
+        return Layout(found[:, :2], found, "pca")
+    flat, deep = (_umap(tokens, dimensions, settings) for dimensions in (2, 3))
+    return Layout(flat, deep, "umap")
 
 
 def _umap(tokens: Float32, dimensions: int, settings: LayoutSettings) -> Float32:

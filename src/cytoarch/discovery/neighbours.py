@@ -14,6 +14,8 @@ Float32 = NDArray[np.float32]
 
 ROWS = 1024
 """Tokens that are compared with all others at once."""
+NO_TOKEN = -1
+"""In place of a neighbour where none could have been."""
 
 
 class Shared(NamedTuple):
@@ -34,7 +36,8 @@ def nearest(tokens: Float32, known: KnownTokens, count: int, apart_um: float) ->
     """The `count` most alike tokens (n, count) of each by cosine, the most alike first, and what they share.
 
     `tokens` (n, c) are those of `known`, standardised. Tokens of the same section nearer than `apart_um` are no
-    neighbours: their patches overlap. Chance is counted over the same tokens that could have been.
+    neighbours: their patches overlap. Where fewer than `count` could have been, the rest of the row is `NO_TOKEN`.
+    Chance is counted over the same tokens that could have been.
     """
     units = tokens / np.maximum(np.linalg.norm(tokens, axis=1, keepdims=True), 1e-12)
     values = {name: one for name, one in known.values().items() if len(np.unique(one[one != UNKNOWN])) > 1}
@@ -46,7 +49,8 @@ def nearest(tokens: Float32, known: KnownTokens, count: int, apart_um: float) ->
         alike = np.where(possible, units[rows] @ units.T, -np.inf)
         order = np.argpartition(-alike, found.shape[1] - 1, axis=1)[:, : found.shape[1]]
         ranked = np.argsort(-np.take_along_axis(alike, order, axis=1), axis=1, kind="stable")
-        found[rows] = np.take_along_axis(order, ranked, axis=1)
+        near = np.take_along_axis(order, ranked, axis=1)
+        found[rows] = np.where(np.take_along_axis(possible, near, axis=1), near, NO_TOKEN)
         for name, one in values.items():
             tallies[name] += _tally(one, rows, found[rows], possible)
     return found, {name: _shared(tallies[name], values[name]) for name in values}
@@ -63,7 +67,7 @@ def _tally(values: Int64, rows: Int64, near: Int64, possible: NDArray[np.bool_])
     """Neighbours that agree, neighbours, the same among all that could have been; of tokens whose value is known."""
     own = values[rows, None]
     of_near, of_all = values[near], values[None]
-    known_near = (own != UNKNOWN) & (of_near != UNKNOWN)
+    known_near = (own != UNKNOWN) & (of_near != UNKNOWN) & (near != NO_TOKEN)
     known_all = (own != UNKNOWN) & (of_all != UNKNOWN) & possible
     return np.array([
         (known_near & (own == of_near)).sum(), known_near.sum(), (known_all & (own == of_all)).sum(), known_all.sum()

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -113,7 +114,8 @@ def pretrain(
 
     `batches` gives the batch of every step, always the same for the same step: a run that was cut off goes on from its
     checkpoint to the weights that it would have had. Losses are read from the device only every `watch_every` steps;
-    `probe` is asked every `probe_every`. Several processes train together where the learner is a
+    checkpoints are written by turns beside `checkpoint_path` (`checkpoint_at`), so that while one is written the other
+    stands. `probe` is asked every `probe_every`. Several processes train together where the learner is a
     DistributedDataParallel: each computes its part of every batch, one of them writes. Raises
     ModelError if the loss is not finite, CytoarchError if the checkpoint is of other settings.
     """
@@ -121,8 +123,8 @@ def pretrain(
     optimiser = make_optimiser(learner, settings.optimiser, settings.learning_rate, settings.weight_decay)
     scaler = torch.amp.GradScaler(device, enabled=settings.precision == "fp16")
     run = _Run(learner.train(), optimiser, scaler, Trace())
-    if checkpoint_path is not None and checkpoint_path.exists():
-        run.resume(_read(checkpoint_path, settings))
+    if checkpoint_path is not None and (latest := _latest(checkpoint_path, settings)) is not None:
+        run.resume(latest)
     waiting: list[Tensor] = []
     while run.step < settings.steps:
         batch = batches(run.step)
@@ -130,7 +132,7 @@ def pretrain(
         run.step += 1
         waiting.append(loss)
         looked = run.step % settings.watch_every == 0 or run.step == settings.steps
-        kept = checkpoint_path is not None and (run.step % settings.keep_every == 0 or run.step == settings.steps)
+        kept = checkpoint_path is not None and keeps(run.step, settings)
         if looked or kept:
             _look(run, waiting)
         if looked:
@@ -140,7 +142,7 @@ def pretrain(
             run.trace.probe[run.step] = probe()
             run.learner.train()
         if kept and checkpoint_path is not None and leads():
-            _write(checkpoint_path, run.state(settings))
+            _write(checkpoint_at(checkpoint_path, run.step, settings), run.state(settings))
         if on_step is not None:
             on_step(run.step, run.trace)
     return run.trace
@@ -183,6 +185,48 @@ def _look(run: _Run, waiting: list[Tensor]) -> None:
     for step, loss in enumerate(losses, start=first + 1):
         if not math.isfinite(loss):
             raise ModelError(f"the loss of step {step} is {loss}; a finite one is needed: lower learning_rate")
+
+
+def keeps(step: int, settings: LoopSettings) -> bool:
+    """Whether a checkpoint is written after a step."""
+    return step % settings.keep_every == 0 or step == settings.steps
+
+
+def checkpoints(path: Path) -> tuple[Path, Path]:
+    """The two files that checkpoints are written to by turns.
+
+    >>> [one.name for one in checkpoints(Path("run.pt"))]
+    ['run-0.pt', 'run-1.pt']
+    """
+    first, second = (path.with_stem(f"{path.stem}-{turn}") for turn in (0, 1))
+    return first, second
+
+
+def checkpoint_at(path: Path, step: int, settings: LoopSettings) -> Path:
+    """The file of the checkpoint after a step; that of the one before is the other."""
+    return checkpoints(path)[math.ceil(step / settings.keep_every) % 2]
+
+
+def _latest(path: Path, settings: LoopSettings) -> dict[str, Any] | None:
+    """The checkpoint of the highest step that can be read; None where there is none.
+
+    Raises CytoarchError if one is of other settings, or none of those that are there can be read.
+    """
+    latest, damaged = None, dict[Path, Exception]()
+    for one in checkpoints(path):
+        if not one.exists():
+            continue
+        try:
+            kept = _read(one, settings)
+        except (RuntimeError, EOFError, UnpicklingError) as error:
+            damaged[one] = error
+            continue
+        if latest is None or kept["step"] > latest["step"]:
+            latest = kept
+    if damaged and latest is None:
+        said = "; ".join(f"{one}: {error}" for one, error in damaged.items())
+        raise CytoarchError(f"the checkpoint cannot be read ({said}); remove it to begin anew")
+    return latest
 
 
 def _read(path: Path, settings: LoopSettings) -> dict[str, Any]:

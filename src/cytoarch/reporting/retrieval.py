@@ -46,7 +46,8 @@ def retrieval_sheet(rows: Sequence[Row], edge_um: float) -> bytes:
             ink = UNTOLD if not known else SAME if patch.area == row.query.area else OTHER
             _draw(place, patch, ink, is_own=patch.section == row.query.section)
     axes[0][0].set_title("query", fontsize=9, loc="left")
-    axes[0][1].set_title("most alike, falling", fontsize=9, loc="left")
+    if columns > 1:
+        axes[0][1].set_title("most alike, falling", fontsize=9, loc="left")
     figure.suptitle(
         f"patches of {edge_um:,.0f} um; green frame: area of the query, red: another, grey: unknown; bold: its section",
         fontsize=9, x=0.01, ha="left",

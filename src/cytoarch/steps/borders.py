@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from cytoarch.anatomy.columns import along
 from cytoarch.brains import LabelTable
 from cytoarch.discovery.borders import (
     BLOCK,
@@ -109,19 +110,18 @@ class BordersStep(Step[Path]):
 
 
 def areas_at(labels: StoredImage, table: LabelTable | None, places_um: Float64) -> NDArray[Any]:
-    """The names (n,) of the labels at places (n, 2) um in the frame of a section; blank where there is none."""
-    if table is None:
+    """The names (n,) of the labels at places (n, 2) um in the frame of a section; blank where there is none.
+
+    The labels are read at their full resolution, some rows at a time.
+    """
+    if table is None or not len(places_um):
         return np.full(len(places_um), "", dtype=object)
     classes = table.classes(by_group=False)
     level = labels.levels[0]
     cells = np.floor(level.grid.from_corner(places_um)).astype(np.int64)
     inside = ((cells >= 0) & (cells < np.array(level.size))).all(axis=1)
-    (top, left), (bottom, right) = (
-        (np.clip(edge, 0, np.array(level.size) - 1)).tolist() for edge in (cells.min(axis=0), cells.max(axis=0))
-    )
-    block = level.pixels(slice(top, bottom + 1), slice(left, right + 1))
-    rows, columns = (np.clip(cells, (top, left), (bottom, right)) - np.array([top, left])).T
-    index = np.where(inside, class_of_id(classes)[block[rows, columns]], UNKNOWN_AREA)
+    ids = along(lambda top, n: level.pixels(slice(top, top + n)), level.size, cells.astype(np.float64), 0)
+    index = np.where(inside, class_of_id(classes)[ids.astype(np.int64)], UNKNOWN_AREA)
     names = np.array([*(one.name for one in classes), ""], dtype=object)
     return np.asarray(names[index])
 

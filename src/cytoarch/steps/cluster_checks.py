@@ -14,6 +14,7 @@ from cytoarch.discovery.clusters import Clustering, ClusterSettings
 from cytoarch.discovery.known import KnownTokens
 from cytoarch.discovery.quality import UNKNOWN, judge
 from cytoarch.discovery.similarity import similarity
+from cytoarch.errors import StoreError
 from cytoarch.sampling import standardised
 from cytoarch.settings import Settings
 from cytoarch.steps.clusters import ClusterFitStep
@@ -51,7 +52,11 @@ class ClusterChecksStep(Step[Facts]):
 
     @classmethod
     def of(cls, fit: ClusterFitStep, check: CheckSettings) -> "ClusterChecksStep":
-        """The checks of one clustering; its tokens (`KnownTokensStep`) are drawn before."""
+        """The checks of one clustering; its tokens (`KnownTokensStep`) are drawn before.
+
+        Raises StoreError if fewer tokens than clusters are asked for.
+        """
+        enough_tokens(check.tokens, fit.cluster.clusters, f"check.tokens is {check.tokens}")
         return cls(check, fit.cluster, fit.stored, KnownTokensStep.of(fit, check.tokens).stored)
 
     @property
@@ -60,10 +65,10 @@ class ClusterChecksStep(Step[Facts]):
         return self.fit.name
 
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
-        """Cluster again and again, and compare."""
-        known = inputs[self.known]
+        """Cluster again and again, and compare. Raises StoreError if the brain has fewer tokens than clusters."""
+        known, settings = inputs[self.known], self.cluster
+        enough_tokens(len(known), settings.clusters, f"{', '.join(known.brain_ids)} has {len(known)} tokens")
         tokens = scaled(known, inputs[self.fit])
-        settings = self.cluster
         quality = judge(tokens, known.values(), settings.clusters, self.check.runs, self.check.counts, settings.seed)
         facts = quality.facts()
         alike = areas_alike(tokens, known)
@@ -77,6 +82,18 @@ class ClusterChecksStep(Step[Facts]):
         """All that was found, similarity of areas included."""
         facts: Facts = json.loads((folder / CHECKS_FILE).read_text())
         return facts
+
+
+def enough_tokens(tokens: int, clusters: int, said: str) -> None:
+    """Raise StoreError, with what is said of the tokens, if they are fewer than the clusters they are to form.
+
+    >>> enough_tokens(200, 200, "check.tokens is 200")
+    """
+    if tokens < clusters:
+        raise StoreError(
+            f"{said}, too few for {clusters} clusters, which need {clusters} at least; raise check.tokens, or ask for "
+            "fewer clusters"
+        )
 
 
 def scaled(known: KnownTokens, fit: Clustering) -> Float32:

@@ -23,7 +23,7 @@ from cytoarch.errors import StoreError
 from cytoarch.images.views import StoredImage
 from cytoarch.reporting.brains import BrainsPage, render_brains
 from cytoarch.reporting.findings import Findings
-from cytoarch.steps.cluster_checks import CheckSettings, ClusterChecksStep, scaled
+from cytoarch.steps.cluster_checks import CheckSettings, ClusterChecksStep, enough_tokens, scaled
 from cytoarch.steps.known_tokens import KnownTokensStep
 from cytoarch.steps.layouts import PICTURE_FILE, write_layout
 from cytoarch.steps.report_findings import alike_matrix, of_clusters
@@ -42,7 +42,7 @@ class ComparisonStep(Step[Facts]):
     """How alike areas are in each of several brains, how far brains agree, and what their tokens follow together."""
 
     step: ClassVar[str] = "comparison"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     scope: ClassVar = "study"
     verb: ClassVar[str] = "compare"
 
@@ -105,13 +105,23 @@ class ComparisonStep(Step[Facts]):
         return facts
 
     def _together(self, inputs: Inputs, staging: Staging, clusters: int) -> dict[str, Any]:
-        """Cluster, lay out and compare the tokens of all brains as one, as many of each."""
+        """Cluster, lay out and compare the tokens of all brains as one, as many of each.
+
+        Raises StoreError if these are too few, or of different length.
+        """
         brains = inputs[self.known]
         widths = {one: known.tokens.shape[1] for one, known in brains.items()}
         if len(set(widths.values())) > 1:
             said = ", ".join(f"{one} {width}" for one, width in widths.items())
             raise StoreError(f"embeddings of different length cannot be compared ({said}); embed all in the same way")
         each = min(self.check.tokens // len(brains), *map(len, brains.values()))
+        fewest = ", ".join(f"{one} {len(part)}" for one, part in brains.items())
+        enough_tokens(
+            each * len(brains),
+            clusters,
+            f"of {self.check.tokens} tokens (check.tokens) every brain gives {each}, as many as the others, of those "
+            f"that are known ({fewest})",
+        )
         known = together({one: drawn(part, each) for one, part in brains.items()})
         fit = Clustering.fit([known.tokens], ClusterSettings(clusters=clusters))
         quality = judge(scaled(known, fit), known.values(), clusters, self.check.runs, self.check.counts, 0)

@@ -42,6 +42,7 @@ class LayoutStep(Step[Path]):
     """Tokens of a brain in two and three dimensions, as a table and a picture."""
 
     step: ClassVar[str] = "layout"
+    version: ClassVar[int] = 2
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "lay out tokens"
 
@@ -82,10 +83,10 @@ def write_layout(
     clusters = fit.assign(chosen.tokens.astype(np.float32))
     found = lay_out(scaled(chosen, fit), settings)
     staging.write(LAYOUT_FILE, _csv(chosen, clusters, found))
-    title = f"{NAMES[settings.method]} of {len(chosen):,} tokens: {', '.join(chosen.brain_ids[:6])}"
+    title = f"{NAMES[found.method]} of {len(chosen):,} tokens: {', '.join(chosen.brain_ids[:6])}"
     panels = coloured(chosen, clusters, len(fit.centres), table)
     staging.write(PICTURE_FILE, layout_picture(found.flat, found.deep, panels, title))
-    return {"method": settings.method, "tokens": len(chosen), "groups": spread_of_groups(found.flat, chosen)}
+    return {"method": found.method, "tokens": len(chosen), "groups": spread_of_groups(found.flat, chosen)}
 
 
 def coloured(known: KnownTokens, clusters: Int64, count: int, table: LabelTable | None) -> list[Coloured]:

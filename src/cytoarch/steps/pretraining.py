@@ -16,6 +16,7 @@ from cytoarch.encoders.trainable import start_digest
 from cytoarch.errors import TrainingError
 from cytoarch.geometry import scan_to_section
 from cytoarch.images.views import StoredImage
+from cytoarch.pretraining.loop import checkpoint_at, checkpoints, keeps
 from cytoarch.pretraining.patches import PatchPoints
 from cytoarch.pretraining.sections import StoredSections
 from cytoarch.pretraining.settings import PretrainingSettings
@@ -28,7 +29,7 @@ from cytoarch.steps.step import Facts, Inputs, Place, Source, Step, Stored
 from cytoarch.store.staging import Staging
 
 CHECKPOINT = "checkpoint.pt"
-"""Where an interrupted training goes on; dropped when it is done."""
+"""Where an interrupted training goes on, in two files by turns; they are dropped when it is done."""
 PLACE_COLUMNS = ("x_mm", "y_mm", "z_mm")
 
 
@@ -150,17 +151,18 @@ class PretrainingStep(Step[PretrainedEncoder]):
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
         """Train, from where an interrupted run came to. Raises TrainingError if points have no place in the brain."""
         patches = placed_patches(inputs[self.brains], frozenset(self.held_out), self.train.pixel_size_um)
-        loop = self.train.loop
+        loop, checkpoint_path = self.train.loop, staging.path / CHECKPOINT
 
         def on_step(step: int) -> None:
-            if step % loop.keep_every == 0 or step == loop.steps:
-                staging.seal(CHECKPOINT)
+            if keeps(step, loop):
+                staging.seal(checkpoint_at(checkpoint_path, step, loop).name)
             inputs.on_progress(step, loop.steps)
 
-        files = train_together(patches, self.train, staging.path / CHECKPOINT, on_step)
+        files = train_together(patches, self.train, checkpoint_path, on_step)
         for name, content in files.items():
             staging.write(name, content)
-        staging.drop(CHECKPOINT)
+        for one in checkpoints(checkpoint_path):
+            staging.drop(one.name)
         errors = json.loads(files[RECORD_FILE])["place_error_mm"]
         return {"model": files_digest(files), "points": len(patches.points), "place_error_mm": errors}
 

@@ -9,10 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
+from cytoarch.anatomy.columns import part_lengths
 from cytoarch.anatomy.depth_maps import WHITE_MATTER, DepthMap
 from cytoarch.anatomy.midline import depth_field, depth_lines, points_along
 from cytoarch.anatomy.tissue import TissueMask
-from cytoarch.anatomy.traverses import curvatures, lengths, profiles_along, traverses
+from cytoarch.anatomy.traverses import curvatures, profiles_along, traverses
 from cytoarch.brains import stated_section
 from cytoarch.discovery.borders import Borders, ProfileBorders, feature_borders, free_of, profile_features
 from cytoarch.geometry import Grid, scan_to_section
@@ -62,6 +63,7 @@ class ProfileBordersStep(Step[Path]):
     """The distance of neighbouring blocks of profiles along the cortex of a section, and where it shows a border."""
 
     step: ClassVar[str] = "profile-borders"
+    version: ClassVar[int] = 2
     verb: ClassVar[str] = "compare profiles"
 
     depth: Stored[DepthMap]
@@ -105,7 +107,7 @@ class ProfileBordersStep(Step[Path]):
         features = profile_features(profiles[kept])
         if self.find.is_freed and kept.any():
             bend = np.clip(curvatures(places, line)[kept], *MOST_BENT)
-            features = free_of(features, np.stack([np.log(lengths(ways[kept])), bend], axis=1))
+            features = free_of(features, np.stack([np.log(part_lengths(ways[kept]).sum(axis=1)), bend], axis=1))
 
         def found(rows: Int64) -> Borders:
             return feature_borders(features[rows], self.find)

@@ -14,7 +14,7 @@ from pydantic import Field
 from cytoarch.digests import canonical_json
 from cytoarch.discovery.clusters import Clustering
 from cytoarch.discovery.known import KnownTokens
-from cytoarch.discovery.neighbours import facts_of, nearest, typical
+from cytoarch.discovery.neighbours import NO_TOKEN, facts_of, nearest, typical
 from cytoarch.discovery.quality import UNKNOWN
 from cytoarch.errors import StoreError
 from cytoarch.images.views import StoredImage
@@ -59,6 +59,7 @@ class RetrievalStep(Step[Path]):
     """The sheet of nearest neighbours of a brain's tokens, and what neighbours share."""
 
     step: ClassVar[str] = "retrieval"
+    version: ClassVar[int] = 2
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "find neighbours"
 
@@ -119,7 +120,7 @@ def write_retrieval(
         area = "" if chosen.area[one] == UNKNOWN else chosen.area_names[chosen.area[one]]
         return Patch(patch_picture(image_of(section_id), (y, x), edge_um, PATCH_PX), section_id, area)
 
-    rows = [Row(patch(one), [patch(other) for other in near[one].tolist()]) for one in queries.tolist()]
+    rows = [Row(patch(one), [patch(other) for other in _there(near[one])]) for one in queries.tolist()]
     staging.write(SHEET_FILE, retrieval_sheet(rows, edge_um))
     staging.write(NEAREST_FILE, _csv(chosen, queries, near))
     return {"tokens": len(chosen), "neighbours": near.shape[1], "patch_um": edge_um, "shared": facts_of(shared)}
@@ -138,13 +139,18 @@ def _one_of(name: str) -> str:
     return name.removesuffix("s")
 
 
+def _there(near: Int64) -> list[int]:
+    """The neighbours of a token (k,), without the places where none could have been."""
+    return [one for one in near.tolist() if one != NO_TOKEN]
+
+
 def _csv(known: KnownTokens, queries: Int64, near: Int64) -> bytes:
     """A row a neighbour of a query, the most alike first."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["query", "rank", "section", "y_um", "x_um", "area"])
     for query in queries.tolist():
-        for rank, one in enumerate([query, *near[query].tolist()]):
+        for rank, one in enumerate([query, *_there(near[query])]):
             area = "" if known.area[one] == UNKNOWN else known.area_names[known.area[one]]
             place = [f"{value:.1f}" for value in known.places_um[one]]
             writer.writerow([query, rank, known.section_ids[known.section[one]], *place, area])

@@ -5,7 +5,7 @@ import numpy as np
 from cytoarch.anatomy.depth import measure_depth
 from cytoarch.anatomy.midline import depth_field
 from cytoarch.anatomy.ribbons import Ribbon
-from cytoarch.anatomy.traverses import curvatures, lengths, profiles_along, traverses
+from cytoarch.anatomy.traverses import curvatures, profiles_along, traverses
 from cytoarch.geometry import centres
 
 GREY, WHITE = 1, 2
@@ -69,11 +69,6 @@ def test_values_are_read_where_the_ways_lead_and_gaps_stay() -> None:
     pixels = np.add.outer(10 * np.arange(8.0), np.arange(9.0)).astype(np.float32)
     ways = np.array([[[1.0, 2.0], [1.5, 2.0]], [[np.nan, np.nan], [3.0, 4.0]]])
     np.testing.assert_allclose(profiles_along(pixels, ways), [[12, 17], [np.nan, 34]])
-
-
-def test_the_length_of_a_way_is_that_of_its_pieces() -> None:
-    ways = np.array([[[0.0, 0.0], [3.0, 4.0], [3.0, 9.0]]])
-    assert lengths(ways).tolist() == [10.0]
 
 
 def test_a_circle_bends_by_one_over_its_radius_to_either_side() -> None:

@@ -11,6 +11,7 @@ from cytoarch.discovery.borders import (
     against_known,
     border_signal,
     embedding_borders,
+    free_of,
     mahalanobis,
     profile_borders,
     profile_features,
@@ -47,6 +48,20 @@ def test_planted_borders_are_found_in_embeddings(seed: int):
     hit, false = hits(found.places, 3)
     assert hit == 1
     assert false == 0
+
+
+def test_blocks_of_no_size_are_refused():
+    with pytest.raises(ValueError, match="smallest_block is 24 and largest_block 20"):
+        ProfileBorders(smallest_block=24)
+    assert ProfileBorders(smallest_block=20).largest_block == 20
+
+
+def test_confounds_that_do_not_vary_explain_nothing():
+    features = np.random.default_rng(0).normal(0, 1, (40, 3))
+    confounds = np.stack([np.linspace(0, 1e-8, 40), np.linspace(0, 1, 40)], axis=1)
+    left = features - features.mean(axis=0)
+    np.testing.assert_allclose(free_of(features, confounds[:, :1]), left, atol=1e-12)
+    np.testing.assert_allclose(free_of(features, confounds), free_of(features, confounds[:, 1:]), atol=1e-9)
 
 
 def test_one_area_has_hardly_any_borders():

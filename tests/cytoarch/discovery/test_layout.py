@@ -36,6 +36,12 @@ def test_without_the_package_it_is_said_what_to_install(monkeypatch: pytest.Monk
         lay_out(known_tokens(50).tokens, LayoutSettings(method="umap"))
 
 
+def test_tokens_too_few_for_umap_are_said_to_be_laid_out_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout_module, "check_method", lambda _settings: None)
+    settings = LayoutSettings(method="umap", neighbours=100)
+    assert lay_out(known_tokens(50).tokens, settings).method == "pca"
+
+
 @pytest.mark.long
 @pytest.mark.skipif(importlib.util.find_spec("umap") is None, reason="umap-learn is not installed")
 def test_umap_keeps_areas_apart_and_comes_out_the_same_again() -> None:

@@ -6,7 +6,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from cytoarch.discovery import neighbours as neighbours_module
 from cytoarch.discovery.known import AREAS, BRAINS, SECTIONS, STAINS, KnownTokens, together
-from cytoarch.discovery.neighbours import nearest, typical
+from cytoarch.discovery.neighbours import NO_TOKEN, nearest, typical
 from cytoarch.discovery.quality import UNKNOWN
 from tests.cytoarch.discovery.made_up_tokens import known_tokens
 
@@ -29,6 +29,18 @@ def test_tokens_whose_patches_overlap_are_no_neighbours() -> None:
     assert (known.section[found] != known.section[:, None]).all()
     assert shared[SECTIONS].share == 0
     assert shared[SECTIONS].chance == 0
+
+
+def test_where_fewer_could_be_neighbours_the_rest_are_none_and_do_not_count() -> None:
+    """A section of three tokens beside another: the other's are all that each could have, and the rest is none."""
+    known = known_tokens(60).chosen(np.flatnonzero(known_tokens(60).section < 2)[:9])
+    known.section[:] = np.repeat([0, 1], [3, 6])
+    known.places_um[:] = 0
+    found, shared = nearest(known.tokens, known, 5, 10.0)
+    assert (np.sort(found[3:, :3], axis=1) == [0, 1, 2]).all()
+    assert (found[3:, 3:] == NO_TOKEN).all()
+    assert (found[:3] >= 3).all()
+    assert shared[SECTIONS].share == 0
 
 
 def test_a_shortcut_shows_as_neighbours_of_the_same_section() -> None:

@@ -7,11 +7,12 @@ from torch import nn
 
 from cytoarch.encoders.compact_model import CompactNetwork
 from cytoarch.errors import CytoarchError, ModelError
-from cytoarch.pretraining.loop import LoopSettings, Trace, pretrain, rate_at
+from cytoarch.pretraining.loop import LoopSettings, Trace, checkpoint_at, checkpoints, keeps, pretrain, rate_at
 from cytoarch.pretraining.networks import PatchLearner, projection_head
 from cytoarch.pretraining.objectives import Objective, SimCLR, SpatialNCE, SupCon, Supervised
 from cytoarch.pretraining.optimisers import Lars, make_optimiser, parameter_groups
-from cytoarch.pretraining.patches import PatchBatches, PatchPoints, SectionPixels
+from cytoarch.pretraining.patches import Batch, PatchBatches, PatchPoints, SectionPixels
+from cytoarch.store.staging import Staging
 
 POINTS, CLASSES = 24, 4
 
@@ -95,7 +96,48 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights(tmp_path: Path, optim
         assert torch.equal(tensor, again.state_dict()[name]), name
     assert resumed.loss == trace.loss
     assert resumed.health == trace.health
-    assert [path.name for path in tmp_path.iterdir()] == ["run.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run-0.pt", "run-1.pt"]
+
+
+def test_a_kill_between_a_checkpoint_and_its_seal_costs_the_steps_since_the_one_before(tmp_path: Path) -> None:
+    settings = LoopSettings(steps=8, optimiser="adamw", learning_rate=1e-3, keep_every=2)
+    staging, given = Staging(tmp_path / "staged").open(), batches()
+    path = staging.path / "run.pt"
+
+    def sealing(step: int, _trace: Trace) -> None:
+        if step == 6:
+            raise CutOffError
+        if keeps(step, settings):
+            staging.seal(checkpoint_at(path, step, settings).name)
+
+    with pytest.raises(CutOffError):
+        pretrain(learner(), given, SupCon(), settings, checkpoint_path=path, on_step=sealing)
+    Staging(tmp_path / "staged").open()  # what is not as it was sealed is removed
+    assert seen_steps(path, settings) == [4, 5, 6, 7]
+
+
+def seen_steps(path: Path, settings: LoopSettings) -> list[int]:
+    """The steps that are still run from what is there."""
+    given, seen = batches(), list[int]()
+
+    def counted(step: int) -> Batch:
+        seen.append(step)
+        return given(step)
+
+    pretrain(learner(), counted, SupCon(), settings, checkpoint_path=path)
+    return seen
+
+
+def test_a_checkpoint_that_cannot_be_read_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    settings, path = LoopSettings(steps=6, optimiser="adamw", learning_rate=1e-3, keep_every=2), tmp_path / "run.pt"
+    pretrain(learner(), batches(), SupCon(), settings, checkpoint_path=path)
+    latest = checkpoint_at(path, 6, settings)
+    latest.write_bytes(latest.read_bytes()[:100])
+    assert seen_steps(path, settings) == [4, 5]
+    for one in checkpoints(path):
+        one.write_bytes(b"")
+    with pytest.raises(CytoarchError, match=r"the checkpoint cannot be read .*; remove it to begin anew"):
+        seen_steps(path, settings)
 
 
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:

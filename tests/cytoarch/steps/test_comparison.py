@@ -1,14 +1,16 @@
 """Brains compared by how alike their areas are."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cytoarch.discovery.known import KnownTokens
 from cytoarch.discovery.layout import LayoutSettings
 from cytoarch.errors import StoreError
-from cytoarch.steps.cluster_checks import CheckSettings
+from cytoarch.steps.cluster_checks import CheckSettings, ClusterChecksStep
 from cytoarch.steps.comparison import ComparisonStep, spread_out
 from cytoarch.steps.opened import open_study
 from cytoarch.steps.retrieval import RetrievalSettings
@@ -50,9 +52,21 @@ def test_a_comparison_is_kept_and_current_until_a_brain_changes(small: SmallBrai
     assert len(rows) == found["layout"]["tokens"]
 
 
-def test_brains_without_labelled_areas_cannot_be_compared(small: SmallBrain, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cytoarch.steps.cluster_checks import ClusterChecksStep
+def test_more_clusters_than_tokens_are_refused_before_anything_is_clustered(
+    small: SmallBrain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small.opened() as opened:
+        fit = Steps(small, opened).cluster_fit
+    many = replace(fit, cluster=fit.cluster.model_copy(update={"clusters": 200}))
+    with pytest.raises(StoreError, match=r"check\.tokens is 100, too few for 200 clusters"):
+        ClusterChecksStep.of(many, CheckSettings(tokens=100))
+    monkeypatch.setattr(KnownTokens, "__len__", lambda _: 0)
+    step = ComparisonStep.of(["B1"], fit.name, *HOW)
+    with open_study(small.folder / "store", "none") as study, pytest.raises(StoreError, match="every brain gives 0"):
+        make(step, study)
 
+
+def test_brains_without_labelled_areas_cannot_be_compared(small: SmallBrain, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ClusterChecksStep, "opened", classmethod(lambda _cls, _folder: {"followed": {}}))
     with small.opened() as opened:
         name = Steps(small, opened).cluster_fit.name
