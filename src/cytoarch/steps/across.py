@@ -195,7 +195,7 @@ class AcrossStep(Step[Across]):
 def _arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """The arrays of a file by name. Raises SectionError if it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as held:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
             return {one: held[one] for one in names}
     except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
         raise SectionError(f"{path} is damaged ({error!r}); run verify") from error
