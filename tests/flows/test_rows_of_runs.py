@@ -20,6 +20,6 @@ def test_how_depth_is_measured_counts_where_layers_follow_it(tmp_path: Path, ord
     brain = OpenBrain(store, store.catalogue("B1"), "brain B1", Brain(brain_id="B1", sections=()))
     settings = MapSettings(cortex="none", smooth=SmoothSettings(order=order))
     chosen = Mock(digest="d0", version=None, card=Mock(depth="none", brains=()))
-    configuration = _ledger(brain, settings, cast("Any", chosen)).configuration
+    configuration = _ledger(brain, settings, cast("Any", chosen))._configuration
     assert ("depth" in configuration) == is_used
     assert {"midline", "surface"}.isdisjoint(configuration)
