@@ -268,7 +268,8 @@ def _ledger(brain: OpenBrain, settings: MapSettings, chosen: Chosen | None) -> B
     unused += ["align", "volume"] if settings.reconstruct == "none" else []
     if settings.cortex == "none":
         is_told = settings.train.depth != "none" if chosen is None else chosen.card.depth != "none"
-        unused += ["midline", "surface", *([] if is_told else ["depth"])]
+        is_followed = settings.smooth.order == "depth" and "smooth" not in unused
+        unused += ["midline", "surface", *([] if is_told or is_followed else ["depth"])]
     elif settings.midline.line != "surface":
         unused.append("surface")
     configuration = configuration_of(settings, unused=unused)

@@ -19,7 +19,7 @@ from cytoarch.steps.embeddings import EmbeddingsStep, check_space
 from cytoarch.steps.familiarity import FamiliarityStep
 from cytoarch.steps.models import misfit, settings_for
 from cytoarch.steps.opened import OpenBrain
-from cytoarch.steps.parcellations import ParcellationStep, estimated_bytes, parcellation_steps
+from cytoarch.steps.parcellations import ParcellationStep, check_order, estimated_bytes, parcellation_steps
 from cytoarch.steps.scales import ScaleStep, scale_of
 from cytoarch.steps.sections import ready_sections
 from cytoarch.steps.sources import open_head, require_stored, sections_with
@@ -86,24 +86,27 @@ def parcellate_brain(
         )
         steps[0].encoder.encoder  # noqa: B018 - one that cannot be loaded is found before any section is read
         sections = ready_sections(opened)
-        needed_bytes = estimated_bytes(opened, sections, card, steps)
+        check_order(opened, sections, card, steps[1])
+        nodes = whole = None
+        mapped = steps[1]
+        if across.method != "none":
+            nodes = NodesStep.of(steps[0].stored, opened, across.midline)  # where none is traced this is known first
+            whole = AcrossStep.of(nodes, steps[0].head, across)
+            mapped = ParcellationStep.following(steps[1], whole)
+        needed_bytes = estimated_bytes(opened, sections, card, (steps[0], mapped))
         check_space(opened.store, needed_bytes, f"probabilities and maps of {len(sections)} sections", SMALLER)
         get_run_logger().info("up to %.1f GB of probabilities and maps to write", needed_bytes / 1e9)
         made = _scaled(opened, card, embeddings)
-        after: list[Step[Any]] = [AgreementStep.of(steps[1])]
+        drawn: list[Step[Any]] = [mapped, AgreementStep.of(mapped)]
         if load_domain(store.models.path(head)) is not None and sections_with(opened, embeddings):
-            after.append(FamiliarityStep.of(steps[1], steps[0], embeddings))
-        drawn: list[Step[Any]] = [steps[1], *after]
-        if across.method == "none":
+            drawn.append(FamiliarityStep.of(mapped, steps[0], embeddings))
+        if nodes is None or whole is None:
             made += run_steps("parcellate", runner, opened, [steps[0], *drawn], run, sections)
         else:
-            nodes = NodesStep.of(steps[0].stored, opened, across.midline)  # where none is traced this is known first
-            whole = AcrossStep.of(nodes, steps[0].head, across)
             made += run_steps("parcellate", runner, opened, [steps[0]], run, sections)
             made += run_steps("take to points", runner, opened, [nodes], run, sections_with(opened, nodes.midline))
             made += run_whole("smooth across sections", opened, whole)
-            drawn[0] = ParcellationStep.following(steps[1], whole)
-            made += run_steps("draw maps", runner, opened, drawn, run, sections)
+            made += run_steps("draw maps", runner, opened, drawn, run, ready_sections(opened))
         maps = opened.catalogue.folder / "derived" / "parcellations" / steps[1].name
         notes = {"parcellation": steps[1].name, "maps": str(maps), "model": head} | notes_of_map(opened, steps[1].name)
         notes |= notes_across(opened, steps[1].name, card) if across.method != "none" else {}

@@ -24,6 +24,8 @@ ReadWindow = Callable[[int, int, int, int], Float32]
 
 REACH_UM = 1000.0
 """So far from the border tissue is mirrored; farther out all has the mean colour of the tissue."""
+AT_ONCE_PX = 512
+"""Edge of what is filled at once: what is read for it reaches at most twice `REACH_UM` beyond it on every side."""
 SAMPLES = 256
 """Cells of the mask whose mean colour is that of the tissue, at most."""
 
@@ -51,22 +53,30 @@ class Background:
         """
         height, width = pixels.shape[-2:]
         rows, columns = (mirrored(np.arange(at, at + n), size) for at, n, size in self._axes(y, x, height, width))
+        for top in range(0, height, AT_ONCE_PX):
+            for left in range(0, width, AT_ONCE_PX):
+                down, right = slice(top, top + AT_ONCE_PX), slice(left, left + AT_ONCE_PX)
+                self._fill(pixels[:, down, right], read, rows[down], columns[right])
+        return pixels
+
+    def _fill(self, pixels: Float32, read: ReadWindow, rows: Int64, columns: Int64) -> None:
+        """Replace what is no tissue in pixels (c, h, w), which are those rows and columns of the grid."""
         cells = np.ix_(self._cells[0][rows], self._cells[1][columns])
         outside = ~self.tissue.mask[cells]
         if not outside.any():
-            return pixels
+            return
         pixels[:, outside] = self.mean[:, None]
         near = outside & self._near[cells]
-        if near.any():
-            down, right = np.nonzero(near)
-            sources = [
-                np.clip(at + shift[cells][near], 0, size - 1)
-                for at, shift, size in zip((rows[down], columns[right]), self._shifts, self.grid.shape, strict=True)
-            ]
-            top, left = (int(one.min()) for one in sources)
-            block = read(top, left, int(sources[0].max()) - top + 1, int(sources[1].max()) - left + 1)
-            pixels[:, near] = block[:, sources[0] - top, sources[1] - left]
-        return pixels
+        if not near.any():
+            return
+        down, right = np.nonzero(near)
+        sources = [
+            np.clip(at + shift[cells][near], 0, size - 1)
+            for at, shift, size in zip((rows[down], columns[right]), self._shifts, self.grid.shape, strict=True)
+        ]
+        top, left = (int(one.min()) for one in sources)
+        block = read(top, left, int(sources[0].max()) - top + 1, int(sources[1].max()) - left + 1)
+        pixels[:, near] = block[:, sources[0] - top, sources[1] - left]
 
     def _axes(self, y: int, x: int, height: int, width: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         return (y, height, self.grid.shape[0]), (x, width, self.grid.shape[1])

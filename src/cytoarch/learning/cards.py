@@ -1,5 +1,6 @@
 """Cards: what a head is and what it must be fed, bounded before anything is made of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -136,3 +137,18 @@ def check_fits(card: HeadCard, dims: tuple[int, ...], encoder_digest: str, pixel
             f"the head was trained on embeddings {card.embedded_dims} of encoder {card.encoder_digest[:12]} at "
             f"{card.pixel_size_um:g} um per pixel; these are {dims} of {encoder_digest[:12]} at {pixel_size_um:g} um"
         )
+
+
+def check_seen(card: HeadCard, channels: Sequence[int], background: str) -> None:
+    """Raise ModelError unless embeddings were made of the channels, and the background, that a head learned from."""
+    wanted = (card.embedding.channels, card.embedding.background)
+    if (tuple(channels), background) != wanted:
+        raise ModelError(
+            f"the head was trained on embeddings of {_seen(*wanted)}; these are of {_seen(channels, background)}. Run "
+            "embed-brain with the channels and the background of the head and choose what that gives, or map with "
+            "--parcellate.source encoder"
+        )
+
+
+def _seen(channels: Sequence[int], background: str) -> str:
+    return f"{f'channels {list(channels)}' if channels else 'all channels'}, background {background}"

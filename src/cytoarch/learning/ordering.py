@@ -37,6 +37,15 @@ LEAST_CELLS = 50
 """A section with fewer cells of tissue is left as it is."""
 
 
+def check_followed(order: Order, classes: int) -> None:
+    """Raise ModelError if so many classes cannot follow each other."""
+    if order != "none" and classes > MOST_CLASSES:
+        raise ModelError(
+            f"order {order!r} is for layers that lie one below the other; the model has {classes} classes and at most "
+            f"{MOST_CLASSES} are followed. Map with --smooth.order none"
+        )
+
+
 def ordered(
     probabilities: Float32, inside: Mask, order: Order, depth: Float32 | None = None, cortex: Mask | None = None
 ) -> Float32:
@@ -52,11 +61,7 @@ def ordered(
     Raises ModelError if there are more than `MOST_CLASSES`.
 
     """
-    if order != "none" and len(probabilities) > MOST_CLASSES:
-        raise ModelError(
-            f"order {order!r} is for layers that lie one below the other; the model has {len(probabilities)} classes "
-            f"and at most {MOST_CLASSES} are followed. Map with order none"
-        )
+    check_followed(order, len(probabilities))
     nothing = np.ones(probabilities.shape, dtype=np.float32)
     if order == "none" or len(probabilities) < 2 or inside.sum() < LEAST_CELLS:
         return nothing

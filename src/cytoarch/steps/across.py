@@ -1,10 +1,12 @@
 """Maps smoothed across sections: probabilities at points of the cortex, and how they change over the whole brain."""
 
 import io
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from cytoarch.anatomy.depth_maps import DepthMap
 from cytoarch.anatomy.points import SectionMidline
 from cytoarch.anatomy.reconstruction import Reconstruction
-from cytoarch.errors import StoreError
+from cytoarch.errors import SectionError, StoreError
 from cytoarch.geometry import Grid
 from cytoarch.images.views import StoredImage
 from cytoarch.learning.cards import HeadCard
@@ -30,6 +32,7 @@ from cytoarch.parcellation.across import (
 )
 from cytoarch.parcellation.graph import Points, point_graph
 from cytoarch.parcellation.sparse import SparseProbabilities
+from cytoarch.sampling import reading
 from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.midline import MidlineStep
 from cytoarch.steps.opened import OpenBrain
@@ -90,9 +93,8 @@ class NodesStep(Step[Nodes]):
 
     @classmethod
     def opened(cls, folder: Path) -> Nodes:
-        """The points."""
-        with np.load(folder / NODES_FILE, allow_pickle=False) as held:
-            return Nodes(**{one: held[one] for one in ARRAYS})
+        """The points. Raises SectionError if they are damaged."""
+        return Nodes(**_arrays(folder / NODES_FILE, ARRAYS))
 
 
 class Across(Mapping[str, tuple[NDArray[np.float64], NDArray[np.float32]]]):
@@ -102,12 +104,12 @@ class Across(Mapping[str, tuple[NDArray[np.float64], NDArray[np.float32]]]):
         self._folder = folder
 
     def __getitem__(self, section_id: str) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """Of one section. Raises KeyError where it had no points."""
+        """Of one section. Raises KeyError where it had no points, SectionError if they are damaged."""
         path = self._folder / f"{section_id}.npz"
         if not path.exists():
             raise KeyError(section_id)
-        with np.load(path, allow_pickle=False) as held:
-            return held["places_um"], held["ratios"]
+        held = _arrays(path, ("places_um", "ratios"))
+        return held["places_um"], held["ratios"]
 
     def __iter__(self) -> Any:
         return (one.stem for one in sorted(self._folder.glob("*.npz")))
@@ -190,6 +192,15 @@ class AcrossStep(Step[Across]):
         return Across(folder)
 
 
+def _arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The arrays of a file by name. Raises SectionError if it is damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
+            return {one: held[one] for one in names}
+    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
+        raise SectionError(f"{path} is damaged ({error!r}); run verify") from error
+
+
 def _kept(nodes: Nodes) -> Nodes:
     """The points that have probabilities."""
     known = nodes.known
@@ -214,12 +225,17 @@ def _points(
 
 
 def _touching(labels: Sections[StoredImage], card: HeadCard) -> dict[tuple[int, int], int]:
-    """Which classes lie side by side on labelled sections, and in how many pairs of pixels."""
+    """Which classes lie side by side on labelled sections, and in how many pairs of pixels.
+
+    Raises UnreadableSectionError if labels are damaged.
+    """
     found: dict[tuple[int, int], int] = {}
     for section_id in labels:
-        level = labels[section_id].levels[0]
-        grid: Grid = level.grid.covered_by(max(level.pixel_size_um, max(level.grid.extent_um) / LABEL_PX))
-        for pair, count in touching(targets_on_grid(level, card.classes, grid).astype(np.int64)).items():
+        with reading(section_id):
+            level = labels[section_id].levels[0]
+            grid: Grid = level.grid.covered_by(max(level.pixel_size_um, max(level.grid.extent_um) / LABEL_PX))
+            classes = targets_on_grid(level, card.classes, grid).astype(np.int64)
+        for pair, count in touching(classes).items():
             found[pair] = found.get(pair, 0) + count
     return found
 

@@ -10,9 +10,11 @@ from cytoarch.anatomy.depth_maps import DepthMap
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.brains import Section
 from cytoarch.embeddings import EmbedSettings, Scale, SectionEmbeddings
+from cytoarch.errors import StoreError
 from cytoarch.images.layout import level_count
 from cytoarch.images.views import StoredImage
-from cytoarch.learning.cards import HeadCard, check_fits
+from cytoarch.learning.cards import HeadCard, check_fits, check_seen
+from cytoarch.learning.ordering import check_followed
 from cytoarch.parcellation.inference import ParcellateSettings, write_probabilities
 from cytoarch.parcellation.smoothing import SmoothSettings, label_level, map_cell_bytes, write_parcellation
 from cytoarch.parcellation.sparse import Readable, SparseProbabilities, cell_bytes
@@ -21,7 +23,7 @@ from cytoarch.steps.depth import depth_of
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.scales import scale_of
 from cytoarch.steps.sections import SECTION
-from cytoarch.steps.sources import EncoderSource, FactsOf, HeadSource
+from cytoarch.steps.sources import EncoderSource, FactsOf, HeadSource, sections_with
 from cytoarch.steps.step import Facts, Inputs, Place, Step, Stored, conduct, is_current
 from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.staging import Staging
@@ -62,6 +64,7 @@ class ProbabilitiesStep(Step[SparseProbabilities]):
         if self.embedded is not None:
             facts = inputs[self.embedded]
             check_fits(card, tuple(facts["dims"]), facts["encoder_digest"], float(facts["pixel_size_um"]))
+            check_seen(card, facts["embedding"]["channels"], facts["embedding"]["background"])
         return write_probabilities(
             staging,
             inputs[self.section],
@@ -185,6 +188,18 @@ def parcellation_steps(
     )
     along = depth_of("laplace" if smooth.order_for(card) == "depth" else "none")
     return probabilities, ParcellationStep(probabilities.stored, head, smooth, settings.level, depth=along)
+
+
+def check_order(brain: OpenBrain, sections: Sequence[Section], card: HeadCard, step: ParcellationStep) -> None:
+    """Raise ModelError or StoreError, before anything is computed, if classes cannot follow each other as asked for."""
+    order = step.smooth.order_for(card)
+    check_followed(order, len(card.classes))
+    depth = step.depth
+    if depth is not None and not sections_with(brain, depth, tuple(sections)):
+        raise StoreError(
+            f"{brain.name}: layers are to follow each other along depth, and no section has a depth {depth.name}; run "
+            "trace-cortex, or map with --smooth.order none"
+        )
 
 
 def estimated_bytes(

@@ -85,7 +85,7 @@ class PicturesStep(Step[Path]):
     section: Stored[StoredImage] = SECTION
     tissue: Stored[TissueMask] = TISSUE
     tissue_facts: FactsOf = FactsOf(TISSUE)
-    labels: Maybe[StoredImage] = Maybe(LABELS)
+    labels: Maybe[StoredImage] = Maybe(LABELS, "gap")
     table: Table = Table()
     stated: Row = Row(("brain_id", "flip", "rotation", "labels_origin"))
 
@@ -95,9 +95,11 @@ class PicturesStep(Step[Path]):
         return cls(
             Stored(ColoursStep, shown.colours),
             Stored(ParcellationStep, shown.parcellation) if shown.parcellation else None,
-            Maybe(Stored(ProbabilitiesStep, shown.parcellation)) if shown.parcellation else None,
+            Maybe(Stored(ProbabilitiesStep, shown.parcellation), "gap") if shown.parcellation else None,
             HeadSource(shown.model_digest) if shown.parcellation and shown.model_digest else None,
-            Maybe(Stored(FamiliarityStep, shown.parcellation)) if shown.parcellation and shown.is_compared else None,
+            Maybe(Stored(FamiliarityStep, shown.parcellation), "gap")
+            if shown.parcellation and shown.is_compared
+            else None,
             Stored(ClustersStep, shown.clusters) if shown.clusters else None,
             Stored(ClusterFitStep, shown.clusters) if shown.clusters else None,
         )

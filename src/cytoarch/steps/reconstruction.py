@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -25,7 +24,7 @@ from cytoarch.anatomy.reconstruction.viewers import viewers
 from cytoarch.anatomy.reconstruction.volume import VolumeSettings, slabs, volume_grid
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.digests import values_digest
-from cytoarch.errors import SectionError
+from cytoarch.errors import SectionError, StoreError
 from cytoarch.geometry import Transform
 from cytoarch.images.views import StoredImage
 from cytoarch.images.volumes import write_volume
@@ -34,8 +33,18 @@ from cytoarch.reproducible import single_threaded
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.sections import SECTION
 from cytoarch.steps.sources import Each
-from cytoarch.steps.step import Facts, Inputs, MissingInputError, Place, Source, Step, Stored
+from cytoarch.steps.step import (
+    ChangedInputError,
+    Facts,
+    Inputs,
+    MissingInputError,
+    Place,
+    Source,
+    Step,
+    Stored,
+)
 from cytoarch.steps.tissue import TISSUE
+from cytoarch.store.products import Product
 from cytoarch.store.staging import Staging
 
 RECONSTRUCTION_NAME = "rigid"
@@ -136,25 +145,43 @@ class OverviewOf(Source[Overview]):
 
     def open(self, place: Place) -> Overview:
         """The overview. Raises SectionError if it is damaged."""
-        folder = place.home.catalogue.path(self.tissue.product(place.section_id))
-        level, mask = StoredImage.open(folder).levels[0], self.tissue.open(place)
         facts = self.tissue.record(place).facts
-        channels = int(SECTION.open(place).channels)
+        folder = place.home.catalogue.path(self.tissue.product(place.section_id))
+        try:
+            level, mask = StoredImage.open(folder).levels[0], self.tissue.open(place)
+            channels = int(SECTION.open(place).channels)
+        except StoreError as error:
+            raise SectionError(f"{error}; run verify") from error
         return Overview(level.pixels(), mask.mask, mask.grid, facts["polarity"], channels)
+
+    def damaged(self, place: Place) -> Product:
+        """The product to blame where it cannot be opened: the section, where that cannot, else the tissue."""
+        try:
+            SECTION.open(place)
+        except StoreError:
+            return SECTION.product(place.section_id)
+        return self.tissue.product(place.section_id)
 
 
 def _kept_with_tissue(place: Place, numbers: Iterator[int]) -> Iterator[Place]:
-    """Sections by their place among the rows that are not excluded and have tissue, whatever failed in this run."""
+    """Sections by their place among the rows that are not excluded and have tissue, whatever failed in this run.
+
+    Tissue that is older than its section is none.
+    """
+    catalogue = place.home.catalogue
     for number in numbers:
         section = place.brain.brain.sections[number]
-        there = Place(place.home, section)
-        if not section.exclude and place.home.catalogue.record(TISSUE.product(section.section_id)) is not None:
-            yield there
+        record = None if section.exclude else catalogue.record(TISSUE.product(section.section_id))
+        if record is not None and not catalogue.outdated(record):
+            yield Place(place.home, section)
 
 
 @dataclass(frozen=True)
 class OverviewsBefore(Source[list[tuple[str, Overview]]]):
-    """The overviews of the nearest sections with tissue before the one at hand; one that is damaged is left out."""
+    """The overviews of the nearest sections with tissue before the one at hand.
+
+    One that turns out to be damaged costs no section but its own: it is noted, and the next nearest takes its place.
+    """
 
     reach: int
     overview: OverviewOf = OverviewOf()
@@ -168,12 +195,16 @@ class OverviewsBefore(Source[list[tuple[str, Overview]]]):
         return {one.section_id: self.overview.addresses(one)[""] for one in self._places(place)}
 
     def open(self, place: Place) -> list[tuple[str, Overview]]:
-        """By section, in cutting order."""
-        found = []
-        for one in self._places(place):
-            with suppress(SectionError):  # what costs that section costs no other
-                found.append((one.section_id, self.overview.open(one)))
-        return found
+        """By section, in cutting order. Raises ChangedInputError, once it is noted, if one is damaged."""
+        return [(one.section_id, self._opened(one)) for one in self._places(place)]
+
+    def _opened(self, place: Place) -> Overview:
+        try:
+            return self.overview.open(place)
+        except SectionError as error:
+            damaged = self.overview.damaged(place)
+            place.home.catalogue.note_damage(damaged, [damaged.key])
+            raise ChangedInputError(f"{place.home.name}, section {place.section_id}: {error}") from error
 
     def _places(self, place: Place) -> list[Place]:
         own = place.brain.order[place.section_id]

@@ -104,7 +104,7 @@ class ReportStep(Step[Path]):
     checks: Maybe[Facts] | None = None
     retrieval: Maybe[Path] | None = None
     layout: Maybe[Path] | None = None
-    quality: Maybe[Path] = Maybe(Stored(QualityPageStep, QUALITY_PAGE))
+    quality: Maybe[Path] = Maybe(Stored(QualityPageStep, QUALITY_PAGE), "gap")
     failures: Failures = Failures()
     stated: Statements = Statements()
 
@@ -146,9 +146,9 @@ class ReportStep(Step[Path]):
             FactsOf(Stored(TrainingStep, training)) if training else None,
             FactsOf(RECONSTRUCTION) if reconstructed else None,
             ALIGNMENT if reconstructed else None,
-            Maybe(Stored(ClusterChecksStep, shown.clusters)) if shown.clusters else None,
-            Maybe(Stored(RetrievalStep, shown.clusters)) if shown.clusters else None,
-            Maybe(Stored(LayoutStep, shown.clusters)) if shown.clusters else None,
+            Maybe(Stored(ClusterChecksStep, shown.clusters), "gap") if shown.clusters else None,
+            Maybe(Stored(RetrievalStep, shown.clusters), "gap") if shown.clusters else None,
+            Maybe(Stored(LayoutStep, shown.clusters), "gap") if shown.clusters else None,
         )
 
     @property

@@ -11,9 +11,10 @@ from cytoarch.progress import Progress
 from cytoarch.sampling import UnreadableSectionError
 from cytoarch.steps.engine_step import EngineStep
 from cytoarch.steps.opened import OpenBrain, OpenHome
-from cytoarch.steps.step import Inputs, MissingInputError, Place, Step, is_current
+from cytoarch.steps.step import ChangedInputError, Inputs, MissingInputError, Place, Step, is_current
 from cytoarch.store import drafts
 from cytoarch.store.drafts import Draft
+from cytoarch.store.products import Work
 from cytoarch.store.records import Committed
 
 Status = Literal["made", "current", "failed"]
@@ -90,12 +91,20 @@ def due(steps: Sequence[Step[Any]], brain: OpenBrain, sections: Iterable[Section
 
 
 def _made(step: Step[Any], place: Place, on_progress: Progress, threads: int) -> tuple[Committed, bool]:
-    work = step.work(place)
-    if work is None:
-        raise TypeError("a step that is not asked at once knows its work")
+    """The product of a step. Where an input turned out to be damaged, it is made of what is left."""
     product = step.product(place.section_id)
     inputs = Inputs(step, place, on_progress, threads)
-    return drafts.ensure(place.home.catalogue, product, work, lambda staging: step.write(inputs, staging))
+    before: Work | None = None
+    while True:
+        work = step.work(place)
+        if work is None:
+            raise TypeError("a step that is not asked at once knows its work")
+        try:
+            return drafts.ensure(place.home.catalogue, product, work, lambda staging: step.write(inputs, staging))
+        except ChangedInputError:
+            if work == before:  # what was noted is still an input
+                raise
+            before = work
 
 
 # -- steps that the engine computes for several sections together ------------------------------------------------------

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from cytoarch.brains import Brain, LabelTable, Section
 from cytoarch.digests import canonical_json, content_digest, hash_file, values_digest
@@ -99,6 +99,9 @@ class Maybe(Source[T_co | None]):
     """A product that need not be there."""
 
     source: Stored[T_co]
+    older: Literal["error", "gap"] = "error"
+    """What one is that is older than what it was made from, or of an older version: results are made of what is there
+    or not at all, what only shows it goes without."""
 
     def digests(self, place: Place) -> Mapping[str, str]:
         """Those of the product, or none."""
@@ -113,7 +116,11 @@ class Maybe(Source[T_co | None]):
         return self.source.open(place) if self._is_there(place) else None
 
     def _is_there(self, place: Place) -> bool:
-        return place.home.catalogue.record(self.source.product(place.section_id)) is not None
+        catalogue = place.home.catalogue
+        record = catalogue.record(self.source.product(place.section_id))
+        if record is None or self.older == "error":
+            return record is not None
+        return record.is_of(self.source.kind.version) and not catalogue.outdated(record)
 
 
 @dataclass(frozen=True)

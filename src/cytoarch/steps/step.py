@@ -36,6 +36,10 @@ class MissingInputError(StoreError):
     """What a step is made from is not in the store, or is itself older than what it was made from."""
 
 
+class ChangedInputError(SectionError):
+    """An input turned out to be damaged and was noted as such: what is made is made of others, and is begun anew."""
+
+
 class Place(NamedTuple):
     """Where a product is made: in an open brain or study, for one section or for the whole."""
 

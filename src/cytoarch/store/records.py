@@ -64,7 +64,13 @@ class Committed:
     digest: str
     inputs: Mapping[str, str]
     sources: Mapping[str, str]
+    settings_json: str
     facts_json: str
+
+    def is_of(self, version: int) -> bool:
+        """Whether it was made by this version of its step."""
+        work = Work(version, self.inputs, json.loads(self.settings_json))
+        return self.fingerprint == fingerprint(self.product.step, work)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -86,6 +92,7 @@ def _committed(content: Mapping[str, Any]) -> Committed:
         content_digest({key: seal["sha256"] for key, seal in content["files"].items()}),
         _shared(content["inputs"]),
         _shared(content["sources"]),
+        sys.intern(canonical_json(content["settings"])),
         canonical_json(content["facts"]),
     )
 

@@ -8,7 +8,7 @@ from known_sections import MeanEncoder, stored_section
 
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.embeddings import EmbedSettings, SectionReader, embedding_name
-from cytoarch.embeddings.background import REACH_UM
+from cytoarch.embeddings.background import AT_ONCE_PX, REACH_UM, Background
 from cytoarch.geometry import Grid
 
 SIZE_UM, MASK_UM = 4.0, 32.0
@@ -74,6 +74,24 @@ def test_far_out_all_has_the_mean_colour_of_the_tissue(tmp_path: Path):
     beyond = seen[..., (far + 2) * PX :]
     assert (np.ptp(beyond, axis=(1, 2)) == 0).all()
     np.testing.assert_allclose(beyond[:, 0, 0], mean, atol=0.1)
+
+
+def test_what_is_read_for_a_large_window_is_bounded():
+    edge = 3 * AT_ONCE_PX
+    cells = np.random.default_rng(5).random((edge // PX, edge // PX)) > 0.9
+    most = 0
+
+    def read(_y: int, _x: int, height: int, width: int) -> np.ndarray:
+        nonlocal most
+        most = max(most, height, width)
+        return np.zeros((1, height, width), dtype=np.float32)
+
+    grid = Grid.at_corner((edge, edge), SIZE_UM, (-SIZE_UM / 2, -SIZE_UM / 2))
+    background = Background.of(grid, mask_of(cells), read)
+    assert background is not None
+    filled = background.filled(np.ones((1, edge, edge), dtype=np.float32), read, 0, 0)
+    assert (filled[0, ::PX, ::PX] == cells).all()
+    assert 0 < most <= AT_ONCE_PX + 4 * REACH_UM / SIZE_UM < edge
 
 
 @pytest.mark.parametrize("tissue", [False, True])

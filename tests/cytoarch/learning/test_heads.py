@@ -20,7 +20,7 @@ from cytoarch.images.views import mirrored
 from cytoarch.learning import decoder as decoder_module
 from cytoarch.learning import probes
 from cytoarch.learning.application import predict_bands
-from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE, check_fits
+from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE, check_fits, check_seen
 from cytoarch.learning.datasets import Crops
 from cytoarch.learning.decoder import Decoder, Fit, FusionNetwork, class_weights, fit_decoder, turned
 from cytoarch.learning.heads import head_files, load_head
@@ -333,6 +333,10 @@ def test_embeddings_of_another_kind_are_refused(card):
     ):
         with pytest.raises(ModelError, match="was trained on embeddings"):
             check_fits(the_card, *wrong)
+    check_seen(the_card, [], "as-scanned")
+    for channels, background in (([], "filled"), ([0], "as-scanned")):
+        with pytest.raises(ModelError, match=r"all channels, background as-scanned; these are of .*Run embed-brain"):
+            check_seen(the_card, channels, background)
 
 
 # -- heads that cannot be trusted ------------------------------------------------------------------------------------

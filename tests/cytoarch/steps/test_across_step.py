@@ -1,23 +1,27 @@
 """A map is smoothed from section to section over points of the cortex, and cells follow their points."""
 
+import io
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cytoarch.anatomy.midline import MidlineSettings
 from cytoarch.anatomy.reconstruction import ReconstructionSettings
-from cytoarch.errors import StoreError
+from cytoarch.errors import SectionError, StoreError
 from cytoarch.parcellation.across import AcrossSettings
-from cytoarch.steps.across import AcrossStep, NodesStep, notes_across
+from cytoarch.sampling import UnreadableSectionError
+from cytoarch.steps.across import AcrossStep, NodesStep, _touching, notes_across
 from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.midline import MidlineStep
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.parcellations import ParcellationStep
 from cytoarch.steps.reconstruction import LinksStep, ReconstructionStep
 from cytoarch.steps.running import make
-from cytoarch.steps.sources import open_head
+from cytoarch.steps.sections import LABELS
+from cytoarch.steps.sources import Each, open_head
 from cytoarch.steps.step import MissingInputError, Place, is_current
 from tests.cytoarch.steps.small_brain import IDS, SmallBrain, Steps
 
@@ -44,6 +48,27 @@ def shown(opened: OpenBrain, mapped: ParcellationStep) -> dict[str, np.ndarray]:
     """How sure the map of every section is."""
     maps = {one.section_id: mapped.stored.open(Place(opened, one)) for one in opened.sections}
     return {section_id: one.confidence.levels[0].pixels() for section_id, one in maps.items()}
+
+
+def test_damaged_points_are_named_and_cost_their_section_only(tmp_path: Path) -> None:
+    whole = io.BytesIO()
+    np.savez(whole, places_um=np.zeros((4, 2)), ratios=np.ones((4, 2)))
+    for text in (b"", b"no archive", whole.getvalue()[:-40], whole.getvalue().replace(b"ratios", b"others")):
+        for name in ("nodes.npz", "s1.npz"):
+            (tmp_path / name).write_bytes(text)
+        with pytest.raises(SectionError, match=r"nodes\.npz is damaged .*run verify"):
+            NodesStep.opened(tmp_path)
+        with pytest.raises(SectionError, match=r"s1\.npz is damaged .*run verify"):
+            AcrossStep.opened(tmp_path)["s1"]
+
+
+def test_damaged_labels_cost_their_section_only(placed: SmallBrain, opened: OpenBrain) -> None:
+    card = open_head(opened.store, Steps(placed, opened).model).card
+    folder = opened.catalogue.path(LABELS.product("s2"))
+    file = next(path for path in folder.rglob("c/0/0") if path.is_file())
+    file.write_bytes(bytes(file.stat().st_size))
+    with pytest.raises(UnreadableSectionError, match="section s2"):
+        _touching(Each(LABELS).open(Place(opened)), card)
 
 
 def test_a_brain_without_a_middle_says_what_to_run(placed: SmallBrain, opened: OpenBrain) -> None:

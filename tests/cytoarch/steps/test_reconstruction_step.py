@@ -22,6 +22,7 @@ from cytoarch.steps.reconstruction import (
     has_volume,
 )
 from cytoarch.steps.running import due, make, make_sections
+from cytoarch.steps.sections import SECTION
 from cytoarch.steps.step import MissingInputError, Place, is_current
 from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.drafts import remove
@@ -143,13 +144,30 @@ def test_a_section_is_linked_again_only_when_it_or_one_within_reach_has_changed(
     assert [one.section_id for one in due([wider], opened, opened.sections)] == ["s0", "s1", "s3", "s4", "s5"]
 
 
-def test_a_damaged_section_costs_those_after_it_no_link_to_others(small: SmallBrain, opened: OpenBrain) -> None:
+@pytest.mark.parametrize("name", ["0/0", "zarr.json"])
+def test_a_damaged_section_costs_those_after_it_no_link_to_others(
+    small: SmallBrain, opened: OpenBrain, name: str
+) -> None:
+    """And once it is made whole they are linked to it again."""
     wider = LinksStep.of(SETTINGS.model_copy(update={"reach": 2}))
-    file = next(path for path in (opened.catalogue.path(TISSUE.product("s1"))).rglob("0/0") if path.is_file())
+    file = next(path for path in opened.catalogue.path(TISSUE.product("s1")).rglob(name) if path.is_file())
     file.write_bytes(bytes(file.stat().st_size))
     outcomes = {one.section_id: one for one in make_sections([wider], opened, small.sections[:4])}
     assert {one for one, of in outcomes.items() if of.status == "failed"} == {"s1"}
     assert [one.fixed for one in LINKS.open(Place(opened, small.sections[2]))] == ["s0"]
+    opened.failed.clear()
+    tissue = small.ingestion()[2]
+    assert [one.section_id for one in due([tissue], opened, opened.sections)] == ["s1"]
+    make_sections([tissue], opened)
+    assert [one.status for one in make_sections([wider], opened, small.sections[1:4])] == ["made"] * 3
+    assert {one.fixed for one in LINKS.open(Place(opened, small.sections[2]))} == {"s0", "s1"}
+
+
+def test_a_section_whose_tissue_is_older_than_its_scan_costs_no_other(small: SmallBrain, opened: OpenBrain) -> None:
+    remove(opened.catalogue, SECTION.product("s0"))
+    wider = LinksStep.of(SETTINGS.model_copy(update={"reach": 2}))
+    assert [one.status for one in make_sections([wider], opened, small.sections[:4])] == ["failed", *["made"] * 3]
+    assert [one.fixed for one in LINKS.open(Place(opened, small.sections[2]))] == ["s1"]
 
 
 def test_a_brain_whose_sections_are_not_linked_is_not_put_together(opened: OpenBrain) -> None:
