@@ -325,7 +325,7 @@ def _unable(cells: Likeliest, more: Likeliest, factors: Float32, gained: UInt16)
     first = np.take_along_axis(more.channels, place, 0)[0]
     added = (more.channels[-1] != cells.channels[-1]) | (more.shares[-1] != cells.shares[-1])
     third = (first != gained) & (first != cells.channels[0])
-    return (gained > 0) & (~named | (added & third))
+    return np.asarray((gained > 0) & (~named | (added & third)))
 
 
 def gained_of(before: Floats, after: Floats) -> UInt16:

@@ -143,6 +143,7 @@ class AcrossStep(Step[Across]):
     """The probabilities of all points of a brain smoothed along the cortex and from section to section."""
 
     step: ClassVar[str] = "across"
+    version: ClassVar[int] = 2
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "smooth across sections"
 
