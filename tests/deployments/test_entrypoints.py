@@ -62,7 +62,13 @@ def test_fields_of_the_form_have_titles_and_an_order(flow: "Flow[..., Any]") -> 
 def test_default_parameters_are_valid(flow: "Flow[..., Any]") -> None:
     schema = parameter_schema(flow.fn)
     several = {"name": "S1", "brains": ["B01", "B02"]}
-    needed = {"brain": {"brain_id": "B01"}, "study": several, "compare": several, "neurons": {"name": "N1"}}
+    needed = {
+        "brain": {"brain_id": "B01"},
+        "study": several,
+        "compare": several,
+        "judged": several,
+        "neurons": {"name": "N1"},
+    }
     needed |= {"encoder": {"name": "E1", "brains": ["B01"]}}
     needed |= {"source": {"manifest_path": "B01.csv"}, "manifest_path": "B01.csv"}
     given = {name: value for name, value in needed.items() if name in schema.required}

@@ -89,6 +89,7 @@ def test_every_section_is_mapped_and_every_product_has_its_record(mapped: Mapped
         "sections", "labels", "tissue", "embeddings", "colours", "training", "probabilities", "parcellations",
         "agreement", "scales", "familiarity",
         "clusters", "cluster-checks", "areas", "quality", "pictures", "report", "reconstruction", "alignment", "volume",
+        "links", "known-tokens", "layout", "retrieval",
     }  # fmt: skip
     assert isinstance(mapped.summary, Summary)
     assert mapped.summary.failed == {}
@@ -99,7 +100,7 @@ def test_no_other_run_is_let_in_during_any_stage(mapped: MappedBrain) -> None:
     assert set(mapped.second_run) == {
         "ingest", "quality", "reconstruct", "draw links", "volume", "embed",
         "fit colours", "colours", "fit scale", "train", "parcellate", "fit clusters", "cluster", "check clusters",
-        "draw", "report",
+        "draw", "report", "link", "draw tokens", "lay out tokens", "find neighbours",
     }  # fmt: skip
     for stage, told in mapped.second_run.items():
         assert f"brain P01 is being written by process {os.getpid()}" in told, stage
@@ -138,7 +139,7 @@ def test_every_image_is_accepted_by_ome_zarr_models(mapped: MappedBrain) -> None
         else:
             NgffImage.from_zarr(group)
             images += 1
-    assert (images, labels) == (5 * 9 + 1, 5 * 5)
+    assert (images, labels) == (5 * 10 + 1, 5 * 5)
 
 
 def test_pixels_and_physical_sizes_are_those_of_the_scans(mapped: MappedBrain) -> None:
@@ -215,7 +216,9 @@ def test_the_report_shows_every_section_and_only_files_that_exist(mapped: Mapped
     html = page.read_text()
     sources = re.findall(r'src="([^"]+)"', html)
     looks = [one for one in sources if one.endswith("thumbnail.png")]  # sections that stand out
-    assert len(sources) - len(looks) == 5 * 6 + 1
+    of_brain = [one for one in sources if "/layout/" in one or "/retrieval/" in one]
+    assert len(of_brain) == 2
+    assert len(sources) - len(looks) - len(of_brain) == 5 * 6 + 1
     assert all((page.parent / source).is_file() for source in sources)
     assert not re.search(r"https?://", html)
     for section in mapped.brain.sections:

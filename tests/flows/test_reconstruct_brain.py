@@ -65,7 +65,8 @@ def test_what_is_current_is_not_made_again_and_settings_are_heard(mapped: Mapped
     skipped = reconstruct_brain(stored, skip=(first,))
     brain = RECONSTRUCTION.open(Place(read_only(stored.store_path, "P01")))
     assert first not in brain.sections
-    assert skipped.made == 3 + len(brain) + 1, "the cortex of every section is traced, and its points are gathered"
+    linked = traced = len(brain)
+    assert skipped.made == 3 + linked + traced + 1, "every cortex is traced, and the points of all are gathered"
     table = pd.read_csv(skipped.notes["table"])
     assert set(table["section_id"]) == set(brain.sections)
     assert table[["x_mm", "y_mm", "z_mm", "depth"]].notna().all().all()

@@ -47,10 +47,10 @@ def test_axe_finds_no_serious_fault(mapped: MappedBrain, tmp_path: Path, name: s
     folder = mapped.store.brain_path("P01")
     source = folder / name if "/" in name else next((folder / "derived" / name).rglob("index.html"))
     page = tmp_path / source.relative_to(folder)
-    shutil.copytree(source.parent, page.parent)
     if "/" in name:
-        for kind in ("pictures", "alignment", "layout", "retrieval"):
-            shutil.copytree(folder / "derived" / kind, tmp_path / "derived" / kind)
+        shutil.copytree(source.parent, page.parent)
+    for kind in ("pictures", "alignment", "layout", "retrieval") if "/" in name else (name,):
+        shutil.copytree(folder / "derived" / kind, tmp_path / "derived" / kind)
     found = examined(page, tmp_path / "profile")
     bad = [one for one in found["faults"] if one["impact"] in ("serious", "critical")]
     assert not bad, bad

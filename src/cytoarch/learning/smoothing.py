@@ -61,6 +61,16 @@ def smooth_probabilities(probabilities: Float32, weight: float) -> Float32:
     return np.asarray(smooth / np.maximum(smooth.sum(axis=0), 1e-6), dtype=np.float32)
 
 
+def drawn_channels(probabilities: Float32) -> Int64:
+    """The channel (y, x) of the likeliest class of probabilities (k + 1, y, x); 0 where outside is likelier than all.
+
+    >>> drawn_channels(np.array([[[0.3, 0.6]], [[0.3, 0.1]], [[0.4, 0.3]]], dtype=np.float32)).tolist()
+    [[2, 0]]
+    """
+    inside = probabilities[0] < probabilities[1:].sum(axis=0)
+    return np.where(inside, 1 + probabilities[1:].argmax(axis=0), 0)
+
+
 def choose_smoothing(head: Head, sections: Sequence[LabelledSection]) -> Smoothing | None:
     """The strength that scores best on sections that a head has not seen; None where these hold no label.
 
@@ -78,7 +88,7 @@ def choose_smoothing(head: Head, sections: Sequence[LabelledSection]) -> Smoothi
             probabilities, truth = _predicted(head, section, window)
         labelled = truth != UNLABELLED
         for weight, counts in found.items():
-            drawn = smooth_probabilities(probabilities, weight).argmax(axis=0)
+            drawn = drawn_channels(smooth_probabilities(probabilities, weight))
             np.add(counts, confusion_matrix(truth[labelled] + 1, drawn[labelled], count + 1), out=counts)
     if not found[0.0].sum():
         return None

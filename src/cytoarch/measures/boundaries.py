@@ -2,6 +2,7 @@
 
 The boundary of a mask are its cells that have a neighbour outside it, beyond the image counting as outside (medpy);
 distances run between the centres of cells. Score whole sections: where a tile ends, a boundary is counted that is none.
+Where only part of an image is labelled, say which is not: towards the unknown, and beyond the image, no boundary runs.
 """
 
 from dataclasses import dataclass
@@ -26,20 +27,25 @@ class BoundaryDistances:
     there: Float64
     back: Float64
     missing: bool = False
-    """One of the masks is empty and the other is not: no distance is defined, which is to be counted."""
+    """One of the masks is empty or has no boundary, and the other has: no distance is defined, to be counted."""
 
     @classmethod
-    def between(cls, one: Mask, other: Mask, spacing_um: tuple[float, ...], rim: Rim = "outside") -> Self:
-        """Those of two masks of one shape (..., y, x), whose cells have these sizes along its axes."""
+    def between(
+        cls, one: Mask, other: Mask, spacing_um: tuple[float, ...], rim: Rim = "outside", unknown: Mask | None = None
+    ) -> Self:
+        """Those of two masks of one shape (..., y, x), whose cells have these sizes along its axes.
+
+        `unknown`, of that shape: cells of neither mask that may belong to either; the rim of the image is then ignored.
+        """
         nothing = np.zeros(0)
         if not one.any() or not other.any():
             return cls(nothing, nothing, missing=bool(one.any() != other.any()))
-        if rim == "outside":  # all that matters is where the masks are: the rest of a large image is left out
-            box = tuple(slice(int(at.min()), int(at.max()) + 1) for at in np.nonzero(one | other))
-            one, other = one[box], other[box]
-        edges = [boundary(mask, rim) for mask in (one, other)]
+        # all that matters is where the masks are, and their neighbours: the rest of a large image is left out
+        box = tuple(slice(max(0, int(at.min()) - 1), int(at.max()) + 2) for at in np.nonzero(one | other))
+        around = None if unknown is None else unknown[box]
+        edges = [boundary(mask[box], rim, around) for mask in (one, other)]
         if not edges[0].any() or not edges[1].any():
-            return cls(nothing, nothing)
+            return cls(nothing, nothing, missing=bool(edges[0].any() != edges[1].any()))
         away = [distance_transform_edt(~edge, sampling=spacing_um) for edge in edges]
         return cls(away[1][edges[0]], away[0][edges[1]])
 
@@ -66,10 +72,12 @@ class BoundaryDistances:
         return float(self.there.mean() + self.back.mean()) / 2 if len(self.there) else NAN
 
 
-def boundary(mask: Mask, rim: Rim = "outside") -> Mask:
-    """The cells of a mask (..., y, x) with a neighbour, across a face, that is not in it.
+def boundary(mask: Mask, rim: Rim = "outside", unknown: Mask | None = None) -> Mask:
+    """The cells of a mask (..., y, x) with a neighbour, across a face, that is not in it, nor unknown if that is given.
 
     >>> boundary(np.ones((3, 3), dtype=bool)).sum(), boundary(np.ones((3, 3), dtype=bool), "ignored").sum()
     (np.int64(8), np.int64(0))
     """
+    if unknown is not None:
+        return np.asarray(mask & ~binary_erosion(mask | unknown, border_value=1))
     return np.asarray(mask & ~binary_erosion(mask, border_value=int(rim == "ignored")))

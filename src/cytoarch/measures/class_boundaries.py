@@ -34,7 +34,7 @@ class ClassBoundaries(NamedTuple):
     """Of every image in which both maps have the class."""
     assd_um: tuple[float, ...] = ()
     missing: int = 0
-    """Images in which one map has the class and the other has not: no distance is defined there."""
+    """Images in which one map has the class, or a boundary of it, and the other has not: no distance is defined."""
 
     @classmethod
     def of(cls, far: BoundaryDistances) -> Self:
@@ -128,15 +128,20 @@ class MapPair:
     def boundaries(self, cell_um: float) -> "dict[int, ClassBoundaries]":
         """How far the boundaries lie apart of every class that is drawn or true; cells of the image have this edge.
 
+        Where what is known ends no class does: neither map has a boundary there, nor at the rim of the image.
+
         >>> pair = MapPair.blank(2, 4)
         >>> pair.put(0, 0, np.array([[0, 0, 1, 1]] * 2), np.array([[0, 0, 0, 1]] * 2))
         >>> pair.boundaries(10.0)[1].assd_um
-        (3.3333333333333335,)
+        (10.0,)
         """
         spacing = (cell_um * self.stride,) * 2
         present = sorted({*np.unique(self.truth).tolist(), *np.unique(self.drawn).tolist()} - {UNKNOWN})
+        unknown = self.truth == UNKNOWN
         return {
-            one: ClassBoundaries.of(BoundaryDistances.between(self.drawn == one, self.truth == one, spacing))
+            one: ClassBoundaries.of(
+                BoundaryDistances.between(self.drawn == one, self.truth == one, spacing, unknown=unknown)
+            )
             for one in present
         }
 

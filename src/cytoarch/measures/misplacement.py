@@ -35,8 +35,8 @@ def misplacement(truth: Int64, told: Int64, spacing: float = 1.0) -> Misplacemen
 
     `spacing` is the edge of a cell. Raises ValueError for shapes that differ.
 
-    >>> misplacement(np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 1, 1, 1, 0]))[:3]
-    (0.6666666666666666, 2.0, 52.704627669472995)
+    >>> [round(one, 6) for one in misplacement(np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 1, 1, 1, 0]))[:3]]
+    [0.666667, 2.0, 52.704628]
     """
     if truth.shape != told.shape:
         raise ValueError(f"a truth of {truth.shape} and a map of {told.shape} cannot be compared; needed: one shape")

@@ -3,7 +3,8 @@
 A point stands for the cortex around it: its probabilities are the means of the cells near it. They are smoothed over
 the graph of all points of a brain (`graph`). What that changes at a point, every cell of cortex near it follows: its
 probabilities are multiplied by how much likelier a class became there, and divided by their sum (Bayes' rule, the point
-telling what is likely before the cell is looked at).
+telling what is likely before the cell is looked at). A cell that does not name the class that its point changed to
+takes it in first; where it cannot, it stays as it is: the class that its point left would only make room for a third.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -21,11 +22,12 @@ from cytoarch.anatomy.points import SectionMidline
 from cytoarch.geometry import Grid
 from cytoarch.measures.neighbours import hops
 from cytoarch.parcellation.graph import LAMBDA, Points, potts, screened_poisson, without_small
-from cytoarch.parcellation.sparse import Likeliest, SparseProbabilities
+from cytoarch.parcellation.sparse import Likeliest, SparseProbabilities, UInt16
 from cytoarch.settings import Settings
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+Floats = Float32 | Float64
 Int64 = NDArray[np.int64]
 
 GRADIENT_CELLS = 3
@@ -160,7 +162,7 @@ class Shape(NamedTuple):
 class Smoothed(NamedTuple):
     """Probabilities of all points after smoothing, and what became of their shape."""
 
-    probabilities: Float64
+    probabilities: Floats
     """(n, k)."""
     before: Shape
     after: Shape
@@ -170,7 +172,7 @@ class Smoothed(NamedTuple):
 
 
 def smooth_across(
-    probabilities: Float64,
+    probabilities: Floats,
     graph: csr_matrix,
     areas_mm2: Float64,
     settings: AcrossSettings,
@@ -179,21 +181,22 @@ def smooth_across(
     """Smooth the probabilities (n, k) of points over their graph; `touching` says which classes lie side by side.
 
     Where a point gets another class than its probabilities say (few borders, no small pieces), the probabilities of the
-    two are exchanged.
+    two are exchanged. `probabilities` are overwritten by what is returned: of a whole brain there is room for one.
     """
     far = hops(touching, probabilities.shape[1])
-    found = probabilities
-    labels = probabilities.argmax(axis=1)
+    first = probabilities.argmax(axis=1)
+    labels = first
     if settings.method == "poisson":
-        found = screened_poisson(probabilities, graph, settings.strength)
-        labels = found.argmax(axis=1)
+        screened_poisson(probabilities, graph, settings.strength, out=probabilities)
+        labels = probabilities.argmax(axis=1)
     elif settings.method == "potts":
         cost = np.minimum(far, DISCOURAGED_HOPS) if settings.discourage and touching else None
         labels = potts(probabilities, graph, settings.strength, cost)
     small = without_small(labels, graph, areas_mm2, settings.smallest_mm2)
+    _exchange(probabilities, small.labels)
     return Smoothed(
-        _exchanged(found, small.labels),
-        shape_of(probabilities.argmax(axis=1), graph, far if touching else None),
+        probabilities,
+        shape_of(first, graph, far if touching else None),
         shape_of(small.labels, graph, far if touching else None),
         small.components,
         small.mm2,
@@ -220,12 +223,12 @@ def shape_of(labels: Int64, graph: csr_matrix, far: Float64 | None) -> Shape:
     return Shape(int((~same).sum()) // 2, int(pieces), tuple(violations))
 
 
-def _exchanged(probabilities: Float64, labels: Int64) -> Float64:
-    """Probabilities (n, k) whose largest is that of the label: exchanged with what was the largest."""
-    found, rows = probabilities.copy(), np.arange(len(labels))
-    first = found.argmax(axis=1)
-    found[rows, first], found[rows, labels] = probabilities[rows, labels], probabilities[rows, first]
-    return found
+def _exchange(probabilities: Floats, labels: Int64) -> None:
+    """Make the largest probability (n, k) that of the label, by exchanging it with what was the largest."""
+    first = probabilities.argmax(axis=1)
+    rows = np.flatnonzero(first != labels)
+    old, new = first[rows], labels[rows]
+    probabilities[rows, old], probabilities[rows, new] = probabilities[rows, new], probabilities[rows, old]
 
 
 def joined(
@@ -268,6 +271,8 @@ class Weighted:
     """(n, 2)."""
     ratios: Float32
     """(n, k) by which the probability of each class is multiplied."""
+    gained: UInt16
+    """(n,) the channel of the class that a point changed to; 0 where it kept its own."""
     farthest_um: float
     """Cells farther from all points are left as they are."""
 
@@ -287,8 +292,12 @@ class Weighted:
         if not len(self.places_um):
             return cells
         nearest, far = self._nearest(y, x, height, width)
+        gained = np.where(far, np.uint16(0), self.gained[nearest])
+        more = cells.including(gained, len(self.names) - 1)
         table = np.concatenate([np.ones((len(self.ratios), 1), np.float32), self.ratios], axis=1)
-        return cells.weighted(np.where(far, np.float32(1), table[nearest, cells.channels.astype(np.int64)]))
+        factors = np.where(far, np.float32(1), table[nearest, more.channels.astype(np.int64)])
+        kept = _unable(cells, more, factors, gained)
+        return Likeliest(*(np.where(kept, *one) for one in zip(cells, more.weighted(factors), strict=True)))
 
     def _nearest(self, y: int, x: int, height: int, width: int) -> tuple[Int64, NDArray[np.bool_]]:
         """The point (h, w) that is nearest to each cell, and whether all are too far; cells decide in blocks.
@@ -309,6 +318,22 @@ class Weighted:
         return np.asarray(whole, dtype=np.int64), np.asarray(far)
 
 
-def ratios_of(before: Float64, after: Float64) -> Float32:
+def _unable(cells: Likeliest, more: Likeliest, factors: Float32, gained: UInt16) -> NDArray[np.bool_]:
+    """Cells (h, w) that cannot follow a change of class: they have no share of it, or took it in and a third wins."""
+    named = ((more.channels == gained) & (more.shares > 0)).any(axis=0)
+    place = (more.shares * factors).argmax(axis=0)[None]
+    first = np.take_along_axis(more.channels, place, 0)[0]
+    added = (more.channels[-1] != cells.channels[-1]) | (more.shares[-1] != cells.shares[-1])
+    third = (first != gained) & (first != cells.channels[0])
+    return np.asarray((gained > 0) & (~named | (added & third)))
+
+
+def gained_of(before: Floats, after: Floats) -> UInt16:
+    """The channel (n,) of the class that a point changed to; 0 where its likeliest class (n, k) is that of before."""
+    first = after.argmax(axis=1)
+    return np.where(first == before.argmax(axis=1), 0, first + 1).astype(np.uint16)
+
+
+def ratios_of(before: Floats, after: Floats) -> Float32:
     """By how much each class became likelier (n, k); what is hardly there is taken for `LEAST`."""
     return np.asarray((after + LEAST) / (before + LEAST), dtype=np.float32)

@@ -31,7 +31,7 @@ class Drawn(NamedTuple):
     """A window of a label map."""
 
     channels: UInt16
-    """(y, x): the class that is the most likely once smoothed; 0 is outside tissue."""
+    """(y, x): the most likely class once smoothed; 0: outside tissue, as likely as all classes together or more."""
     confidence: UInt8
     """(4, y, x), see `CONFIDENCE`; entropy is in units of that of chance, all are 0 outside tissue."""
 
@@ -136,7 +136,7 @@ def _boxes(cells: Likeliest, channels: int) -> NDArray[np.int64]:
 
 def _finished(found: _Running, outside: Float32, rest: Float32, classes: int) -> Drawn:
     """Labels and confidence from what was summed up."""
-    inside = (found.best > outside) & (found.total > 0)
+    inside = (outside < found.total + rest) & (found.best > 0)
     total = np.maximum(found.total + rest, 1e-6)
     plogp = found.entropy + np.where(rest > 0, rest * np.log(np.maximum(rest, 1e-9)), 0)
     entropy = (np.log(total) - plogp / total) / np.log(max(classes, 2))

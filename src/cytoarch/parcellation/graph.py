@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix, csr_matrix, diags, identity
+from scipy.sparse import coo_matrix, csr_matrix, diags
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
 Float64 = NDArray[np.float64]
+Floats = NDArray[np.float32] | Float64
 Int64 = NDArray[np.int64]
 
 LENGTH_MM = 1.0
@@ -29,7 +30,7 @@ class Points(NamedTuple):
     places_mm: Float64
     """(n, 3)."""
     section: Int64
-    """(n,) place of its section in cutting order."""
+    """(n,) place of its section in cutting order, ascending."""
     hemisphere: Int64
     """(n,)."""
     line: Int64
@@ -48,12 +49,18 @@ def point_graph(
     Weights fall off with distance. Sections are adjacent where their places differ by one and the pair is not in
     `broken`: across a missing or flagged section nothing is smoothed. Points of two sections are joined within a
     hemisphere only, up to `FARTHEST_MM`, and where both normals are known only if these differ by less than 60 degrees,
-    so that the banks of a sulcus stay apart.
+    so that the banks of a sulcus stay apart. Raises ValueError if points do not come section by section.
     """
+    if (np.diff(points.section) < 0).any():
+        raise ValueError("points of a graph come in an order other than that of their sections: sort them by section")
+    last = int(points.section.max(initial=-1))
+    ends = np.searchsorted(points.section, np.arange(last + 2)).tolist()
+    sides = np.unique(points.hemisphere)
     pairs = [np.zeros((0, 2), dtype=np.int64)]
-    for low in range(int(points.section.max(initial=-1))):
+    for low in range(last):
         if (low, low + 1) not in broken:
-            pairs += [_across(points, low, side, nearest) for side in np.unique(points.hemisphere)]
+            one, other = slice(ends[low], ends[low + 1]), slice(ends[low + 1], ends[low + 2])
+            pairs += [_across(points, one, other, side, nearest) for side in sides]
     across = np.concatenate(pairs)
     if points.normals is not None:
         turned = (points.normals[across[:, 0]] * points.normals[across[:, 1]]).sum(axis=1) <= LEAST_COSINE
@@ -83,9 +90,9 @@ def _along(points: Points, spacing_mm: float) -> Int64:
     return pairs
 
 
-def _across(points: Points, low: int, side: int, nearest: int) -> Int64:
-    """The nearest points of the next section, for every point of one."""
-    here, there = (np.flatnonzero((points.section == at) & (points.hemisphere == side)) for at in (low, low + 1))
+def _across(points: Points, one: slice, other: slice, side: int, nearest: int) -> Int64:
+    """The nearest points of the next section, for every point of one; both given by where their points stand."""
+    here, there = (own.start + np.flatnonzero(points.hemisphere[own] == side) for own in (one, other))
     if not len(here) or not len(there):
         return np.zeros((0, 2), dtype=np.int64)
     count = min(nearest, len(there))
@@ -96,20 +103,27 @@ def _across(points: Points, low: int, side: int, nearest: int) -> Int64:
 
 
 def screened_poisson(
-    probabilities: Float64, graph: csr_matrix, lam: float = LAMBDA, confidence: Float64 | None = None
-) -> Float64:
+    probabilities: Floats,
+    graph: csr_matrix,
+    lam: float = LAMBDA,
+    confidence: Float64 | None = None,
+    out: Floats | None = None,
+) -> Floats:
     """Probabilities (n, k) smoothed by (D + lam L) X = D P, with L the graph's Laplacian and D the confidence (n,).
 
     Rows stay on the simplex, no class grows beyond its largest value; `lam` of 0 leaves all as it is, a large one takes
-    the mean of every component.
+    the mean of every component. Solved in double precision class by class into `out`, which may be `probabilities`.
     """
-    count = len(probabilities)
-    trust = identity(count, format="csr") if confidence is None else diags(confidence)
+    trust = np.ones(len(probabilities)) if confidence is None else confidence
     laplacian = diags(np.asarray(graph.sum(axis=1)).ravel()) - graph
-    return np.asarray(splu((trust + lam * laplacian).tocsc()).solve(np.asarray(trust @ probabilities)))
+    factors = splu((diags(trust) + lam * laplacian).tocsc())
+    result = np.empty_like(probabilities) if out is None else out
+    for one in range(probabilities.shape[1]):
+        result[:, one] = factors.solve(trust * probabilities[:, one])
+    return result
 
 
-def potts(probabilities: Float64, graph: csr_matrix, lam: float = 1.0, cost: Float64 | None = None) -> Int64:
+def potts(probabilities: Floats, graph: csr_matrix, lam: float = 1.0, cost: Float64 | None = None) -> Int64:
     """Labels (n,) of low energy: -log p of each node's label, and `lam` times weight times cost of every edge.
 
     `cost` (k, k) is 0 on its diagonal; by default 1 for any two different labels. Found by iterated conditional modes
@@ -132,7 +146,7 @@ def potts(probabilities: Float64, graph: csr_matrix, lam: float = 1.0, cost: Flo
 
 
 def potts_energy(
-    labels: Int64, probabilities: Float64, graph: csr_matrix, lam: float = 1.0, cost: Float64 | None = None
+    labels: Int64, probabilities: Floats, graph: csr_matrix, lam: float = 1.0, cost: Float64 | None = None
 ) -> float:
     """The energy that `potts` lowers."""
     between = 1 - np.eye(probabilities.shape[1]) if cost is None else cost
@@ -180,27 +194,40 @@ def without_small(labels: Int64, graph: csr_matrix, areas_mm2: Float64, smallest
     nothing stays. No label is made or lost. `areas_mm2` (n,) is what each node stands for.
     """
     found, count, area = labels.copy(), 0, 0.0
-    stuck: set[int] = set()
-    while True:
+    while smallest_mm2 > 0:
         component, sizes = _components(found, graph, areas_mm2)
-        largest = {int(found[np.argmax(component == one)]): one for one in np.argsort(sizes, kind="stable")}
-        small = [
-            int(one)
-            for one in np.argsort(sizes, kind="stable")
-            if sizes[one] < smallest_mm2 and one not in largest.values()
-        ]
-        chosen = next((one for one in small if int(np.argmax(component == one)) not in stuck), None)
-        if chosen is None:
-            return Reassigned(found, count, area)
-        inside = np.flatnonzero(component == chosen)
-        border = graph[inside].tocoo()
-        outer = component[border.col] != chosen
-        weights = np.bincount(found[border.col[outer]], weights=border.data[outer], minlength=int(found.max()) + 1)
-        if not weights.any():
-            stuck.add(int(inside[0]))
-            continue
-        found[inside] = int(weights.argmax())
-        count, area = count + 1, area + float(sizes[chosen])
+        order = np.argsort(sizes, kind="stable")
+        label = found[np.unique(component, return_index=True)[1]]
+        largest = dict(zip(label[order].tolist(), order.tolist(), strict=True))
+        small = sizes < smallest_mm2
+        small[list(largest.values())] = False
+        pieces, given = _given(component, small, order, found, graph)
+        if not len(pieces):
+            break
+        label[pieces] = given
+        found = label[component]
+        count, area = count + len(pieces), area + float(sizes[pieces].sum())
+    return Reassigned(found, count, area)
+
+
+def _given(
+    component: Int64, small: NDArray[np.bool_], order: Int64, labels: Int64, graph: csr_matrix
+) -> tuple[Int64, Int64]:
+    """The small pieces that touch none that comes before them in `order`, and the label that each is given to."""
+    edges = graph.tocoo()
+    here, there = component[edges.row], component[edges.col]
+    outer = (here != there) & small[here] & (edges.data > 0)
+    here, there, weights, taken = here[outer], there[outer], edges.data[outer], labels[edges.col[outer]]
+    rank = np.full(len(order), len(order))
+    rank[order] = np.arange(len(order))
+    waits = np.zeros(len(order), dtype=bool)
+    waits[here[small[there] & (rank[there] < rank[here])]] = True
+    free = ~waits[here]
+    borders, at = np.unique(np.stack([here[free], taken[free]], axis=1), axis=0, return_inverse=True)
+    heavy = np.bincount(at.ravel(), weights=weights[free], minlength=len(borders))
+    best = np.lexsort((borders[:, 1], -heavy, borders[:, 0]))
+    pieces, first = np.unique(borders[best, 0], return_index=True)
+    return pieces, borders[best[first], 1]
 
 
 def _components(labels: Int64, graph: csr_matrix, areas_mm2: Float64) -> tuple[Int64, Float64]:

@@ -97,6 +97,26 @@ class Likeliest(NamedTuple):
         sorted_shares = np.floor(np.take_along_axis(new, order, 0) * WHOLE).astype(np.uint16)
         return type(self)(np.take_along_axis(self.channels, order, 0), sorted_shares)
 
+    def including(self, channel: UInt16, classes: int) -> Self:
+        """The same where a cell names this class of so many too: in its last place, with an even share of what is left.
+
+        `channel` (y, x); 0: nothing to include. Cells stay as they are that name the class already, that name one class
+        only, or of which nothing is left; a class that loses its place counts to what is left.
+
+        >>> cells = Likeliest(*(np.array(one, dtype=np.uint16)[:, None, None] for one in ([1, 3, 4], [40000, 9000, 5])))
+        >>> found = cells.including(np.array([[2]], dtype=np.uint16), 5)
+        >>> found.channels.ravel().tolist(), found.shares.ravel().tolist()
+        ([1, 3, 2], [40000, 9000, 8265])
+        """
+        named = (self.shares > 0).sum(axis=0)
+        left = np.maximum(WHOLE - self.shares.sum(axis=0, dtype=np.int64), 0)
+        even = left // np.maximum(classes - named, 1)
+        has = ((self.channels == channel) & (self.shares > 0)).any(axis=0)
+        wanted = (channel > 0) & ~has & (even > 0) & (len(self.shares) > 1)
+        channels, shares = self.channels.copy(), self.shares.copy()
+        channels[-1], shares[-1] = np.where(wanted, channel, channels[-1]), np.where(wanted, even, shares[-1])
+        return type(self)(channels, shares)
+
     def masked(self, inside: Mask) -> Self:
         """The same with cells (y, x) that lie outside tissue said to be so."""
         channels, shares = self.channels * inside, self.shares * inside

@@ -2,10 +2,10 @@
 
 import io
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 from zipfile import BadZipFile
 
 import numpy as np
@@ -26,6 +26,7 @@ from cytoarch.parcellation.across import (
     Smoothed,
     Weighted,
     broken_pairs,
+    gained_of,
     joined,
     ratios_of,
     smooth_across,
@@ -97,19 +98,34 @@ class NodesStep(Step[Nodes]):
         return Nodes(**_arrays(folder / NODES_FILE, ARRAYS))
 
 
-class Across(Mapping[str, tuple[NDArray[np.float64], NDArray[np.float32]]]):
-    """What smoothing changed: by section the places of its points (um), and by how much classes became likelier."""
+class Changes(NamedTuple):
+    """What smoothing changed at the points of a section."""
+
+    places_um: NDArray[np.float64]
+    """(n, 2)."""
+    ratios: NDArray[np.float32]
+    """(n, k) by how much each class became likelier."""
+    gained: NDArray[np.uint16]
+    """(n,) the channel of the class that a point changed to; 0 where it kept its own."""
+
+    @classmethod
+    def none(cls) -> Self:
+        """Of a section without points."""
+        return cls(np.empty((0, 2)), np.empty((0, 0), np.float32), np.empty(0, np.uint16))
+
+
+class Across(Mapping[str, Changes]):
+    """What smoothing changed, by section."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def __getitem__(self, section_id: str) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    def __getitem__(self, section_id: str) -> Changes:
         """Of one section. Raises KeyError where it had no points, SectionError if they are damaged."""
         path = self._folder / f"{section_id}.npz"
         if not path.exists():
             raise KeyError(section_id)
-        held = _arrays(path, ("places_um", "ratios"))
-        return held["places_um"], held["ratios"]
+        return Changes(**_arrays(path, Changes._fields))
 
     def __iter__(self) -> Any:
         return (one.stem for one in sorted(self._folder.glob("*.npz")))
@@ -119,8 +135,8 @@ class Across(Mapping[str, tuple[NDArray[np.float64], NDArray[np.float32]]]):
 
     def on(self, section_id: str, probabilities: SparseProbabilities, farthest_um: float) -> Weighted:
         """The probabilities of a section as they are after smoothing."""
-        places_um, ratios = self[section_id] if section_id in self else (np.empty((0, 2)), np.empty((0, 0), np.float32))
-        return Weighted(probabilities, places_um, ratios, farthest_um)
+        changes = self[section_id] if section_id in self else Changes.none()
+        return Weighted(probabilities, *changes, farthest_um)
 
 
 @dataclass(frozen=True)
@@ -128,6 +144,7 @@ class AcrossStep(Step[Across]):
     """The probabilities of all points of a brain smoothed along the cortex and from section to section."""
 
     step: ClassVar[str] = "across"
+    version: ClassVar[int] = 2
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "smooth across sections"
 
@@ -167,18 +184,17 @@ class AcrossStep(Step[Across]):
         doubtful = {at for at, one in enumerate(placed) if brain[one].flags}
         broken = broken_pairs([int(rows[one]["section_number"]) for one in placed], doubtful)
         graph = point_graph(points, self.spacing_um / 1000, broken)
-        before = np.concatenate([nodes[one].probabilities for one in placed]).astype(np.float64)
-        before /= before.sum(axis=1, keepdims=True)
         areas_mm2 = self._areas_mm2(placed, brain, len(sections))
         touch = _touching(inputs[self.labels], inputs[self.head].card)
-        found = smooth_across(before, graph, areas_mm2, self.across, touch)
-        ratios = ratios_of(before, found.probabilities)
-        for at, one in enumerate(placed):
+        found = smooth_across(_probabilities(nodes.values()), graph, areas_mm2, self.across, touch)
+        ends = np.searchsorted(sections, np.arange(len(placed) + 1))
+        for at, (section_id, own) in enumerate(nodes.items()):
+            before, after = own.probabilities, found.probabilities[ends[at] : ends[at + 1]]
+            changes = Changes(own.places_um, ratios_of(before, after), gained_of(before, after))
             held = io.BytesIO()
-            own = sections == at
-            np.savez(held, allow_pickle=False, places_um=nodes[one].places_um, ratios=ratios[own])
-            staging.write(f"{one}.npz", held.getvalue())
-        return {**_facts(found), "points": len(before), "sections": len(placed), "apart": len(broken)}
+            np.savez(held, allow_pickle=False, **changes._asdict())
+            staging.write(f"{section_id}.npz", held.getvalue())
+        return {**_facts(found), "points": len(sections), "sections": len(placed), "apart": len(broken)}
 
     def _areas_mm2(self, placed: Sequence[str], brain: Reconstruction, count: int) -> NDArray[np.float64]:
         """What every point stands for on the cortex (n,): a spacing along its line, times that of sections."""
@@ -202,9 +218,19 @@ def _arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
 
 
 def _kept(nodes: Nodes) -> Nodes:
-    """The points that have probabilities."""
+    """The points that have probabilities, these summing to 1."""
     known = nodes.known
-    return Nodes(*(getattr(nodes, one)[known] for one in ARRAYS))
+    own = Nodes(*(getattr(nodes, one)[known] for one in ARRAYS))
+    own.probabilities[:] /= own.probabilities.sum(axis=1, keepdims=True)
+    return own
+
+
+def _probabilities(nodes: Collection[Nodes]) -> NDArray[np.float32]:
+    """Those of all sections (n, k), one below the other."""
+    counts = [len(one.line) for one in nodes]
+    classes = next(iter(nodes)).probabilities.shape[1]
+    result = np.empty((sum(counts), classes), dtype=np.float32)
+    return np.concatenate([one.probabilities for one in nodes], out=result)
 
 
 def _points(

@@ -27,6 +27,7 @@ from cytoarch.steps.opened import open_brain
 from cytoarch.steps.points import PointsStep, PointTable
 from cytoarch.steps.running import make_sections, make_together
 from cytoarch.store.collection import write_collection
+from cytoarch.store.drafts import remove_others
 from cytoarch.store.staging import Staging
 from tests.cytoarch.steps.small_brain import HEIGHT, IDS, SIZE_UM, TABLE, WIDTH, SmallBrain, labels_of
 
@@ -191,6 +192,7 @@ def test_sampled_points_are_read_by_anndata_with_their_places(taken: Taken, tmp_
     step = PointsStep.of(embed, SampleSettings(), PointTable.of(table), taken.brain)
     make_together(step, taken.brain, ["s0", "s4"])
     assert export(taken, "points", tmp_path / "out") == {}
+    remove_others(taken.brain.catalogue, step.step, step.name, ())  # the brain is that of all tests here
     (path,) = (tmp_path / "out" / "B1" / "points").glob("*.h5ad")
     found = anndata.read_h5ad(path)
     assert found.n_obs == 3

@@ -13,6 +13,7 @@ from cytoarch.parcellation.across import (
     Nodes,
     Weighted,
     broken_pairs,
+    gained_of,
     joined,
     ratios_of,
     shape_of,
@@ -96,7 +97,7 @@ def test_a_section_that_is_wrong_follows_its_neighbours_unless_nothing_is_smooth
     sections = [two_areas(60, flip=at == 2) for at in range(5)]
     nodes, graph, p = brain(sections, tmp_path / "whole")
     settings = AcrossSettings(method=method, strength=4.0)
-    found = smooth_across(p, graph, np.ones(len(p)), settings, {})
+    found = smooth_across(p.copy(), graph, np.ones(len(p)), settings, {})
     count = len(nodes[0].line)
     truth = np.tile(np.arange(count) >= count / 2, 5).astype(int)
     assert (p.argmax(axis=1) == truth).mean() == pytest.approx(0.8)
@@ -115,7 +116,7 @@ def test_small_pieces_are_given_to_what_is_around_them_by_exchanging_two_probabi
     _, graph, before = brain([p], tmp_path)
     areas = np.full(len(before), 0.25)
     settings = AcrossSettings(method="poisson", strength=0.0, smallest_mm2=0.4)
-    found = smooth_across(before, graph, areas, settings, {})
+    found = smooth_across(before.copy(), graph, areas, settings, {})
     labels = found.probabilities.argmax(axis=1)
     assert (found.reassigned, found.reassigned_mm2) == (1, 0.25)
     assert (before.argmax(axis=1) != labels).sum() == 1
@@ -134,7 +135,7 @@ def test_borders_that_no_labels_have_are_counted_and_can_be_discouraged(tmp_path
     p = np.array([[0.9, 0.1, 0.0], [0.6, 0.3, 0.1], [0.0, 0.48, 0.52], [0.0, 0.9, 0.1], [0.0, 0.9, 0.1]])
     touch = {(0, 1): 10, (1, 2): 10}
     plain, careful = (
-        smooth_across(p, chain, np.ones(5), AcrossSettings(method="potts", strength=0.2, discourage=one), touch)
+        smooth_across(p.copy(), chain, np.ones(5), AcrossSettings(method="potts", strength=0.2, discourage=one), touch)
         for one in (False, True)
     )
     assert sum(one.pairs for one in plain.before.violations) == 1
@@ -152,7 +153,7 @@ def test_cells_follow_their_point_and_those_far_away_stay(tmp_path: Path):
     alone = stored(tmp_path / "p", p)
     ratios = ratios_of(np.array([[0.5, 0.3, 0.2]]), np.array([[0.15, 0.6, 0.25]]))
     place = np.array([[20 * CELL_UM, 30 * CELL_UM]])
-    found = Weighted(alone, place, ratios, 15 * CELL_UM).read(0, 0, HEIGHT, WIDTH)
+    found = Weighted(alone, place, ratios, np.array([2], np.uint16), 15 * CELL_UM).read(0, 0, HEIGHT, WIDTH)
     shares = found.shares / WHOLE
     near = (slice(None), 20, 30)
     np.testing.assert_array_equal(found.channels[near], [2, 3, 1])
@@ -163,11 +164,38 @@ def test_cells_follow_their_point_and_those_far_away_stay(tmp_path: Path):
     assert (shares[0, :4] == 1).all()
 
 
+def exchanged(folder: Path, cell: list[float], point: list[float], kept: int = 3) -> tuple[Likeliest, Likeliest]:
+    """A cell before and after, near a point whose first two classes were exchanged."""
+    p = np.tile(np.array(cell)[:, None, None], (1, HEIGHT, WIDTH))
+    alone, before = stored(folder, p, kept), np.array([point])
+    after = before[:, [1, 0, *range(2, len(point))]]
+    place = np.array([[20 * CELL_UM, 30 * CELL_UM]])
+    found = Weighted(alone, place, ratios_of(before, after), gained_of(before, after), 15 * CELL_UM)
+    return alone.read(20, 30, 1, 1), found.read(20, 30, 1, 1)
+
+
+def test_a_cell_that_does_not_name_the_class_of_its_point_takes_it_in_and_no_third_one(tmp_path: Path):
+    """A gives way to B, which the cell does not name; C and D have no part in it."""
+    point = [0.9, 0.018, 0.041, 0.041, 0, 0, 0, 0]
+    before, after = exchanged(tmp_path / "p", [0.50, 0.06, 0.12, 0.08, 0.06, 0.06, 0.06, 0.06], point)
+    assert before.channels.ravel().tolist() == [1, 3, 4]
+    assert after.channels.ravel().tolist() == [2, 3, 1]
+
+
+@pytest.mark.parametrize("cell", [[0.8, 0, 0.12, 0.08, 0, 0], [0.6, 1e-4, 0.22, 0.1799, 0, 0]])
+def test_a_cell_with_no_share_for_the_class_of_its_point_stays(tmp_path: Path, cell: list[float]):
+    """Nothing is left for it, or so little that a third class would win."""
+    before, after = exchanged(tmp_path / "p", cell, [0.9, 0.018, 0.041, 0.041, 0, 0])
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_cell_does_not_depend_on_the_window_it_is_read_in(tmp_path: Path):
     rng = np.random.default_rng(1)
     alone = stored(tmp_path / "p", rng.dirichlet(np.ones(3), (HEIGHT, WIDTH)).transpose(2, 0, 1))
     places = rng.random((7, 2)) * np.array([HEIGHT, WIDTH]) * CELL_UM
-    weighted = Weighted(alone, places, rng.random((7, 3)).astype(np.float32) * 2, 20 * CELL_UM)
+    ratios, gained = rng.random((7, 3)).astype(np.float32) * 2, rng.integers(0, 4, 7).astype(np.uint16)
+    weighted = Weighted(alone, places, ratios, gained, 20 * CELL_UM)
     whole = weighted.read(0, 0, HEIGHT, WIDTH)
     for y, x, height, width in [(3, 5, 20, 50), (11, 64, 29, 56), (39, 0, 1, 9)]:
         part = weighted.read(y, x, height, width)
@@ -177,7 +205,8 @@ def test_a_cell_does_not_depend_on_the_window_it_is_read_in(tmp_path: Path):
 
 def test_without_points_nothing_changes(tmp_path: Path):
     alone = stored(tmp_path / "p", two_areas(60))
-    found = Weighted(alone, np.empty((0, 2)), np.empty((0, 0), np.float32), 1.0).read(0, 0, 9, 9)
+    nothing = np.empty((0, 2)), np.empty((0, 0), np.float32), np.empty(0, np.uint16)
+    found = Weighted(alone, *nothing, 1.0).read(0, 0, 9, 9)
     for one, other in zip(found, alone.read(0, 0, 9, 9), strict=True):
         np.testing.assert_array_equal(one, other)
 

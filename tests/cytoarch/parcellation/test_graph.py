@@ -102,6 +102,57 @@ def test_small_components_take_the_label_around_them_and_the_largest_of_a_label_
     assert again.components == 0
 
 
+def one_by_one(labels: np.ndarray, graph: csr_matrix, areas: np.ndarray, smallest: float) -> tuple[np.ndarray, int]:
+    """Small pieces merged one at a time, the smallest first."""
+    found, count = labels.copy(), 0
+    while True:
+        same = csr_matrix(graph.toarray() * (found[:, None] == found[None]))
+        component = connected_components(same, directed=False)[1]
+        sizes = np.bincount(component, weights=areas)
+        order = np.argsort(sizes, kind="stable")
+        largest = {int(found[component == one][0]): one for one in order}
+        small = [one for one in order if sizes[one] < smallest and one not in largest.values()]
+        if not small:
+            return found, count
+        inside = component == small[0]
+        weights = np.asarray(graph[inside].sum(axis=0)).ravel() * ~inside
+        found[inside] = np.bincount(found, weights=weights).argmax()
+        count += 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_pieces_merged_in_sweeps_are_those_merged_one_by_one(seed: int):
+    rng = np.random.default_rng(seed)
+    graph, labels = grid_graph(14, 14), rng.integers(0, 3, 196)
+    areas = rng.random(196)
+    expected, count = one_by_one(labels, graph, areas, 2.5)
+    found = without_small(labels, graph, areas, 2.5)
+    np.testing.assert_array_equal(found.labels, expected)
+    assert found.components == count > 5
+
+
+def test_a_piece_without_neighbours_stays_and_without_a_smallest_size_all_do():
+    pair = symmetric(np.array([[0, 1]]), np.ones(1), 4)
+    labels = np.array([0, 0, 0, 1])
+    for smallest in (9.0, 0.0):
+        found = without_small(labels, pair, np.ones(4), smallest)
+        assert (found.labels.tolist(), found.components) == (labels.tolist(), 0)
+
+
+def test_points_in_another_order_than_their_sections_are_no_graph():
+    points = Points(*(one[::-1] for one in series()[:5]))
+    with pytest.raises(ValueError, match="sort them by section"):
+        point_graph(points, 0.3)
+
+
+def test_smoothing_in_place_in_single_precision_is_the_same():
+    p = np.random.default_rng(0).dirichlet(np.ones(4), EDGE**2)
+    own, trust = p.astype(np.float32), np.random.default_rng(1).random(EDGE**2) + 0.1
+    expected = screened_poisson(p, grid_graph(), 3.0, trust)
+    assert screened_poisson(own, grid_graph(), 3.0, trust, out=own) is own
+    np.testing.assert_allclose(own, expected, atol=1e-6)
+
+
 def series(sections: int = 4, count: int = 30) -> Points:
     """Straight lines of points, one a hemisphere, in sections 0.5 mm apart."""
     section = np.repeat(np.arange(sections), 2 * count)

@@ -21,7 +21,7 @@ from cytoarch.images.layout import Pyramid, level_count
 from cytoarch.images.pyramids import write_pyramid
 from cytoarch.images.views import Level, StoredImage, View
 from cytoarch.learning import targets
-from cytoarch.learning.smoothing import smooth_probabilities
+from cytoarch.learning.smoothing import drawn_channels, smooth_probabilities
 from cytoarch.learning.targets import targets_on_grid
 from cytoarch.parcellation import smoothing
 from cytoarch.parcellation.drawing import CONFIDENCE
@@ -191,7 +191,7 @@ def test_maps_drawn_in_windows_are_those_of_the_whole(tmp_path: Path, monkeypatc
     smooth = smooth_probabilities(p, 0.15)
     drawn = np.asarray(labels.levels[0].array)
     ahead = np.diff(np.sort(smooth, axis=0)[-2:], axis=0)[0] > 1e-3
-    np.testing.assert_array_equal(drawn[ahead], np.array([0, 4, 300, 7])[smooth.argmax(axis=0)][ahead])
+    np.testing.assert_array_equal(drawn[ahead], np.array([0, 4, 300, 7])[drawn_channels(smooth)][ahead])
     assert ahead.mean() > 0.99
     shown = np.asarray(confidence.levels[0].array)
     inside = drawn > 0
@@ -209,7 +209,7 @@ def test_the_label_map_is_the_most_probable_class_under_its_first_id(tmp_path: P
     assert drawn.shape == (40, 60)
     assert drawn.dtype == np.uint16
     assert facts == {"pixel_size_um": 16.0, "grid": [40, 60], "smooth_weight": 0.15, "order": "none"}
-    np.testing.assert_array_equal(drawn, values[smooth_probabilities(p, 0.15).argmax(axis=0)])
+    np.testing.assert_array_equal(drawn, values[drawn_channels(smooth_probabilities(p, 0.15))])
     assert len(confidence.levels) == len(labels.levels)
 
 
@@ -291,6 +291,17 @@ def test_outside_tissue_is_zero_where_channel_zero_prevails(tmp_path: Path):
     assert (drawn[44:] == 300).all()
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.05])
+def test_tissue_ends_where_it_ends_however_unsure_its_classes_are(tmp_path: Path, weight: float):
+    p = np.full((4, 20, 20), 1 / 3, dtype=np.float32)
+    p[0], p[0, :10], p[1:, :10] = 0, 1, 0
+    image = section_of(tmp_path / "section", 80, 80, 4.0)
+    source = stored_probabilities(tmp_path / "p", p)
+    _, labels, _ = parcellated(tmp_path / "out", image, source, weight=weight, level=0)
+    drawn = np.asarray(labels.levels[0].array)
+    np.testing.assert_array_equal(drawn > 0, np.arange(80)[:, None] >= np.full(80, 40))
+
+
 @pytest.mark.parametrize(("level", "chosen"), [(None, 2), (0, 0), (1, 1), (3, 3), (9, 3)])
 def test_maps_are_drawn_on_the_level_asked_for_or_that_closest_to_the_cells(
     tmp_path: Path, level: int | None, chosen: int
@@ -359,9 +370,10 @@ def test_what_is_written_is_smoothed_as_strongly_as_asked(tmp_path: Path):
         smooth = np.stack([np.maximum(denoised(channel, weight), 0) for channel in p]) if weight else p
         fine = View(Level(smooth, 16.0, 6.0), image.grid).read(0, 0, *image.grid.shape)
         fine /= fine.sum(axis=0)
-        ahead = np.diff(np.sort(fine, axis=0)[-2:], axis=0)[0] > 1e-3
+        ahead = (np.diff(np.sort(fine[1:], axis=0)[-2:], axis=0)[0] > 1e-3) | (fine[0] > 0.5)
+        ahead &= np.abs(fine[0] - 0.5) > 1e-3
         drawn.append(np.asarray(labels.levels[0].array))
-        np.testing.assert_array_equal(drawn[-1][ahead], values[fine.argmax(axis=0)][ahead])
+        np.testing.assert_array_equal(drawn[-1][ahead], values[drawn_channels(fine)][ahead])
         assert ahead.mean() > 0.98
     assert (drawn[0] != drawn[1]).any()
     assert (drawn[1] != drawn[2]).any()
@@ -372,7 +384,7 @@ def test_coarser_maps_average_cells_by_two_before_they_interpolate(tmp_path: Pat
     image = section_of(tmp_path / "section", 192, 256, 4.0, levels=6)
     _, labels, _ = parcellated(tmp_path / "out", image, stored_probabilities(tmp_path / "p", p), weight=0, level=4)
     means = p.reshape(4, 12, 4, 16, 4).mean(axis=(2, 4))
-    np.testing.assert_array_equal(labels.levels[0].array, np.array([0, 4, 300, 7])[means.argmax(axis=0)])
+    np.testing.assert_array_equal(labels.levels[0].array, np.array([0, 4, 300, 7])[drawn_channels(means)])
 
 
 def test_coarser_levels_of_a_label_map_hold_the_most_frequent_of_four(tmp_path: Path):
