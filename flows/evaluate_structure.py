@@ -23,7 +23,7 @@ from flows.parameters import RunSettings, split_names
 from flows.places import DEFAULT_STORE
 from flows.stages import Summary, final_state, held_brain, run_in_study, run_steps, run_whole, workers
 from tasks.cancelling import HOOKS
-from tasks.tracking import TrackingLine, log_structure, run_url
+from tasks.tracking import TrackingLine, log_figures, run_url
 
 
 class JudgedChoice(Settings):
@@ -106,7 +106,8 @@ def evaluate_structure(
     def told() -> dict[str, str]:
         settings = {"evaluate": evaluate.model_dump(mode="json"), "columns": columns.model_dump(mode="json")}
         parameters = {**settings, "brains": there, "points": structure.name}
-        run_id = log_structure(store, judged.name, record.fingerprint, best | errors, parameters, page_path)
+        pages = {"page": page_path.parent}
+        run_id = log_figures(store, "structure", judged.name, record.fingerprint, best | errors, parameters, pages)
         return {"MLflow run": run_url(store, run_id)}
 
     line = TrackingLine(store, get_run_logger())

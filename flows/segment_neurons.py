@@ -24,7 +24,7 @@ from cytoarch.store.brain_store import BrainStore
 from flows.places import DEFAULT_STORE
 from flows.stages import Summary, final_state, run_in_study
 from tasks.cancelling import HOOKS
-from tasks.tracking import TrackingLine, log_neurons, run_url
+from tasks.tracking import TrackingLine, log_figures, run_url
 
 
 class NeuronChoice(Settings):
@@ -162,4 +162,4 @@ def _logged(
     traces = {f"traces/{one}": path for one, path in _traces(study, rows).items()}
     record = study.catalogue.require(report.product(), "segment first")
     fingerprint = values_digest([record.fingerprint, digest])
-    return log_neurons(store, study.study, fingerprint, metrics, settings, traces)
+    return log_figures(store, "neurons", study.study, fingerprint, metrics, settings, traces)

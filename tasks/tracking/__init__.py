@@ -26,7 +26,6 @@ from tasks.tracking.database import (
     tracking_uri,
 )
 from tasks.tracking.fetching import fetch_head
-from tasks.tracking.neurons import log_neurons
 from tasks.tracking.outages import TrackingLine, needed, reached
 from tasks.tracking.pretraining import log_pretraining
 from tasks.tracking.registry import ModelVersion, register_head
@@ -41,8 +40,8 @@ from tasks.tracking.runs import (
     log_failed_ingestion,
     log_later,
 )
-from tasks.tracking.structure import log_structure
 from tasks.tracking.studies import log_study
+from tasks.tracking.study_rows import log_figures
 
 __all__ = [
     "CHAMPION",
@@ -71,10 +70,9 @@ __all__ = [
     "fetch_head",
     "git_revision",
     "log_failed_ingestion",
+    "log_figures",
     "log_later",
-    "log_neurons",
     "log_pretraining",
-    "log_structure",
     "log_study",
     "make_relative",
     "needed",

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from mlflow.entities import Metric
 
 from cytoarch.store.brain_store import BrainStore
-from tasks.tracking.database import artifacts, client, experiment_id
+from tasks.tracking.database import artifacts, client
 from tasks.tracking.registry import new_version
-from tasks.tracking.runs import flat, log_metrics, log_params, run_tags
+from tasks.tracking.runs import flat, log_metrics, log_params
+from tasks.tracking.study_rows import study_row
 
 PRETRAINING_KIND = "pretraining"
 ENCODER_FOLDER = "encoder"
@@ -50,13 +51,10 @@ def log_pretraining(
         cost: What it took, where it was trained now.
 
     """
-    mlflow, experiment = client(store), experiment_id(store)
-    where = f"tags.kind = '{PRETRAINING_KIND}' and tags.study_digest = '{fingerprint}' and attributes.status = "
-    for known in mlflow.search_runs([experiment], filter_string=f"{where}'FINISHED'", max_results=1):
-        return _registered(store, study, fingerprint, record, known)
-    begun = mlflow.search_runs([experiment], filter_string=f"{where}'RUNNING'", max_results=1)  # MLflow went away
-    tags = {"kind": PRETRAINING_KIND, "study": study, "study_digest": fingerprint, **run_tags()}
-    run = begun[0] if begun else mlflow.create_run(experiment, run_name=f"pretraining-{study}", tags=tags)
+    mlflow = client(store)
+    run, is_finished = study_row(store, PRETRAINING_KIND, study, fingerprint)
+    if is_finished:
+        return _registered(store, study, fingerprint, record, run)
     run_id = str(run.info.run_id)
     log_params(store, run_id, flat({"train": record["settings"], "brains": record["brains"]}))
     curve = curve_of(record)
