@@ -76,7 +76,7 @@ def compare_brains(
     }
     notes |= checks_notes(facts["checks"]) | retrieval_notes(facts["retrieval"])
     paths = {"comparison": str(folder / PAIRS_FILE), "page": str(folder / PAGE_FILE)}
-    return final_state(Summary(compare.name, made, {}, {**paths, **notes}))
+    return final_state(Summary(compare.name, made, {}, {**paths, **notes}), of="study")
 
 
 def _in_common(compare: CompareChoice) -> str:

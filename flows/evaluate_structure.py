@@ -14,9 +14,9 @@ from cytoarch.steps.columns import CellTable, ColumnSettings, ColumnsStep
 from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.opened import OpenBrain, open_study, read_only
 from cytoarch.steps.points import PointsStep
-from cytoarch.steps.sources import require_stored, sections_with
+from cytoarch.steps.sources import OfBrains, require_stored, sections_with
 from cytoarch.steps.step import Place
-from cytoarch.steps.structure import EMBEDDING, PROFILE, BrainPlacesStep, JudgedBrains, StructureStep
+from cytoarch.steps.structure import EMBEDDING, PROFILE, BrainPlacesStep, StructureStep
 from cytoarch.steps.structure_page import StructurePageStep
 from cytoarch.store.brain_store import BrainStore
 from flows.parameters import RunSettings, split_names
@@ -91,7 +91,7 @@ def evaluate_structure(
         for one in there
         for name, value in structure.record(Place(read_only(judged.store_path, one))).facts["best"].items()
     }
-    places = BrainPlacesStep(structure.name, evaluate, JudgedBrains.of(there, structure))
+    places = BrainPlacesStep(structure.name, evaluate, OfBrains(tuple(there), structure))
     page = StructurePageStep.of(judged.name, places, structure)
     with open_study(judged.store_path, judged.name) as study:
         for title, one in (("tell places", places), ("draw the page", page)):
@@ -114,7 +114,9 @@ def evaluate_structure(
     told_notes = line.tell("the embeddings' structure", told)
     notes = {"page": str(page_path), "points": structure.name, **_told_best(best)}
     notes |= told_notes or {"MLflow does not know": line.left}
-    return final_state(Summary(judged.name, made, failed | broken, notes), "brain or section" if broken else "section")
+    return final_state(
+        Summary(judged.name, made, failed | broken, notes), "brain or section" if broken else "section", of="study"
+    )
 
 
 def _measured(judged: JudgedChoice, columns: ColumnSettings) -> dict[str, ColumnsStep]:

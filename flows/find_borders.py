@@ -105,7 +105,8 @@ def _told(name: str, facts: Sequence[Facts]) -> dict[str, str]:
     if not sums:
         return notes
     known, found = sums["known"], sums["found"]
-    near = f"within {np.median([one['near_mm'] for one in facts if one.get('near_mm')]):.2g} mm"
+    reaches = [one["near_mm"] for one in facts if one.get("near_mm")]
+    near = f"within {np.median(reaches):.2g} mm" if reaches else "at the same points or next to them"
     if known:
         rate, chance = sums["hit"] / known, sums["hit_by_chance"] / known
         notes[f"hit rate of {name}"] = f"{rate:.2f} of {known:.0f} borders of labels, {near} (at random {chance:.2f})"

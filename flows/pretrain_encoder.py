@@ -99,4 +99,4 @@ def pretrain_encoder(
             f"{error['told']:.2f} mm off (by the mean place {error['by_mean']:.2f})"
         )
     notes |= told_notes or {"MLflow does not know": line.left}
-    return final_state(Summary(encoder.name, made, {}, notes))
+    return final_state(Summary(encoder.name, made, {}, notes), of="study")

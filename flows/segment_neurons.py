@@ -90,7 +90,7 @@ def segment_neurons(
         line = TrackingLine(opened.store, get_run_logger())
         run_id = line.tell("the scores of the neurons", lambda: _logged(opened, rows, report, digest, settings))
         notes |= {"MLflow run": run_url(opened.store, run_id)} if run_id else {"MLflow does not know": line.left}
-        return final_state(Summary(neurons.name, made, failed, notes), "volume")
+        return final_state(Summary(neurons.name, made, failed, notes), "volume", of="study")
 
 
 def _ingested(

@@ -45,11 +45,6 @@ class TissuePlaces:
             share[:] = 0
         return cls(np.stack([share, *(np.minimum(one, FARTHEST_MM) for one in (outside, white))]), tissue.grid)
 
-    @property
-    def dim(self) -> int:
-        """Channels they add to an embedding."""
-        return PLACE_CHANNELS
-
     def channels(self, grid: Grid) -> Float32:
         """(3, y, x) float32 at the centres of a grid's cells, interpolated; beyond the mask as at its edge."""
         y, x = (self.grid.cells(np.stack([one, one], axis=-1))[:, axis] for axis, one in enumerate(grid.centres_um()))

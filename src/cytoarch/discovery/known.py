@@ -17,8 +17,6 @@ Float64 = NDArray[np.float64]
 BORDER = "distance to the tissue's border"
 """What clusters follow where bare slide beside the tissue decides embeddings."""
 AREAS, SIDES, SECTIONS, STAINS, BRAINS, CLUSTERS = "areas", "hemispheres", "sections", "stains", "brains", "clusters"
-SHORTCUTS = (SECTIONS, SIDES, STAINS, BRAINS, BORDER)
-"""What embeddings of areas should not follow."""
 SIDE_NAMES = ("left", "right")
 
 

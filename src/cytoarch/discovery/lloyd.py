@@ -49,10 +49,10 @@ def lloyd(
             done, count = done + 1, int(sizes.sum())
             filled = sizes > 0
             moved[filled] = sums[filled] / sizes[filled, None]
-            if total > (1 - SETTLED) * before:
-                before = total
-                break
+            settled = total > (1 - SETTLED) * before
             before = total
+            if settled:
+                break
     return Passed(moved.astype(np.float32), before / max(1, count), done, count)
 
 

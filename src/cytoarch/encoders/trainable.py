@@ -83,7 +83,7 @@ def trainable(start: str, wanted: Wanted) -> Trainable:
     if start in NEW:
         found = _new(start, wanted)
     elif folder and kind == "compact":
-        found = _compact(*_read_compact(Path(folder).expanduser()))
+        found = _compact(_read_compact(Path(folder).expanduser()))
     elif folder and kind in KINDS:
         path = weights_folder(folder)
         raw = check_folder(path, kind, folder)
@@ -121,12 +121,11 @@ def _new(start: str, wanted: Wanted) -> Trainable:
 # -- compact
 
 
-def _read_compact(folder: Path) -> tuple[CompactNetwork, str]:
-    config = read_config_of_compact(folder)
-    return read_network(folder, config), str(config["reads"])
+def _read_compact(folder: Path) -> CompactNetwork:
+    return read_network(folder, read_config_of_compact(folder))
 
 
-def _compact(network: CompactNetwork, _reads: str = "stages") -> Trainable:
+def _compact(network: CompactNetwork) -> Trainable:
     # nothing is learned of tokens from patches: what is kept is read by its stages
     for part in (network.sideways, network.join):
         part.requires_grad_(False)

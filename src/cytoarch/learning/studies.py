@@ -147,6 +147,8 @@ class Summed(NamedTuple):
 
 def summed(rows: Sequence[StudyRow]) -> list[Summed]:
     """Mean and standard deviation over seeds of every model on every part of every brain."""
+    if not rows:  # nothing was held out, as of one brain of one or two sections
+        return []
     distances = borders(rows)
     groups: dict[tuple[str, str, str], list[Score]] = {}
     for row in rows:
@@ -192,10 +194,11 @@ HEADLINES = ("macro_f1", "top1", "top3", "iou", "hd95_um", "assd_um")
 
 def by_seed(rows: Sequence[StudyRow]) -> dict[int, dict[str, float]]:
     """The mean of each figure over brains, by seed."""
-    seeds = sorted({one.seed for one in rows})
+    found: dict[int, list[dict[str, float]]] = {}
+    for row in rows:
+        found.setdefault(row.seed, []).append(row.score.metrics())
     return {
-        seed: {name: mean([row.score.metrics()[name] for row in rows if row.seed == seed]) for name in HEADLINES}
-        for seed in seeds
+        seed: {name: mean([one[name] for one in each]) for name in HEADLINES} for seed, each in sorted(found.items())
     }
 
 

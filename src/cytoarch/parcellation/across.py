@@ -9,6 +9,7 @@ takes it in first; where it cannot, it stays as it is: the class that its point 
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
@@ -294,10 +295,18 @@ class Weighted:
         nearest, far = self._nearest(y, x, height, width)
         gained = np.where(far, np.uint16(0), self.gained[nearest])
         more = cells.including(gained, len(self.names) - 1)
-        table = np.concatenate([np.ones((len(self.ratios), 1), np.float32), self.ratios], axis=1)
-        factors = np.where(far, np.float32(1), table[nearest, more.channels.astype(np.int64)])
+        factors = np.where(far, np.float32(1), self._factors[nearest, more.channels.astype(np.int64)])
         kept = _unable(cells, more, factors, gained)
         return Likeliest(*(np.where(kept, *one) for one in zip(cells, more.weighted(factors), strict=True)))
+
+    @cached_property
+    def _tree(self) -> cKDTree:
+        return cKDTree(self.places_um)
+
+    @cached_property
+    def _factors(self) -> Float32:
+        """(n, k + 1) by channel; what is outside tissue stays."""
+        return np.concatenate([np.ones((len(self.ratios), 1), np.float32), self.ratios], axis=1)
 
     def _nearest(self, y: int, x: int, height: int, width: int) -> tuple[Int64, NDArray[np.bool_]]:
         """The point (h, w) that is nearest to each cell, and whether all are too far; cells decide in blocks.
@@ -308,7 +317,7 @@ class Weighted:
         rows, columns = -(-(y + height) // BLOCK_CELLS) - top, -(-(x + width) // BLOCK_CELLS) - left
         blocks = self.grid.grouped(BLOCK_CELLS).window(top, left, rows, columns)
         centres = np.stack(np.meshgrid(*blocks.centres_um(), indexing="ij"), axis=-1)
-        distance, nearest = cKDTree(self.places_um).query(centres)
+        distance, nearest = self._tree.query(centres)
         cut = (
             slice(y - top * BLOCK_CELLS, y - top * BLOCK_CELLS + height),
             slice(x - left * BLOCK_CELLS, x - left * BLOCK_CELLS + width),

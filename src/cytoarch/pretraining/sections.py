@@ -45,9 +45,10 @@ class SeenSection(NamedTuple):
 
     def read(self, y: int, x: int, height: int, width: int) -> UInt8:
         """A window (height, width, c); the same bits whatever window a pixel is read in."""
-        seen = self.view.read(y, x, height, width)
-        planes = (255 * np.clip((seen - self.low) / (self.high - self.low), 0, 1) + 0.5).astype(np.uint8)
-        return np.ascontiguousarray(np.moveaxis(planes[: self.channels], 0, -1))
+        kept = slice(self.channels)
+        seen, low, high = self.view.read(y, x, height, width)[kept], self.low[kept], self.high[kept]
+        planes = (255 * np.clip((seen - low) / (high - low), 0, 1) + 0.5).astype(np.uint8)
+        return np.ascontiguousarray(np.moveaxis(planes, 0, -1))
 
     def bands(self) -> Iterator[tuple[int, UInt8]]:
         """The whole, from top to bottom: first row, and rows (h, w, c)."""

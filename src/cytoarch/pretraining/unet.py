@@ -21,8 +21,6 @@ from cytoarch.pretraining.loop import LoopSettings, Trace, pretrain
 from cytoarch.pretraining.losses import label_targets
 from cytoarch.pretraining.patches import Batch
 
-TOLD_PX = 8
-"""Edge of the square that is told of at once."""
 FIRST = 2
 """The stage of the texture path with that stride; deeper ones follow."""
 PRIOR_WIDTH, WAY_WIDTH = 32, 64

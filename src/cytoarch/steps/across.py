@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cytoarch.anatomy.depth_maps import DepthMap
 from cytoarch.anatomy.points import SectionMidline
 from cytoarch.anatomy.reconstruction import Reconstruction
+from cytoarch.discovery.known import SIDE_NAMES
 from cytoarch.errors import SectionError, StoreError
 from cytoarch.geometry import Grid
 from cytoarch.images.views import StoredImage
@@ -52,7 +53,7 @@ LABEL_PX = 1024
 """Which classes touch is looked up on labels of so many pixels along the longer edge."""
 LISTED = 8
 """Borders that are named."""
-SIDES = {"left": 0, "right": 1}
+SIDE_OF = {name: side for side, name in enumerate(SIDE_NAMES)}
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,7 @@ def _points(
         normals = own.normals @ to_brain.linear.T
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
         placed.append((places, normals))
-        side = SIDES.get(str(rows[section_id]["hemisphere"]))
+        side = SIDE_OF.get(str(rows[section_id]["hemisphere"]))
         sides.append((places[:, 0] >= 0).astype(np.int64) if side is None else np.full(len(places), side))
     points = joined(list(nodes.values()), placed, range(len(nodes)), sides)
     return points, points.section

@@ -91,8 +91,8 @@ def enough_tokens(tokens: int, clusters: int, said: str) -> None:
     """
     if tokens < clusters:
         raise StoreError(
-            f"{said}, too few for {clusters} clusters, which need {clusters} at least; raise check.tokens, or ask for "
-            "fewer clusters"
+            f"{said}, too few for {clusters} clusters, which need {clusters} at least; ask for fewer clusters, or "
+            "raise check.tokens where there are more"
         )
 
 

@@ -27,8 +27,8 @@ from cytoarch.learning.structure import (
 )
 from cytoarch.steps.columns import Columns, ColumnsStep
 from cytoarch.steps.points import PointsStep
-from cytoarch.steps.sources import Each, OfBrain, Table
-from cytoarch.steps.step import Facts, Inputs, Place, Source, Step, Stored
+from cytoarch.steps.sources import Each, OfBrains, Table
+from cytoarch.steps.step import Facts, Inputs, Step, Stored
 from cytoarch.store.staging import Staging
 
 SCORES_FILE, ATTRIBUTION_FILE, POINTS_FILE, PLACES_FILE = "scores.csv", "attribution.csv", "points.npz", "places.csv"
@@ -101,26 +101,6 @@ class StructureStep(Step[Judged]):
 
 
 @dataclass(frozen=True)
-class JudgedBrains(Source[Mapping[str, Judged]]):
-    """The same embedding judged in several brains."""
-
-    brains: tuple[OfBrain[Judged], ...]
-
-    def digests(self, place: Place) -> Mapping[str, str]:
-        """Those of every brain."""
-        return {one.brain_id: digest for one in self.brains for digest in one.digests(place).values()}
-
-    def open(self, place: Place) -> Mapping[str, Judged]:
-        """The tables by brain."""
-        return {one.brain_id: one.open(place) for one in self.brains}
-
-    @classmethod
-    def of(cls, brains: Sequence[str], structure: Stored[Judged]) -> "JudgedBrains":
-        """Those of some brains."""
-        return cls(tuple(OfBrain(one, structure) for one in brains))
-
-
-@dataclass(frozen=True)
 class BrainPlacesStep(Step[Path]):
     """How far places are told wrong, from each of some brains in each of them."""
 
@@ -130,7 +110,7 @@ class BrainPlacesStep(Step[Path]):
 
     points: str
     judged: StructureSettings
-    brains: JudgedBrains
+    brains: OfBrains[Judged]
 
     @property
     def name(self) -> str:
@@ -142,7 +122,10 @@ class BrainPlacesStep(Step[Path]):
         brains = {name: unpacked(one.points) for name, one in inputs[self.brains].items()}
         widths = {name: one.features[EMBEDDING].shape[1] for name, one in brains.items()}
         if len(set(widths.values())) > 1:
-            raise TrainingError(f"embeddings of {widths} values cannot be compared; embed all brains in the same way")
+            said = ", ".join(f"{name} {width}" for name, width in widths.items())
+            raise TrainingError(
+                f"embeddings of different length cannot be compared ({said}); embed all in the same way"
+            )
         found = place_errors(brains, EMBEDDING, self.judged)
         staging.write(PLACES_FILE, table_of(PlaceError._fields, found))
         return {"errors": [one._asdict() for one in found]}

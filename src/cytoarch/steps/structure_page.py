@@ -14,27 +14,12 @@ from cytoarch.reporting.structure import (
     share_chart,
     structure_curves,
 )
-from cytoarch.steps.sources import FactsOf, OfBrain
-from cytoarch.steps.step import Facts, Inputs, Place, Source, Step, Stored
-from cytoarch.steps.structure import BrainPlacesStep, Judged, JudgedBrains
+from cytoarch.steps.sources import FactsOf, OfBrains
+from cytoarch.steps.step import Facts, Inputs, Step, Stored
+from cytoarch.steps.structure import BrainPlacesStep, Judged
 from cytoarch.store.staging import Staging
 
 PAGE_FILE = "index.html"
-
-
-@dataclass(frozen=True)
-class JudgedFacts(Source[Mapping[str, Facts]]):
-    """The facts of the same judgement of several brains."""
-
-    brains: tuple[OfBrain[Mapping[str, Any]], ...]
-
-    def digests(self, place: Place) -> Mapping[str, str]:
-        """Those of every brain."""
-        return {one.brain_id: digest for one in self.brains for digest in one.digests(place).values()}
-
-    def open(self, place: Place) -> Mapping[str, Facts]:
-        """The facts by brain."""
-        return {one.brain_id: one.open(place) for one in self.brains}
 
 
 @dataclass(frozen=True)
@@ -49,14 +34,14 @@ class StructurePageStep(Step[Path]):
     study: str
     points: str
     judged: StructureSettings
-    brains: JudgedBrains
-    facts: JudgedFacts
+    brains: OfBrains[Judged]
+    facts: OfBrains[Mapping[str, Any]]
     places: Stored[Path]
 
     @classmethod
     def of(cls, study: str, places: BrainPlacesStep, structure: Stored[Judged]) -> "StructurePageStep":
         """That of the brains whose places were told."""
-        facts = JudgedFacts(tuple(OfBrain(one.brain_id, FactsOf(structure)) for one in places.brains.brains))
+        facts = OfBrains(places.brains.brain_ids, FactsOf(structure))
         return cls(study, places.points, places.judged, places.brains, facts, places.stored)
 
     @property

@@ -78,3 +78,7 @@ def test_one_brain_alone_has_its_block_as_the_headline(section, card) -> None:
     assert part == "block"
     assert [row.brain_id for row in found] == ["A"]
     assert not math.isnan(found[0].score.metrics()["macro_f1"])
+
+
+def test_where_nothing_was_held_out_nothing_is_summed_up() -> None:
+    assert summed([]) == []
