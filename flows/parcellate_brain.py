@@ -1,10 +1,12 @@
 """A head applied to every section of a brain."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from prefect import flow, get_run_logger
 from pydantic import Field
 
+from cytoarch.brains import Section
 from cytoarch.embeddings import EmbedSettings, SectionEmbeddings
 from cytoarch.encoders.registry import EncoderSettings
 from cytoarch.errors import StoreError
@@ -93,20 +95,23 @@ def parcellate_brain(
             nodes = NodesStep.of(steps[0].stored, opened, across.midline)  # where none is traced this is known first
             whole = AcrossStep.of(nodes, steps[0].head, across)
             mapped = ParcellationStep.following(steps[1], whole)
-        needed_bytes = estimated_bytes(opened, sections, card, (steps[0], mapped))
-        check_space(opened.store, needed_bytes, f"probabilities and maps of {len(sections)} sections", SMALLER)
-        get_run_logger().info("up to %.1f GB of probabilities and maps to write", needed_bytes / 1e9)
+
+        def room(left: Sequence[Section]) -> None:
+            needed_bytes = estimated_bytes(opened, left, card, (steps[0], mapped))
+            check_space(opened.store, needed_bytes, f"probabilities and maps of {len(left)} sections", SMALLER)
+            get_run_logger().info("up to %.1f GB of probabilities and maps to write", needed_bytes / 1e9)
+
         made = _scaled(opened, card, embeddings)
         drawn: list[Step[Any]] = [mapped, AgreementStep.of(mapped)]
         if load_domain(store.models.path(head)) is not None and sections_with(opened, embeddings):
             drawn.append(FamiliarityStep.of(mapped, steps[0], embeddings))
         if nodes is None or whole is None:
-            made += run_steps("parcellate", runner, opened, [steps[0], *drawn], run, sections)
+            made += run_steps("parcellate", runner, opened, [steps[0], *drawn], run, sections, check=room)
         else:
-            made += run_steps("parcellate", runner, opened, [steps[0]], run, sections)
+            made += run_steps("parcellate", runner, opened, [steps[0]], run, sections, check=room)
             made += run_steps("take to points", runner, opened, [nodes], run, sections_with(opened, nodes.midline))
             made += run_whole("smooth across sections", opened, whole)
-            made += run_steps("draw maps", runner, opened, drawn, run, ready_sections(opened))
+            made += run_steps("draw maps", runner, opened, drawn, run, ready_sections(opened), check=room)
         maps = opened.catalogue.folder / "derived" / "parcellations" / steps[1].name
         notes = {"parcellation": steps[1].name, "maps": str(maps), "model": head} | notes_of_map(opened, steps[1].name)
         notes |= notes_across(opened, steps[1].name, card) if across.method != "none" else {}

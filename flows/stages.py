@@ -145,15 +145,18 @@ def run_steps(
     run: RunSettings,
     sections: Sequence[Section] | None = None,
     sizes_of: Callable[[Sequence[Section]], Mapping[str, int]] | None = None,
+    check: Callable[[Sequence[Section]], None] = lambda _: None,
 ) -> int:
     """Run steps for all sections at work, or for those given; returns how many sections something was made for.
 
     What is current is asked here, once; the others are run in chunks. Sections that cannot be processed are noted in
     the open brain, any other fault is raised. What `sizes_of` says (bytes of the scans) lets the progress tell rate and
-    time left.
+    time left. What `check` raises about the sections that have something to make is raised before the first is begun.
     """
     chosen = brain.sections if sections is None else tuple(sections)
     left = due(steps, brain, chosen)
+    if left:
+        check(left)
     wanted = [one.section_id for one in left]
     with stage_progress(title, len(chosen), sizes_of(left) if sizes_of and left else None) as progress:
         for section_id in {one.section_id for one in chosen}.difference(wanted):

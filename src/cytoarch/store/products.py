@@ -61,7 +61,7 @@ class Product:
         return ("labels",) if self.step == "sections" else ()
 
 
-@lru_cache(1 << 14)
+@lru_cache(1 << 17)
 def product_of(step: str, name: str, section_id: str = WHOLE_BRAIN) -> Product:
     """The product, made once: a run over thousands of sections asks for each many times."""
     return Product(step, name, section_id)
