@@ -156,9 +156,11 @@ def _map(
         made += reconstruct_brain(stored, settings.align, settings.volume, cortex="none").made
         kept.echo()
     notes: dict[str, str] = {}
-    if settings.cortex != "none":
+    across = settings.across
+    if settings.is_traced:
         traced = trace_cortex(stored, settings.depth, settings.midline, settings.surface, run=run)
         made, notes = made + traced.made, traced.notes
+        across = across.model_copy(update={"midline": across.midline or traced.midline})
         kept.echo()
     embeddings = Stored(EmbeddingsStep, embedded.embedding)
     check_left(brain, len(sections_with(brain, embeddings)), "embedded")
@@ -182,6 +184,7 @@ def _map(
             settings.smooth,
             settings.embed.device,
             settings.embed.batch_size,
+            across=across,
             run=run,
         )
         made += mapped.made
@@ -265,8 +268,9 @@ def _ledger(brain: OpenBrain, settings: MapSettings, chosen: Chosen | None) -> B
     unused = [*others, "model"] if chosen is None and labelled else [*others, settings.head, "head"]
     if chosen is None and not labelled:  # nothing is mapped
         unused += ["model", "parcellate", "smooth"]
+    unused += ["across"] if settings.across.method == "none" or "parcellate" in unused else []
     unused += ["align", "volume"] if settings.reconstruct == "none" else []
-    if settings.cortex == "none":
+    if not settings.is_traced:
         is_told = settings.train.depth != "none" if chosen is None else chosen.card.depth != "none"
         is_followed = settings.smooth.order == "depth" and "smooth" not in unused
         unused += ["midline", "surface", *([] if is_told or is_followed else ["depth"])]
