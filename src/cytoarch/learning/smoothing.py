@@ -12,7 +12,7 @@ from cytoarch.learning.heads import Head
 from cytoarch.learning.targets import UNLABELLED
 from cytoarch.measures.overlap import class_scores, confusion_matrix, map_macro_f1
 from cytoarch.sampling import reading
-from cytoarch.tiling import partition
+from cytoarch.tiling import evenly, partition
 from cytoarch.variation import denoised
 
 Float32 = NDArray[np.float32]
@@ -79,7 +79,7 @@ def choose_smoothing(head: Head, sections: Sequence[LabelledSection]) -> Smoothi
     count = len(head.card.classes)
     found = {weight: np.zeros((count + 1, count + 1), dtype=np.int64) for weight in WEIGHTS}  # outside tissue first
     places = list(_windows(head, sections))
-    for index, window in map(places.__getitem__, spread_over(len(places))):
+    for index, window in (places[one] for one in evenly(len(places), WINDOWS)):
         section = sections[index]
         with reading(section.section_id):
             probabilities, truth = _predicted(head, section, window)
@@ -104,16 +104,6 @@ def best_strength(found: Mapping[float, Int64]) -> Smoothing | None:
     allowed = [one for one in found if (f1[one] - f1[0.0])[found_before].min(initial=0) >= -LARGEST_LOSS]
     best = max(scores[one] for one in allowed)
     return Smoothing(min(one for one in allowed if scores[one] >= best - NEAR), scores)
-
-
-def spread_over(count: int) -> list[int]:
-    """Places of at most `WINDOWS` windows, spread evenly over so many.
-
-    >>> len(spread_over(100)), spread_over(3), spread_over(0)
-    (24, [0, 1, 2], [])
-    """
-    places: list[int] = np.unique(np.linspace(0, count - 1, WINDOWS).round().astype(int)).tolist() if count else []
-    return places
 
 
 def _windows(head: Head, sections: Sequence[LabelledSection]) -> Iterator[tuple[int, tuple[int, int, int, int]]]:

@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.brains import LabelClass
-from cytoarch.learning.smoothing import WINDOW_CELLS, Smoothing, best_strength, spread_over
+from cytoarch.learning.smoothing import WINDOW_CELLS, WINDOWS, Smoothing, best_strength
 from cytoarch.learning.targets import UNLABELLED, LabelPixels, targets_on_grid
 from cytoarch.measures.overlap import confusion_matrix
 from cytoarch.parcellation.drawing import draw_window
 from cytoarch.parcellation.sparse import SparseProbabilities
 from cytoarch.parcellation.weighted import Changes, Weighted
 from cytoarch.sampling import reading
-from cytoarch.tiling import partition
+from cytoarch.tiling import evenly, partition
 
 Int64 = NDArray[np.int64]
 
@@ -47,7 +47,7 @@ def choose_strength(
     UnreadableSectionError if a section is damaged.
     """
     places = list(_labelled(sections, classes))
-    chosen = [places[one] for one in spread_over(len(places))]
+    chosen = [places[one] for one in evenly(len(places), WINDOWS)]
     truths = [_truth(sections, classes, one) for one in chosen]
     size = len(classes) + 1
     found = {strength: np.zeros((size, size), dtype=np.int64) for strength in STRENGTHS}  # outside tissue first
