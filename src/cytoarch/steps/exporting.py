@@ -2,11 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cytoarch import __version__
 from cytoarch.anatomy.reconstruction import Reconstruction
@@ -18,10 +21,11 @@ from cytoarch.exports.folder import Draft, whole_folder
 from cytoarch.exports.legends import Legend, SectionMap, legend_of_classes, legend_of_clusters
 from cytoarch.exports.names import Names
 from cytoarch.exports.neuroglancer import section_state
+from cytoarch.exports.points import describe_points
 from cytoarch.exports.qupath import qupath_features
 from cytoarch.exports.settings import FORMATS, ExportSettings, Format
 from cytoarch.exports.volume import PlacedMap, label_table, lattice_of, sidecar, volume_of, write_volume
-from cytoarch.geometry import Transform, section_to_brain
+from cytoarch.geometry import Transform, scan_to_section, section_to_brain
 from cytoarch.images.ngff import label_dtype
 from cytoarch.images.views import StoredImage
 from cytoarch.progress import Progress
@@ -35,6 +39,9 @@ from cytoarch.steps.sections import LABELS, SECTION
 from cytoarch.steps.sources import open_head, require_stored, sections_with
 from cytoarch.steps.step import Place, Stored
 from cytoarch.store.products import WHOLE_BRAIN
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LABELS_KIND, CLUSTERS_KIND = "labels", "clusters"
 ALIGNED = "sections aligned with each other by rigid transforms (reconstruction)"
@@ -313,15 +320,37 @@ def _write_nifti(taken: Taken, draft: Path, on_progress: Progress) -> dict[str, 
 def _write_points(taken: Taken, draft: Path, on_progress: Progress) -> dict[str, str]:
     from cytoarch.embeddings.sampled import open_points
 
+    left_out: dict[str, str] = {}
     names = taken.brain.catalogue.names(PointsStep.step)
     for done, name in enumerate(names, start=1):
         stored = Stored(PointsStep, name)
-        folders = [stored.open(Place(taken.brain, one)) for one in sections_with(taken.brain, stored)]
+        sections = sections_with(taken.brain, stored)
+        folders = [stored.open(Place(taken.brain, one)) for one in sections]
+        table = open_points(folders)
+        describe_points(table, _said_of_points(taken, sections, table.obs, left_out), taken.legends)
         path = draft / taken.names.of_brain(name, "h5ad", "points")
         path.parent.mkdir(parents=True, exist_ok=True)
-        open_points(folders).write_h5ad(path)
+        table.write_h5ad(path)
         on_progress(done, len(names))
-    return {}
+    return left_out
+
+
+def _said_of_points(
+    taken: Taken, sections: Sequence[Section], points: "pd.DataFrame", left_out: dict[str, str]
+) -> dict[str, NDArray[Any]]:
+    """What every map says (n,) at the points of some sections; 0 where it says nothing or cannot be read."""
+    found = {kind: np.zeros(len(points), dtype=np.int64) for kind in taken.legends}
+    for section in sections:
+        own = np.flatnonzero((points["section_id"] == section.section_id).to_numpy())
+        scan = SECTION.open(Place(taken.brain, section)).grid
+        places_px = points.iloc[own][["y_px", "x_px"]].to_numpy(dtype=np.float64)
+        places_um = scan_to_section(scan, section.region_px)(places_px)
+        try:
+            for one in taken.maps(section):
+                found[one.kind][own] = one.labels.levels[0].at(places_um)
+        except (SectionError, StoreError) as error:
+            left_out[f"maps of {section.section_id}"] = str(error)
+    return {kind: values for kind, values in found.items() if values.any()}
 
 
 def _write_neuroglancer(taken: Taken, draft: Path, on_progress: Progress) -> dict[str, str]:
