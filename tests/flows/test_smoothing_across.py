@@ -30,7 +30,7 @@ def maps(store_path: Path, name: str) -> dict[str, np.ndarray]:
 
 
 def test_maps_follow_their_neighbours_and_the_report_says_what_changed(mapped: MappedBrain, tmp_path: Path) -> None:
-    """The cortex is traced for it; the strength is chosen on the sections that the head has not seen."""
+    """The cortex is traced for it."""
     shutil.copytree(mapped.store_path, tmp_path / "store")
     stored = StoredBrain(brain_id="P01", store_path=tmp_path / "store")
     model = str(read_only(stored.store_path, "P01").catalogue.names("probabilities")[0])
@@ -53,8 +53,6 @@ def test_maps_follow_their_neighbours_and_the_report_says_what_changed(mapped: M
     page = stored.store_path / "brains" / "P01" / "report" / "index.html"
     assert "Smoothed from section to section" in page.read_text()
     assert map_brain(source, set_to).made == 0
-    chosen = parcellate_brain(stored, digest, across=AcrossSettings(method="poisson"))
-    assert "chosen on sections that the model has not seen" in chosen.notes["strength across sections"]
 
 
 def test_smoothing_across_sections_needs_them_put_together() -> None:

@@ -22,10 +22,11 @@ from cytoarch.exports.settings import ExportSettings
 from cytoarch.images.conformance import conformance_faults
 from cytoarch.images.sections import write_labels
 from cytoarch.images.views import StoredImage
-from cytoarch.steps.exporting import Taken, chosen_formats, export
+from cytoarch.steps.exporting import chosen_formats, export
 from cytoarch.steps.opened import open_brain
 from cytoarch.steps.points import PointsStep, PointTable
 from cytoarch.steps.running import make_sections, make_together
+from cytoarch.steps.taken import Taken
 from cytoarch.store.collection import write_collection
 from cytoarch.store.drafts import remove_others
 from cytoarch.store.staging import Staging

@@ -26,7 +26,7 @@ from cytoarch.steps.running import make
 from cytoarch.steps.sections import LABELS
 from cytoarch.steps.sources import Each, open_head
 from cytoarch.steps.step import MissingInputError, Place, is_current
-from tests.cytoarch.steps.small_brain import HELD_OUT, IDS, SmallBrain, Steps
+from tests.cytoarch.steps.small_brain import HELD_OUT, IDS, TRAIN, SmallBrain, Steps
 
 pytestmark = pytest.mark.xdist_group("steps")
 
@@ -110,7 +110,9 @@ def test_points_are_smoothed_and_maps_follow_them(placed: SmallBrain, opened: Op
     notes = notes_across(opened, whole.name, card)
     assert "points on 6 sections" in notes["across sections"]
     assert notes["strength across sections"] == "3"
-    assert unseen_labels(opened, card) == HELD_OUT
+    assert unseen_labels(opened, card) == ()  # it was fitted again on all of them
+    assert unseen_labels(opened, card.model_copy(update={"learned_from": {"B1": TRAIN}})) == HELD_OUT
+    assert unseen_labels(opened, card.model_copy(update={"learned_from": {"another": TRAIN}})) == ()
     asked = AcrossStep.of(nodes, raw.head, AcrossSettings(method="poisson"), HELD_OUT, 0.0)
     facts = make(asked, opened)[0].facts
     tried = dict(facts["choice"]["macro_f1"])
