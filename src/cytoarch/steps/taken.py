@@ -1,4 +1,4 @@
-"""What of a brain is taken home: the map, labels and clusters that are chosen, their meaning, and where sections lie."""
+"""What of a brain is taken home: the map, labels and clusters chosen, what they mean, and where sections lie."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
