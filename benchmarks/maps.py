@@ -1,7 +1,7 @@
 """Maps: blending beside MONAI, smoothing beside scikit-image, memory and disk of many classes, what keeping few costs.
 
 `python -m benchmarks.maps` measures all and writes the tables (under eight minutes on two quiet cores); `--small` takes
-smaller images. MONAI is an extra: `pip install -c constraints.txt -e ".[bench]"`; without it its column stays empty.
+smaller images. The README says how MONAI is put beside the product for it; without it its column stays empty.
 """
 
 import argparse

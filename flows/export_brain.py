@@ -5,7 +5,8 @@ from pathlib import Path
 from prefect import flow
 
 from cytoarch.exports.settings import ExportSettings
-from cytoarch.steps.exporting import Taken, chosen_formats
+from cytoarch.steps.exporting import chosen_formats
+from cytoarch.steps.taken import Taken
 from flows.parameters import RunSettings, StoredBrain
 from flows.places import DEFAULT_EXPORTS
 from flows.stages import Summary, final_state, held_brain, home_of, run_name, run_steps, workers

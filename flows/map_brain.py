@@ -8,6 +8,7 @@ from prefect import flow, get_run_logger
 from cytoarch.anatomy.depth import DepthSettings
 from cytoarch.anatomy.depth_maps import DepthInput
 from cytoarch.errors import ModelError, StoreError
+from cytoarch.steps.across import notes_across
 from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.encoders import encoder_for
@@ -16,7 +17,7 @@ from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.report import RegisteredModel, ReportStep, drawn_steps
 from cytoarch.steps.running import Outcome
 from cytoarch.steps.sections import LABELS, ready_sections
-from cytoarch.steps.sources import sections_with
+from cytoarch.steps.sources import open_head, sections_with
 from cytoarch.steps.step import Stored
 from cytoarch.steps.training import is_labelled, target_name
 from flows.cluster_brain import cluster_brain
@@ -156,9 +157,11 @@ def _map(
         made += reconstruct_brain(stored, settings.align, settings.volume, cortex="none").made
         kept.echo()
     notes: dict[str, str] = {}
-    if settings.cortex != "none":
+    across = settings.across
+    if settings.is_traced:
         traced = trace_cortex(stored, settings.depth, settings.midline, settings.surface, run=run)
-        made, notes = made + traced.made, traced.notes
+        made, notes = made + traced.made, dict(traced.notes)
+        across = across.model_copy(update={"midline": across.midline or traced.midline})
         kept.echo()
     embeddings = Stored(EmbeddingsStep, embedded.embedding)
     check_left(brain, len(sections_with(brain, embeddings)), "embedded")
@@ -182,11 +185,14 @@ def _map(
             settings.smooth,
             settings.embed.device,
             settings.embed.batch_size,
+            across=across,
             run=run,
         )
         made += mapped.made
         kept.echo()
         found = found._replace(parcellation=mapped.parcellation)
+        if across.method != "none":
+            notes |= notes_across(brain, mapped.parcellation, open_head(brain.store, found.model_digest).card)
     clustered = cluster_brain(stored, embedded.embedding, settings.cluster, run=run)
     made += clustered.made
     kept.echo()
@@ -200,9 +206,9 @@ def _remembered(
     run: RunSettings,
     kept: Kept,
     made: int,
-    traced: Mapping[str, str],
+    noted: Mapping[str, str],
 ) -> Summary:
-    """Register the model, draw the report, log the figures, and leave a summary, with what was noted of the cortex.
+    """Register the model, draw the report, log the figures, and leave a summary, with what was noted on the way.
 
     Where MLflow does not answer, the report is drawn without the model's version before MLflow is waited for.
     """
@@ -222,7 +228,7 @@ def _remembered(
     if made or not is_known:
         line.tell("this run", ledger.open)
     page = line.tell("this run", lambda: _told(brain, found, kept, metrics))
-    notes = {**notes_of(brain, found, model, metrics, page), **traced}
+    notes = {**notes_of(brain, found, model, metrics, page), **noted}
     notes |= {"MLflow does not know": line.left} if line.left else {}
     publish_section_table(brain.brain, [Outcome(one, "failed", why) for one, why in brain.failed.items()])
     publish_summary(brain, made, notes)
@@ -265,8 +271,9 @@ def _ledger(brain: OpenBrain, settings: MapSettings, chosen: Chosen | None) -> B
     unused = [*others, "model"] if chosen is None and labelled else [*others, settings.head, "head"]
     if chosen is None and not labelled:  # nothing is mapped
         unused += ["model", "parcellate", "smooth"]
+    unused += ["across"] if settings.across.method == "none" or "parcellate" in unused else []
     unused += ["align", "volume"] if settings.reconstruct == "none" else []
-    if settings.cortex == "none":
+    if not settings.is_traced:
         is_told = settings.train.depth != "none" if chosen is None else chosen.card.depth != "none"
         is_followed = settings.smooth.order == "depth" and "smooth" not in unused
         unused += ["midline", "surface", *([] if is_told or is_followed else ["depth"])]

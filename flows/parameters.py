@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cytoarch.anatomy.depth import DepthSettings
 from cytoarch.anatomy.midline import MidlineSettings
@@ -19,6 +19,7 @@ from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import ManifestError
 from cytoarch.images.sections import IngestSettings
 from cytoarch.learning.training import ContextSettings, DecoderSettings, HeadSettings, ProbeSettings
+from cytoarch.parcellation.across import AcrossSettings
 from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.parcellation.smoothing import SmoothSettings
 from cytoarch.paths import ID_PATTERN
@@ -172,6 +173,11 @@ class MapSettings(Settings):
     smooth: SmoothSettings = Field(
         title="Smoothing the maps", default=SmoothSettings(), description="How strongly maps are smoothed."
     )
+    across: AcrossSettings = Field(
+        title="Smoothing from section to section",
+        default=AcrossSettings(),
+        description="How maps are smoothed along the cortex and across sections; the cortex is traced for it.",
+    )
     cluster: ClusterSettings = Field(
         title="Clusters", default=ClusterSettings(), description="How many clusters, from how many tokens."
     )
@@ -200,6 +206,20 @@ class MapSettings(Settings):
         default=SurfaceSettings(),
         description="How it is made, where the lines of the middle are those of a surface.",
     )
+
+    @model_validator(mode="after")
+    def _sections_have_places(self) -> Self:
+        if self.across.method != "none" and self.reconstruct == "none":
+            raise ValueError(
+                f"across.method is {self.across.method} and reconstruct is none: maps are smoothed from section to "
+                "section where these are put together; set reconstruct to rigid, or across.method to none"
+            )
+        return self
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether the cortex is traced: asked for, or needed to smooth across sections."""
+        return self.cortex != "none" or self.across.method != "none"
 
     @property
     def train(self) -> HeadSettings:

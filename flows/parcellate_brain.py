@@ -15,10 +15,11 @@ from cytoarch.learning.heads import load_domain
 from cytoarch.parcellation.across import AcrossSettings
 from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.parcellation.smoothing import SmoothSettings
-from cytoarch.steps.across import AcrossStep, NodesStep, notes_across
+from cytoarch.steps.across import AcrossStep, notes_across, unseen_labels
 from cytoarch.steps.agreement import AgreementStep
 from cytoarch.steps.embeddings import EmbeddingsStep, check_space
 from cytoarch.steps.familiarity import FamiliarityStep
+from cytoarch.steps.map_points import NodesStep
 from cytoarch.steps.models import misfit, settings_for
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.parcellations import ParcellationStep, check_order, estimated_bytes, parcellation_steps
@@ -93,7 +94,7 @@ def parcellate_brain(
         mapped = steps[1]
         if across.method != "none":
             nodes = NodesStep.of(steps[0].stored, opened, across.midline)  # where none is traced this is known first
-            whole = AcrossStep.of(nodes, steps[0].head, across)
+            whole = AcrossStep.of(nodes, steps[0].head, across, unseen_labels(opened, card), smooth.weight_for(card))
             mapped = ParcellationStep.following(steps[1], whole)
 
         def room(left: Sequence[Section]) -> None:

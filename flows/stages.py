@@ -51,6 +51,14 @@ class Embedded(Summary):
 
 
 @dataclass(frozen=True)
+class Traced(Summary):
+    """What tracing the cortex of a brain gave."""
+
+    midline: str
+    """The name under which the store holds its middle."""
+
+
+@dataclass(frozen=True)
 class Parcellated(Summary):
     """What mapping a brain with a head gave."""
 

@@ -11,7 +11,7 @@ from cytoarch.steps.midline import CortexPictureStep, CortexPointsStep, MidlineS
 from cytoarch.steps.sources import sections_with
 from cytoarch.steps.tissue import TISSUE
 from flows.parameters import RunSettings, StoredBrain
-from flows.stages import Summary, final_state, held_brain, run_name, run_steps, run_whole, skipping, workers
+from flows.stages import Traced, final_state, held_brain, run_name, run_steps, run_whole, skipping, workers
 from tasks.cancelling import HOOKS
 
 
@@ -23,7 +23,7 @@ def trace_cortex(
     surface: SurfaceSettings = SurfaceSettings(),
     skip: tuple[str, ...] = (),
     run: RunSettings = RunSettings(),
-) -> Summary:
+) -> Traced:
     """Measure depth in the cortex, trace its middle, and put points along it into one table.
 
     The table lies in the store as CSV, which embed-points takes as it is, and as Parquet.
@@ -66,4 +66,4 @@ def trace_cortex(
         ]
         if without:
             notes["no cortex"] = ", ".join(without[:8]) + (f" and {len(without) - 8} more" if len(without) > 8 else "")
-        return final_state(Summary(opened.brain_id, made, dict(opened.failed), notes))
+        return final_state(Traced(opened.brain_id, made, dict(opened.failed), notes, middle.name))

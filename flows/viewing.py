@@ -20,12 +20,12 @@ from cytoarch.errors import SectionError, StoreError
 from cytoarch.exports.neuroglancer import PUBLIC_CLIENT, section_state, segment_names, state_link
 from cytoarch.exports.settings import ExportSettings
 from cytoarch.steps.clusters import ClustersStep
-from cytoarch.steps.exporting import Taken
 from cytoarch.steps.opened import OpenBrain, read_only
 from cytoarch.steps.parcellations import ParcellationStep
 from cytoarch.steps.sections import SECTION
 from cytoarch.steps.sources import sections_with
 from cytoarch.steps.step import Place
+from cytoarch.steps.taken import Taken
 
 HOST = "127.0.0.1"
 SERVED = ("sections.ome.zarr", *(f"derived/{one.step}" for one in (ParcellationStep, ClustersStep)))

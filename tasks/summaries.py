@@ -20,6 +20,7 @@ from cytoarch.digests import canonical_json, content_digest
 from cytoarch.reporting.alone import thumbnail
 from cytoarch.steps.familiarity import Familiarity, FamiliarityStep
 from cytoarch.steps.opened import OpenBrain
+from cytoarch.steps.parcellations import is_smoothed_across
 from cytoarch.steps.pictures import Shown
 from cytoarch.steps.report import INDEX_FILE, RegisteredModel, brain_metrics
 from cytoarch.steps.report_files import map_pictures
@@ -68,7 +69,8 @@ class Remembered(NamedTuple):
         digest = self.model_digest
         compared = Stored(FamiliarityStep, self.parcellation) if self.parcellation else None
         is_compared = compared is not None and bool(sections_with(brain, compared))
-        return Shown(self.embedding, self.clusters, self.parcellation, digest, is_compared)
+        is_across = self.parcellation is not None and is_smoothed_across(brain, self.parcellation)
+        return Shown(self.embedding, self.clusters, self.parcellation, digest, is_compared, is_across)
 
 
 class Configuration(NamedTuple):

@@ -127,6 +127,15 @@ ComputeTiles = Callable[[Float32], Float32]
 """(b, c, T, T) -> (b, k, T/cell, T/cell)"""
 
 
+def evenly(count: int, most: int) -> NDArray[np.int64]:
+    """At most so many of `count` places, evenly apart, the first and the last among them; none of none.
+
+    >>> evenly(9, 3).tolist(), evenly(2, 3).tolist(), evenly(0, 3).tolist()
+    ([0, 4, 8], [0, 1], [])
+    """
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+
+
 def map_tiles(
     compute: ComputeTiles,
     read: ReadTile,

@@ -12,9 +12,9 @@ from cytoarch.parcellation.across import AcrossSettings
 from cytoarch.steps.opened import read_only
 from cytoarch.steps.parcellations import ParcellationStep
 from cytoarch.steps.step import Place, Stored
-from flows.parameters import StoredBrain
+from flows.map_brain import map_brain
+from flows.parameters import BrainSource, MapSettings, StoredBrain
 from flows.parcellate_brain import parcellate_brain
-from flows.trace_cortex import trace_cortex
 from tests.flows.conftest import MappedBrain
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flows")]
@@ -29,24 +29,34 @@ def maps(store_path: Path, name: str) -> dict[str, np.ndarray]:
     }
 
 
-def test_maps_follow_their_neighbours_and_the_notes_say_what_changed(mapped: MappedBrain, tmp_path: Path) -> None:
+def test_maps_follow_their_neighbours_and_the_report_says_what_changed(mapped: MappedBrain, tmp_path: Path) -> None:
+    """The cortex is traced for it."""
     shutil.copytree(mapped.store_path, tmp_path / "store")
     stored = StoredBrain(brain_id="P01", store_path=tmp_path / "store")
     model = str(read_only(stored.store_path, "P01").catalogue.names("probabilities")[0])
     digest = next(one.name for one in (stored.store_path / "models").iterdir() if one.name.startswith(model[-8:]))
     with pytest.raises(StoreError, match="Run trace-cortex"):
         parcellate_brain(stored, digest, across=AcrossSettings(method="poisson"))
-    assert not trace_cortex(stored, midline=MidlineSettings(spacing_um=1000.0, patch_um=500.0)).failed
     before = maps(stored.store_path, model)
-    done = parcellate_brain(stored, digest, across=AcrossSettings(method="poisson", smallest_mm2=1.0))
-    after = maps(stored.store_path, done.parcellation)
-    assert done.parcellation == model
+    source = BrainSource(manifest_path=mapped.manifest_path, store_path=stored.store_path)
+    traced = MidlineSettings(spacing_um=1000.0, patch_um=500.0)
+    set_to = MapSettings(across=AcrossSettings(method="poisson", strength=2.0, smallest_mm2=1.0), midline=traced)
+    done = map_brain(source, set_to)
+    after = maps(stored.store_path, model)
     assert not done.failed
     assert before.keys() == after.keys()
     changed = np.mean([(before[one] != after[one]).mean() for one in before])
     assert 0 < changed < 0.2
-    assert {"across sections", "borders between points", "pieces of areas"} <= done.notes.keys()
+    assert done.notes["strength across sections"] == "2"
     few, many = (int(one.split()[0].replace(",", "")) for one in done.notes["borders between points"].split(", ")[::-1])
     assert few < many
-    again = parcellate_brain(stored, digest, across=AcrossSettings(method="poisson", smallest_mm2=1.0))
-    assert again.made == 0
+    page = stored.store_path / "brains" / "P01" / "report" / "index.html"
+    assert "Smoothed from section to section" in page.read_text()
+    assert map_brain(source, set_to).made == 0
+
+
+def test_smoothing_across_sections_needs_them_put_together() -> None:
+    with pytest.raises(ValueError, match="set reconstruct to rigid"):
+        MapSettings(across=AcrossSettings(method="poisson"), reconstruct="none")
+    assert MapSettings(across=AcrossSettings(method="poisson")).is_traced
+    assert not MapSettings().is_traced

@@ -1,18 +1,34 @@
 """A brain is served to whoever has the token, from this machine, to neuroglancer's pages; nothing but what is shown."""
 
+import colorsys
 import json
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
+import uvicorn
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter, minimum_filter
 from starlette.testclient import TestClient
 
 from cytoarch.exports.settings import ExportSettings
 from cytoarch.steps.opened import read_only
-from flows.viewing import HOST, Viewing
+from cytoarch.steps.taken import Taken
+from cytoarch.tiling import evenly
+from flows.viewing import HOST, Viewing, open_viewing
+from tests.browser.tab import opened_tab
 from tests.flows.conftest import MappedBrain
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flows")]
+PANEL = """(() => {
+  const panel = document.querySelector(".neuroglancer-panel").getBoundingClientRect();
+  return [panel.left, panel.top, panel.width, panel.height];
+})()"""
 ELSEWHERE = "http://elsewhere.org"
 
 
@@ -68,3 +84,62 @@ def test_a_section_that_is_not_there_is_answered_with_those_that_are(viewing: Vi
     answer = client.get(f"/{viewing.token}/section/s99")
     assert answer.status_code == 404
     assert "there are s0000, s0010" in answer.text
+
+
+# -- as it is seen -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def served(viewing: Viewing) -> Iterator[None]:
+    server = uvicorn.Server(uvicorn.Config(viewing.application(), host=HOST, port=viewing.port, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(30)
+
+
+def hue(colour: NDArray[Any]) -> float:
+    """Of a colour (3,), in turns; NaN where it is grey: grey that lies under a colour does not change its hue."""
+    red, green, blue = (float(one) / 255 for one in colour)
+    return colorsys.rgb_to_hsv(red, green, blue)[0] if max(colour) - min(colour) > 8 else float("nan")
+
+
+@pytest.mark.browser
+def test_neuroglancer_shows_the_map_over_the_scan_where_it_lies_in_its_colours(
+    mapped: MappedBrain, tmp_path: Path
+) -> None:
+    viewing = open_viewing(mapped.store_path, "P01", ExportSettings(), 0)
+    if viewing.client_path is None:
+        pytest.skip("neuroglancer is not installed")
+    section = viewing.brain.rows["s0020"]
+    taken = Taken.of(viewing.brain, ExportSettings())
+    drawn = next(one for one in taken.maps(section) if one.kind == taken.map_kind)
+    with served(viewing), opened_tab(tmp_path / "profile") as tab:
+        tab.open(viewing.link("s0020"))
+        tab.until("typeof viewer === 'object' && viewer.isReady()")
+        left, top, width, height = tab.ask(PANEL)
+        picture = tab.photographed()
+        assert not tab.errors
+    level, extent = drawn.labels.levels[0], drawn.labels.extent_um
+    px_um = viewing.state("s0020")["crossSectionScale"]
+    colours = {row.value: row.colour for row in drawn.legend}
+    ids = level.pixels()
+    seen = []
+    for row, column in well_inside(ids):
+        y_um, x_um = level.grid.um(np.array([[row, column]]))[0]
+        y = top + height / 2 + (y_um - extent[0] / 2) / px_um
+        x = left + width / 2 + (x_um - extent[1] / 2) / px_um
+        found, wanted = hue(picture[round(y), round(x)]), hue(np.array(colours[int(ids[row, column])]))
+        seen.append(abs((found - wanted + 0.5) % 1 - 0.5) < 0.03)
+    assert len(seen) > 20
+    assert np.mean(seen) > 0.95
+
+
+def well_inside(ids: NDArray[Any]) -> NDArray[np.int64]:
+    """Cells (n, 2) of a label map whose neighbours, up to two cells away, have the same label."""
+    same = (ids > 0) & (minimum_filter(ids, 5) == maximum_filter(ids, 5))
+    cells = np.argwhere(same)
+    return cells[evenly(len(cells), 200)]

@@ -16,6 +16,7 @@ from scipy.ndimage import distance_transform_edt
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.geometry import Grid
 from cytoarch.images.views import mirrored
+from cytoarch.tiling import evenly
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -116,7 +117,7 @@ class Background:
 def _mean(grid: Grid, tissue: TissueMask, read: ReadWindow) -> Float32:
     """The mean (c,) of the tissue in `SAMPLES` cells of the mask spread over it."""
     cells = np.argwhere(tissue.mask)
-    chosen = cells[np.unique(np.linspace(0, len(cells) - 1, SAMPLES).round().astype(int))]
+    chosen = cells[evenly(len(cells), SAMPLES)]
     edge = max(1, int(tissue.grid.cell_um / grid.cell_um))
     corners = np.rint(tissue.grid.corners_in(grid)(chosen)).astype(int)
     at = np.clip(corners, 0, np.maximum(np.array(grid.shape) - edge, 0))

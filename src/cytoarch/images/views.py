@@ -38,10 +38,24 @@ class Level:
         try:
             return np.asarray(self.array[..., y, x])
         except (ValueError, RuntimeError) as error:
-            raise SectionError(
-                f"{self.array.store_path}: pixels cannot be read ({error}): the file is damaged. Delete the record of "
-                "what it belongs to and run the step that made it again"
-            ) from None
+            raise SectionError(self._damaged(error)) from None
+
+    def at(self, places_um: NDArray[np.float64]) -> Array:
+        """The pixels (n,) of a label image at places (n, 2) y, x um; 0 beyond. Raises SectionError if it is damaged."""
+        rows, columns = np.rint(self.grid.cells(places_um)).astype(np.int64).T
+        inside = (rows >= 0) & (rows < self.size[0]) & (columns >= 0) & (columns < self.size[1])
+        found = np.zeros(len(places_um), dtype=self.array.dtype)
+        try:
+            found[inside] = self.array.vindex[rows[inside], columns[inside]]
+        except (ValueError, RuntimeError) as error:
+            raise SectionError(self._damaged(error)) from None
+        return found
+
+    def _damaged(self, error: Exception) -> str:
+        return (
+            f"{self.array.store_path}: pixels cannot be read ({error}): the file is damaged. Delete the record of "
+            "what it belongs to and run the step that made it again"
+        )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoarch.tiling import evenly
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -53,7 +55,7 @@ class Bands:
         import torch
 
         rows, columns = np.nonzero(inside)
-        chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_CELLS)).round().astype(int))
+        chosen = evenly(len(rows), MOST_CELLS)
         centre = float(rows.mean()), float(columns.mean())
         radius = max(1.0, float(np.sqrt(2 * (rows.var() + columns.var()))))
         p = probabilities[:, rows[chosen], columns[chosen]].astype(np.float32)

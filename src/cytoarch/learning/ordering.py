@@ -16,6 +16,7 @@ from cytoarch.learning.heads import Head
 from cytoarch.learning.targets import UNLABELLED
 from cytoarch.measures.overlap import confusion_matrix, macro_f1
 from cytoarch.sampling import reading
+from cytoarch.tiling import evenly
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -103,8 +104,7 @@ class Trial(NamedTuple):
         found = cls(np.zeros((count, count), dtype=np.int64), np.zeros((count, count), dtype=np.int64))
         if head.card.target != TRIED or count > MOST_CLASSES:
             return found
-        chosen = np.unique(np.linspace(0, len(sections) - 1, min(len(sections), MOST_SECTIONS)).round().astype(int))
-        for index in chosen.tolist() if len(sections) else ():
+        for index in evenly(len(sections), MOST_SECTIONS).tolist():
             section = sections[index]
             with reading(section.section_id):
                 probabilities, truth, inside = _coarse(head, section)

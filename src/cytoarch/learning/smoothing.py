@@ -1,6 +1,6 @@
 """Probabilities smoothed by total variation, and how strongly: as sections ask for that a head has not seen."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from cytoarch.learning.heads import Head
 from cytoarch.learning.targets import UNLABELLED
 from cytoarch.measures.overlap import class_scores, confusion_matrix, map_macro_f1
 from cytoarch.sampling import reading
-from cytoarch.tiling import partition
+from cytoarch.tiling import evenly, partition
 from cytoarch.variation import denoised
 
 Float32 = NDArray[np.float32]
@@ -74,15 +74,12 @@ def drawn_channels(probabilities: Float32) -> Int64:
 def choose_smoothing(head: Head, sections: Sequence[LabelledSection]) -> Smoothing | None:
     """The strength that scores best on sections that a head has not seen; None where these hold no label.
 
-    That is the weakest within `NEAR` of the highest macro-F1, among those by which no class that is
-    found loses more than `LARGEST_LOSS`: what a few sections say for more is as likely chance.
-    Raises UnreadableSectionError if a section is damaged.
+    See `best_strength`. Raises UnreadableSectionError if a section is damaged.
     """
     count = len(head.card.classes)
     found = {weight: np.zeros((count + 1, count + 1), dtype=np.int64) for weight in WEIGHTS}  # outside tissue first
     places = list(_windows(head, sections))
-    spread = np.unique(np.linspace(0, len(places) - 1, WINDOWS).round().astype(int)) if places else ()
-    for index, window in map(places.__getitem__, spread):
+    for index, window in (places[one] for one in evenly(len(places), WINDOWS)):
         section = sections[index]
         with reading(section.section_id):
             probabilities, truth = _predicted(head, section, window)
@@ -90,12 +87,21 @@ def choose_smoothing(head: Head, sections: Sequence[LabelledSection]) -> Smoothi
         for weight, counts in found.items():
             drawn = drawn_channels(smooth_probabilities(probabilities, weight))
             np.add(counts, confusion_matrix(truth[labelled] + 1, drawn[labelled], count + 1), out=counts)
+    return best_strength(found)
+
+
+def best_strength(found: Mapping[float, Int64]) -> Smoothing | None:
+    """The weakest strength within `NEAR` of the highest macro-F1, by its confusion (k + 1, k + 1); 0 is among them.
+
+    Only such are looked at by which no class that is found loses more than `LARGEST_LOSS`: what a few sections say for
+    more is as likely chance. None where nothing was counted.
+    """
     if not found[0.0].sum():
         return None
     f1 = {weight: class_scores(counts).f1[1:] for weight, counts in found.items()}
     scores = {weight: map_macro_f1(counts) for weight, counts in found.items()}
     found_before = f1[0.0] >= FOUND
-    allowed = [one for one in WEIGHTS if (f1[one] - f1[0.0])[found_before].min(initial=0) >= -LARGEST_LOSS]
+    allowed = [one for one in found if (f1[one] - f1[0.0])[found_before].min(initial=0) >= -LARGEST_LOSS]
     best = max(scores[one] for one in allowed)
     return Smoothing(min(one for one in allowed if scores[one] >= best - NEAR), scores)
 

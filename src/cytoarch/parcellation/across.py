@@ -1,29 +1,23 @@
-"""Class probabilities at points along the cortex, smoothed over them from section to section, and taken back to maps.
+"""Class probabilities at points along the cortex, smoothed over them from section to section.
 
 A point stands for the cortex around it: its probabilities are the means of the cells near it. They are smoothed over
-the graph of all points of a brain (`graph`). What that changes at a point, every cell of cortex near it follows: its
-probabilities are multiplied by how much likelier a class became there, and divided by their sum (Bayes' rule, the point
-telling what is likely before the cell is looked at). A cell that does not name the class that its point changed to
-takes it in first; where it cannot, it stays as it is: the class that its point left would only make room for a third.
+the graph of all points of a brain (`graph`); the cells near a point follow what that changes (`weighted`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.sparse import csr_matrix
-from scipy.spatial import cKDTree
 
 from cytoarch.anatomy.depth_maps import DepthMap
 from cytoarch.anatomy.points import SectionMidline
-from cytoarch.geometry import Grid
 from cytoarch.measures.neighbours import hops
 from cytoarch.parcellation.graph import LAMBDA, Points, potts, screened_poisson, without_small
-from cytoarch.parcellation.sparse import Likeliest, SparseProbabilities, UInt16
+from cytoarch.parcellation.sparse import SparseProbabilities
 from cytoarch.settings import Settings
 
 Float32 = NDArray[np.float32]
@@ -33,10 +27,6 @@ Int64 = NDArray[np.int64]
 
 GRADIENT_CELLS = 3
 """Depth is looked at so many cells around a point to tell where the pial surface lies."""
-LEAST = 1e-4
-"""Probability of a class that a point does not name: what it may be multiplied by is bounded."""
-BLOCK_CELLS = 8
-"""Cells of a map find their point together, by so many along an edge."""
 DISCOURAGED_HOPS = 3
 """A border between areas costs as many times as much as they are apart in the atlas, up to this."""
 
@@ -50,8 +40,12 @@ class AcrossSettings(Settings):
         description="none; poisson: probabilities of points along the cortex are drawn to those of their neighbours, "
         "also in the next section; potts: few borders between them. Needs trace-cortex and reconstruct-brain.",
     )
-    strength: float = Field(
-        default=LAMBDA, ge=0, le=10, description="How strongly; strips two points wide survive 2 and are gone at 5."
+    strength: float | None = Field(
+        default=None,
+        ge=0,
+        le=10,
+        description="How strongly; strips two points wide survive 2 and are gone at 5. Blank: what serves best on "
+        "labelled sections that the model has not seen, or 2 where there are none.",
     )
     smallest_mm2: float = Field(
         title="Smallest piece of an area",
@@ -182,17 +176,19 @@ def smooth_across(
     """Smooth the probabilities (n, k) of points over their graph; `touching` says which classes lie side by side.
 
     Where a point gets another class than its probabilities say (few borders, no small pieces), the probabilities of the
-    two are exchanged. `probabilities` are overwritten by what is returned: of a whole brain there is room for one.
+    two are exchanged. `probabilities` are overwritten by what is returned: of a whole brain there is room for one. A
+    strength that is not stated is `LAMBDA`.
     """
     far = hops(touching, probabilities.shape[1])
+    strength = LAMBDA if settings.strength is None else settings.strength
     first = probabilities.argmax(axis=1)
     labels = first
     if settings.method == "poisson":
-        screened_poisson(probabilities, graph, settings.strength, out=probabilities)
+        screened_poisson(probabilities, graph, strength, out=probabilities)
         labels = probabilities.argmax(axis=1)
     elif settings.method == "potts":
         cost = np.minimum(far, DISCOURAGED_HOPS) if settings.discourage and touching else None
-        labels = potts(probabilities, graph, settings.strength, cost)
+        labels = potts(probabilities, graph, strength, cost)
     small = without_small(labels, graph, areas_mm2, settings.smallest_mm2)
     _exchange(probabilities, small.labels)
     return Smoothed(
@@ -261,88 +257,3 @@ def broken_pairs(numbers: Sequence[int], doubtful: Collection[int]) -> set[tuple
     steps = np.diff(numbers)
     usual = int(np.bincount(steps).argmax()) if len(steps) else 1
     return {(at, at + 1) for at, step in enumerate(steps) if step > usual or at in doubtful or at + 1 in doubtful}
-
-
-@dataclass(frozen=True)
-class Weighted:
-    """Probabilities of a section, multiplied by what smoothing across sections changed at the nearest point."""
-
-    probabilities: SparseProbabilities
-    places_um: Float64
-    """(n, 2)."""
-    ratios: Float32
-    """(n, k) by which the probability of each class is multiplied."""
-    gained: UInt16
-    """(n,) the channel of the class that a point changed to; 0 where it kept its own."""
-    farthest_um: float
-    """Cells farther from all points are left as they are."""
-
-    @property
-    def grid(self) -> Grid:
-        """Where the cells lie."""
-        return self.probabilities.grid
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What the channels mean."""
-        return self.probabilities.names
-
-    def read(self, y: int, x: int, height: int, width: int) -> Likeliest:
-        """The most likely classes of a window of cells, in their new order."""
-        cells = self.probabilities.read(y, x, height, width)
-        if not len(self.places_um):
-            return cells
-        nearest, far = self._nearest(y, x, height, width)
-        gained = np.where(far, np.uint16(0), self.gained[nearest])
-        more = cells.including(gained, len(self.names) - 1)
-        factors = np.where(far, np.float32(1), self._factors[nearest, more.channels.astype(np.int64)])
-        kept = _unable(cells, more, factors, gained)
-        return Likeliest(*(np.where(kept, *one) for one in zip(cells, more.weighted(factors), strict=True)))
-
-    @cached_property
-    def _tree(self) -> cKDTree:
-        return cKDTree(self.places_um)
-
-    @cached_property
-    def _factors(self) -> Float32:
-        """(n, k + 1) by channel; what is outside tissue stays."""
-        return np.concatenate([np.ones((len(self.ratios), 1), np.float32), self.ratios], axis=1)
-
-    def _nearest(self, y: int, x: int, height: int, width: int) -> tuple[Int64, NDArray[np.bool_]]:
-        """The point (h, w) that is nearest to each cell, and whether all are too far; cells decide in blocks.
-
-        Blocks lie on the grid of the whole, so that a cell does not depend on its window.
-        """
-        top, left = y // BLOCK_CELLS, x // BLOCK_CELLS
-        rows, columns = -(-(y + height) // BLOCK_CELLS) - top, -(-(x + width) // BLOCK_CELLS) - left
-        blocks = self.grid.grouped(BLOCK_CELLS).window(top, left, rows, columns)
-        centres = np.stack(np.meshgrid(*blocks.centres_um(), indexing="ij"), axis=-1)
-        distance, nearest = self._tree.query(centres)
-        cut = (
-            slice(y - top * BLOCK_CELLS, y - top * BLOCK_CELLS + height),
-            slice(x - left * BLOCK_CELLS, x - left * BLOCK_CELLS + width),
-        )
-        parts = (nearest, distance > self.farthest_um)
-        whole, far = (np.repeat(np.repeat(one, BLOCK_CELLS, 0), BLOCK_CELLS, 1)[cut] for one in parts)
-        return np.asarray(whole, dtype=np.int64), np.asarray(far)
-
-
-def _unable(cells: Likeliest, more: Likeliest, factors: Float32, gained: UInt16) -> NDArray[np.bool_]:
-    """Cells (h, w) that cannot follow a change of class: they have no share of it, or took it in and a third wins."""
-    named = ((more.channels == gained) & (more.shares > 0)).any(axis=0)
-    place = (more.shares * factors).argmax(axis=0)[None]
-    first = np.take_along_axis(more.channels, place, 0)[0]
-    added = (more.channels[-1] != cells.channels[-1]) | (more.shares[-1] != cells.shares[-1])
-    third = (first != gained) & (first != cells.channels[0])
-    return np.asarray((gained > 0) & (~named | (added & third)))
-
-
-def gained_of(before: Floats, after: Floats) -> UInt16:
-    """The channel (n,) of the class that a point changed to; 0 where its likeliest class (n, k) is that of before."""
-    first = after.argmax(axis=1)
-    return np.where(first == before.argmax(axis=1), 0, first + 1).astype(np.uint16)
-
-
-def ratios_of(before: Floats, after: Floats) -> Float32:
-    """By how much each class became likelier (n, k); what is hardly there is taken for `LEAST`."""
-    return np.asarray((after + LEAST) / (before + LEAST), dtype=np.float32)

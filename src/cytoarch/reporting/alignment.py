@@ -3,11 +3,9 @@
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import NamedTuple
 
 import numpy as np
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from skimage.segmentation import find_boundaries
@@ -16,6 +14,7 @@ from cytoarch.anatomy.reconstruction.likeness import Overview, Plane, likeness
 from cytoarch.anatomy.reconstruction.placed import PlacedSection, Reconstruction
 from cytoarch.geometry import Grid
 from cytoarch.palette import Rgb
+from cytoarch.reporting.rendered import templates
 
 Picture = NDArray[np.uint8]
 """(y, x, 3)"""
@@ -145,8 +144,7 @@ def small(picture: Picture, longest_px: int = SHEET_PX) -> Picture:
 
 def page(brain: Reconstruction, pictures: Mapping[str, str], sheet: str) -> bytes:
     """The page that shows all of it; `pictures` and `sheet` are paths relative to it."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.loader = FunctionLoader(_template)
+    environment = templates()
     placed = list(brain)
     figures = [
         ("sections linked", f"{sum(one.linked for one in placed)} of {len(placed)}"),
@@ -156,10 +154,6 @@ def page(brain: Reconstruction, pictures: Mapping[str, str], sheet: str) -> byte
     ]
     template = environment.get_template("alignment.html.jinja")
     return template.render(brain=brain, figures=figures, pictures=pictures, sheet=sheet).encode()
-
-
-def _template(name: str) -> str:
-    return (files("cytoarch.reporting") / name).read_text(encoding="utf-8")
 
 
 def _plain(text: str) -> str:

@@ -1,6 +1,5 @@
 """The picture of borders along the cortex of a section: on its scan, and as signals along its longest lines."""
 
-import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from cytoarch.geometry import Transform
 from cytoarch.palette import Rgb
 from cytoarch.reporting.pictures import Picture
+from cytoarch.reporting.rendered import figure_png
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,9 +44,7 @@ def borders_picture(
         _draw_stretch(one, name, table[table["stretch"] == stretch], ink, colours)
     if rows:
         axes[-1].set_xlabel("mm along the line")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": ""})
-    return buffer.getvalue()
+    return figure_png(figure)
 
 
 def longest(table: "pd.DataFrame") -> list[int]:

@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
-
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from cytoarch.reporting.confusions import Matrix
 from cytoarch.reporting.findings import Findings
+from cytoarch.reporting.rendered import templates
 
 
 @dataclass(frozen=True)
@@ -26,10 +24,5 @@ class BrainsPage:
 
 def render_brains(page: BrainsPage) -> bytes:
     """The page; every text from outside is escaped."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.loader = FunctionLoader(_template)
+    environment = templates()
     return environment.get_template("brains.html.jinja").render(page=page).encode()
-
-
-def _template(name: str) -> str:
-    return (files("cytoarch.reporting") / name).read_text(encoding="utf-8")

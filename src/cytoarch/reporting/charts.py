@@ -1,12 +1,13 @@
 """Charts as PNG files."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from cytoarch.reporting.rendered import figure_png
 
 MAX_NUMBERED = 16
 """Confusion matrices of more classes are drawn without numbers in the cells."""
@@ -35,9 +36,7 @@ def confusion_chart(confusion: NDArray[np.int64], names: Sequence[str], title: s
                 colour = "white" if share > 0.55 else "#333"
                 axes.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=8, color=colour)
     figure.colorbar(picture, ax=axes, shrink=0.8, label="share of the known class")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": ""})
-    return buffer.getvalue()
+    return figure_png(figure)
 
 
 def loss_chart(losses: Sequence[float]) -> bytes:
@@ -53,6 +52,4 @@ def loss_chart(losses: Sequence[float]) -> bytes:
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
     axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": ""})
-    return buffer.getvalue()
+    return figure_png(figure)

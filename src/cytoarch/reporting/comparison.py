@@ -1,6 +1,5 @@
 """Brains side by side in one figure: their scores, and the classes that are told well or badly in each."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -9,6 +8,8 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from cytoarch.reporting.rendered import figure_png
 
 MOST_BRAINS, MOST_CLASSES = 40, 60
 MARKS = ("o", "s", "D", "^", "v")
@@ -40,9 +41,7 @@ def comparison_chart(rows: Sequence[ComparedRow], title: str) -> bytes:
         _draw_classes(figure, axes[1], shown, classes)
     more = f" (the first {len(shown)} of {len(rows)})" if len(rows) > len(shown) else ""
     figure.suptitle(f"{title}{more}", fontsize=11, x=0.01, ha="left")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": ""})
-    return buffer.getvalue()
+    return figure_png(figure)
 
 
 def _draw_scores(axes: Axes, rows: Sequence[ComparedRow]) -> None:

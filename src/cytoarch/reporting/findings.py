@@ -56,6 +56,19 @@ class Strength(NamedTuple):
     is_chosen: bool
 
 
+class AcrossSaid(NamedTuple):
+    """What smoothing from section to section changed."""
+
+    said: str
+    """How it was done."""
+    counted: Sequence[tuple[str, int, int]]
+    """What, before, after."""
+    left: Sequence[tuple[str, str, int]]
+    """Areas that meet after it and on no labelled section, and in how many pairs of points."""
+    tried: Sequence[Strength]
+    """Strengths that were tried on sections that the model has not seen."""
+
+
 class Follows(NamedTuple):
     """How far clusters follow something."""
 
@@ -93,6 +106,7 @@ class Findings:
     margins: Sequence[Bar] = ()
     borders: Sequence[Border] = ()
     smoothing: Sequence[Strength] = ()
+    across: AcrossSaid | None = None
     unsure_sections: Sequence[Doubt] = ()
     unsure_areas: Sequence[Doubt] = ()
     follows: Sequence[Follows] = ()

@@ -1,6 +1,5 @@
 """The picture of embeddings that were laid out: the same points again and again, coloured by what is known of them."""
 
-import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from cytoarch.palette import Rgb, hex_colour
+from cytoarch.reporting.rendered import figure_png
 
 Int64 = NDArray[np.int64]
 
@@ -55,9 +55,7 @@ def layout_picture(flat: NDArray[Any], deep: NDArray[Any], panels: Sequence[Colo
             axis.set_ticklabels([])
         axes.set_title(f"{panels[0].title}, in three dimensions", fontsize=9)
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": ""})
-    return buffer.getvalue()
+    return figure_png(figure)
 
 
 def _inks(panel: Coloured) -> NDArray[np.float64]:

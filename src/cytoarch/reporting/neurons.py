@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -16,6 +14,7 @@ from cytoarch.neurons.scoring import DIFFERENT, distances
 from cytoarch.neurons.trees import Float64, Tree, Triple
 from cytoarch.palette import Rgb
 from cytoarch.reporting.pictures import Picture
+from cytoarch.reporting.rendered import templates
 
 LONGEST_PX = 720
 """Longer edge of a projection."""
@@ -157,12 +156,7 @@ SCORE_COLUMNS = (
 
 def render_neurons(page: NeuronPage) -> bytes:
     """The page; every text from outside is escaped."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.loader = FunctionLoader(_template)
+    environment = templates()
     colours = {"agreed": AGREED, "missed by the trace": MISSED, "in the trace alone": EXTRA}
     template = environment.get_template("neurons.html.jinja")
     return template.render(page=page, columns=SCORE_COLUMNS, colours=colours).encode()
-
-
-def _template(name: str) -> str:
-    return (files("cytoarch.reporting") / name).read_text(encoding="utf-8")

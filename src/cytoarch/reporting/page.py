@@ -7,14 +7,14 @@ show some sections each, so that every page opens at once however many sections 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from cytoarch.palette import Rgb
 from cytoarch.reporting.findings import Findings
+from cytoarch.reporting.rendered import templates
 
 VIEWER_FILE = "viewer.html"
 LAYERS = {
@@ -103,8 +103,7 @@ class Page:
 
 def render_pages(page: Page) -> dict[str, bytes]:
     """The pages by file name, `index.html` first; every text from outside is escaped."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.loader = FunctionLoader(_template)
+    environment = templates()
     ordered = list(page.sections)
     parts = [ordered[first : first + SECTIONS_A_PAGE] for first in range(0, len(ordered), SECTIONS_A_PAGE)]
     names = [f"sections-{number:03d}.html" for number in range(1, len(parts) + 1)] if len(parts) > 1 else []
@@ -134,7 +133,3 @@ def _viewer(environment: Environment, page: Page) -> str:
     text = Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"))  # noqa: S704
     first = next((kind for kind in ("map", "labels", "clusters", "pca") if kind in kinds), "")
     return environment.get_template("viewer.html.jinja").render(page=page, kinds=kinds, first=first, data=text)
-
-
-def _template(name: str) -> str:
-    return (files("cytoarch.reporting") / name).read_text(encoding="utf-8")

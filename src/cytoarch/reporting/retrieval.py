@@ -1,6 +1,5 @@
 """The sheet of nearest neighbours: patches as the encoder saw them, each row a query and what is most like it."""
 
-import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from cytoarch.reporting.pictures import Picture
+from cytoarch.reporting.rendered import figure_png
 
 SAME, OTHER, UNTOLD, QUERY = "#2e7d32", "#c62828", "#9e9e9e", "#1d2330"
 """Frames: of the same area as the query, of another, of none that is known, and of the query itself."""
@@ -52,9 +52,7 @@ def retrieval_sheet(rows: Sequence[Row], edge_um: float) -> bytes:
         f"patches of {edge_um:,.0f} um; green frame: area of the query, red: another, grey: unknown; bold: its section",
         fontsize=9, x=0.01, ha="left",
     )  # fmt: skip
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": ""})
-    return buffer.getvalue()
+    return figure_png(figure)
 
 
 def _draw(axes: Axes, patch: Patch, ink: str, *, is_own: bool) -> None:

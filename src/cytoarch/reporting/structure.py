@@ -1,17 +1,16 @@
 """The page that shows what embeddings know of the structure of cortex: R2 by components, their shares, places."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from cytoarch.reporting.rendered import figure_png, templates
 
 COLUMNS = 4
 LOWEST = -0.25
@@ -68,7 +67,7 @@ def structure_curves(scores: Rows) -> bytes:
     handles, labels = plots[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     figure.supylabel("R2 on points held out", fontsize=9)
-    return _png(figure)
+    return figure_png(figure)
 
 
 def _curves(axes: Axes, scores: Rows, counts: Sequence[int]) -> None:
@@ -104,22 +103,11 @@ def share_chart(shares: Rows) -> bytes:
     axes.tick_params(length=0)
     axes.set_xlabel("principal component", fontsize=9)
     figure.colorbar(picture, ax=axes, shrink=0.9, label="share, |beta|")
-    return _png(figure)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": ""})
-    return buffer.getvalue()
+    return figure_png(figure)
 
 
 def render_structure(page: StructurePage) -> bytes:
     """The page; every text from outside is escaped."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.loader = FunctionLoader(_template)
+    environment = templates()
     kinds: dict[str, Any] = {f"{features}/{way}": f"{features}, {way}" for features in COLOURS for way in LINES}
     return environment.get_template("structure.html.jinja").render(page=page, kinds=kinds).encode()
-
-
-def _template(name: str) -> str:
-    return (files("cytoarch.reporting") / name).read_text(encoding="utf-8")

@@ -1,6 +1,5 @@
 """The picture of a surface in 3D: four views, lit from the eye, on one scale in mm."""
 
-import io
 import math
 
 import numpy as np
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cytoarch.anatomy.surfaces import Mesh
+from cytoarch.reporting.rendered import figure_png
 
 MOST_TRIANGLES = 60_000
 """Finer meshes are drawn coarser: more cannot be seen."""
@@ -48,9 +48,7 @@ def surface_picture(mesh: Mesh, title: str) -> bytes:
         panel.set_ylabel(f"{'xyz'[axes[1]]} (mm)", fontsize=8)
         panel.tick_params(labelsize=8)
     figure.suptitle(title, fontsize=12)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": ""})
-    return buffer.getvalue()
+    return figure_png(figure)
 
 
 def coarser(mesh: Mesh, most: int) -> Mesh:

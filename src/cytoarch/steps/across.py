@@ -1,52 +1,50 @@
 """Maps smoothed across sections: probabilities at points of the cortex, and how they change over the whole brain."""
 
 import io
-import zlib
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
-from zipfile import BadZipFile
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoarch.anatomy.depth_maps import DepthMap
-from cytoarch.anatomy.points import SectionMidline
 from cytoarch.anatomy.reconstruction import Reconstruction
+from cytoarch.brains import LabelClass, LabelTable
+from cytoarch.digests import canonical_json
 from cytoarch.discovery.known import SIDE_NAMES
-from cytoarch.errors import SectionError, StoreError
+from cytoarch.errors import StoreError
 from cytoarch.geometry import Grid
 from cytoarch.images.views import StoredImage
 from cytoarch.learning.cards import HeadCard
+from cytoarch.learning.label_tables import named_alike
+from cytoarch.learning.smoothing import Smoothing
 from cytoarch.learning.targets import targets_on_grid
 from cytoarch.measures.neighbours import touching
 from cytoarch.parcellation.across import (
     AcrossSettings,
     Nodes,
     Smoothed,
-    Weighted,
     broken_pairs,
-    gained_of,
     joined,
-    ratios_of,
     smooth_across,
 )
-from cytoarch.parcellation.graph import Points, point_graph
+from cytoarch.parcellation.graph import LAMBDA, Points, point_graph
 from cytoarch.parcellation.sparse import SparseProbabilities
+from cytoarch.parcellation.strength import Unseen, choose_strength
+from cytoarch.parcellation.weighted import Changes, Weighted
 from cytoarch.sampling import reading
-from cytoarch.steps.depth import DepthStep
-from cytoarch.steps.midline import MidlineStep
+from cytoarch.steps.map_points import ARRAYS, NodesStep, read_arrays
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.reconstruction import RECONSTRUCTION
 from cytoarch.steps.sections import LABELS
-from cytoarch.steps.sources import Each, HeadSource, Row, Sections, require_stored, sections_with
-from cytoarch.steps.step import Facts, Inputs, MissingInputError, Place, Step, Stored
+from cytoarch.steps.sources import Each, HeadSource, Row, Sections, Table, sections_with
+from cytoarch.steps.step import Facts, Inputs, Step, Stored
 from cytoarch.store.products import WHOLE_BRAIN
 from cytoarch.store.staging import Staging
 
-NODES_FILE = "nodes.npz"
-ARRAYS = ("places_um", "line", "along_um", "normals", "probabilities")
+FACTS_FILE = "across.json"
 FARTHEST_SPACINGS = 2.0
 """Cells follow a point up to so many spacings away: cortex is thicker than points are apart."""
 LABEL_PX = 1024
@@ -54,65 +52,6 @@ LABEL_PX = 1024
 LISTED = 8
 """Borders that are named."""
 SIDE_OF = {name: side for side, name in enumerate(SIDE_NAMES)}
-
-
-@dataclass(frozen=True)
-class NodesStep(Step[Nodes]):
-    """The class probabilities of a section at the points along its cortex."""
-
-    step: ClassVar[str] = "map-points"
-    verb: ClassVar[str] = "take to points"
-
-    probabilities: Stored[SparseProbabilities]
-    midline: Stored[SectionMidline]
-    depth: Stored[DepthMap]
-    spacing_um: float
-
-    @classmethod
-    def of(cls, probabilities: Stored[SparseProbabilities], brain: OpenBrain, midline: str) -> Self:
-        """The points of a middle that was traced. Raises MissingInputError, with the choices, where there is none."""
-        hint = "Run trace-cortex, or name one of them in across.midline"
-        chosen = Stored(MidlineStep, require_stored(MidlineStep, Place(brain), midline, hint))
-        traced = sections_with(brain, chosen)
-        record = brain.catalogue.record(chosen.product(traced[0].section_id)) if traced else None
-        if record is None:
-            raise MissingInputError(f"{brain.name}: no section has a middle {chosen.name}. {hint}")
-        depth = Stored(DepthStep, record.sources["depth"].split("/")[1])
-        return cls(probabilities, chosen, depth, float(chosen.name.rpartition("-")[2].removesuffix("um")))
-
-    @property
-    def name(self) -> str:
-        """That of the map."""
-        return self.probabilities.name
-
-    def write(self, inputs: Inputs, staging: Staging) -> Facts:
-        """Take the means around every point."""
-        nodes = Nodes.of(inputs[self.probabilities], inputs[self.midline], inputs[self.depth], self.spacing_um / 2)
-        held = io.BytesIO()
-        np.savez(held, allow_pickle=False, **{one: getattr(nodes, one) for one in ARRAYS})
-        staging.write(NODES_FILE, held.getvalue())
-        return {"points": len(nodes.line), "known": int(nodes.known.sum())}
-
-    @classmethod
-    def opened(cls, folder: Path) -> Nodes:
-        """The points. Raises SectionError if they are damaged."""
-        return Nodes(**_arrays(folder / NODES_FILE, ARRAYS))
-
-
-class Changes(NamedTuple):
-    """What smoothing changed at the points of a section."""
-
-    places_um: NDArray[np.float64]
-    """(n, 2)."""
-    ratios: NDArray[np.float32]
-    """(n, k) by how much each class became likelier."""
-    gained: NDArray[np.uint16]
-    """(n,) the channel of the class that a point changed to; 0 where it kept its own."""
-
-    @classmethod
-    def none(cls) -> Self:
-        """Of a section without points."""
-        return cls(np.empty((0, 2)), np.empty((0, 0), np.float32), np.empty(0, np.uint16))
 
 
 class Across(Mapping[str, Changes]):
@@ -126,7 +65,7 @@ class Across(Mapping[str, Changes]):
         path = self._folder / f"{section_id}.npz"
         if not path.exists():
             raise KeyError(section_id)
-        return Changes(**_arrays(path, Changes._fields))
+        return Changes(**read_arrays(path, Changes._fields))
 
     def __iter__(self) -> Any:
         return (one.stem for one in sorted(self._folder.glob("*.npz")))
@@ -134,10 +73,16 @@ class Across(Mapping[str, Changes]):
     def __len__(self) -> int:
         return len(list(self._folder.glob("*.npz")))
 
+    @property
+    def facts(self) -> Facts:
+        """What became of the whole, before and after."""
+        facts: Facts = json.loads((self._folder / FACTS_FILE).read_text())
+        return facts
+
     def on(self, section_id: str, probabilities: SparseProbabilities, farthest_um: float) -> Weighted:
         """The probabilities of a section as they are after smoothing."""
         changes = self[section_id] if section_id in self else Changes.none()
-        return Weighted(probabilities, *changes, farthest_um)
+        return Weighted(probabilities, changes, farthest_um)
 
 
 @dataclass(frozen=True)
@@ -145,7 +90,7 @@ class AcrossStep(Step[Across]):
     """The probabilities of all points of a brain smoothed along the cortex and from section to section."""
 
     step: ClassVar[str] = "across"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "smooth across sections"
 
@@ -156,13 +101,28 @@ class AcrossStep(Step[Across]):
     stated: Each[Mapping[str, Any]]
     labels: Each[StoredImage]
     brain: Stored[Reconstruction] = RECONSTRUCTION
+    table: Table = Table()
+    unseen: Each[SparseProbabilities] | None = None
+    """The probabilities of labelled sections that the head has not seen, which the strength is chosen on."""
+    smooth_weight: float | None = None
+    """How strongly their maps are smoothed then."""
 
     @classmethod
-    def of(cls, nodes: NodesStep, head: HeadSource, across: AcrossSettings) -> Self:
-        """Smooth the points of one map."""
+    def of(
+        cls,
+        nodes: NodesStep,
+        head: HeadSource,
+        across: AcrossSettings,
+        unseen: tuple[str, ...] = (),
+        smooth_weight: float = 0.0,
+    ) -> Self:
+        """Smooth the points of one map; the strength, where it is not stated, is chosen on the `unseen` sections."""
         having = (nodes.stored,)
-        rows = Each(Row(("hemisphere", "section_number")), having)
-        return cls(across, nodes.spacing_um, head, Each(nodes.stored, having), rows, Each(LABELS, (LABELS, *having)))
+        rows, labels = Each(Row(("hemisphere", "section_number")), having), Each(LABELS, (LABELS, *having))
+        step = cls(across, nodes.spacing_um, head, Each(nodes.stored, having), rows, labels)
+        if across.strength is not None or not unseen:
+            return step
+        return replace(step, unseen=Each(nodes.probabilities, labels.having, unseen), smooth_weight=smooth_weight)
 
     @property
     def name(self) -> str:
@@ -186,16 +146,39 @@ class AcrossStep(Step[Across]):
         broken = broken_pairs([int(rows[one]["section_number"]) for one in placed], doubtful)
         graph = point_graph(points, self.spacing_um / 1000, broken)
         areas_mm2 = self._areas_mm2(placed, brain, len(sections))
-        touch = _touching(inputs[self.labels], inputs[self.head].card)
-        found = smooth_across(_probabilities(nodes.values()), graph, areas_mm2, self.across, touch)
-        ends = np.searchsorted(sections, np.arange(len(placed) + 1))
-        for at, (section_id, own) in enumerate(nodes.items()):
-            before, after = own.probabilities, found.probabilities[ends[at] : ends[at + 1]]
-            changes = Changes(own.places_um, ratios_of(before, after), gained_of(before, after))
+        classes = _classes(inputs[self.head].card, inputs[self.table])
+        touch = _touching(inputs[self.labels], classes)
+
+        def smoothed(strength: float | None) -> Smoothed:
+            settings = self.across.model_copy(update={"strength": strength})
+            return smooth_across(_probabilities(nodes.values()), graph, areas_mm2, settings, touch)
+
+        choice = self._chosen(inputs, classes, lambda strength: _changes(nodes, smoothed(strength)))
+        strength = choice.weight if choice else LAMBDA if self.across.strength is None else self.across.strength
+        found = smoothed(strength)
+        for section_id, changes in _changes(nodes, found).items():
             held = io.BytesIO()
             np.savez(held, allow_pickle=False, **changes._asdict())
             staging.write(f"{section_id}.npz", held.getvalue())
-        return {**_facts(found), "points": len(sections), "sections": len(placed), "apart": len(broken)}
+        told = {"points": len(sections), "sections": len(placed), "apart": len(broken), "strength": strength}
+        facts = {**_facts(found), **told, "choice": choice.facts() if choice else None}
+        staging.write(FACTS_FILE, canonical_json(facts).encode())
+        return facts
+
+    def _chosen(
+        self, inputs: Inputs, classes: Sequence[LabelClass], changes_by: Callable[[float], Mapping[str, Changes]]
+    ) -> Smoothing | None:
+        """The strength that served best on sections that the head has not seen; None where it is stated or none are."""
+        if self.unseen is None or self.smooth_weight is None:
+            return None
+        probabilities, labels = inputs[self.unseen], inputs[self.labels]
+        unseen = {one: Unseen(probabilities[one], labels[one].levels[0]) for one in probabilities}
+        return choose_strength(unseen, classes, changes_by, self.farthest_um, self.smooth_weight)
+
+    @property
+    def farthest_um(self) -> float:
+        """How far from a point of the cortex cells follow that."""
+        return FARTHEST_SPACINGS * self.spacing_um
 
     def _areas_mm2(self, placed: Sequence[str], brain: Reconstruction, count: int) -> NDArray[np.float64]:
         """What every point stands for on the cortex (n,): a spacing along its line, times that of sections."""
@@ -209,21 +192,22 @@ class AcrossStep(Step[Across]):
         return Across(folder)
 
 
-def _arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """The arrays of a file by name. Raises SectionError if it is damaged."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
-            return {one: held[one] for one in names}
-    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
-        raise SectionError(f"{path} is damaged ({error!r}); run verify") from error
-
-
 def _kept(nodes: Nodes) -> Nodes:
     """The points that have probabilities, these summing to 1."""
     known = nodes.known
     own = Nodes(*(getattr(nodes, one)[known] for one in ARRAYS))
     own.probabilities[:] /= own.probabilities.sum(axis=1, keepdims=True)
     return own
+
+
+def _changes(nodes: Mapping[str, Nodes], smoothed: Smoothed) -> dict[str, Changes]:
+    """What smoothing changed at the points of every section."""
+    ends = np.cumsum([0, *(len(one.line) for one in nodes.values())])
+    parts = zip(nodes.items(), ends[:-1], ends[1:], strict=True)
+    return {
+        section_id: Changes.between(own.places_um, own.probabilities, smoothed.probabilities[start:stop])
+        for (section_id, own), start, stop in parts
+    }
 
 
 def _probabilities(nodes: Collection[Nodes]) -> NDArray[np.float32]:
@@ -251,7 +235,12 @@ def _points(
     return points, points.section
 
 
-def _touching(labels: Sections[StoredImage], card: HeadCard) -> dict[tuple[int, int], int]:
+def _classes(card: HeadCard, table: LabelTable | None) -> tuple[LabelClass, ...]:
+    """The classes of a head with the ids that they have in the labels of the brain."""
+    return card.classes if table is None else named_alike(card.classes, table, card.target.endswith("-groups"))[0]
+
+
+def _touching(labels: Sections[StoredImage], classes: Sequence[LabelClass]) -> dict[tuple[int, int], int]:
     """Which classes lie side by side on labelled sections, and in how many pairs of pixels.
 
     Raises UnreadableSectionError if labels are damaged.
@@ -261,8 +250,8 @@ def _touching(labels: Sections[StoredImage], card: HeadCard) -> dict[tuple[int, 
         with reading(section_id):
             level = labels[section_id].levels[0]
             grid: Grid = level.grid.covered_by(max(level.pixel_size_um, max(level.grid.extent_um) / LABEL_PX))
-            classes = targets_on_grid(level, card.classes, grid).astype(np.int64)
-        for pair, count in touching(classes).items():
+            seen = targets_on_grid(level, classes, grid).astype(np.int64)
+        for pair, count in touching(seen).items():
             found[pair] = found.get(pair, 0) + count
     return found
 
@@ -276,11 +265,23 @@ def _facts(found: Smoothed) -> dict[str, Any]:
     }
 
 
+def unseen_labels(brain: OpenBrain, card: HeadCard) -> tuple[str, ...]:
+    """The labelled sections of a brain that its head did not learn from; none of a brain that it learned nothing from.
+
+    The labels of such a brain are there to score the map by.
+    """
+    learned = card.learned(brain.brain_id)
+    return tuple(one.section_id for one in sections_with(brain, LABELS) if learned and one.section_id not in learned)
+
+
 def notes_across(brain: OpenBrain, name: str, card: HeadCard) -> dict[str, str]:
     """What a person is told of smoothing a map across sections."""
     facts = brain.catalogue.require(Stored(AcrossStep, name).product(WHOLE_BRAIN), "smooth across sections first").facts
     before, after = facts["before"], facts["after"]
+    choice = facts["choice"]
+    chosen = f"{facts['strength']:g}" + (", chosen on sections that the model has not seen" if choice else "")
     told = {
+        "strength across sections": chosen + ("" if facts["strength"] else "; nothing is changed"),
         "across sections": f"{facts['points']:,} points on {facts['sections']} sections; nothing smoothed between "
         f"{facts['apart']} pairs of neighbours",
         "borders between points": f"{before['borders']:,} before, {after['borders']:,} after",

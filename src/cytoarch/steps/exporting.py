@@ -2,169 +2,36 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cytoarch import __version__
-from cytoarch.anatomy.reconstruction import Reconstruction
+import numpy as np
+from numpy.typing import NDArray
+
 from cytoarch.brains import Section
 from cytoarch.errors import SectionError, StoreError
 from cytoarch.exports import ngff
 from cytoarch.exports.areas import area_rows, areas_csv
 from cytoarch.exports.folder import Draft, whole_folder
-from cytoarch.exports.legends import Legend, SectionMap, legend_of_classes, legend_of_clusters
-from cytoarch.exports.names import Names
+from cytoarch.exports.legends import SectionMap
 from cytoarch.exports.neuroglancer import section_state
+from cytoarch.exports.points import describe_points
 from cytoarch.exports.qupath import qupath_features
-from cytoarch.exports.settings import FORMATS, ExportSettings, Format
+from cytoarch.exports.settings import FORMATS, Format
 from cytoarch.exports.volume import PlacedMap, label_table, lattice_of, sidecar, volume_of, write_volume
-from cytoarch.geometry import Transform, section_to_brain
+from cytoarch.geometry import scan_to_section
 from cytoarch.images.ngff import label_dtype
-from cytoarch.images.views import StoredImage
 from cytoarch.progress import Progress
-from cytoarch.steps.clusters import ClusterFitStep, ClustersStep
-from cytoarch.steps.exports import OF_LABELS, AreasStep, section_areas
-from cytoarch.steps.opened import OpenBrain
-from cytoarch.steps.parcellations import ParcellationStep
+from cytoarch.steps.exports import OF_LABELS, section_areas
 from cytoarch.steps.points import PointsStep
-from cytoarch.steps.reconstruction import RECONSTRUCTION
-from cytoarch.steps.sections import LABELS, SECTION
-from cytoarch.steps.sources import open_head, require_stored, sections_with
+from cytoarch.steps.sections import SECTION
+from cytoarch.steps.sources import sections_with
 from cytoarch.steps.step import Place, Stored
-from cytoarch.store.products import WHOLE_BRAIN
+from cytoarch.steps.taken import LABELS_KIND, Taken
 
-LABELS_KIND, CLUSTERS_KIND = "labels", "clusters"
-ALIGNED = "sections aligned with each other by rigid transforms (reconstruction)"
-STACKED = "sections centre on centre after flip and rotation, at their stated positions"
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What of a brain is exported."""
-
-    brain: OpenBrain
-    settings: ExportSettings
-    map_name: str | None
-    clusters_name: str | None
-
-    @classmethod
-    def of(cls, brain: OpenBrain, settings: ExportSettings) -> "Taken":
-        """The map and the clusters that are asked for. Raises MissingInputError, listing the choices, if in doubt."""
-        hint = "Name one of them"
-        chosen = []
-        for step, name in ((ParcellationStep, settings.map_name), (ClustersStep, settings.clusters_name)):
-            there = bool(brain.catalogue.names(step.step)) or name
-            chosen.append(require_stored(step, Place(brain), name, hint) if there else None)
-        return cls(brain, settings, *chosen)
-
-    @property
-    def areas(self) -> tuple[AreasStep, ...]:
-        """What is counted for the tables: the map, and labels where the brain has any."""
-        steps = (AreasStep.of(self.map_name),) if self.map_name and self.map_digest else ()
-        return (*steps, AreasStep.of(None)) if sections_with(self.brain, LABELS) else steps
-
-    @property
-    def map_digest(self) -> str | None:
-        """The digest of the model that drew the map."""
-        if self._mapped is None:
-            return None
-        records = (self.brain.catalogue.record(self._mapped.product(one.section_id)) for one in self.brain.sections)
-        return next((record.inputs["head"] for record in records if record is not None), None)
-
-    @cached_property
-    def _mapped(self) -> Stored[Any] | None:
-        return Stored(ParcellationStep, self.map_name) if self.map_name else None
-
-    @cached_property
-    def legends(self) -> Mapping[str, Legend]:
-        """What the values mean, by the kind of map."""
-        table = self.brain.brain.label_table
-        found: dict[str, Legend] = {}
-        if self.map_digest is not None:
-            card = open_head(self.brain.store, self.map_digest).card
-            found[card.target] = legend_of_classes(card.classes, table)
-        if table is not None and sections_with(self.brain, LABELS):
-            found[LABELS_KIND] = legend_of_classes(table.classes(by_group=False), table)
-        if self.clusters_name is not None:
-            fitted = Stored(ClusterFitStep, self.clusters_name).open(Place(self.brain))
-            found[CLUSTERS_KIND] = legend_of_clusters(len(fitted.centres))
-        return found
-
-    @property
-    def map_kind(self) -> str | None:
-        """The word of the map: areas, layers."""
-        return next((one for one in self.legends if one not in (LABELS_KIND, CLUSTERS_KIND)), None)
-
-    def maps(self, section: Section) -> list[SectionMap]:
-        """The maps of a section, as far as it has them."""
-        place = Place(self.brain, section)
-        found = []
-        for kind, legend in self.legends.items():
-            source: Stored[Any] = LABELS if kind == LABELS_KIND else self._stored(kind)
-            if self.brain.catalogue.record(source.product(section.section_id)) is None:
-                continue
-            source.record(place)  # one that is older than what it was made from is an error
-            opened = source.open(place)
-            labels = opened if isinstance(opened, StoredImage) else opened.labels
-            found.append(SectionMap(kind, labels, legend))
-        return found
-
-    def _stored(self, kind: str) -> Stored[Any]:
-        if kind == CLUSTERS_KIND:
-            return Stored(ClustersStep, str(self.clusters_name))
-        return Stored(ParcellationStep, str(self.map_name))
-
-    @property
-    def sections(self) -> tuple[Section, ...]:
-        """The sections that have pixels."""
-        return sections_with(self.brain, SECTION)
-
-    @cached_property
-    def reconstruction(self) -> Reconstruction | None:
-        """The brain put together, where that was done. Raises MissingInputError if it is older than its sections."""
-        if self.brain.catalogue.record(RECONSTRUCTION.product(WHOLE_BRAIN)) is None:
-            return None
-        RECONSTRUCTION.record(Place(self.brain))
-        return RECONSTRUCTION.open(Place(self.brain))
-
-    @cached_property
-    def places(self) -> Mapping[str, Transform]:
-        """From (y, x) um in the frame of a section to (x, y, z) mm in the brain, of the sections that have a place."""
-        if self.reconstruction is not None:
-            return {one.section_id: one.to_brain for one in self.reconstruction if one.z_um is not None}
-        return {
-            one.section_id: section_to_brain(
-                SECTION.open(Place(self.brain, one)).grid, one.flip, one.rotation, one.position_um
-            )
-            for one in self.sections
-            if one.position_um is not None
-        }
-
-    @property
-    def placed_by(self) -> str:
-        """How sections were placed."""
-        return STACKED if self.reconstruction is None else ALIGNED
-
-    @property
-    def names(self) -> Names:
-        """What files are called."""
-        return Names(self.brain.brain_id, self.settings.naming)
-
-    def about(self, export_format: Format) -> dict[str, Any]:
-        """What the card of an export says."""
-        return {
-            "cytoarch": __version__,
-            "format": export_format,
-            "brain": self.brain.brain_id,
-            "stated": self.brain.brain.digest,
-            "map": self.map_name,
-            "model": self.map_digest,
-            "clusters": self.clusters_name,
-            "settings": self.settings.model_dump(mode="json"),
-        }
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def export(taken: Taken, export_format: Format, folder: Path, on_progress: Progress | None = None) -> dict[str, str]:
@@ -313,15 +180,37 @@ def _write_nifti(taken: Taken, draft: Path, on_progress: Progress) -> dict[str, 
 def _write_points(taken: Taken, draft: Path, on_progress: Progress) -> dict[str, str]:
     from cytoarch.embeddings.sampled import open_points
 
+    left_out: dict[str, str] = {}
     names = taken.brain.catalogue.names(PointsStep.step)
     for done, name in enumerate(names, start=1):
         stored = Stored(PointsStep, name)
-        folders = [stored.open(Place(taken.brain, one)) for one in sections_with(taken.brain, stored)]
+        sections = sections_with(taken.brain, stored)
+        folders = [stored.open(Place(taken.brain, one)) for one in sections]
+        table = open_points(folders)
+        describe_points(table, _said_of_points(taken, sections, table.obs, left_out), taken.legends)
         path = draft / taken.names.of_brain(name, "h5ad", "points")
         path.parent.mkdir(parents=True, exist_ok=True)
-        open_points(folders).write_h5ad(path)
+        table.write_h5ad(path)
         on_progress(done, len(names))
-    return {}
+    return left_out
+
+
+def _said_of_points(
+    taken: Taken, sections: Sequence[Section], points: "pd.DataFrame", left_out: dict[str, str]
+) -> dict[str, NDArray[Any]]:
+    """What every map says (n,) at the points of some sections; 0 where it says nothing or cannot be read."""
+    found = {kind: np.zeros(len(points), dtype=np.int64) for kind in taken.legends}
+    for section in sections:
+        own = np.flatnonzero((points["section_id"] == section.section_id).to_numpy())
+        scan = SECTION.open(Place(taken.brain, section)).grid
+        places_px = points.iloc[own][["y_px", "x_px"]].to_numpy(dtype=np.float64)
+        places_um = scan_to_section(scan, section.region_px)(places_px)
+        try:
+            for one in taken.maps(section):
+                found[one.kind][own] = one.labels.levels[0].at(places_um)
+        except (SectionError, StoreError) as error:
+            left_out[f"maps of {section.section_id}"] = str(error)
+    return {kind: values for kind, values in found.items() if values.any()}
 
 
 def _write_neuroglancer(taken: Taken, draft: Path, on_progress: Progress) -> dict[str, str]:

@@ -18,7 +18,7 @@ from cytoarch.learning.ordering import check_followed
 from cytoarch.parcellation.inference import ParcellateSettings, write_probabilities
 from cytoarch.parcellation.smoothing import SmoothSettings, label_level, map_cell_bytes, write_parcellation
 from cytoarch.parcellation.sparse import Readable, SparseProbabilities, cell_bytes
-from cytoarch.steps.across import FARTHEST_SPACINGS, Across, AcrossStep
+from cytoarch.steps.across import Across, AcrossStep
 from cytoarch.steps.depth import depth_of
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.scales import scale_of
@@ -119,7 +119,7 @@ class ParcellationStep(Step[Parcellation]):
     @classmethod
     def following(cls, alone: "ParcellationStep", across: AcrossStep) -> "ParcellationStep":
         """The same map, as it is after smoothing across sections."""
-        return replace(alone, across=across.stored, farthest_um=FARTHEST_SPACINGS * across.spacing_um)
+        return replace(alone, across=across.stored, farthest_um=across.farthest_um)
 
     @property
     def name(self) -> str:
@@ -223,6 +223,13 @@ def estimated_bytes(
             total += area_um2 / card.cell_um**2 * cell_bytes(len(card.classes), probabilities.kept_classes)
         total += area_um2 / map_um**2 * map_cell_bytes(card.classes)
     return int(total)
+
+
+def is_smoothed_across(brain: OpenBrain, name: str) -> bool:
+    """Whether the maps of this name follow what smoothing from section to section changed."""
+    stored = Stored(ParcellationStep, name)
+    records = (brain.catalogue.record(stored.product(one.section_id)) for one in sections_with(brain, stored))
+    return any("across" in one.inputs for one in records if one is not None)
 
 
 def parcellation_name(target: str, kind: str, digest: str) -> str:

@@ -53,6 +53,8 @@ class Shown:
     model_digest: str | None = None
     is_compared: bool = False
     """Whether it is known how far the brain lies from what the model learned from."""
+    is_across: bool = False
+    """Whether the map is smoothed from section to section."""
 
 
 class _Drawn(NamedTuple):

@@ -13,7 +13,9 @@ from cytoarch.brains import Brain
 from cytoarch.learning.cards import HeadCard
 from cytoarch.palette import class_colours, distinct_colours
 from cytoarch.reporting.charts import MAX_NUMBERED, confusion_chart
+from cytoarch.reporting.findings import AcrossSaid
 from cytoarch.reporting.page import LegendEntry, Page, Placement, SectionEntry, render_pages
+from cytoarch.steps.across import Across, AcrossStep
 from cytoarch.steps.agreement import AgreementStep, parted
 from cytoarch.steps.cluster_checks import ClusterChecksStep
 from cytoarch.steps.clusters import ClustersStep, purities
@@ -24,7 +26,7 @@ from cytoarch.steps.layouts import FACTS_FILE, LayoutStep
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.pictures import PICTURES_NAME, THUMBNAIL_FILE, PicturesStep, Shown
 from cytoarch.steps.reconstruction import ALIGNMENT, ALIGNMENT_PAGE, RECONSTRUCTION, SHEET_FILE
-from cytoarch.steps.report_findings import findings, of_clusters
+from cytoarch.steps.report_findings import findings, of_clusters, said_across
 from cytoarch.steps.report_scores import PART_NAMES, class_rows, confused, percent, said_of_model, score_rows
 from cytoarch.steps.retrieval import RetrievalStep
 from cytoarch.steps.sections import LABELS, SECTION, PixelsDigest
@@ -75,7 +77,7 @@ class ReportStep(Step[Path]):
     """The pages of a brain."""
 
     step: ClassVar[str] = "report"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     scope: ClassVar = "brain"
     view: ClassVar[bool] = True
     verb: ClassVar[str] = "report"
@@ -104,6 +106,7 @@ class ReportStep(Step[Path]):
     checks: Maybe[Facts] | None = None
     retrieval: Maybe[Path] | None = None
     layout: Maybe[Path] | None = None
+    across: Maybe[Across] | None = None
     quality: Maybe[Path] = Maybe(Stored(QualityPageStep, QUALITY_PAGE), "gap")
     failures: Failures = Failures()
     stated: Statements = Statements()
@@ -149,6 +152,7 @@ class ReportStep(Step[Path]):
             Maybe(Stored(ClusterChecksStep, shown.clusters), "gap") if shown.clusters else None,
             Maybe(Stored(RetrievalStep, shown.clusters), "gap") if shown.clusters else None,
             Maybe(Stored(LayoutStep, shown.clusters), "gap") if shown.clusters else None,
+            Maybe(Stored(AcrossStep, shown.parcellation), "gap") if shown.parcellation and shown.is_across else None,
         )
 
     @property
@@ -183,7 +187,7 @@ class ReportStep(Step[Path]):
             (where, counts),
             None if self.trained is None else inputs[self.trained].get("smoothing"),
             inputs[self.failures],
-            self._clustered(inputs),
+            {**self._clustered(inputs), "across": self._across(inputs, card)},
         )
         hardest = next((one for one in HARDEST if one in training.metrics), "") if training else ""
         if training and hardest and training.metrics[hardest]["macro_f1"] is not None:
@@ -219,6 +223,11 @@ class ReportStep(Step[Path]):
         paths = {"sheet": sheet, "layout": layout}
         return found | {name: os.path.relpath(path, inputs.folder) for name, path in paths.items() if path is not None}
 
+    def _across(self, inputs: Inputs, card: HeadCard | None) -> AcrossSaid | None:
+        """What smoothing from section to section changed, where the map was."""
+        found = None if self.across is None else inputs[self.across]
+        return None if found is None or card is None else said_across(found.facts, [one.name for one in card.classes])
+
     def _shown(self) -> dict[str, Any]:
         """What the pages show, so that they can be drawn again."""
         return {
@@ -227,6 +236,7 @@ class ReportStep(Step[Path]):
             "parcellation": _name_of(self.agreement),
             "model_digest": self.head.digest if self.head else None,
             "is_compared": self.familiarity is not None,
+            "is_across": self.across is not None,
             "training": self.training.name if self.training else None,
             "model": [self.model_name, self.model_version, self.model_run, self.is_champion],
         }
@@ -317,9 +327,8 @@ def shown_before(brain: OpenBrain) -> ShownBefore | None:
         return None
     name, version, run_id, is_champion = said["model"]
     model = RegisteredModel(name, version, is_champion, run_id, "") if name else None
-    shown = Shown(
-        said["colours"], said["clusters"], said["parcellation"], said["model_digest"], bool(said["is_compared"])
-    )
+    names = (said["colours"], said["clusters"], said["parcellation"], said["model_digest"])
+    shown = Shown(*names, bool(said["is_compared"]), bool(said.get("is_across")))
     return ShownBefore(shown, said["training"], model, any(one.partition("/")[0] == "placed" for one in record.inputs))
 
 

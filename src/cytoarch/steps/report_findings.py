@@ -14,7 +14,18 @@ from cytoarch.measures.neighbours import errors_by_hops, hops
 from cytoarch.reporting import confusions
 from cytoarch.reporting.charts import MAX_NUMBERED
 from cytoarch.reporting.confusions import Matrix
-from cytoarch.reporting.findings import AreaSize, Bar, Border, Doubt, Findings, Follows, Shares, Strength, bars
+from cytoarch.reporting.findings import (
+    AcrossSaid,
+    AreaSize,
+    Bar,
+    Border,
+    Doubt,
+    Findings,
+    Follows,
+    Shares,
+    Strength,
+    bars,
+)
 from cytoarch.steps.layouts import NAMES
 from cytoarch.steps.step import Facts
 
@@ -34,14 +45,14 @@ def findings(
     errors: tuple[str, Int64 | None],
     smoothing: Mapping[str, Any] | None,
     failed: Mapping[str, str],
-    clustered: Mapping[str, Any],
+    more: Mapping[str, Any],
 ) -> Findings:
     """What is known of a map and of clusters; `errors` says what was counted, and the confusion (k, k).
 
-    `clustered` is what `of_clusters` found, and where its pictures lie.
+    `more` are further findings by name: what `of_clusters` found, where its pictures lie, and `said_across`.
     """
     if card is None:
-        return Findings(first_looks=_first_looks(brain, drawn, failed, []), **clustered)
+        return Findings(first_looks=_first_looks(brain, drawn, failed, []), **more)
     names = [one.name for one in card.classes]
     legend = legend_of_classes(card.classes, brain.label_table)
     groups = [row.group for row in legend]
@@ -65,7 +76,7 @@ def findings(
         unsure_sections=unsure[:LISTED],
         unsure_areas=_unsure_areas(drawn.values(), names),
         first_looks=_first_looks(brain, drawn, failed, unsure),
-        **clustered,
+        **more,
     )
 
 
@@ -94,6 +105,28 @@ def of_clusters(
     if layout is not None:
         found["laid_out"] = _layout_said(layout)
     return found
+
+
+def said_across(facts: Mapping[str, Any], names: Sequence[str]) -> AcrossSaid:
+    """What smoothing from section to section changed, from the facts of `AcrossStep`; `names` are those of classes."""
+    before, after = facts["before"], facts["after"]
+    wrong = [sum(pairs for *_, pairs in one["violations"]) for one in (before, after)]
+    counted = [
+        ("neighbouring points of different areas", before["borders"], after["borders"]),
+        ("pieces of areas", before["pieces"], after["pieces"]),
+    ]
+    counted += [("of the former, areas that touch on no labelled section", *wrong)] if any(wrong) else []
+    left = [(names[one], names[other], pairs) for one, other, pairs in after["violations"][:LISTED]]
+    chosen = "chosen on labelled sections that the model has not seen" if facts["choice"] else "as it was set"
+    said = (
+        f"{facts['points']:,} points along the cortex of {facts['sections']} sections, strength {facts['strength']:g} "
+        f"({chosen})"
+    )
+    if facts["apart"]:
+        said += f"; nothing is smoothed across {facts['apart']} gaps and doubtful sections"
+    if facts["reassigned"]:
+        said += f"; {facts['reassigned']} pieces ({facts['reassigned_mm2']:g} mm2) given to the area around them"
+    return AcrossSaid(said, counted, left, _strengths(facts["choice"]))
 
 
 def _layout_said(layout: Mapping[str, Any]) -> str:

@@ -22,10 +22,11 @@ from cytoarch.exports.settings import ExportSettings
 from cytoarch.images.conformance import conformance_faults
 from cytoarch.images.sections import write_labels
 from cytoarch.images.views import StoredImage
-from cytoarch.steps.exporting import Taken, chosen_formats, export
+from cytoarch.steps.exporting import chosen_formats, export
 from cytoarch.steps.opened import open_brain
 from cytoarch.steps.points import PointsStep, PointTable
 from cytoarch.steps.running import make_sections, make_together
+from cytoarch.steps.taken import Taken
 from cytoarch.store.collection import write_collection
 from cytoarch.store.drafts import remove_others
 from cytoarch.store.staging import Staging
@@ -205,6 +206,13 @@ def test_sampled_points_are_read_by_anndata_with_their_places(taken: Taken, tmp_
     np.testing.assert_allclose(found.obsm["section_mm"], corner_mm, atol=1e-6)
     assert found.obsm["brain_mm"][:, 2] == pytest.approx([0.0, 0.0, 0.8])
     assert found[found.obs["section_id"] == "s4"].obsm["section_mm"].shape == (1, 2)
+    np.testing.assert_allclose(found.obsm["spatial"], 1000 * found.obsm["section_mm"][:, ::-1])
+    assert found.obs["labels"].tolist() == ["cortex", "white matter", "cortex"]
+    assert found.uns["labels_colors"].tolist() == ["#ff0000", "#0000ff"]
+    for kind in taken.legends:
+        names = [row.name for row in taken.legends[kind] if row.name in set(found.obs[kind])]
+        assert found.obs[kind].cat.categories.tolist() == names
+        assert len(found.uns[f"{kind}_colors"]) == len(names)
 
 
 def test_a_half_written_export_is_never_taken_for_done(

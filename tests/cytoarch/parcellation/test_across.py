@@ -7,20 +7,22 @@ import pytest
 
 from cytoarch.anatomy.depth_maps import CORTEX, DepthMap
 from cytoarch.anatomy.points import SectionMidline
+from cytoarch.brains import LabelClass
 from cytoarch.geometry import Grid
+from cytoarch.images.views import Level
+from cytoarch.learning.smoothing import Smoothing
 from cytoarch.parcellation.across import (
     AcrossSettings,
     Nodes,
-    Weighted,
     broken_pairs,
-    gained_of,
     joined,
-    ratios_of,
     shape_of,
     smooth_across,
 )
 from cytoarch.parcellation.graph import point_graph, screened_poisson
 from cytoarch.parcellation.sparse import WHOLE, Likeliest, SparseProbabilities, SparseWriter
+from cytoarch.parcellation.strength import STRENGTHS, Unseen, choose_strength
+from cytoarch.parcellation.weighted import Changes, Weighted
 from cytoarch.store.staging import Staging
 
 CELL_UM, SPACING_UM = 50.0, 500.0
@@ -151,9 +153,10 @@ def test_a_missing_section_and_a_doubtful_one_keep_their_neighbours_apart():
 def test_cells_follow_their_point_and_those_far_away_stay(tmp_path: Path):
     p = np.stack([np.full((HEIGHT, WIDTH), one) for one in (0.5, 0.3, 0.2)])
     alone = stored(tmp_path / "p", p)
-    ratios = ratios_of(np.array([[0.5, 0.3, 0.2]]), np.array([[0.15, 0.6, 0.25]]))
     place = np.array([[20 * CELL_UM, 30 * CELL_UM]])
-    found = Weighted(alone, place, ratios, np.array([2], np.uint16), 15 * CELL_UM).read(0, 0, HEIGHT, WIDTH)
+    changes = Changes.between(place, np.array([[0.5, 0.3, 0.2]]), np.array([[0.15, 0.6, 0.25]]))
+    assert changes.gained.tolist() == [2]
+    found = Weighted(alone, changes, 15 * CELL_UM).read(0, 0, HEIGHT, WIDTH)
     shares = found.shares / WHOLE
     near = (slice(None), 20, 30)
     np.testing.assert_array_equal(found.channels[near], [2, 3, 1])
@@ -170,7 +173,7 @@ def exchanged(folder: Path, cell: list[float], point: list[float], kept: int = 3
     alone, before = stored(folder, p, kept), np.array([point])
     after = before[:, [1, 0, *range(2, len(point))]]
     place = np.array([[20 * CELL_UM, 30 * CELL_UM]])
-    found = Weighted(alone, place, ratios_of(before, after), gained_of(before, after), 15 * CELL_UM)
+    found = Weighted(alone, Changes.between(place, before, after), 15 * CELL_UM)
     return alone.read(20, 30, 1, 1), found.read(20, 30, 1, 1)
 
 
@@ -195,7 +198,7 @@ def test_a_cell_does_not_depend_on_the_window_it_is_read_in(tmp_path: Path):
     alone = stored(tmp_path / "p", rng.dirichlet(np.ones(3), (HEIGHT, WIDTH)).transpose(2, 0, 1))
     places = rng.random((7, 2)) * np.array([HEIGHT, WIDTH]) * CELL_UM
     ratios, gained = rng.random((7, 3)).astype(np.float32) * 2, rng.integers(0, 4, 7).astype(np.uint16)
-    weighted = Weighted(alone, places, ratios, gained, 20 * CELL_UM)
+    weighted = Weighted(alone, Changes(places, ratios, gained), 20 * CELL_UM)
     whole = weighted.read(0, 0, HEIGHT, WIDTH)
     for y, x, height, width in [(3, 5, 20, 50), (11, 64, 29, 56), (39, 0, 1, 9)]:
         part = weighted.read(y, x, height, width)
@@ -205,8 +208,7 @@ def test_a_cell_does_not_depend_on_the_window_it_is_read_in(tmp_path: Path):
 
 def test_without_points_nothing_changes(tmp_path: Path):
     alone = stored(tmp_path / "p", two_areas(60))
-    nothing = np.empty((0, 2)), np.empty((0, 0), np.float32), np.empty(0, np.uint16)
-    found = Weighted(alone, *nothing, 1.0).read(0, 0, 9, 9)
+    found = Weighted(alone, Changes.none(), 1.0).read(0, 0, 9, 9)
     for one, other in zip(found, alone.read(0, 0, 9, 9), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -214,5 +216,55 @@ def test_without_points_nothing_changes(tmp_path: Path):
 def test_the_ratio_takes_what_a_point_said_to_what_it_says_after(tmp_path: Path):
     _, graph, p = brain([two_areas(60), two_areas(40)], tmp_path)
     after = screened_poisson(p, graph, 2.0)
-    back = p * ratios_of(p, after)
+    back = p * Changes.between(np.zeros((len(p), 2)), p, after).ratios
     np.testing.assert_allclose(back / back.sum(axis=1, keepdims=True), after, atol=2e-3)
+
+
+# -- how strongly ------------------------------------------------------------------------------------------------------
+
+
+CLASSES = tuple(LabelClass(name=f"area {one}", ids=(one,)) for one in (1, 2, 3))
+
+
+def chosen_on(section: int, sections: list[np.ndarray], labels: np.ndarray, tmp_path: Path) -> Smoothing | None:
+    """The strength chosen on one of some sections, whose labels are known."""
+    nodes, graph, p = brain(sections, tmp_path)
+    ends = np.cumsum([0, *(len(one.line) for one in nodes)])
+    part = slice(*ends[section : section + 2])
+
+    def changes_by(strength: float) -> dict[str, Changes]:
+        settings = AcrossSettings(method="poisson", strength=strength)
+        after = smooth_across(p.copy(), graph, np.ones(len(p)), settings, {}).probabilities
+        return {"s": Changes.between(nodes[section].places_um, p[part], after[part])}
+
+    alone = SparseProbabilities.open(Staging(tmp_path / str(section)).path)
+    level = Level(labels.astype(np.uint8), CELL_UM, CELL_UM / 2)
+    return choose_strength({"s": Unseen(alone, level)}, CLASSES, changes_by, 2 * SPACING_UM, 0.0)
+
+
+def true_labels(border: int, flip: bool = False) -> np.ndarray:
+    labels = 1 + two_areas(border, flip).argmax(axis=0)
+    labels[:4] = 0
+    return labels
+
+
+def test_a_strength_is_chosen_where_a_section_is_wrong_and_its_neighbours_are_right(tmp_path: Path):
+    sections = [two_areas(60, flip=at == 2) for at in range(5)]
+    chosen = chosen_on(2, sections, true_labels(60), tmp_path)
+    assert chosen is not None
+    assert set(chosen.macro_f1) == set(STRENGTHS)
+    assert chosen.weight > 0
+    assert chosen.macro_f1[0.0] == 0
+    assert chosen.macro_f1[chosen.weight] > 0.9
+
+
+def test_nothing_is_smoothed_where_a_section_differs_from_its_neighbours_in_truth(tmp_path: Path):
+    sections = [two_areas(60, flip=at == 2) for at in range(5)]
+    chosen = chosen_on(2, sections, true_labels(60, flip=True), tmp_path)
+    assert chosen is not None
+    assert chosen.weight == 0
+    assert chosen.macro_f1[0.0] == 1
+
+
+def test_without_labels_no_strength_is_chosen(tmp_path: Path):
+    assert chosen_on(0, [two_areas(60)] * 2, np.zeros((HEIGHT, WIDTH)), tmp_path) is None

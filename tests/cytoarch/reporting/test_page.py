@@ -11,6 +11,7 @@ from html_elements import Elements
 
 from cytoarch.reporting.confusions import Confused, Matrix
 from cytoarch.reporting.findings import (
+    AcrossSaid,
     AreaSize,
     Border,
     Doubt,
@@ -236,6 +237,9 @@ def test_what_was_found_is_on_the_page():
         margins=bars({"0.0": 1}),
         borders=[Border("A1", "A9", 3.25, "2")],
         smoothing=[Strength(0.0, 0.5, False), Strength(0.05, 0.625, True)],
+        across=AcrossSaid(
+            "1,234 points", [("pieces of areas", 4321, 17)], [("A1", "A7", 5)], [Strength(2.0, 0.75, True)]
+        ),
         unsure_sections=[Doubt("s1", 0.125)],
         unsure_areas=[Doubt("A2", 0.0625)],
         follows=[Follows("sections", 0.9, 0.01, 0.3, 0.857, 0.7)],
@@ -256,6 +260,10 @@ def test_what_was_found_is_on_the_page():
         "86 %",
         "0.990",
         "torn",
+        "1,234 points.",
+        "4,321 17",
+        "A1 beside A7 (5)",
+        "2.0, chosen 0.7500",
     ):
         assert said in text, said
     assert text.index("To be looked at first") < text.index("Kept and dropped")

@@ -12,18 +12,21 @@ from cytoarch.anatomy.midline import MidlineSettings
 from cytoarch.anatomy.reconstruction import ReconstructionSettings
 from cytoarch.errors import SectionError, StoreError
 from cytoarch.parcellation.across import AcrossSettings
+from cytoarch.parcellation.strength import STRENGTHS
 from cytoarch.sampling import UnreadableSectionError
-from cytoarch.steps.across import AcrossStep, NodesStep, _touching, notes_across
+from cytoarch.steps.across import AcrossStep, _touching, notes_across, unseen_labels
 from cytoarch.steps.depth import DepthStep
+from cytoarch.steps.map_points import NodesStep
 from cytoarch.steps.midline import MidlineStep
 from cytoarch.steps.opened import OpenBrain
-from cytoarch.steps.parcellations import ParcellationStep
+from cytoarch.steps.parcellations import ParcellationStep, is_smoothed_across
 from cytoarch.steps.reconstruction import LinksStep, ReconstructionStep
+from cytoarch.steps.report_findings import said_across
 from cytoarch.steps.running import make
 from cytoarch.steps.sections import LABELS
 from cytoarch.steps.sources import Each, open_head
 from cytoarch.steps.step import MissingInputError, Place, is_current
-from tests.cytoarch.steps.small_brain import IDS, SmallBrain, Steps
+from tests.cytoarch.steps.small_brain import HELD_OUT, IDS, TRAIN, SmallBrain, Steps
 
 pytestmark = pytest.mark.xdist_group("steps")
 
@@ -68,7 +71,7 @@ def test_damaged_labels_cost_their_section_only(placed: SmallBrain, opened: Open
     file = next(path for path in folder.rglob("c/0/0") if path.is_file())
     file.write_bytes(bytes(file.stat().st_size))
     with pytest.raises(UnreadableSectionError, match="section s2"):
-        _touching(Each(LABELS).open(Place(opened)), card)
+        _touching(Each(LABELS).open(Place(opened)), card.classes)
 
 
 def test_a_brain_without_a_middle_says_what_to_run(placed: SmallBrain, opened: OpenBrain) -> None:
@@ -92,6 +95,7 @@ def test_points_are_smoothed_and_maps_follow_them(placed: SmallBrain, opened: Op
     assert facts["after"]["borders"] <= facts["before"]["borders"]
     followed = ParcellationStep.following(alone, whole)
     before = shown(opened, alone)
+    assert not is_smoothed_across(opened, alone.name)
     steps.each(followed)
     after = shown(opened, followed)
     assert any((before[one] != after[one]).any() for one in IDS)
@@ -101,8 +105,24 @@ def test_points_are_smoothed_and_maps_follow_them(placed: SmallBrain, opened: Op
     assert changes["s1"][1].shape == (len(own.line), 2)
     assert is_current(followed, Place(opened, opened.rows["s1"]))
     assert not is_current(alone, Place(opened, opened.rows["s1"]))
-    notes = notes_across(opened, whole.name, open_head(opened.store, steps.model).card)
+    card = open_head(opened.store, steps.model).card
+    assert is_smoothed_across(opened, followed.name)
+    notes = notes_across(opened, whole.name, card)
     assert "points on 6 sections" in notes["across sections"]
+    assert notes["strength across sections"] == "3"
+    assert unseen_labels(opened, card) == ()  # it was fitted again on all of them
+    assert unseen_labels(opened, card.model_copy(update={"learned_from": {"B1": TRAIN}})) == HELD_OUT
+    assert unseen_labels(opened, card.model_copy(update={"learned_from": {"another": TRAIN}})) == ()
+    asked = AcrossStep.of(nodes, raw.head, AcrossSettings(method="poisson"), HELD_OUT, 0.0)
+    facts = make(asked, opened)[0].facts
+    tried = dict(facts["choice"]["macro_f1"])
+    assert list(tried) == list(STRENGTHS)
+    assert facts["strength"] == facts["choice"]["weight"]
+    assert tried[facts["strength"]] >= tried[0.0]
+    assert asked.stored.open(Place(opened)).facts == facts
+    said = said_across(facts, [one.name for one in card.classes])
+    assert "chosen on labelled sections" in said.said
+    assert said.counted[0][1:] == (facts["before"]["borders"], facts["after"]["borders"])
 
 
 def test_a_brain_whose_sections_have_no_place_says_so(small: SmallBrain) -> None:

@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 
 from cytoarch.geometry import centres
 from cytoarch.reporting.quality.figures import number, shown_figures
 from cytoarch.reporting.quality.flags import flags
+from cytoarch.reporting.rendered import templates
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,7 @@ def render_quality_page(brain_id: str, entries: Sequence[QualityEntry], subtitle
     measured = {one.section_id: one.figures for one in ordered if one.figures}
     doubts = {one.section_id: list(one.doubts) for one in ordered}
     found = {name: [*said, *doubts[name]] for name, said in flags(measured).items()}
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(
-        (files("cytoarch.reporting.quality") / "page.html.jinja").read_text(encoding="utf-8")
-    )
+    template = templates().get_template("quality/page.html.jinja")
     return template.render(
         brain_id=brain_id,
         subtitle=subtitle,

@@ -1,6 +1,5 @@
 """The picture of how good the scan of a section is."""
 
-import io
 import textwrap
 from collections.abc import Mapping
 
@@ -18,6 +17,7 @@ from cytoarch.images.views import StoredImage
 from cytoarch.measures import quality
 from cytoarch.reporting.pictures import outlined, picture_grid, stain_picture
 from cytoarch.reporting.quality.figures import OVERVIEW_PX, Samples, sample_section
+from cytoarch.reporting.rendered import figure_png
 
 SHARPNESS_RANGE = (0.005, 1.0)
 """What the colours of the map of sharpness span, the same in all pictures so that they can be compared."""
@@ -45,9 +45,7 @@ def quality_picture(
     lines = [line for what, value in facts.items() for line in textwrap.wrap(plain(f"{what}: {value}"), 33)[:4]]
     for row, line in enumerate(lines[:20]):
         figure.text(0.842, 0.955 - row * 0.047, line, fontsize=8, va="top", parse_math=False, color="#1d2330")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return figure_png(figure)
 
 
 def plain(text: str) -> str:
