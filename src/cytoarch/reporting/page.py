@@ -15,6 +15,7 @@ from markupsafe import Markup
 from cytoarch.palette import Rgb
 from cytoarch.reporting.findings import Findings
 from cytoarch.reporting.rendered import templates
+from cytoarch.tiling import evenly
 
 VIEWER_FILE = "viewer.html"
 LAYERS = {
@@ -26,6 +27,10 @@ LAYERS = {
     "clusters": "clusters",
 }
 """What the viewer can lay over the scan, in the order of its keys."""
+GLANCE = ("map", "clusters", "pca")
+"""What is laid over the scans at the top of the first page: the first of these that there is."""
+AT_A_GLANCE = 6
+"""Sections shown there."""
 FIRST_LOOKS = 24
 """Sections that are shown before all others."""
 SECTIONS_A_PAGE = 60
@@ -111,6 +116,7 @@ def render_pages(page: Page) -> dict[str, bytes]:
     by_id = {one.section_id: one for one in ordered}
     looks = [(by_id[one], why) for one, why in page.findings.first_looks.items() if one in by_id][:FIRST_LOOKS]
     environment.globals["looks"] = looks
+    environment.globals["glance"] = _glance(ordered)
     pages = {"index.html": environment.get_template("page.html.jinja").render(page=page, places=places)}
     sections = environment.get_template("sections.html.jinja")
     for number, file in enumerate(names):
@@ -119,6 +125,14 @@ def render_pages(page: Page) -> dict[str, bytes]:
     if any(one.layers for one in ordered):
         pages[VIEWER_FILE] = _viewer(environment, page)
     return {name: text.encode() for name, text in pages.items()}
+
+
+def _glance(sections: Sequence[SectionEntry]) -> list[tuple[SectionEntry, str]]:
+    """Sections from all along the brain, each with what is laid over its scan."""
+    kind = next((one for one in GLANCE if any(one in section.layers for section in sections)), "")
+    drawn = [one for one in sections if kind in one.layers and "scan" in one.layers]
+    inner = drawn[1:-1] if len(drawn) > AT_A_GLANCE + 1 else drawn  # the ends of a brain show little
+    return [(inner[place], kind) for place in evenly(len(inner), AT_A_GLANCE)]
 
 
 def _viewer(environment: Environment, page: Page) -> str:

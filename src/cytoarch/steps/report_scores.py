@@ -65,6 +65,8 @@ def origin(card: HeadCard, brain_id: str, label: str) -> str:
     sections = sum(map(len, card.learned_from.values()))
     trained = f"trained on brain{'s' if len(card.brains) > 1 else ''} {listed(card.brains)} ({sections} sections)"
     own = len(card.learned(brain_id))
+    if own == sections:
+        return f"Mapped by {label}, trained on {own} section{'s' if own > 1 else ''} of this brain."
     seen = f"{own} of them of this brain" if own else "never seen this brain"
     return f"Mapped by {label}, {trained}, {seen}."
 

@@ -65,6 +65,26 @@ def test_hostile_names_stay_text():
     assert HOSTILE.encode() not in index(page_of(HOSTILE))
 
 
+@pytest.mark.parametrize(
+    ("kinds", "shown"),
+    [(("map", "clusters"), "map"), (("clusters", "pca"), "clusters"), (("pca",), "pca")],
+    ids=str,
+)
+def test_the_brain_is_seen_at_a_glance_without_its_ends_and_without_what_failed(kinds: tuple[str, ...], shown: str):
+    def drawn(number: int) -> SectionEntry:
+        layers = {kind: f"s{number}/{kind}.png" for kind in ("scan", *kinds)}
+        return SectionEntry(f"s{number}", number, "kept", layers=layers)
+
+    sections = [*map(drawn, range(20)), SectionEntry("s20", 20, "failed", "broken")]
+    page = replace(page_of(), sections=sections, legends={name: [LegendEntry(name, (1, 2, 3))] for name in "AB"})
+    first = html_elements.parsed(render_pages(page)["index.html"])
+    links = [str(each.get("href")) for tag, each in first.found if tag == "a"]
+    links = [one for one in links if one.startswith("viewer.html#")]
+    assert links == [f"viewer.html#s{number}" for number in (1, 4, 8, 11, 15, 18)]
+    over = [str(each["src"]) for tag, each in first.found if tag == "img" and each.get("class") == "over"]
+    assert over == [f"{link.partition('#')[2]}/{shown}.png" for link in links]
+
+
 def test_nothing_is_fetched_from_the_network_and_no_script_is_run():
     elements = parsed(page_of())
     addresses = [

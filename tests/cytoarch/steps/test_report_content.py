@@ -193,9 +193,7 @@ def test_without_a_training_or_a_map_there_are_no_such_rows() -> None:
 def test_it_is_said_what_a_model_was_trained_on_and_whether_it_has_seen_the_brain(mapped: SmallBrain) -> None:
     with mapped.opened() as opened:
         card = open_head(opened.store, Steps(mapped, opened).model).card
-    assert report_scores.origin(card, "B1", "M") == (
-        "Mapped by M, trained on brain B1 (6 sections), 6 of them of this brain."
-    )
+    assert report_scores.origin(card, "B1", "M") == ("Mapped by M, trained on 6 sections of this brain.")
     assert (
         report_scores.origin(card, "B2", "M") == "Mapped by M, trained on brain B1 (6 sections), never seen this brain."
     )
@@ -263,7 +261,9 @@ def test_the_page_says_what_failed_and_where_everything_comes_from(small: SmallB
     words = [one.strip() for one in parsed(page).text if one.strip()]
     assert made
     assert record.facts["shown"]["model_digest"] == steps.model
-    assert any("Mapped by areas-probe-B1 version 7, champion, trained on brain B1" in one for one in words)
+    assert any(
+        "Mapped by areas-probe-B1 version 7, champion, trained on 6 sections of this brain." in one for one in words
+    )
     table = words[words.index("Where this comes from") + 1 :]
     assert dict(zip(table[::2], table[1::2], strict=True)) == {
         "brain": "B1",
