@@ -93,13 +93,13 @@ def painted(values: NDArray[np.int64], colours: Mapping[int, Rgb], ground: Rgb =
     return lookup[values]
 
 
-def overlaid(picture: Picture, values: NDArray[np.int64], colours: Mapping[int, Rgb], opacity: float = 0.45) -> Picture:
+def overlaid(picture: Picture, values: NDArray[np.int64], colours: Mapping[int, Rgb], opacity: float = 0.6) -> Picture:
     """Labels in colour over a picture, with their borders; where the value is 0 the picture shows as it is."""
     colour = painted(values, colours)
     blend = (picture * (1 - opacity) + colour * opacity).astype(np.uint8)
     result = np.where((values > 0)[..., None], blend, picture)
     borders = find_boundaries(values, mode="inner") & (values > 0)
-    result[borders] = (colour * 0.55).astype(np.uint8)[borders]
+    result[borders] = (colour * 0.8).astype(np.uint8)[borders]
     return np.asarray(result, dtype=np.uint8)
 
 

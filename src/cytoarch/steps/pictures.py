@@ -73,7 +73,7 @@ class PicturesStep(Step[Path]):
     """The pictures of one section."""
 
     step: ClassVar[str] = "pictures"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     view: ClassVar[bool] = True
     verb: ClassVar[str] = "draw"
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.errors import SectionError
@@ -135,8 +136,10 @@ def test_labels_leave_the_picture_alone_where_there_are_none():
     np.testing.assert_array_equal(result[values == 0], random_picture()[values == 0])
     inner = np.zeros_like(values, dtype=bool)
     inner[7:13, 7:18] = True
-    expected = random_picture()[inner] * 0.55 + np.array([200, 0, 0]) * 0.45
+    expected = random_picture()[inner] * 0.4 + np.array([200, 0, 0]) * 0.6
     np.testing.assert_allclose(result[inner], expected, atol=1)
+    edge = (values > 0) & ~ndimage.binary_erosion(values > 0)
+    assert (result[edge] == [160, 0, 0]).all(), "a border in its own colour, somewhat darker"
 
 
 def test_renumbering_labels_and_colours_together_changes_no_picture():
