@@ -13,7 +13,7 @@ from cytoarch.anatomy.reconstruction import ReconstructionSettings
 from cytoarch.anatomy.reconstruction.volume import VolumeSettings
 from cytoarch.anatomy.surfaces import SurfaceSettings
 from cytoarch.anatomy.tissue import TissueSettings
-from cytoarch.brains import Brain, read_manifest
+from cytoarch.brains import LABEL_TABLE_FILE, Brain, read_manifest
 from cytoarch.discovery.clusters import ClusterSettings
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import ManifestError
@@ -96,8 +96,9 @@ class BrainSource(Settings):
         if shared is not None:
             return (shared.brain,)
         table = self.label_table_path
-        if table is None and (self.manifest_path.parent / "labels.csv").is_file():
-            table = self.manifest_path.parent / "labels.csv"
+        beside = self.manifest_path.with_name(LABEL_TABLE_FILE)
+        if table is None and beside.is_file():
+            table = beside
         if not self.scans_folder.is_dir():
             raise ManifestError(str(self.manifest_path), [f"the folder of scans {self.scans_folder} does not exist"])
         brains = read_manifest(self.manifest_path, self.scans_folder, table)

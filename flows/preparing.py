@@ -6,15 +6,16 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from cytoarch.drafting import draft_manifest
+from cytoarch.brains import LABEL_TABLE_FILE
+from cytoarch.drafting import draft_label_table, draft_manifest
 from cytoarch.phantoms.writing import SIZES, PhantomRequest, write_phantom
 from cytoarch.reporting.phantoms import draw_pictures
-from flows.console import EXIT_OK, bars, say, stderr_console
+from flows.console import EXIT_OK, bars, counted, say, stderr_console
 from flows.places import DEFAULT_STORE
 
 
 def manifest(folder: Path, *, brain: str = "", output: Path | None = None, labels_folder: Path | None = None) -> int:
-    """Draft a manifest from a folder of scans; a person completes it.
+    """Draft a manifest from a folder of scans, and a table of the labels in a folder; a person completes both.
 
     Parameters
     ----------
@@ -25,18 +26,29 @@ def manifest(folder: Path, *, brain: str = "", output: Path | None = None, label
     output
         Manifest to write; default: manifest.csv in the folder.
     labels_folder
-        Folder of label images named like the scans; a '?' marks those whose name is not quite the same.
+        Folder of label images named like the scans; a '?' marks those whose name is not quite the same. What they
+        hold is listed in labels.csv beside the manifest, unless there is one.
 
     """
     console = stderr_console()
     target = output or folder / "manifest.csv"
+    table = target.with_name(LABEL_TABLE_FILE)
+    has_table = table.exists()
     with bars(console) as listener:
         root, remarks = draft_manifest(
             folder, target, labels_folder, brain, lambda done, total: listener("read headers", done, total)
         )
+        count = 0
+        if labels_folder is not None and not has_table:
+            count, more = draft_label_table(
+                labels_folder, table, lambda done, total: listener("read labels", done, total)
+            )
+            remarks += more
     for remark in remarks:
         say(console, "look at", remark)
     print(f"draft     {target}")
+    if count:
+        print(f"labels    {table}: {counted(count, 'label')}; name them, and give a group or colour where you like")
     print("complete  brain_id, blank pixel sizes, and what else you know; remove each '?' you have checked")
     command = ["python", "-m", "flows", "map-brain", "--manifest-path", str(target), "--scans-path", str(root)]
     print(f"then      {shlex.join(command)}")

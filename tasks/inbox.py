@@ -16,13 +16,12 @@ from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from pydantic import BaseModel
 
-from cytoarch.brains import Brain, read_manifest
+from cytoarch.brains import LABEL_TABLE_FILE, Brain, read_manifest
 from cytoarch.digests import canonical_json, content_digest, hash_file
 from cytoarch.errors import ManifestError
 from cytoarch.paths import confined
 from cytoarch.store.looks import Looks
 
-LABEL_TABLE = "labels.csv"
 MAP_FLOW = "map-brain"
 NEEDS_A_PERSON = ("unreadable", "failed", "waiting")
 
@@ -84,7 +83,7 @@ def arrivals(inbox: Path, settle_s: float, missing_grace_s: float) -> list[Arriv
         if moving:
             found.append(Arrival(name, path, "", "", moving))
             continue
-        table = path.parent / LABEL_TABLE
+        table = path.parent / LABEL_TABLE_FILE
         try:
             brains = read_manifest(path, path.parent, table if table.is_file() else None)
         except ManifestError as error:
@@ -105,7 +104,7 @@ def arrival_of(manifest_path: Path, inbox: Path) -> list[Arrival]:
         if manifest_path.resolve().is_relative_to(inbox.resolve())
         else str(manifest_path)
     )
-    table = manifest_path.parent / LABEL_TABLE
+    table = manifest_path.parent / LABEL_TABLE_FILE
     try:
         brains = read_manifest(manifest_path, manifest_path.parent, table if table.is_file() else None)
     except ManifestError as error:
@@ -120,7 +119,7 @@ def arrival_of(manifest_path: Path, inbox: Path) -> list[Arrival]:
 
 def with_labels(arrival: Arrival) -> Arrival:
     """An arrival that is another one when the content of its label images is: they may be drawn on in place."""
-    table = arrival.manifest_path.parent / LABEL_TABLE
+    table = arrival.manifest_path.parent / LABEL_TABLE_FILE
     brains = read_manifest(arrival.manifest_path, arrival.manifest_path.parent, table if table.is_file() else None)
     (brain,) = (one for one in brains if one.brain_id == arrival.brain_id)
     folder = arrival.manifest_path.parent
@@ -184,7 +183,7 @@ def tagged(one: Ticket) -> Iterator[None]:
 
 def _manifests(inbox: Path) -> list[Path]:
     """The tables that may be manifests; hidden ones are what a Mac or a copy under way leaves."""
-    found = (path for path in (*inbox.glob("*.csv"), *inbox.glob("*/*.csv")) if path.name != LABEL_TABLE)
+    found = (path for path in (*inbox.glob("*.csv"), *inbox.glob("*/*.csv")) if path.name != LABEL_TABLE_FILE)
     return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(inbox).parts))
 
 

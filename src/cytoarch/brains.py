@@ -19,6 +19,12 @@ from cytoarch.tables import csv_rows, gathered, row_faults
 PIXEL_SIZE_LIMITS_UM = (0.05, 100.0)
 """Pixel sizes outside this range are not those of a section scan (um)."""
 
+MOST_ID = 2**31 - 1
+"""The largest id of a label: atlases such as Allen's have ids of nine digits."""
+
+LABEL_TABLE_FILE = "labels.csv"
+"""Where a label table is looked for, beside the manifest."""
+
 RESERVED_IDS = ("ome", "zarr.json")
 """Names that a collection of sections needs for itself (in any case)."""
 
@@ -160,7 +166,7 @@ class Label(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
-    id: int = Field(ge=1, le=65535, description="Pixel value in the label images; 0 is always unlabelled.")
+    id: int = Field(ge=1, le=MOST_ID, description="Pixel value in the label images; 0 is always unlabelled.")
     name: str = Field(min_length=1, max_length=200, description="Name of the area or layer.")
     colour: str | None = Field(default=None, pattern=r"^#[0-9a-fA-F]{6}$", description="#rrggbb; blank: chosen.")
     group: str | None = Field(default=None, max_length=200, description="Coarser area to train on instead.")

@@ -545,7 +545,7 @@ def test_every_label_is_in_exactly_one_class_and_groups_come_in_order_of_first_a
     ("row", "word"),
     [
         ("-1,A,", "id"),
-        ("65536,A,", "id"),
+        ("2147483648,A,", "id"),
         ("1.5,A,", "id"),
         ("one,A,", "id"),
         (",A,", "id is blank"),

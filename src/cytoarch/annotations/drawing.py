@@ -52,8 +52,8 @@ class DrawnLabels:
         """Edge of a pixel (um)."""
         return self.grid.cell_um
 
-    def pixels(self, y: slice = slice(None), x: slice = slice(None)) -> NDArray[np.uint16]:
-        """A window (h, w) uint16 of label ids; 0 where nothing is drawn."""
+    def pixels(self, y: slice = slice(None), x: slice = slice(None)) -> NDArray[Any]:
+        """A window (h, w) uint16 or uint32 of label ids; 0 where nothing is drawn."""
         (top, bottom, _), (left, right, _) = (one.indices(n) for one, n in zip((y, x), self.grid.shape, strict=True))
         return self.burned.read(top + self.first_px[0], left + self.first_px[1], bottom - top, right - left)
 

@@ -172,9 +172,11 @@ def scribbles_in_image(
 def write_label_image(path: Path, labels: DrawnLabels, largest_id: int) -> None:
     """Write what is drawn on a section as a PNG of ids (8 bit where they fit, else 16) on the section's pixels.
 
-    Raises ScanError if the section is too large for one image.
+    Raises ScanError if the section is too large for one image, or an id for its pixels.
     """
     height, width = labels.grid.shape
+    if largest_id > np.iinfo(np.uint16).max:
+        raise ScanError(f"{path}: pixels of a PNG do not hold the id {largest_id}; export GeoJSON instead")
     if height * width > LARGEST_PX:
         raise ScanError(
             f"{path}: a section of {height} x {width} pixels is too large for a PNG; export GeoJSON instead"

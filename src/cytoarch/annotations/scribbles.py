@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cytoarch.brains import LabelTable
+from cytoarch.brains import MOST_ID, LabelTable
 from cytoarch.digests import values_digest
 from cytoarch.paths import ID_PATTERN
 
@@ -26,7 +26,7 @@ class Scribble(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     section_id: str = Field(pattern=ID_PATTERN, description="Section it is drawn on.")
-    label: int = Field(ge=RUBBER, le=65535, description="Id in the table of classes; 0 rubs out.")
+    label: int = Field(ge=RUBBER, le=MOST_ID, description="Id in the table of classes; 0 rubs out.")
     kind: Literal["line", "area"] = Field(description="line: a stroke of the pen; area: an outline and what is in it.")
     paths_px: Annotated[tuple[Path_px, ...], Field(min_length=1)] = Field(
         description="line: the one path; area: the outline, then its holes. (y, x) pixels of the scan from its corner."

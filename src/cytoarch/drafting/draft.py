@@ -21,13 +21,12 @@ from cytoarch.drafting.folders import (
 from cytoarch.drafting.headers import stated_pixel_sizes
 from cytoarch.drafting.names import bare_name, match_labels, section_ids, section_numbers
 from cytoarch.errors import ManifestError, ScanError
-from cytoarch.images.scans import DRAWN_SUFFIXES, SUFFIXES, TIFF_SUFFIXES
+from cytoarch.images.scans import DRAWN_SUFFIXES, LABEL_SUFFIXES, SUFFIXES
 from cytoarch.paths import is_id
 from cytoarch.progress import Progress
 from cytoarch.store.disk import write_atomically
 from cytoarch.tables import UNCONFIRMED
 
-_LABEL_SUFFIXES = (".png", *TIFF_SUFFIXES)
 _SHOWN = 5
 
 
@@ -128,9 +127,9 @@ def _label_cells(scans: Sequence[Path], labels: Sequence[Path], root: Path) -> t
     remarks = [
         f"{printable(path)}: ids are not kept in a {path.suffix}; save the label image as PNG or TIFF"
         for path in labels
-        if path.suffix.lower() not in _LABEL_SUFFIXES
+        if path.suffix.lower() not in LABEL_SUFFIXES
     ]
-    cells, unnamed = _cells([path for path in labels if path.suffix.lower() in _LABEL_SUFFIXES], root)
+    cells, unnamed = _cells([path for path in labels if path.suffix.lower() in LABEL_SUFFIXES], root)
     usable = list(cells)
     found = match_labels([bare_name(path.name) for path in scans], [bare_name(path.name) for path in usable])
     matched = {scans[scan]: cells[usable[label]] for scan, label in found.same.items()}

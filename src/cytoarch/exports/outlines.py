@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from rasterio.features import rasterize, shapes
 from scipy.ndimage import distance_transform_edt
 
+from cytoarch.images.label_ids import counted_ids
+
 Shapes = dict[int, "shapely.MultiPolygon"]
 """By label value; 0 has none."""
 
@@ -38,8 +40,7 @@ def outlines_of(values: NDArray[Any], tolerance_cells: float) -> Outlines:
     where simplification by Visvalingam and Whyatt (1993) at the tolerance would do either, less of it is done. Parts
     of fewer than `SMALL_CELLS` cells keep their shape. Cells that touch at a corner only are apart.
     """
-    counts = np.bincount(values.ravel())
-    cells = {int(value): int(counts[value]) for value in np.flatnonzero(counts) if value}
+    cells = {value: count for value, count in counted_ids(values).items() if value}
     if not cells:
         return Outlines({}, {})
     exact = _traced(values)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import shapely
 from numpy.typing import NDArray
 
@@ -87,4 +86,4 @@ def _rasterized(
     def read(y: int, x: int, height: int, width: int) -> NDArray[Any]:
         return burned.read(y + y0, x + x0, height, width)[None]
 
-    return Scan((1, *shape), np.dtype(np.uint16), "grey", (), remarks, read)
+    return Scan((1, *shape), burned.dtype, "grey", (), remarks, read)

@@ -21,6 +21,22 @@ from cytoarch.images.planes import Pixels, Rows, Scan
 Greys = NDArray[np.int64]
 """The grey that each entry of a palette shows, -1 for one that shows nothing."""
 
+
+def counted_ids(ids: NDArray[Any]) -> dict[int, int]:
+    """How many pixels of a label image, or a window of one, carry each id, 0 among them.
+
+    >>> counted_ids(np.array([[7, 0], [7, 576073704]], dtype=np.uint32))
+    {0: 1, 7: 2, 576073704: 1}
+    """
+    if ids.dtype.itemsize <= 2:
+        counts = np.bincount(ids.ravel())
+        used = np.flatnonzero(counts)
+        counts = counts[used]
+    else:
+        used, counts = np.unique(ids, return_counts=True)
+    return dict(zip(used.tolist(), counts.tolist(), strict=True))
+
+
 MAX_PALETTE_PIXELS = 600_000_000
 """Palette images are decoded whole, a byte a pixel: libvips would give their colours instead of their indices."""
 ERASED = "what is fully transparent is read as unlabelled"

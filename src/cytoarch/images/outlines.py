@@ -119,15 +119,19 @@ class Burned:
         """Whether some shape's surrounding box reaches into a window of pixels."""
         return bool(len(self._tree.query(shapely.box(left, top, right, bottom))))
 
-    def read(self, top: int, left: int, height: int, width: int) -> NDArray[np.uint16]:
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of its pixels: 16 bit where they hold all values."""
+        return np.dtype(np.uint16 if max(self.values, default=0) <= np.iinfo(np.uint16).max else np.uint32)
+
+    def read(self, top: int, left: int, height: int, width: int) -> NDArray[Any]:
         """The values (height, width) of the pixels of a window; it may lie anywhere."""
         near = np.sort(self._tree.query(shapely.box(left, top, left + width, top + height)))
         if not len(near):
-            return np.zeros((height, width), dtype=np.uint16)
+            return np.zeros((height, width), dtype=self.dtype)
         drawn = [(self.shapes[one], self.values[one]) for one in near]
         place = Affine.translation(left, top)
-        found: NDArray[np.uint16] = rasterize(drawn, out_shape=(height, width), transform=place, dtype="uint16")
-        return found
+        return np.asarray(rasterize(drawn, out_shape=(height, width), transform=place, dtype=self.dtype.name))
 
 
 def outlined(labels: NDArray[Any], top: int = 0, left: int = 0, edge_px: float = 1.0) -> Iterator[tuple[int, Any]]:

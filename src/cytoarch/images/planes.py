@@ -35,7 +35,8 @@ class Scan:
 
     shape: tuple[int, int, int]
     """(c, y, x)."""
-    dtype: np.dtype[np.uint8] | np.dtype[np.uint16]
+    dtype: np.dtype[Any]
+    """uint8 or uint16; of a label image uint32, too."""
     kind: Kind
     stated_pixel_sizes: tuple[StatedPixelSize, ...]
     """In order of trust: OME-XML or NGFF, vendor, TIFF tag."""
@@ -60,7 +61,7 @@ class Rows:
 
     shape: tuple[int, int, int]
     """(c, y, x), alpha channel included."""
-    dtype: np.dtype[np.uint8] | np.dtype[np.uint16]
+    dtype: np.dtype[Any]
     kind: Kind
     alpha: bool
     """Whether the last channel is transparency."""
@@ -112,8 +113,40 @@ def reading(path: Path, what: str = "an image") -> Iterator[None]:
 
 def check_dtype(dtype: np.dtype[np.generic]) -> None:
     """Raise ScanError unless pixels are 8- or 16-bit unsigned."""
-    if dtype.newbyteorder("=") not in (np.dtype(np.uint8), np.dtype(np.uint16)):
+    if not is_plain(dtype):
         raise ScanError(f"its pixels are {dtype}; 8- or 16-bit unsigned pixels are needed")
+
+
+def is_plain(dtype: np.dtype[np.generic]) -> bool:
+    """Whether pixels are 8- or 16-bit unsigned, as they are kept."""
+    return dtype.newbyteorder("=") in (np.dtype(np.uint8), np.dtype(np.uint16))
+
+
+def is_countable(dtype: np.dtype[np.generic]) -> bool:
+    """Whether pixels could be whole numbers: integers or floats of any width."""
+    return dtype.kind in "uif"
+
+
+def narrowed(scan: Scan, dtype: np.dtype[Any], remedy: str) -> Scan:
+    """A scan whose whole numbers are stored in a wider type, or as floats, with the same numbers in `dtype`.
+
+    No number is changed: reading raises ScanError, with the `remedy`, where one is negative, broken or too large.
+    """
+    top = int(np.iinfo(dtype).max)
+
+    def read(y: int, x: int, height: int, width: int) -> NDArray[Any]:
+        stored = scan.read(y, x, height, width)
+        low, high = stored.min(), stored.max()  # NaN where one is NaN
+        is_whole = stored.dtype.kind != "f" or np.array_equal(np.rint(stored), stored)
+        if not (low >= 0 and high <= top and is_whole):
+            raise ScanError(
+                f"its pixels are {scan.dtype} from {low:g} to {high:g}{'' if is_whole else ', not all whole'}; whole "
+                f"numbers from 0 to {top} are needed: {remedy}"
+            )
+        return stored.astype(dtype)
+
+    remark = f"whole numbers stored as {scan.dtype} are kept as {dtype}"
+    return replace(scan, dtype=dtype, remarks=(*scan.remarks, remark), _read=read)
 
 
 def check_size(c: int, h: int, w: int) -> None:

@@ -34,6 +34,8 @@ JP2_SUFFIXES = (".jp2", ".j2k")
 FOLDER_SUFFIXES = (".zarr",)
 DRAWN_SUFFIXES = (".geojson",)
 """Labels that are drawn as outlines instead of pixels."""
+LABEL_SUFFIXES = (".png", *TIFF_SUFFIXES, *DRAWN_SUFFIXES)
+"""What labels can be read from."""
 SUFFIXES = (*TIFF_SUFFIXES, *UNTESTED_SUFFIXES, *ROW_SUFFIXES, *JP2_SUFFIXES, ".czi", *FOLDER_SUFFIXES)
 
 

@@ -1,6 +1,7 @@
 """Sections and their label images brought into the store: pixels as scanned, with a pyramid and physical scale."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ from pydantic import Field
 
 from cytoarch.brains import LabelTable, Section
 from cytoarch.errors import ScanError
+from cytoarch.images.label_ids import counted_ids
 from cytoarch.images.layout import CHUNK_PX, SHARD_CHUNKS, Journal, Pyramid, level_count
 from cytoarch.images.ngff import NGFF_VERSION, image_label, label_dtype, omero
 from cytoarch.images.pixel_size import PixelSize, resolve_pixel_size
@@ -135,9 +137,8 @@ def write_labels(
     with _opened(label_path, section, table, shape, Spooling(journal.scratch, phases.spooled)) as labels:
         read = fitted_labels(labels, section, section.labels, shape)
         counts = _counted(read, section, shape, known, phases.checked)
-        used = np.flatnonzero(counts)
-        _check_colours(labels.colours, used, section, table)
-        remarks = [*labels.remarks, *_unknown_colours(labels.colours, used, table)]
+        _check_colours(labels.colours, counts, section, table)
+        remarks = [*labels.remarks, *_unknown_colours(labels.colours, counts, table)]
         own = {"origin": section.labels_origin, **({"remarks": remarks} if remarks else {})}
         pyramid = Pyramid(shape, dtype, pixel_size_um, "mode", levels=level_count(*shape))
         write_group(journal, "", {"ome": {"version": NGFF_VERSION, "labels": [LABEL_NAME]}})
@@ -151,7 +152,7 @@ def write_labels(
             own_attributes=own,
             on_progress=phases.written,
         )
-    return {"labelled_px": int(counts[1:].sum()), **own}
+    return {"labelled_px": sum(count for value, count in counts.items() if value), **own}
 
 
 @contextmanager
@@ -196,26 +197,26 @@ def fitted_labels(labels: Scan, section: Section, stated: str | None, shape: tup
 
 def _counted(
     read: ReadPlane, section: Section, shape: tuple[int, int], known: set[int], on_progress: Progress
-) -> NDArray[np.int64]:
+) -> Mapping[int, int]:
     """How many pixels carry each id. Raises ScanError if some id is not known, before anything is written."""
-    counts = np.zeros(1 << 16, dtype=np.int64)
+    counts: Counter[int] = Counter()
     done = 0
     for y, x, h, w in partition(*shape, CHUNK_PX * SHARD_CHUNKS):
-        counts += np.bincount(read(y, x, h, w).ravel(), minlength=counts.size)
+        counts.update(counted_ids(read(y, x, h, w)))
         done += h * w
         on_progress(done, shape[0] * shape[1])
-    unknown = [int(value) for value in np.flatnonzero(counts) if value and int(value) not in known]
+    unknown = [value for value in sorted(counts) if value and value not in known]
     if unknown:
         shown = ", ".join(map(str, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
         raise ScanError(f"{section.labels}: holds ids {shown} that are not in the label table; add them or correct it")
     return counts
 
 
-def _check_colours(colours: Sequence[str], used: NDArray[np.int64], section: Section, table: LabelTable) -> None:
+def _check_colours(colours: Sequence[str], used: Collection[int], section: Section, table: LabelTable) -> None:
     """Raise ScanError if a palette shows a number in the colour of another label: optimisers reorder palettes."""
     given = [label.colour.lower() for label in table.labels if label.colour]
     ids = {label.colour.lower(): label.id for label in table.labels if label.colour}
-    for number in (int(one) for one in used if one < len(colours)):
+    for number in sorted(one for one in used if one < len(colours)):
         meant = ids.get(colours[number], number)
         if meant != number and given.count(colours[number]) == 1:
             raise ScanError(
@@ -225,10 +226,10 @@ def _check_colours(colours: Sequence[str], used: NDArray[np.int64], section: Sec
             )
 
 
-def _unknown_colours(colours: Sequence[str], used: NDArray[np.int64], table: LabelTable) -> list[str]:
+def _unknown_colours(colours: Sequence[str], used: Collection[int], table: LabelTable) -> list[str]:
     """A remark where a palette shows ids in colours that the table does not give: nothing can tell who chose them."""
     given = {label.id: (label.colour or "").lower() for label in table.labels}
-    named = (one for one in used.tolist() if 0 < one < len(colours))
+    named = sorted(one for one in used if 0 < one < len(colours))
     unknown = [one for one in named if colours[one] not in (given.get(one), hex_colour((one, one, one)))]
     if not unknown:
         return []

@@ -21,6 +21,9 @@ from cytoarch.images.planes import (
     StatedPixelSize,
     check_dtype,
     check_size,
+    is_countable,
+    is_plain,
+    narrowed,
     oriented,
     without_alpha,
 )
@@ -42,6 +45,9 @@ _ALPHA = (_ASSOCIATED, 2)
 _BILEVEL = (2, 3, 4)
 """CCITT compressions, of black and white."""
 _TILE_TAGS = (322, 323, 324, 325)
+_GREYS = "save it as 16 bit (Fiji: Image > Type > 16-bit, which spreads what is shown over all greys)"
+_IDS = "a label image holds the ids of its label table, save it so"
+"""What to do about pixels that are no whole numbers."""
 
 
 def open_tiff(
@@ -63,7 +69,8 @@ def open_tiff(
         raise ScanError("is one of several files that make an image together (OME-XML); save the scan as one file")
     series, plane_index, remarks = pick_series(tiff.series, plane_index, as_numbers)
     page = series.keyframe
-    check_dtype(series.dtype)
+    if not is_countable(series.dtype):
+        check_dtype(series.dtype)
     picked = plane_axes(series.axes, series.shape, plane_index, as_numbers)
     sizes = dict(zip(series.axes, series.shape, strict=True))
     c_axis = "S" if sizes.get("S", 1) > 1 else "C"
@@ -93,6 +100,8 @@ def open_tiff(
             bands=segments.bands,
         )
         scan = readable(rows, scratch, stack, on_progress)
+    if not is_plain(dtype):
+        scan = narrowed(scan, np.dtype(np.uint32 if as_numbers else np.uint16), _IDS if as_numbers else _GREYS)
     scan = _as_stored(scan, page, c_axis) if as_numbers else _as_it_looks(scan, page, c_axis)
     tag = page.tags.get(274)
     return oriented(scan, int(tag.value) if tag is not None else 1)

@@ -8,6 +8,7 @@ from scipy.ndimage import gaussian_filter
 from cytoarch.annotations.drawing import DrawnLabels
 from cytoarch.brains import LabelClass
 from cytoarch.geometry import Grid
+from cytoarch.images.ngff import label_dtype
 from cytoarch.interactive.regions import Window, nearest_first
 from cytoarch.interactive.sight import Sight
 from cytoarch.interactive.views import Seen, Spot
@@ -25,14 +26,15 @@ def predicted(
 ) -> Iterator[Seen]:
     """What a head makes of a window of tokens where it is embedded, nearest to a place (y, x) in tokens first."""
     layout, u = sight.blocks.layout(section_id), head.card.cells_per_token
-    ids = np.array([one.ids[0] for one in head.card.classes], dtype=np.uint16)
+    ids = np.array([one.ids[0] for one in head.card.classes])
+    ids = ids.astype(label_dtype(int(ids.max())))
     for part in nearest_first(window, max(1, TILE_CELLS // u), centre):
         read = sight.read(section_id, part)
         if read is None or not read[1].any():
             continue
         cells = layout.tokens.window(*part).split(u)
         known = np.repeat(np.repeat(read[1], u, 0), u, 1) & layout.tissue.on_grid(cells)
-        labels, confidence = np.zeros(known.shape, dtype=np.uint16), np.zeros(known.shape, dtype=np.float32)
+        labels, confidence = np.zeros(known.shape, dtype=ids.dtype), np.zeros(known.shape, dtype=np.float32)
         if known.any():
             found = head.seen(read[0], known, MARGIN)
             two = np.partition(found, found.shape[1] - 2, axis=1)[:, -2:]

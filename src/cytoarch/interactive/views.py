@@ -1,6 +1,6 @@
 """What a person looks at, and what a model makes of it: values that pass between the session and its window."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ class Seen(NamedTuple):
     section_id: str
     grid: Grid
     """Where its cells lie, in the frame of the section."""
-    labels: NDArray[np.uint16]
+    labels: NDArray[Any]
     """(y, x) ids of the classes; 0 outside tissue and where nothing is embedded."""
     confidence: NDArray[np.float32]
     """(y, x) in [0, 1]: how much likelier the first class is than the second; 0 where there is no label."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cytoarch.brains import LabelClass
 from cytoarch.geometry import Grid
@@ -34,8 +34,9 @@ TARGET_BYTES = 128 << 20
 
 One cell may need more: then it is one cell at a time.
 """
-_PIXEL_BYTES = 24
-"""A label pixel: as it is stored (2), as an index (8), its class (4), its cell and class (8)."""
+_PIXEL_BYTES = 44
+"""A label pixel: as it is stored (4), found among the ids (8 for itself, its place, and the id there), its class (4),
+its cell and class (8)."""
 _VOTE_BYTES = 10
 """A class in a cell: the count (8), and whether it is the largest."""
 _CELL_BYTES = 32
@@ -44,12 +45,30 @@ _BAND_SHARE = 4
 """A band takes one part in so many of the budget; the rest is for the work, and free again once the band is given."""
 
 
-def class_of_id(classes: Sequence[LabelClass]) -> Int64:
-    """Class index by label id (65536,); -1 for 0 and for ids of no class."""
-    lookup = np.full(65536, UNLABELLED, dtype=np.int64)
-    for index, one in enumerate(classes):
-        lookup[list(one.ids)] = index
-    return lookup
+class IdLookup:
+    """Class indices by label ids, read like an array: -1 for 0 and for ids of no class."""
+
+    def __init__(self, classes: Sequence[LabelClass], dtype: type[np.signedinteger[Any]] = np.int64) -> None:
+        indices = {0: UNLABELLED} | {one: index for index, each in enumerate(classes) for one in each.ids}
+        self._ids = np.array(sorted(indices), dtype=np.int64)
+        self._indices = np.array([indices[one] for one in self._ids.tolist()], dtype=dtype)
+        self._table = np.full(1 << 16, UNLABELLED, dtype=dtype)
+        """The same for ids of 16 bits, which are looked up at once."""
+        short = self._ids < len(self._table)
+        self._table[self._ids[short]] = self._indices[short]
+
+    def __getitem__(self, ids: ArrayLike) -> NDArray[Any]:
+        """The class index (...) of ids (...)."""
+        ids = np.asarray(ids)
+        if ids.dtype.itemsize <= 2:
+            return self._table[ids]
+        at = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
+        return np.where(self._ids[at] == ids, self._indices[at], self._indices.dtype.type(UNLABELLED))
+
+
+def class_of_id(classes: Sequence[LabelClass]) -> IdLookup:
+    """Class index int64 by label id."""
+    return IdLookup(classes)
 
 
 def targets_on_grid(labels: LabelPixels, classes: Sequence[LabelClass], grid: Grid) -> Int64:
@@ -67,7 +86,7 @@ def target_bands(
 ) -> Iterator[tuple[int, Int64]]:
     """The same as bands (first row, (rows, gx) int64), top to bottom, in at most `budget_bytes` at a time."""
     height, width = grid.shape
-    lookup = class_of_id(classes).astype(np.int32)
+    lookup = IdLookup(classes, np.int32)
     count = len(classes)
     rows, columns = _cells_at_once(grid.cell_um / labels.pixel_size_um, count, width, budget_bytes)
     find = _majority if grid.cell_um > labels.pixel_size_um else _nearest
@@ -88,7 +107,7 @@ def _cells_at_once(ratio: float, classes: int, width: int, budget_bytes: int) ->
     return rows, max(1, cells // rows)
 
 
-def _majority(labels: LabelPixels, lookup: NDArray[np.int32], count: int, cells: Grid) -> Int64:
+def _majority(labels: LabelPixels, lookup: IdLookup, count: int, cells: Grid) -> Int64:
     height, width = cells.shape
     at = labels.grid.places_in(cells)
     rows, columns = (slice(*np.searchsorted(one, [0, n]).tolist()) for one, n in zip(at, cells.shape, strict=True))
@@ -103,7 +122,7 @@ def _majority(labels: LabelPixels, lookup: NDArray[np.int32], count: int, cells:
     return np.asarray(np.where(winners == 1, votes.argmax(axis=-1) - 1, UNLABELLED))
 
 
-def _nearest(labels: LabelPixels, lookup: NDArray[np.int32], _count: int, cells: Grid) -> Int64:
+def _nearest(labels: LabelPixels, lookup: IdLookup, _count: int, cells: Grid) -> Int64:
     rows, columns = cells.nearest_in(labels.grid)
     block = labels.pixels(slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     return np.asarray(lookup[block[np.ix_(rows - rows[0], columns - columns[0])]], dtype=np.int64)

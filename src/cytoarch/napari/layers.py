@@ -74,7 +74,7 @@ class SectionLayers:
         self.cells = layout.tokens.split(cells_per_token)
         shown = self._place(self.cells)
         self.map: Labels = viewer.add_labels(
-            np.zeros(self.cells.shape, dtype=np.uint16), name=MAP, opacity=MAP_OPACITY, **shown
+            np.zeros(self.cells.shape, dtype=np.uint32), name=MAP, opacity=MAP_OPACITY, **shown
         )
         self.map.editable = False
         self.confidence: Image = viewer.add_image(

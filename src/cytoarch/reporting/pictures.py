@@ -85,12 +85,9 @@ def label_values(labels: StoredImage, grid: Grid) -> NDArray[np.int64]:
 
 def painted(values: NDArray[np.int64], colours: Mapping[int, Rgb], ground: Rgb = (255, 255, 255)) -> Picture:
     """Label values in their colours; value 0 in the ground colour."""
-    lookup = np.zeros((int(values.max(initial=0)) + 1, 3), dtype=np.uint8)
-    lookup[0] = ground
-    for value, rgb in colours.items():
-        if value < len(lookup):
-            lookup[value] = rgb
-    return lookup[values]
+    used, at = np.unique(values, return_inverse=True)
+    shown = [ground if value == 0 else colours.get(value, (0, 0, 0)) for value in used.tolist()]
+    return np.array(shown, dtype=np.uint8).reshape(-1, 3)[at.reshape(values.shape)]
 
 
 def overlaid(picture: Picture, values: NDArray[np.int64], colours: Mapping[int, Rgb], opacity: float = 0.6) -> Picture:

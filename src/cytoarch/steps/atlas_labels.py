@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from cytoarch.anatomy.reference import AtlasVolume, read_anchorings, read_ontology
 from cytoarch.anatomy.reference.label_files import LabelCodes, write_label_image
+from cytoarch.brains import LABEL_TABLE_FILE
 from cytoarch.errors import ManifestError
 from cytoarch.steps.opened import read_only
 from cytoarch.steps.sections import SECTION
@@ -62,9 +63,9 @@ def cut_brain(
             str(anchorings_path),
             [f"names {', '.join(sorted(anchorings)[:5])}, none of which is a scan or section of {brain_id}"],
         )
-    codes.write(folder / "labels.csv")
+    codes.write(folder / LABEL_TABLE_FILE)
     table = _manifest(manifest_path, name, brain_id, written)
-    return Cut(folder, folder / "labels.csv", table, len(written), len(codes.names), tuple(without))
+    return Cut(folder, folder / LABEL_TABLE_FILE, table, len(written), len(codes.names), tuple(without))
 
 
 def _manifest(path: Path, name: str, brain_id: str, written: dict[str, str]) -> Path:

@@ -1,16 +1,16 @@
 """How large every label of a section is: counted once, kept, shown in the report and exported."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from cytoarch.brains import Section
 from cytoarch.digests import canonical_json
 from cytoarch.exports.areas import SectionArea
+from cytoarch.images.label_ids import counted_ids
 from cytoarch.images.views import Level, StoredImage
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.parcellations import Parcellation, ParcellationStep
@@ -68,11 +68,10 @@ class AreasStep(Step[Facts]):
 
 def counted(level: Level) -> dict[str, int]:
     """How many cells of a label image have each value, 0 left out. Raises SectionError if it is damaged."""
-    counts = np.zeros(1 << 16, dtype=np.int64)
+    counts: Counter[int] = Counter()
     for y, x, height, width in partition(*level.size, BAND_PX):
-        block = level.pixels(slice(y, y + height), slice(x, x + width))
-        counts += np.bincount(block.ravel(), minlength=len(counts))
-    return {str(value): int(counts[value]) for value in np.flatnonzero(counts) if value}
+        counts.update(counted_ids(level.pixels(slice(y, y + height), slice(x, x + width))))
+    return {str(value): counts[value] for value in sorted(counts) if value}
 
 
 def section_areas(brain: OpenBrain, areas: Stored[Facts]) -> Sequence[SectionArea]:

@@ -194,9 +194,9 @@ from cytoarch.drafting import headers
 def headers_work(arguments, on_progress):
     def told(done, total):
         on_progress(done, total)
-        if done < total and Path(arguments["scans"][done]).read_bytes() == b"crash":
+        if done < total and Path(arguments["files"][done]).read_bytes() == b"crash":
             signal.raise_signal(signal.SIGSEGV)
-    told(0, len(arguments["scans"]))
+    told(0, len(arguments["files"]))
     return headers.headers_work(arguments, told)
 """
 """Reads headers, and crashes at some files as a decoder would at a damage that no check foresees."""
@@ -211,7 +211,7 @@ def test_files_that_end_the_process_reading_them_cost_a_remark_each(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     monkeypatch.setattr("cytoarch.drafting.draft.Contained", Contained)
     monkeypatch.setattr("cytoarch.drafting.headers.__name__", "crashing")
-    monkeypatch.setattr("cytoarch.drafting.headers.AT_ONCE", 3)
+    monkeypatch.setattr("cytoarch.drafting.asking.AT_ONCE", 3)
     for name in (names[1], names[4]):
         (folder / name).write_bytes(b"crash")
     seen: list[tuple[int, int]] = []
@@ -224,7 +224,7 @@ def test_files_that_end_the_process_reading_them_cost_a_remark_each(
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
 def test_scans_are_read_in_chunks_and_none_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr("cytoarch.drafting.headers.AT_ONCE", 3)
+    monkeypatch.setattr("cytoarch.drafting.asking.AT_ONCE", 3)
     folder = tmp_path / "scans"
     for number in range(count):
         ome_scan(folder / f"a_{number}.ome.tif", 0.5 + number)

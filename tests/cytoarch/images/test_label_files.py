@@ -242,10 +242,33 @@ def test_white_is_zero_leaves_the_ids_of_a_tiff_as_they_are_stored(tmp_path: Pat
     np.testing.assert_array_equal(read_labels(tiff(tmp_path / "a.tif", ids, photometric="miniswhite")), ids)
 
 
-@pytest.mark.parametrize("dtype", ["int16", "int32", "uint32", "float32"])
-def test_ids_of_other_types_are_refused_with_the_types_that_are_read(tmp_path: Path, dtype: str) -> None:
+@pytest.mark.parametrize("dtype", ["int16", "int32", "uint32", "int64", "float32"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_whole_numbers_of_any_type_are_ids(tmp_path: Path, dtype: str, compression: str | None) -> None:
+    path, ids = tmp_path / "a.tif", noise(H, W) % 5
+    tifffile.imwrite(path, ids.astype(dtype), metadata=None, compression=compression)
+    np.testing.assert_array_equal(read_labels(path), ids)
+
+
+def test_ids_of_nine_digits_are_kept_as_atlases_have_them(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
-    tifffile.imwrite(path, (noise(H, W) % 5).astype(dtype), metadata=None)
+    ids = np.where(noise(H, W) % 2 == 0, 614454277, 315).astype(np.uint32)
+    tifffile.imwrite(path, ids, metadata=None)
+    np.testing.assert_array_equal(read_labels(path), ids)
+
+
+@pytest.mark.parametrize("wrong", [-1.0, 2.5, float("nan"), 2.0**32])
+def test_numbers_that_are_no_ids_are_refused(tmp_path: Path, wrong: float) -> None:
+    path = tmp_path / "a.tif"
+    ids = np.ones((H, W))
+    ids[H // 2, 3] = wrong
+    tifffile.imwrite(path, ids, metadata=None)
     text = refusal_of(path, lambda: read_labels(path))
-    assert dtype in text
-    assert "8- or 16-bit" in text
+    assert "whole numbers from 0 to 4294967295 are needed" in text
+    assert "label table" in text
+
+
+def test_pixels_of_two_parts_are_no_ids(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.ones((H, W), dtype=np.complex64), metadata=None)
+    assert "8- or 16-bit" in refusal_of(path, lambda: read_labels(path))

@@ -81,10 +81,31 @@ def test_damaged_bytes_are_read_or_refused_but_nothing_else_happens(tmp_path: Pa
         assert found is None or found.ndim == 3
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "int8", "uint32", "complex64"])
-def test_pixels_that_are_not_8_or_16_bit_unsigned_are_refused(tmp_path: Path, dtype: str) -> None:
-    path = tiff(tmp_path / "a.tif", np.zeros((H, W), dtype=dtype), photometric="minisblack")
-    assert dtype in refusal(path)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "int32", "uint32"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_whole_numbers_in_wider_pixels_are_kept_and_said(tmp_path: Path, dtype: str, compression: str | None) -> None:
+    pixels = np.arange(H * W).reshape(H, W).astype(dtype)
+    path = tiff(tmp_path / "a.tif", pixels, photometric="minisblack", compression=compression)
+    with open_scan(path) as scan:
+        found = scan.read(0, 0, H, W)[0]
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found, pixels)
+    assert f"whole numbers stored as {dtype} are kept as uint16" in scan.remarks
+
+
+@pytest.mark.parametrize("wrong", [-1.0, 0.5, float("nan"), 65536.0])
+def test_greys_that_16_bits_do_not_hold_are_refused_with_what_to_do(tmp_path: Path, wrong: float) -> None:
+    pixels = np.zeros((H, W), dtype=np.float32)
+    pixels[1, 2] = wrong
+    text = refusal(tiff(tmp_path / "a.tif", pixels, photometric="minisblack"))
+    assert "float32" in text
+    assert "whole numbers from 0 to 65535 are needed" in text
+    assert "16-bit" in text
+
+
+def test_pixels_of_two_parts_are_refused(tmp_path: Path) -> None:
+    path = tiff(tmp_path / "a.tif", np.zeros((H, W), dtype=np.complex64), photometric="minisblack")
+    assert "complex64" in refusal(path)
 
 
 def lying_tiff(

@@ -124,6 +124,17 @@ def test_renumbering_the_labels_changes_no_target():
     np.testing.assert_array_equal(one, other)
 
 
+def test_ids_of_nine_digits_mean_what_small_ones_do():
+    labels = np.random.default_rng(3).choice(VALUES, (20, 20))
+    large = np.where(labels > 0, labels.astype(np.uint32) + 600_000_000, 0).astype(np.uint32)
+    moved = tuple(LabelClass(name=one.name, ids=tuple(i + 600_000_000 for i in one.ids)) for one in THREE)
+    for cell in (3.0, 0.5):
+        shape = (int(20 / cell), int(20 / cell))
+        one = placed(Level(labels, 1.0, 0.0), THREE, shape, cell)
+        np.testing.assert_array_equal(one, placed(Level(large, 1.0, 0.0), moved, shape, cell))
+    assert class_of_id(THREE)[np.array([70_000], dtype=np.uint32)].tolist() == [UNLABELLED]
+
+
 def test_groups_gather_their_labels_in_order_of_first_appearance():
     table = LabelTable(
         labels=(
