@@ -13,10 +13,9 @@ from cytoarch.anatomy.reconstruction import ReconstructionSettings
 from cytoarch.anatomy.reconstruction.volume import VolumeSettings
 from cytoarch.anatomy.surfaces import SurfaceSettings
 from cytoarch.anatomy.tissue import TissueSettings
-from cytoarch.brains import LABEL_TABLE_FILE, Brain, read_manifest
+from cytoarch.brains import Brain, stated_brains
 from cytoarch.discovery.clusters import ClusterSettings
 from cytoarch.embeddings import EmbedSettings
-from cytoarch.errors import ManifestError
 from cytoarch.images.sections import IngestSettings
 from cytoarch.learning.training import ContextSettings, DecoderSettings, HeadSettings, ProbeSettings
 from cytoarch.parcellation.across import AcrossSettings
@@ -95,20 +94,7 @@ class BrainSource(Settings):
         shared = None if self.brain_id is None else shared_brain(self.store_path, self.brain_id)
         if shared is not None:
             return (shared.brain,)
-        table = self.label_table_path
-        beside = self.manifest_path.with_name(LABEL_TABLE_FILE)
-        if table is None and beside.is_file():
-            table = beside
-        if not self.scans_folder.is_dir():
-            raise ManifestError(str(self.manifest_path), [f"the folder of scans {self.scans_folder} does not exist"])
-        brains = read_manifest(self.manifest_path, self.scans_folder, table)
-        if self.brain_id is None:
-            return brains
-        chosen = tuple(brain for brain in brains if brain.brain_id == self.brain_id)
-        if not chosen:
-            names = ", ".join(brain.brain_id for brain in brains)
-            raise ManifestError(str(self.manifest_path), [f"names no brain {self.brain_id!r}; it names {names}"])
-        return chosen
+        return stated_brains(self.manifest_path, self.scans_path, self.label_table_path, self.brain_id or "")
 
 
 class StoredBrain(Settings):

@@ -24,14 +24,14 @@ def manifest(folder: Path, *, brain: str = "", output: Path | None = None, label
     brain
         Name of the brain all of them belong to; blank: left for a person.
     output
-        Manifest to write; default: manifest.csv in the folder.
+        Manifest to write; default: manifest.csv in the folder, or in the one that holds it and the labels' folder.
     labels_folder
         Folder of label images named like the scans; a '?' marks those whose name is not quite the same. What they
         hold is listed in labels.csv beside the manifest, unless there is one.
 
     """
     console = stderr_console()
-    target = output or folder / "manifest.csv"
+    target = output or _home(folder, labels_folder) / "manifest.csv"
     table = target.with_name(LABEL_TABLE_FILE)
     has_table = table.exists()
     with bars(console) as listener:
@@ -50,9 +50,17 @@ def manifest(folder: Path, *, brain: str = "", output: Path | None = None, label
     if count:
         print(f"labels    {table}: {counted(count, 'label')}; name them, and give a group or colour where you like")
     print("complete  brain_id, blank pixel sizes, and what else you know; remove each '?' you have checked")
-    command = ["python", "-m", "flows", "map-brain", "--manifest-path", str(target), "--scans-path", str(root)]
+    command = ["python", "-m", "flows", "map-brain", "--manifest-path", str(target)]
+    command += [] if target.parent.resolve() == root else ["--scans-path", str(root)]
     print(f"then      {shlex.join(command)}")
     return EXIT_OK
+
+
+def _home(scans_folder: Path, labels_folder: Path | None) -> Path:
+    """Where a manifest finds scans and labels by itself: above both folders where these lie side by side."""
+    parent = scans_folder.resolve().parent
+    is_beside = labels_folder is not None and labels_folder.resolve().parent == parent
+    return scans_folder.parent if is_beside else scans_folder
 
 
 def phantom(
@@ -120,7 +128,8 @@ def cut_atlas(
     axes
         Where the axes of the volume's file run, such as PIR for the Allen CCF; blank: as the file says.
     ontology_path
-        Structures of the atlas: JSON of Allen's API, or a table with id, name, parent_id.
+        Structures of the atlas: JSON of Allen's API, a table with id, name, parent_id, or ITK-SNAP's label
+        descriptions (.txt).
     level
         Level of the ontology to cut at, 0 is the root; blank: as fine as the volume.
     folder

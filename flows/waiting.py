@@ -1,10 +1,11 @@
-"""A first look at the command line, before what takes seconds to import, to see whether the brain is free."""
+"""A first look at the command line, before what takes seconds to import: is the brain free, is the manifest right."""
 
 import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from cytoarch.errors import BrainBusyError
+from cytoarch.brains import stated_brains
+from cytoarch.errors import BrainBusyError, ManifestError
 from cytoarch.paths import is_id
 from cytoarch.store.brain_store import BrainStore
 from flows.places import DEFAULT_STORE
@@ -12,6 +13,27 @@ from flows.places import DEFAULT_STORE
 WRITERS = ("-brain", "-points", "train-")
 """What the names of the commands that write a brain begin or end with."""
 READERS_OF_MANIFESTS = ("map-brain", "ingest-brain")
+
+
+def misstated(arguments: Sequence[str]) -> str | None:
+    """What is wrong with the manifest that a command names, all of it; None: nothing that could be seen here.
+
+    A manifest is completed by hand and read again and again: its faults are told before anything is started.
+    """
+    named = _value(arguments, "--manifest-path")
+    if arguments[:1] not in [[one] for one in READERS_OF_MANIFESTS] or named is None:
+        return None
+    scans, table = (_value(arguments, flag) for flag in ("--scans-path", "--label-table-path"))
+    try:
+        stated_brains(
+            Path(named),
+            Path(scans) if scans else None,
+            Path(table) if table else None,
+            _value(arguments, "--brain-id") or "",
+        )
+    except ManifestError as error:
+        return str(error)
+    return None
 
 
 def busy(arguments: Sequence[str]) -> str | None:

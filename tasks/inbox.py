@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from pydantic import BaseModel
 
-from cytoarch.brains import LABEL_TABLE_FILE, Brain, read_manifest
+from cytoarch.brains import LABEL_TABLE_FILE, Brain, stated_brains
 from cytoarch.digests import canonical_json, content_digest, hash_file
 from cytoarch.errors import ManifestError
 from cytoarch.paths import confined
@@ -83,9 +83,8 @@ def arrivals(inbox: Path, settle_s: float, missing_grace_s: float) -> list[Arriv
         if moving:
             found.append(Arrival(name, path, "", "", moving))
             continue
-        table = path.parent / LABEL_TABLE_FILE
         try:
-            brains = read_manifest(path, path.parent, table if table.is_file() else None)
+            brains = stated_brains(path)
         except ManifestError as error:
             found.append(Arrival(name, path, "", "", "cannot be read", faults=tuple(error.faults)))
             continue
@@ -104,9 +103,8 @@ def arrival_of(manifest_path: Path, inbox: Path) -> list[Arrival]:
         if manifest_path.resolve().is_relative_to(inbox.resolve())
         else str(manifest_path)
     )
-    table = manifest_path.parent / LABEL_TABLE_FILE
     try:
-        brains = read_manifest(manifest_path, manifest_path.parent, table if table.is_file() else None)
+        brains = stated_brains(manifest_path)
     except ManifestError as error:
         return [Arrival(name, manifest_path, "", "", "cannot be read", faults=tuple(error.faults))]
     return [
@@ -119,9 +117,7 @@ def arrival_of(manifest_path: Path, inbox: Path) -> list[Arrival]:
 
 def with_labels(arrival: Arrival) -> Arrival:
     """An arrival that is another one when the content of its label images is: they may be drawn on in place."""
-    table = arrival.manifest_path.parent / LABEL_TABLE_FILE
-    brains = read_manifest(arrival.manifest_path, arrival.manifest_path.parent, table if table.is_file() else None)
-    (brain,) = (one for one in brains if one.brain_id == arrival.brain_id)
+    (brain,) = stated_brains(arrival.manifest_path, brain_id=arrival.brain_id)
     folder = arrival.manifest_path.parent
     paths = {one.section_id: confined(one.labels, folder) for one in brain.kept if one.labels}
     digests = {f"labels/{one}": hash_file(path).sha256 for one, path in paths.items() if path.is_file()}

@@ -278,6 +278,26 @@ def read_manifest(manifest_path: Path, scans_path: Path, label_table_path: Path 
     )
 
 
+def stated_brains(
+    manifest_path: Path, scans_path: Path | None = None, label_table_path: Path | None = None, brain_id: str = ""
+) -> tuple[Brain, ...]:
+    """The brains of a manifest, or the one of this id, with what lies beside it where nothing else is said.
+
+    Raises ManifestError, listing every fault, also where the folder of scans or the brain is not there.
+    """
+    scans_folder = scans_path or manifest_path.parent
+    if not scans_folder.is_dir():
+        raise ManifestError(str(manifest_path), [f"the folder of scans {scans_folder} does not exist"])
+    beside = manifest_path.with_name(LABEL_TABLE_FILE)
+    table = label_table_path or (beside if beside.is_file() else None)
+    brains = read_manifest(manifest_path, scans_folder, table)
+    chosen = tuple(brain for brain in brains if brain_id in ("", brain.brain_id))
+    if not chosen:
+        names = ", ".join(brain.brain_id for brain in brains)
+        raise ManifestError(str(manifest_path), [f"names no brain {brain_id!r}; it names {names}"])
+    return chosen
+
+
 def brain_ids(manifest_path: Path) -> tuple[str, ...]:
     """The brains a manifest names, in order of first appearance; nothing else in it is checked."""
     rows, _ = csv_rows(manifest_path, COLUMNS, REQUIRED_COLUMNS, drafted=True)

@@ -4,7 +4,9 @@ import os
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from flows.console import EXIT_OK, EXIT_USAGE
 from flows.terminal import run
@@ -28,8 +30,8 @@ def test_files_that_cannot_be_drafted_are_told_beside_the_draft(
     for told in ("Gr\\xf6sse_02.tif", "[b]::03.tif", "other.png", "a_01.tif"):
         assert told in shown.err
     assert "._a_01" not in shown.err
-    assert f"--scans-path {tmp_path}" in shown.out
-    (row,) = (scans / "manifest.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert "--scans-path" not in shown.out  # it lies above scans and labels, which its paths begin with
+    (row,) = (tmp_path / "manifest.csv").read_text(encoding="utf-8").splitlines()[1:]
     assert row.startswith("B1,a_01,?1,scans/a_01.tif,")
     assert "?labels/a_01-v2.png" in row
 
@@ -43,7 +45,30 @@ def test_the_command_to_go_on_with_is_one_that_a_shell_understands(
     assert run(["manifest", str(scans)]) == EXIT_OK
     (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("then")]
     command = shlex.split(line.removeprefix("then"))
-    assert command[3:] == ["map-brain", "--manifest-path", str(scans / "manifest.csv"), "--scans-path", str(scans)]
+    assert command[3:] == ["map-brain", "--manifest-path", str(scans / "manifest.csv")]
+    elsewhere = home / "my manifest.csv"
+    assert run(["manifest", str(scans), "--output", str(elsewhere)]) == EXIT_OK
+    (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("then")]
+    command = shlex.split(line.removeprefix("then"))
+    assert command[3:] == ["map-brain", "--manifest-path", str(elsewhere), "--scans-path", str(scans)]
+
+
+def test_labels_are_drafted_beside_the_manifest_and_a_table_that_is_there_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans, labels = tmp_path / "scans", tmp_path / "labels"
+    for folder in (scans, labels):
+        folder.mkdir()
+        Image.fromarray(np.array([[0, 7], [3, 3]], dtype=np.uint8)).save(folder / "a_01.png")
+    command = ["manifest", str(scans), "--labels-folder", str(labels)]
+    assert run(command) == EXIT_OK
+    assert "2 labels; name them" in capsys.readouterr().out
+    table = tmp_path / "labels.csv"
+    assert [line.split(",")[0] for line in table.read_text().splitlines()] == ["id", "3", "7"]
+    table.write_text("id,name\n3,V1\n7,V2\n")
+    assert run([*command, "--output", str(tmp_path / "again.csv")]) == EXIT_OK
+    assert "name them" not in capsys.readouterr().out
+    assert "V1" in table.read_text()
 
 
 def test_a_folder_whose_name_is_no_text_is_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

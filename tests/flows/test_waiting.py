@@ -2,6 +2,9 @@
 
 import fcntl
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import pytest
 
 from cytoarch.store.brain_store import BrainStore
 from flows import waiting
-from flows.waiting import busy
+from flows.waiting import busy, misstated
 
 WRITERS = [
     "map-brain", "ingest-brain", "embed-brain", "embed-points", "parcellate-brain", "cluster-brain", "verify-brain",
@@ -214,3 +217,47 @@ def test_a_lock_that_may_not_be_read_is_left_to_the_command(
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", refused)
         assert told(store, "map-brain", "--brain-id", "B1") is None
+
+
+# -- manifests ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["map-brain", "ingest-brain"])
+def test_every_fault_of_a_manifest_is_told_at_the_first_look(tmp_path: Path, command: str) -> None:
+    path = manifest(tmp_path, "B1", "", "B2")
+    path.write_text(path.read_text().replace(",2,a.tif", ",?2,a.tif"))
+    text = misstated([command, "--manifest-path", str(path)])
+    assert text is not None
+    assert "row 3: brain_id is blank" in text
+    assert "remove the '?'" in text
+    none = misstated([command, f"--manifest-path={path}", "--scans-path", str(tmp_path / "none")])
+    assert none is not None
+    assert "does not exist" in none
+
+
+def test_label_tables_and_names_of_brains_are_looked_at_too(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "B1")
+    assert misstated(["map-brain", "--manifest-path", str(path)]) is None
+    text = misstated(["map-brain", "--manifest-path", str(path), "--brain-id", "B9"])
+    assert text is not None
+    assert "it names B1" in text
+    (tmp_path / "labels.csv").write_text("value,name\n1,V1\n")
+    text = misstated(["map-brain", "--manifest-path", str(path)])
+    assert text is not None
+    assert "column id is missing" in text
+
+
+@pytest.mark.parametrize("arguments", [[], ["map-brain"], ["manifest", "--manifest-path", "none.csv"], ["study"]])
+def test_commands_that_read_no_manifest_are_left_alone(arguments: list[str]) -> None:
+    assert misstated(arguments) is None
+
+
+def test_a_manifest_at_fault_ends_the_command_before_prefect_is_imported(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "")
+    told = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "flows", "map-brain", "--manifest-path", str(path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert told.returncode == 2
+    assert "brain_id is blank" in told.stderr
+    assert not re.search(r"\| +(prefect|torch|mlflow)$", told.stderr, re.MULTILINE)

@@ -19,7 +19,7 @@ from cytoarch.drafting.folders import (
     printable,
 )
 from cytoarch.drafting.headers import stated_pixel_sizes
-from cytoarch.drafting.names import bare_name, match_labels, section_ids, section_numbers
+from cytoarch.drafting.names import bare_name, match_labels, pixel_sizes, section_ids, section_numbers
 from cytoarch.errors import ManifestError, ScanError
 from cytoarch.images.scans import DRAWN_SUFFIXES, LABEL_SUFFIXES, SUFFIXES
 from cytoarch.paths import is_id
@@ -39,10 +39,11 @@ def draft_manifest(
 ) -> tuple[Path, list[str]]:
     """Write a draft for the scans in a folder; returns the folder its paths are relative to, and remarks.
 
-    Pixel sizes come from the files, read in a child process. Section numbers are read from the file names and marked
-    with '?', and so are label images whose name is not quite that of their scan. Everything else stays blank. What
-    cannot be read, matched or named in a manifest is told in the remarks. Raises ManifestError if there is no scan,
-    the output exists, or the folders or the brain's id cannot be used.
+    Pixel sizes come from the files, read in a child process. Section numbers, and pixel sizes that no file states, are
+    read from the file names and marked with '?', and so are label images whose name is not quite that of their scan.
+    Everything else stays blank. What cannot be read, matched or named in a manifest is told in the remarks.
+
+    Raises ManifestError if there is no scan, the output exists, or the folders or the brain's id cannot be used.
     """
     _check(scans_folder, output_path, labels_folder, brain_id)
     scans = images_in(scans_folder)
@@ -57,7 +58,7 @@ def draft_manifest(
     if not paths:
         raise ManifestError(printable(scans_folder), remarks)
     label_cells, label_remarks = _label_cells(list(paths), labels, root)
-    pixel_sizes, unread = _pixel_sizes(list(paths), on_progress)
+    stated_sizes, unread = _stated_sizes(list(paths), on_progress)
     names = [bare_name(path.name) for path in paths]
     _write(
         output_path,
@@ -67,11 +68,11 @@ def draft_manifest(
                 "section_id": section_id,
                 "section_number": "" if number is None else f"{UNCONFIRMED}{number}",
                 "path": cell,
-                "pixel_size_um": pixel_sizes.get(path, ""),
+                "pixel_size_um": stated_sizes.get(path) or (f"{UNCONFIRMED}{size}" if size else ""),
                 "labels": label_cells.get(path, ""),
             }
-            for (path, cell), section_id, number in zip(
-                paths.items(), section_ids(names), section_numbers(names), strict=True
+            for (path, cell), section_id, number, size in zip(
+                paths.items(), section_ids(names), section_numbers(names), pixel_sizes(names), strict=True
             )
         ],
     )
@@ -151,7 +152,7 @@ def _label_cells(scans: Sequence[Path], labels: Sequence[Path], root: Path) -> t
     return matched, remarks
 
 
-def _pixel_sizes(scans: Sequence[Path], on_progress: Progress | None) -> tuple[dict[Path, str], list[str]]:
+def _stated_sizes(scans: Sequence[Path], on_progress: Progress | None) -> tuple[dict[Path, str], list[str]]:
     """The pixel size (um) that each scan states, where it does, and remarks on those that cannot be read."""
     faults = {path: _absent(path) for path in scans if lacks_content(path)}
     with closing(Contained()) as children:

@@ -7,11 +7,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from cytoarch.brains import RESERVED_IDS
-from cytoarch.images.scans import SUFFIXES
+from cytoarch.brains import PIXEL_SIZE_LIMITS_UM, RESERVED_IDS
+from cytoarch.images.scans import DRAWN_SUFFIXES, SUFFIXES
 from cytoarch.paths import is_id
 
 _NUMBER = re.compile(r"\d+")
+_LENGTH = r"um|\N{MICRO SIGN}m|\N{GREEK SMALL LETTER MU}m|micron|nm"
+_SIZE = re.compile(rf"(?<![\w.])(\d+(?:[.p]\d+)?) ?({_LENGTH})(?![A-Za-z])", re.IGNORECASE)
+"""A length in a name: `5um`, `0.5 um`, `0p5um`, `250nm`."""
+_QUANTITY = re.compile(
+    rf"\d+(?:[.p]\d+)? ?(?:{_LENGTH}|mm|px|dpi|bit|x)(?![A-Za-z0-9])|(?<![A-Za-z])x\d+(?:\.\d+)?", re.IGNORECASE
+)
+"""Numbers that count something else than sections: lengths, pixels, depths, magnifications (`20x`, `x4`)."""
 _BETWEEN_WORDS = re.compile(r"[\W_]+")
 Words = tuple[str, ...]
 
@@ -23,7 +30,7 @@ def bare_name(name: str) -> str:
     ('B1_s001', 's001', 'v1.2_s001')
     """
     path = PurePath(name)
-    while path.suffix.lower() in (*SUFFIXES, ".ome"):
+    while path.suffix.lower() in (*SUFFIXES, *DRAWN_SUFFIXES, ".ome"):
         path = path.with_suffix("")
     return path.name
 
@@ -33,10 +40,12 @@ def section_numbers(names: Sequence[str]) -> list[int | None]:
 
     Of the numbers in the names (first, second, ...), the last is taken that most files have and no two share.
 
-    >>> section_numbers(["B20_0012_x4", "B20_0027_x4", "overview"]), section_numbers(["left", "right"])
+    Numbers with a unit are none.
+
+    >>> section_numbers(["B20_0012_x4", "B20_0027_x4", "overview"]), section_numbers(["left", "right_5um"])
     ([12, 27, None], [None, None])
     """
-    found = [[int(number) for number in _NUMBER.findall(name)] for name in names]
+    found = [[int(number) for number in _NUMBER.findall(_QUANTITY.sub("_", name))] for name in names]
     best: list[int | None] = [None] * len(names)
     for place in range(max(len(numbers) for numbers in found)):
         column = [numbers[place] if place < len(numbers) else None for numbers in found]
@@ -44,6 +53,24 @@ def section_numbers(names: Sequence[str]) -> list[int | None]:
         if len(set(present)) == len(present) >= sum(number is not None for number in best):
             best = column
     return best
+
+
+def pixel_sizes(names: Sequence[str]) -> list[str]:
+    """The one length (um) in each bare name, as text; blank where there is none, or several that differ.
+
+    >>> pixel_sizes(["cells_5um", "B1_0.25 um_s001", "B1_500nm", "50um_thick_2um", "human"])
+    ['5', '0.25', '0.5', '', '']
+    """
+    return [_pixel_size(name) for name in names]
+
+
+def _pixel_size(name: str) -> str:
+    found = {
+        float(number.lower().replace("p", ".")) / (1000 if unit.lower() == "nm" else 1)
+        for number, unit in _SIZE.findall(name.replace("_", " "))
+    }
+    low, high = PIXEL_SIZE_LIMITS_UM
+    return f"{found.pop():g}" if len(found) == 1 and low <= min(found) <= high else ""
 
 
 def section_ids(names: Sequence[str]) -> list[str]:
@@ -72,7 +99,8 @@ class Matches:
     same: dict[int, int] = field(default_factory=dict)
     """scan -> label image of the same name."""
     alike: dict[int, int] = field(default_factory=dict)
-    """scan -> label image whose name holds the scan's name, or the other way round: a person has to look."""
+    """scan -> label image whose name holds the scan's name, or the other way round, or there is one of each only: a
+    person has to look."""
     doubtful: dict[int, tuple[int, ...]] = field(default_factory=dict)
     """label image -> the scans it could belong to, where it is not the only one or they are several."""
     left_over: tuple[int, ...] = ()
@@ -99,6 +127,8 @@ def match_labels(scans: Sequence[str], labels: Sequence[str]) -> Matches:
         matched |= {
             choices[0]: label for label, choices in candidates.items() if len(choices) == 1 and claims[choices[0]] == 1
         }
+    if len(scans) == len(labels) == 1 and not found.same:
+        found.alike = {0: 0}
     taken = {*found.same.values(), *found.alike.values()}
     found.doubtful = {label: tuple(choices) for label, choices in candidates.items() if label not in taken}
     found.left_over = tuple(i for i in range(len(labels)) if i not in taken and i not in found.doubtful)

@@ -252,3 +252,26 @@ def mouse_anchoring(row: dict[str, str], image: Grid) -> LinearAnchoring:
     u, v = lift @ in_plane @ [width, 0], lift @ in_plane @ [0, height]
     middle = np.array([value["cx"], value["ap_50um_from_posterior"], value["cz"]])
     return LinearAnchoring.of_nine([*(middle - (u + v) / 2), *u, *v], (228, 264, 160))
+
+
+def test_label_descriptions_of_itk_snap_are_an_ontology_without_levels(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    rows = [
+        "# ITK-SnAP Label Description File",
+        '    0 0 0 0 0 0 0 "Clear Label"',
+        '1\t189\t233\t59\t1\t1\t1\t"areas 1 and 2"',
+    ]
+    path.write_text("\n".join([*rows, '27 0 9 255 0.5 1 1 "V1"', ""]))
+    ontology = read_ontology(path)
+    assert {one.id: (one.name, one.colour) for one in ontology.structures.values()} == {
+        1: ("areas 1 and 2", "#bde93b"),
+        27: ("V1", "#0009ff"),
+    }
+    assert ontology.at_level(np.array([0, 1, 27]), 2).tolist() == [0, 1, 27]
+
+
+def test_a_text_that_is_no_label_description_is_refused_as_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_text('1 189 233 59 1 1 1 "V1"\nV2\n')
+    with pytest.raises(ManifestError, match="column id is missing"):
+        read_ontology(path)

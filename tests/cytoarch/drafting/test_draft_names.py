@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cytoarch.drafting import draft_manifest
 from cytoarch.drafting.names import match_labels, section_numbers
 from cytoarch.errors import ManifestError
-from tests.cytoarch.drafting.drafts import completed, drafted, scans_in
+from tests.cytoarch.drafting.drafts import completed, drafted, scans, scans_in
 
 # -- section numbers ---------------------------------------------------------------------------------------------------
 
@@ -23,6 +23,10 @@ from tests.cytoarch.drafting.drafts import completed, drafted, scans_in
         (["a", "b"], [None, None]),
         (["B20_x4", "B20_x4b"], [None, None]),
         (["one10"], [10]),
+        (["cells_5um"], [None]),
+        (["a_5um_s3", "a_5um_s4"], [3, 4]),
+        (["s3 20x", "s4 20x", "s5 10x"], [3, 4, 5]),
+        (["B1_s3_0.5\N{MICRO SIGN}m", "B1_s4_0.5\N{MICRO SIGN}m"], [3, 4]),
         (["s010", "s10"], [None, None]),
     ],
 )
@@ -124,7 +128,7 @@ def test_scans_and_label_images_of_the_same_names_are_all_matched_whatever_their
 def test_names_are_alike_by_whole_words_and_most_words_win(
     scans: list[str], labels: list[str], alike: dict[int, int], doubtful: dict[int, tuple[int, ...]]
 ) -> None:
-    found = match_labels(scans, labels)
+    found = match_labels([*scans, "-"], labels)
     assert (found.same, found.alike, found.doubtful) == ({}, alike, doubtful)
 
 
@@ -132,3 +136,35 @@ def test_the_folder_of_the_scans_is_refused_as_that_of_the_labels(tmp_path: Path
     scans_in(tmp_path / "scans", "a.tif", "a_labels.png")
     with pytest.raises(ManifestError, match="folder of the scans too"):
         draft_manifest(tmp_path / "scans", tmp_path / "m.csv", tmp_path / "scans" / ".." / "scans")
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("cells_5um.png", "?5"),
+        ("B1 s3 0.25 um.png", "?0.25"),
+        ("B1_s3_0p5um.png", "?0.5"),
+        ("B1_s3_325nm.png", "?0.325"),
+        ("B1_s3_0.5\N{MICRO SIGN}m.png", "?0.5"),
+        ("cut_50um_scan_2um.png", ""),
+        ("thick_500um.png", ""),
+        ("human5.png", ""),
+        ("s5umbra.png", ""),
+    ],
+)
+def test_a_length_in_a_name_is_proposed_as_pixel_size_where_it_can_be_one(tmp_path: Path, name: str, cell: str) -> None:
+    draft_manifest(scans(tmp_path / "scans", name), tmp_path / "m.csv")
+    assert drafted(tmp_path / "m.csv")[0]["pixel_size_um"] == cell
+
+
+def test_what_the_file_states_goes_before_what_its_name_says(tmp_path: Path) -> None:
+    folder = scans(tmp_path / "scans", "a_5um.tif", resolution=(2e4, 2e4), resolutionunit="CENTIMETER")
+    draft_manifest(folder, tmp_path / "m.csv")
+    assert drafted(tmp_path / "m.csv")[0]["pixel_size_um"] == "0.5"
+
+
+def test_the_only_scan_and_the_only_label_image_are_proposed_as_a_pair() -> None:
+    found = match_labels(["cells"], ["regions"])
+    assert (found.alike, found.left_over) == ({0: 0}, ())
+    found = match_labels(["cells", "more"], ["regions"])
+    assert (found.alike, found.left_over) == ({}, (0,))

@@ -1,6 +1,7 @@
 """The structures of an atlas and their levels: from a fine label to the coarser one that holds it."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from cytoarch.errors import ManifestError
 from cytoarch.tables import csv_rows
 
 Int64 = NDArray[np.int64]
+_DESCRIBED = re.compile(r'\s*(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+[\d.]+\s+\d+\s+\d+\s+"(.*)"\s*')
+"""A line of ITK-SNAP's label descriptions: id, red, green, blue, opacity, two switches, name."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class Ontology:
 def read_ontology(path: Path) -> Ontology:
     """The structures in a file: JSON of Allen's API, or a table of id, name, parent_id or structure_id_path, colour.
 
-    Raises ManifestError listing every fault.
+    Label descriptions of ITK-SNAP (.txt, .label) are read, too: no structure of theirs holds another. Raises
+    ManifestError listing every fault.
     """
     if path.suffix.lower() == ".json":
         try:
@@ -68,6 +72,9 @@ def read_ontology(path: Path) -> Ontology:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ManifestError(str(path), [f"is no ontology as Allen's API gives it ({error!r})"]) from None
         return _checked(path, nested, [])
+    described = _described(path)
+    if described:
+        return _checked(path, described, [])
     rows, faults = csv_rows(path, None, ("id", "name"))
     found: list[Structure] = []
     for number, row in rows:
@@ -85,6 +92,27 @@ def _checked(path: Path, found: list[Structure], faults: list[str]) -> Ontology:
     if faults:
         raise ManifestError(str(path), faults)
     return Ontology(structures)
+
+
+def _described(path: Path) -> list[Structure]:
+    """The structures in label descriptions of ITK-SNAP, without 0, which is no label; none if the file holds others."""
+    if path.suffix.lower() not in (".txt", ".label"):
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []  # said by whoever reads it as a table
+    stated = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    found = [_DESCRIBED.fullmatch(line) for line in stated]
+    rows = [one.groups() for one in found if one is not None]
+    if len(rows) < len(stated):
+        return []
+    colours = [tuple(min(int(one), 255) for one in row[1:4]) for row in rows]
+    structures = [
+        Structure(int(row[0]), row[4], None, "#{:02x}{:02x}{:02x}".format(*colour))
+        for row, colour in zip(rows, colours, strict=True)
+    ]
+    return [one for one in structures if one.id]
 
 
 def _nested(nodes: Any, parent: int | None) -> Iterator[Structure]:
