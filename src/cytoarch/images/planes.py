@@ -145,8 +145,9 @@ def narrowed(scan: Scan, dtype: np.dtype[Any], remedy: str) -> Scan:
             )
         return stored.astype(dtype)
 
-    remark = f"whole numbers stored as {scan.dtype} are kept as {dtype}"
-    return replace(scan, dtype=dtype, remarks=(*scan.remarks, remark), _read=read)
+    is_same = scan.dtype == dtype
+    remarks = () if is_same else (f"whole numbers stored as {scan.dtype} are kept as {dtype}",)
+    return replace(scan, dtype=dtype, remarks=(*scan.remarks, *remarks), _read=read)
 
 
 def check_size(c: int, h: int, w: int) -> None:

@@ -221,6 +221,29 @@ def test_a_level_of_the_ontology_holds_its_parts(tmp_path: Path) -> None:
         assert ontology.at_level(ids, 0).tolist() == [[0, 1], [1, 77]]
 
 
+def test_label_descriptions_of_itk_snap_are_an_ontology_without_levels(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    rows = [
+        "# ITK-SnAP Label Description File",
+        '    0 0 0 0 0 0 0 "Clear Label"',
+        '1\t189\t233\t59\t1\t1\t1\t"areas 1 and 2"',
+    ]
+    path.write_text("\n".join([*rows, '27 0 9 255 0.5 1 1 "V1"', ""]))
+    ontology = read_ontology(path)
+    assert {one.id: (one.name, one.colour) for one in ontology.structures.values()} == {
+        1: ("areas 1 and 2", "#bde93b"),
+        27: ("V1", "#0009ff"),
+    }
+    assert ontology.at_level(np.array([0, 1, 27]), 2).tolist() == [0, 1, 27]
+
+
+def test_a_text_that_is_no_label_description_is_refused_as_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_text('1 189 233 59 1 1 1 "V1"\nV2\n')
+    with pytest.raises(ManifestError, match="column id is missing"):
+        read_ontology(path)
+
+
 # -- real brains -------------------------------------------------------------------------------------------------------
 
 
@@ -254,24 +277,23 @@ def mouse_anchoring(row: dict[str, str], image: Grid) -> LinearAnchoring:
     return LinearAnchoring.of_nine([*(middle - (u + v) / 2), *u, *v], (228, 264, 160))
 
 
-def test_label_descriptions_of_itk_snap_are_an_ontology_without_levels(tmp_path: Path) -> None:
-    path = tmp_path / "labels.txt"
-    rows = [
-        "# ITK-SnAP Label Description File",
-        '    0 0 0 0 0 0 0 "Clear Label"',
-        '1\t189\t233\t59\t1\t1\t1\t"areas 1 and 2"',
-    ]
-    path.write_text("\n".join([*rows, '27 0 9 255 0.5 1 1 "V1"', ""]))
-    ontology = read_ontology(path)
-    assert {one.id: (one.name, one.colour) for one in ontology.structures.values()} == {
-        1: ("areas 1 and 2", "#bde93b"),
-        27: ("V1", "#0009ff"),
-    }
-    assert ontology.at_level(np.array([0, 1, 27]), 2).tolist() == [0, 1, 27]
-
-
-def test_a_text_that_is_no_label_description_is_refused_as_a_table(tmp_path: Path) -> None:
-    path = tmp_path / "labels.txt"
-    path.write_text('1 189 233 59 1 1 1 "V1"\nV2\n')
-    with pytest.raises(ManifestError, match="column id is missing"):
-        read_ontology(path)
+@pytest.mark.real
+def test_a_cut_of_the_marmoset_atlas_is_its_plane_and_its_table_names_what_is_in_it(
+    real_data: Path, tmp_path: Path
+) -> None:
+    folder = real_data / "marmoset_cortex"
+    volume = AtlasVolume.read(folder / "NM_50um_labels.nii.gz")
+    width, depth, height = volume.labels.shape
+    at = depth // 2
+    nine = [0, at + 0.5, height, width, 0, 0, 0, 0, -height]
+    path = write_json(
+        tmp_path / "a.json",
+        {"filename": "s1.png", "width": 2 * width, "height": 2 * height, "anchoring": nine},
+        target=(width, depth, height),
+    )
+    grid = Grid.at_corner((height, width), 49.0, (0.0, 0.0))
+    cut = cut_section(read_anchorings(path)["s1"], volume, grid, grid).labels
+    np.testing.assert_array_equal(cut, volume.labels[:, at, ::-1].T)
+    named = read_ontology(folder / "NM_50um_labels.txt").structures
+    assert set(np.unique(cut).tolist()) - {0} <= set(named)
+    assert all(one.colour and "cortex" in one.name for one in list(named.values())[:20])

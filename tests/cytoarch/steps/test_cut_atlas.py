@@ -10,7 +10,8 @@ import pytest
 import tifffile
 
 from cytoarch.brains import read_manifest
-from cytoarch.errors import ManifestError
+from cytoarch.errors import CytoarchError, ManifestError
+from cytoarch.images.scans import read_labels
 from cytoarch.steps.atlas_labels import cut_brain
 from tests.cytoarch.steps.small_brain import HEIGHT, IDS, WIDTH, SmallBrain
 
@@ -44,12 +45,24 @@ def test_labels_are_cut_at_the_size_of_the_scans_and_named_automatic(small: Smal
     (brain,) = read_manifest(made.manifest_path, folder, made.table_path)
     assert [one.labels_origin for one in brain.sections] == ["automatic"] * 4 + ["unstated"] * 2
     assert brain.label_table is not None
-    assert [(one.id, one.name) for one in brain.label_table.labels] == [(1, "strip"), (2, "left"), (3, "right")]
+    assert [(one.id, one.name) for one in brain.label_table.labels] == [
+        (5, "strip"),
+        (900_001, "left"),
+        (900_002, "right"),
+    ]
     image = tifffile.imread(made.folder / "s0.tif")
     assert image.shape == (HEIGHT, WIDTH)
-    assert (image[:, : WIDTH // 2] == 2).all()
-    assert (image[:, WIDTH // 2 :] == 3).all()
-    assert (tifffile.imread(made.folder / "s2.tif") == 1).all()
+    assert (image[:, : WIDTH // 2] == 900_001).all()
+    assert (image[:, WIDTH // 2 :] == 900_002).all()
+    assert (tifffile.imread(made.folder / "s2.tif") == 5).all()
+    np.testing.assert_array_equal(read_labels(made.folder / "s0.tif"), image)
+
+
+def test_ids_that_no_label_can_have_are_refused(small: SmallBrain) -> None:
+    manifest, anchorings, volume = write_inputs(small.scans, IDS[:4])
+    (small.scans / "o.csv").write_text("id,name,parent_id\n-9,brain,\n5,strip,-9\n900001,left,-9\n900002,right,-9\n")
+    with pytest.raises(CytoarchError, match="ids from -9 to -9; labels have ids from 1"):
+        cut_brain(manifest, anchorings, volume, "B1", small.folder / "store", "", small.scans / "o.csv", 0, "atlas")
 
 
 def test_anchorings_of_other_sections_are_refused(small: SmallBrain) -> None:

@@ -13,61 +13,66 @@ from cytoarch.anatomy.reference.anchorings import Anchoring
 from cytoarch.anatomy.reference.cutting import cut_section
 from cytoarch.anatomy.reference.ontology import Ontology
 from cytoarch.anatomy.reference.volumes import AtlasVolume
+from cytoarch.brains import MOST_ID
 from cytoarch.errors import CytoarchError
 from cytoarch.geometry import Grid
 
 TILE_PX = 1024
-MOST = 65535
-"""Values that a label image holds."""
 
 
 @dataclass(frozen=True)
 class LabelCodes:
-    """The numbers that stand for structures of an atlas in label images, whose own ids may be too large."""
+    """What stands for the structures of an atlas in label images: their own ids, or those of what holds them."""
 
     ids: NDArray[np.int64]
     """(n,) ids of the atlas, ascending; without 0."""
-    values: NDArray[np.uint16]
-    """(n,) their numbers in label images."""
+    values: NDArray[np.int64]
+    """(n,) their ids in label images."""
+    kept: tuple[int, ...]
+    """The ids that occur in label images, ascending."""
     names: tuple[str, ...]
     colours: tuple[str, ...]
 
     @classmethod
     def of(cls, volume: AtlasVolume, ontology: Ontology | None = None, level: int | None = None) -> Self:
-        """The numbers of all structures in a volume, brought to a level of their ontology where one is given.
+        """Those of all structures in a volume, brought to a level of their ontology where one is given.
 
-        Raises CytoarchError if there are more than label images hold.
+        Raises CytoarchError if an id is none that a label can have.
         """
         ids = np.unique(volume.labels).astype(np.int64)
         ids = ids[ids != 0]
         held = ids if ontology is None or level is None else ontology.at_level(ids, level)
-        kept = np.unique(held)
-        if len(kept) > MOST:
-            raise CytoarchError(f"the atlas holds {len(kept)} structures, label images at most {MOST}: choose a level")
+        kept = tuple(np.unique(held).tolist())
+        if kept and not 1 <= kept[0] <= kept[-1] <= MOST_ID:
+            raise CytoarchError(f"the atlas has ids from {kept[0]} to {kept[-1]}; labels have ids from 1 to {MOST_ID}")
         known = {} if ontology is None else ontology.structures
-        names = tuple(known[one].name if one in known else f"structure {one}" for one in kept.tolist())
-        colours = tuple((known[one].colour or "") if one in known else "" for one in kept.tolist())
-        values = (np.searchsorted(kept, held) + 1).astype(np.uint16)
-        return cls(ids, values, _distinct(names, kept.tolist()), colours)
+        names = tuple(known[one].name if one in known else f"structure {one}" for one in kept)
+        colours = tuple((known[one].colour or "") if one in known else "" for one in kept)
+        return cls(ids, held, kept, _distinct(names, kept), colours)
 
-    def of_labels(self, labels: NDArray[Any]) -> NDArray[np.uint16]:
-        """The numbers (...) of ids (...) of the atlas."""
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The narrower of the two types whose label images most programs read."""
+        return np.dtype(np.uint16 if max(self.kept, default=0) <= np.iinfo(np.uint16).max else np.uint32)
+
+    def of_labels(self, labels: NDArray[Any]) -> NDArray[Any]:
+        """The ids (...) in label images of ids (...) of the atlas."""
         at = np.searchsorted(self.ids, labels)
-        return np.where(labels == 0, 0, self.values[np.minimum(at, len(self.ids) - 1)]).astype(np.uint16)
+        return np.where(labels == 0, 0, self.values[np.minimum(at, len(self.ids) - 1)]).astype(self.dtype)
 
     def write(self, path: Path) -> None:
         """The label table as CSV: id, name, colour."""
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["id", "name", "colour"])
-            writer.writerows(zip(range(1, len(self.names) + 1), self.names, self.colours, strict=True))
+            writer.writerows(zip(self.kept, self.names, self.colours, strict=True))
 
 
 def write_label_image(path: Path, anchoring: Anchoring, volume: AtlasVolume, codes: LabelCodes, section: Grid) -> None:
     """A section's label image as a tiled TIFF of the size of its scan, tile by tile, whatever its size."""
     import tifffile
 
-    def tiles() -> Iterator[NDArray[np.uint16]]:
+    def tiles() -> Iterator[NDArray[Any]]:
         for y in range(0, section.shape[0], TILE_PX):
             for x in range(0, section.shape[1], TILE_PX):
                 window = section.window(y, x, TILE_PX, TILE_PX)
@@ -77,7 +82,7 @@ def write_label_image(path: Path, anchoring: Anchoring, volume: AtlasVolume, cod
         path,
         tiles(),
         shape=section.shape,
-        dtype=np.uint16,
+        dtype=codes.dtype,
         tile=(TILE_PX, TILE_PX),
         compression="zlib",
         photometric="minisblack",
@@ -85,7 +90,7 @@ def write_label_image(path: Path, anchoring: Anchoring, volume: AtlasVolume, cod
     )
 
 
-def _distinct(names: tuple[str, ...], ids: list[int]) -> tuple[str, ...]:
+def _distinct(names: tuple[str, ...], ids: tuple[int, ...]) -> tuple[str, ...]:
     """Names, with the id behind those that several structures share."""
     shared = {name for name in names if names.count(name) > 1}
     return tuple(f"{name} ({one})" if name in shared else name for name, one in zip(names, ids, strict=True))
