@@ -27,7 +27,17 @@ from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.pictures import PICTURES_NAME, THUMBNAIL_FILE, PicturesStep, Shown
 from cytoarch.steps.reconstruction import ALIGNMENT, ALIGNMENT_PAGE, RECONSTRUCTION, SHEET_FILE
 from cytoarch.steps.report_findings import findings, of_clusters, said_across
-from cytoarch.steps.report_scores import PART_NAMES, class_rows, confused, percent, said_of_model, score_rows
+from cytoarch.steps.report_scores import (
+    PART_NAMES,
+    UNTESTED,
+    class_rows,
+    confused,
+    percent,
+    said_of_model,
+    said_of_nowhere,
+    score_rows,
+    there_or_found,
+)
 from cytoarch.steps.retrieval import RetrievalStep
 from cytoarch.steps.sections import LABELS, SECTION, PixelsDigest
 from cytoarch.steps.sources import (
@@ -77,7 +87,7 @@ class ReportStep(Step[Path]):
     """The pages of a brain."""
 
     step: ClassVar[str] = "report"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     scope: ClassVar = "brain"
     view: ClassVar[bool] = True
     verb: ClassVar[str] = "report"
@@ -168,7 +178,10 @@ class ReportStep(Step[Path]):
         training = None if self.training is None else inputs[self.training]
         card = None if self.head is None else inputs[self.head].card
         unseen, learned = (None, None) if card is None else parted(card, brain.brain_id, found)
-        compared = None if self.familiarity is None else Familiarity.of(inputs[self.familiarity].values())
+        is_tested = training is None or bool(training.metrics)
+        compared = None
+        if self.familiarity is not None and is_tested:  # how far sections lie from themselves says nothing
+            compared = Familiarity.of(inputs[self.familiarity].values())
         metrics = ({} if unseen is None else unseen.metrics("map")) | ({} if compared is None else compared.metrics())
         metrics |= {} if not clusters else purities(clusters.values())
         held_out = training.metrics.get("held_out") if training else None
@@ -196,6 +209,10 @@ class ReportStep(Step[Path]):
         label = f"{self.model_name} version {self.model_version}" + (", champion" if self.is_champion else "")
         label = label if self.model_name else ""
         of_model = [] if card is None else said_of_model(label, brain.brain_id, card, compared, (unseen, learned))
+        of_model += [] if is_tested else [UNTESTED]
+        classes = class_rows(card, held_out, scored)
+        shown_classes = there_or_found(classes)
+        of_model += said_of_nowhere(len(classes) - len(shown_classes))
         page = Page(
             brain_id=brain.brain_id,
             subtitle=_subtitle(brain),
@@ -204,7 +221,7 @@ class ReportStep(Step[Path]):
             sections=entries,
             legends=_legends(card, next((len(one["sizes"]) for one in clusters.values()), 0)),
             scores=score_rows(training, unseen, learned),
-            per_class=class_rows(card, held_out, scored),
+            per_class=shown_classes,
             charts=charts,
             provenance=self._provenance(brain, inputs),
             placement=self._placement(inputs),

@@ -18,6 +18,10 @@ PART_NAMES = {
     "held_out": "both, held out",
     "brains": "each brain by a model of the others",
 }
+UNTESTED = (
+    "Nothing was held out, as fewer than three sections have labels: the model learned from every section that it is "
+    "scored on here, and no figure says how good it is on others."
+)
 NAMED = 12
 """Names that a sentence lists at most."""
 
@@ -111,6 +115,23 @@ def class_rows(card: HeadCard | None, held_out: Mapping[str, Any] | None, scored
         return []
     rows = class_figures(card.classes, scored.confusion, scored.boundaries, first=1)
     return [_class_row(row) for row in rows]
+
+
+def there_or_found(rows: Rows) -> Rows:
+    """The rows of classes that the labels or the map show; a label table may name many more."""
+    return [row for row in rows if row["support"] != "0" or row["f1"] != "-"]
+
+
+def said_of_nowhere(count: int) -> list[str]:
+    """That classes are left out of the table of classes, where some are.
+
+    >>> said_of_nowhere(0), said_of_nowhere(1)[0][:40]
+    ([], '1 class of the label table is neither in')
+    """
+    if not count:
+        return []
+    which = "1 class of the label table is" if count == 1 else f"{count} classes of the label table are"
+    return [f"{which} neither in the labels scored here nor on the maps: the table of classes leaves them out."]
 
 
 def _class_row(row: Mapping[str, Any]) -> dict[str, str]:

@@ -182,6 +182,16 @@ def test_classes_have_a_row_from_held_out_embeddings_or_else_from_the_map(mapped
     ]
 
 
+def test_classes_of_the_table_that_are_neither_labelled_nor_mapped_are_left_out_and_counted() -> None:
+    rows = [
+        {"name": "there", "support": "9", "f1": "-"},
+        {"name": "found", "support": "0", "f1": "0.000"},
+        {"name": "nowhere", "support": "0", "f1": "-"},
+    ]
+    assert [row["name"] for row in report_scores.there_or_found(rows)] == ["there", "found"]
+    assert report_scores.said_of_nowhere(140)[0].startswith("140 classes of the label table are neither")
+
+
 def test_without_a_training_or_a_map_there_are_no_such_rows() -> None:
     assert report_scores.score_rows(None, None, None) == []
     assert report_scores.class_rows(None, None, mapped_score()) == []
