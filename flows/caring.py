@@ -23,6 +23,8 @@ from tasks.leases import brain_lease
 from tasks.progress import spoken_s
 from tasks.tracking import needed, registered_digests
 
+MAPPED = "clusters"
+"""The step that every map-brain runs, whether a brain has labels or not. (To import it would take seconds.)"""
 CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
 _STYLES = {"well": "green", "note": "yellow", "wrong": "bold red"}
 
@@ -162,7 +164,8 @@ def _print_brain(store: BrainStore, brain: str, rows: list[Standing]) -> None:
 
 def _cost(store: BrainStore, brain: str, rows: list[Standing], durations: list[Duration]) -> str:
     if not any(one.due for one in rows):
-        return "nothing"
+        is_mapped = any(one.step == MAPPED for one in rows)
+        return "nothing" if is_mapped else "unknown time: not mapped"
     spent = cost(rows, durations, megapixels_each(store, brain))
     hours = "unknown time (nothing was timed yet)" if spent.seconds is None else spoken_s(spent.seconds)
     return f"{hours}, {spent.nbytes / 1e9:.2f} GB"

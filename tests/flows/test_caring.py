@@ -62,6 +62,18 @@ def test_status_says_what_is_due_and_what_it_would_cost(store: BrainStore, capsy
     assert "brains there: B1" in err
 
 
+def test_a_brain_that_was_only_ingested_is_not_called_done(
+    store: BrainStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ensure(store.catalogue("B1"), Product("sections", "scan", "s2"), WORK, writes({"zarr.json": b"2"}))
+    _, out, _ = told(capsys, "status", "--store-path", str(store.root))
+    assert "not mapped" in out
+    ensure(store.catalogue("B1"), Product("clusters", "k", "s1"), WORK, writes({"a": b"1"}))
+    ensure(store.catalogue("B1"), Product("clusters", "k", "s2"), WORK, writes({"a": b"2"}))
+    _, out, _ = told(capsys, "status", "--store-path", str(store.root))
+    assert "not mapped" not in out
+
+
 def test_gc_touches_nothing_unless_it_is_told_to(store: BrainStore, capsys: pytest.CaptureFixture[str]) -> None:
     kept, unused = store.models.add(files_of_head(1)), store.models.add(files_of_head(2))
     register_in(store, 1, 0.5)
