@@ -65,3 +65,13 @@ def test_a_hole_is_a_hole_and_what_is_in_it_an_outline_of_its_own() -> None:
 
 def test_a_map_of_ground_has_no_outline() -> None:
     assert outlines_of(np.zeros((4, 4), dtype=np.uint8), 1.0).shapes == {}
+
+
+def test_ids_of_nine_digits_have_the_outlines_of_small_ones() -> None:
+    small = np.zeros((30, 40), dtype=np.uint8)
+    small[4:20, 5:17], small[4:20, 17:30] = 1, 2
+    large = np.array([0, 614_454_277, 5], dtype=np.uint32)[small]
+    one, other = outlines_of(small, 1.0), outlines_of(large, 1.0)
+    assert other.cells == {5: one.cells[2], 614_454_277: one.cells[1]}
+    assert other.shapes[614_454_277].equals(one.shapes[1])
+    assert other.shapes[5].equals(one.shapes[2])

@@ -375,3 +375,18 @@ def test_a_colour_picture_is_no_label_image(staging: Staging, tmp_path: Path, sh
 
 def test_an_image_of_nothing_but_unlabelled_pixels_is_stored(staging: Staging, tmp_path: Path) -> None:
     assert stored(staging, tmp_path, np.zeros((300, 270), np.uint8))["labelled_px"] == 0
+
+
+def test_ids_of_nine_digits_are_stored_as_they_are(staging: Staging, tmp_path: Path) -> None:
+    ids = np.zeros((300, 270), dtype=np.uint32)
+    ids[50:200, 30:200], ids[210:, :] = 614_454_277, 7
+    tifffile.imwrite(tmp_path / "a.tif", ids, metadata=None)
+    table = LabelTable(labels=(Label(id=614_454_277, name="A"), Label(id=7, name="B")))
+    facts = write_labels(staging, tmp_path / "a.tif", section(), table, ids.shape, 2.0)
+    assert facts["labelled_px"] == np.count_nonzero(ids)
+    stored_ids = open_level(staging.path / "labels")
+    assert stored_ids.dtype == np.uint32
+    np.testing.assert_array_equal(stored_ids, ids)
+    ImageLabel.from_zarr(zarr.open_group(staging.path / "labels", mode="r"))
+    with pytest.raises(ScanError, match="holds ids 614454277 that are not in the label table"):
+        write_labels(staging, tmp_path / "a.tif", section(), TABLE, ids.shape, 2.0)

@@ -127,6 +127,8 @@ def test_values_take_their_colours_and_zero_the_ground():
     result = painted(values, {1: (1, 2, 3), 500: (9, 8, 7), 70_000: (5, 5, 5)}, ground=(250, 250, 250))
     assert result.tolist() == [[[250] * 3, [1, 2, 3]], [[9, 8, 7], [250] * 3]]
     assert painted(np.zeros((0, 0), dtype=np.int64), {}).shape == (0, 0, 3)
+    nine_digits = np.array([[0, 614_454_277]])
+    assert painted(nine_digits, {614_454_277: (1, 2, 3)}).tolist() == [[[255, 255, 255], [1, 2, 3]]]
 
 
 def test_labels_leave_the_picture_alone_where_there_are_none():
