@@ -61,7 +61,7 @@ class IdLookup:
         """The class index (...) of ids (...)."""
         ids = np.asarray(ids)
         if ids.dtype.itemsize <= 2:
-            return self._table[ids]
+            return np.asarray(self._table[ids])
         at = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
         return np.where(self._ids[at] == ids, self._indices[at], self._indices.dtype.type(UNLABELLED))
 
