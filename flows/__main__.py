@@ -4,7 +4,7 @@ import os
 import sys
 
 from flows.serving import START_LIMIT, direct_loopback, running_servers, unusable_proxies
-from flows.waiting import busy, misstated
+from flows.waiting import absent, busy, misstated
 
 DEFAULTS = {
     "DO_NOT_TRACK": "true",
@@ -21,7 +21,7 @@ DEFAULTS = {
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    reason = busy(sys.argv[1:]) or misstated(sys.argv[1:])
+    reason = next(filter(None, (look(sys.argv[1:]) for look in (absent, busy, misstated))), None)
     if reason is not None:
         print(f"error: {reason}", file=sys.stderr)
         sys.exit(2)

@@ -1,11 +1,11 @@
-"""A first look at the command line, before what takes seconds to import: is the brain free, is the manifest right."""
+"""A first look at the command line, before what takes seconds to import: brains that are not there or held, manifests."""
 
 import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 from cytoarch.brains import stated_brains
-from cytoarch.errors import BrainBusyError, ManifestError
+from cytoarch.errors import BrainBusyError, ManifestError, StoreError
 from cytoarch.paths import is_id
 from cytoarch.store.brain_store import BrainStore
 from flows.places import DEFAULT_STORE
@@ -13,6 +13,8 @@ from flows.places import DEFAULT_STORE
 WRITERS = ("-brain", "-points", "train-")
 """What the names of the commands that write a brain begin or end with."""
 READERS_OF_MANIFESTS = ("map-brain", "ingest-brain")
+READERS = ("trace-cortex", "find-borders", "export", "view", "draw", "verify", "status")
+"""Commands that read a brain, which has to be there, beside those that write one that is."""
 
 
 def misstated(arguments: Sequence[str]) -> str | None:
@@ -36,12 +38,30 @@ def misstated(arguments: Sequence[str]) -> str | None:
     return None
 
 
+def absent(arguments: Sequence[str]) -> str | None:
+    """That the store does not hold the brain which a command names, and which it holds; None: it does, or none is."""
+    command = arguments[0] if arguments else ""
+    if command in READERS_OF_MANIFESTS or not (command in READERS or _writes(command)):
+        return None
+    by_place = next((one for one in arguments[1:2] if not one.startswith("-")), None) if command in READERS else None
+    brain_id = _value(arguments, "--brain-id") or _value(arguments, "--brain") or by_place
+    if brain_id is None or not is_id(brain_id):
+        return None
+    try:
+        BrainStore(Path(_value(arguments, "--store-path") or DEFAULT_STORE)).check_there(brain_id)
+    except StoreError as error:
+        return str(error)
+    except OSError:
+        return None
+    return None
+
+
 def busy(arguments: Sequence[str]) -> str | None:
     """Why a command would have to leave again, or None: another run holds the one brain that it names.
 
     Whatever is not clear here (several brains, a manifest at fault) is left to the command itself.
     """
-    if not arguments or not (arguments[0].startswith(WRITERS[-1]) or arguments[0].endswith(WRITERS[:-1])):
+    if not arguments or not _writes(arguments[0]):
         return None
     if arguments[1:] and not arguments[1].startswith("-"):  # settings by place
         return None
@@ -58,6 +78,10 @@ def busy(arguments: Sequence[str]) -> str | None:
     except OSError:
         return None
     return None
+
+
+def _writes(command: str) -> bool:
+    return command.startswith(WRITERS[-1]) or command.endswith(WRITERS[:-1])
 
 
 def _value(arguments: Sequence[str], flag: str) -> str | None:

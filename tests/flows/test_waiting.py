@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from cytoarch.brains import Brain, Section
 from cytoarch.store.brain_store import BrainStore
 from flows import waiting
-from flows.waiting import busy, misstated
+from flows.waiting import absent, busy, misstated
 
 WRITERS = [
     "map-brain", "ingest-brain", "embed-brain", "embed-points", "parcellate-brain", "cluster-brain", "verify-brain",
@@ -261,3 +262,30 @@ def test_a_manifest_at_fault_ends_the_command_before_prefect_is_imported(tmp_pat
     assert told.returncode == 2
     assert "brain_id is blank" in told.stderr
     assert not re.search(r"\| +(prefect|torch|mlflow)$", told.stderr, re.MULTILINE)
+
+
+# -- brains that are not there -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["embed-brain", "score-brain", "trace-cortex", "train-classifier", "embed-points"])
+def test_a_brain_that_is_not_there_is_told_with_those_that_are(store: BrainStore, command: str) -> None:
+    row = Section(brain_id="B1", section_id="s1", section_number=1, path="x")
+    store.write_brain(Brain(brain_id="B1", sections=(row,)))
+    where = ["--store-path", str(store.root)]
+    text = absent([command, "--brain-id", "B2", *where])
+    assert text is not None
+    assert "no brain 'B2' (brains there: B1)" in text
+    assert absent([command, "--brain-id", "B1", *where]) is None
+    assert absent([command, *where]) is None
+
+
+def test_brains_that_are_named_by_place_are_looked_for_too(store: BrainStore) -> None:
+    where = ["--store-path", str(store.root)]
+    for command in ("export", "view", "draw", "verify", "status"):
+        assert "brains there: none" in str(absent([command, "B2", *where]))
+        assert absent([command, *where]) is None
+
+
+@pytest.mark.parametrize("command", ["map-brain", "ingest-brain", "manifest", "phantom", "study", ""])
+def test_commands_that_bring_a_brain_need_none(store: BrainStore, command: str) -> None:
+    assert absent([command, "--brain-id", "B2", "--store-path", str(store.root)]) is None
