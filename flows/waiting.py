@@ -1,4 +1,4 @@
-"""A first look at the command line, before what takes seconds to import: brains that are not there or held, manifests."""
+"""A first look at the command line, before what takes seconds to import: missing or held brains, manifests at fault."""
 
 import csv
 from collections.abc import Sequence

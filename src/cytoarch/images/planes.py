@@ -114,7 +114,7 @@ def reading(path: Path, what: str = "an image") -> Iterator[None]:
 def check_dtype(dtype: np.dtype[np.generic]) -> None:
     """Raise ScanError unless pixels are 8- or 16-bit unsigned."""
     if not is_plain(dtype):
-        raise ScanError(f"its pixels are {dtype}; 8- or 16-bit unsigned pixels are needed")
+        raise ScanError(f"its pixels are {dtype}; 8- or 16-bit unsigned pixels are needed, save it so")
 
 
 def is_plain(dtype: np.dtype[np.generic]) -> bool:
