@@ -52,9 +52,14 @@ def tag_plans() -> Iterator[Plan]:
         yield lying_tiff(f"strange-{name}", {**shape, **samples}, READ, data=data, pixels=strange)
     yield lying_tiff("bits-mixed", {t.BITS: Tag(SHORT, [8, 16, 8]), t.SAMPLES: Tag(SHORT, [3])})
     yield lying_tiff("bits-16-half-the-data", {t.BITS: Tag(SHORT, [16])})
-    for name, kind, bits in (("int8", 2, 8), ("float16", 3, 16), ("float32", 3, 32), ("complex", 6, 64)):
-        wide = np.zeros(plane.size * bits // 8, np.uint8).tobytes()
-        yield lying_tiff(name, {t.SAMPLE_FORMAT: Tag(SHORT, [kind]), t.BITS: Tag(SHORT, [bits])}, data=wide)
+    half = plane >> 1
+    for name, kind in (("int8", 2), ("float16", 3), ("float32", 3), ("complex64", 6)):
+        tags = {t.SAMPLE_FORMAT: Tag(SHORT, [kind]), t.BITS: Tag(SHORT, [8 * np.dtype(name).itemsize])}
+        fate = REFUSED if name == "complex64" else READ
+        right = half.astype(np.uint16).reshape(grey.shape)
+        yield lying_tiff(name, tags, fate, data=half.astype(name).tobytes(), pixels=right)
+        broken = b"\xff" * half.astype(name).nbytes  # -1, or not a number
+        yield lying_tiff(f"{name}-broken", tags, data=broken)
     for name, photometric in (("cmyk", 5), ("lab", 8), ("mask", 4), ("nonsense", 4711)):
         yield lying_tiff(f"photometric-{name}", {t.PHOTOMETRIC: Tag(SHORT, [photometric])})
     yield lying_tiff("photometric-rgb", {t.PHOTOMETRIC: Tag(SHORT, [2])}, EITHER, pixels=grey)

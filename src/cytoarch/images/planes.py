@@ -136,7 +136,7 @@ def narrowed(scan: Scan, dtype: np.dtype[Any], remedy: str) -> Scan:
 
     def read(y: int, x: int, height: int, width: int) -> NDArray[Any]:
         stored = scan.read(y, x, height, width)
-        low, high = stored.min(), stored.max()  # NaN where one is NaN
+        low, high = float(stored.min()), float(stored.max())  # NaN where one is NaN
         is_whole = stored.dtype.kind != "f" or np.array_equal(np.rint(stored), stored)
         if not (low >= 0 and high <= top and is_whole):
             raise ScanError(
