@@ -43,6 +43,8 @@ class PlaceMaps:
     """(cells, 3)"""
     layer: NDArray[np.uint8]
     """(cells,) for probes; not learned from."""
+    area: NDArray[np.uint8]
+    """(cells,) likewise."""
 
     @classmethod
     def of(cls, maps: Sequence[dict[str, NDArray[np.generic]]], cell_px: int) -> Self:
@@ -51,7 +53,7 @@ class PlaceMaps:
         first = np.concatenate([[0], np.cumsum(shape.prod(axis=1))])[:-1]
         flat = {
             name: np.concatenate([one[name].reshape(-1, *one[name].shape[2:]) for one in maps])
-            for name in ("tissue", "depth", "position_mm", "layer")
+            for name in ("tissue", "depth", "position_mm", "layer", "area")
         }
         return cls(first, shape, cell_px, **flat)
 

@@ -1,6 +1,10 @@
 """Volumes of a study on their way to trees: made once, made again where something changed, seen on a page."""
 
 import csv
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +15,7 @@ from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
 from cytoarch.errors import ManifestError
 from cytoarch.neurons.phantoms import NeuronPhantom, make_phantom
-from cytoarch.neurons.settings import NeuronSegmentation, NeuronTraining, TraceSettings
+from cytoarch.neurons.settings import NeuronTraining, TraceSettings
 from cytoarch.neurons.swc import write_swc
 from cytoarch.neurons.table import read_volumes
 from cytoarch.steps import neuron_training
@@ -22,6 +26,7 @@ from cytoarch.steps.neurons import KnownTreeStep, NeuronVolumeStep, SwcFile
 from cytoarch.steps.opened import OpenStudy, open_study
 from cytoarch.steps.running import make
 from cytoarch.steps.step import Place, Step, Stored, is_current
+from tests.cytoarch.steps.segment_and_die import SEGMENT
 
 TRAIN = NeuronTraining(
     size="own",
@@ -32,7 +37,7 @@ TRAIN = NeuronTraining(
     batch_size=1,
     checkpoint_every=2,
 )
-SEGMENT = NeuronSegmentation(tile_depth=16, tile_edge=16)
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -132,6 +137,49 @@ def test_an_interrupted_training_goes_on_to_the_same_model(folder: Path, monkeyp
         again, made = make(step, study)
         assert made
         assert again.facts["model"] == whole.facts["model"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_process")
+def test_a_volume_whose_segmenting_is_killed_goes_on_with_the_next_tile(folder: Path) -> None:
+    with open_study(folder / "store", "pair") as study:
+        ingested(study, folder)
+        train = NeuronTrainingStep.of(TRAIN.model_copy(update={"steps": 1}), ["learn"])
+        make(train, study)
+        digest = study.store.models.add(train.stored.open(Place(study)).files)
+        undisturbed, _ = make(NeuronMapStep.of("learn", SEGMENT, digest), study)
+        segment = NeuronMapStep.of("score", SEGMENT, digest)
+        grid = Stored(NeuronVolumeStep, "score").open(Place(study)).grid
+    tiles = int(np.prod([len(SEGMENT.tiles.starts(size, 16)) for size in grid.shape]))
+    segmented = folder / "segmented.txt"
+    moments = (3, tiles // 2, tiles - 10)  # in the first layer of tiles, in the middle, in the last
+    codes, before = [], 0
+    for moment in moments:
+        codes.append(segment_in_a_process(folder, digest, segmented, str(moment - before)))
+        before = moment
+    assert codes == [-signal.SIGKILL] * len(moments)
+    assert segment_in_a_process(folder, digest, segmented) == 0
+    assert len(segmented.read_text().splitlines()) == tiles, "every tile once"
+    with open_study(folder / "other", "pair") as study:
+        ingested(study, folder)
+        make(train, study)
+        study.store.models.add(train.stored.open(Place(study)).files)
+        whole, _ = make(segment, study)
+    with open_study(folder / "store", "pair") as study:
+        assert is_current(segment, Place(study))
+        record = segment.stored.record(Place(study))
+        assert record.facts == whole.facts
+        assert record.digest == whole.digest
+        assert record.digest != undisturbed.digest
+        assert not list(study.catalogue.path(segment.product()).glob("tile-*"))
+
+
+def segment_in_a_process(folder: Path, digest: str, segmented: Path, *tiles: str) -> int:
+    """How a process ended that segments the second volume, and dies after so many tiles."""
+    command = [sys.executable, "-m", "tests.cytoarch.steps.segment_and_die", str(folder / "store"), "pair", "score"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, digest, str(segmented), *tiles], cwd=ROOT, env=environment, timeout=240)
+    return done.returncode
 
 
 @pytest.mark.slow
