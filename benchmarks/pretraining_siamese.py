@@ -6,9 +6,12 @@ scored by Dice and err_seg on sections held out of the brains that gave labels, 
 and places on the inflated surface are those of the reference brain of the phantoms.
 """
 
+import json
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,12 +31,15 @@ from cytoarch.pretraining.pairs import PairBatches, Siamese, SurfacePairs
 from cytoarch.pretraining.patches import PatchBatches, PatchPoints, cut
 from cytoarch.pretraining.siamese import SiameseLearner, SiameseLoss
 from cytoarch.pretraining.tokens import CORTEX
-from cytoarch.pretraining.unet import AreaBatch, ExtendedUNet, area_score, finetune
+from cytoarch.pretraining.unet import AreaBatch, AreaScore, ExtendedUNet, area_score, finetune
+from cytoarch.store.disk import write_atomically
 
 CLASSES = NUCLEUS_AREA + 1
 """Bare slide, the areas, white matter, the nucleus."""
 COORDINATE_UNIT_MM = 10.0
 """Brings places to about one, as 100 mm do with those of a human brain."""
+PHASES = ("without atlas", "with atlas")
+"""Of fine-tuning; scores are those at its end."""
 NEIGHBOURS = 24
 """Labelled points of other brains that the atlas takes the areas of a place from."""
 ARMS: dict[str, SiameseLoss | None] = {
@@ -142,12 +148,14 @@ def run_ablation(bench: Bench, brains: BrainSet, roles: Roles) -> None:
     labelled = rng.permutation(np.flatnonzero(roles.labelled))[: sizes.labelled]
     tests = {split: rng.permutation(np.flatnonzero(one))[: sizes.tests] for split, one in roles.tests.items()}
     patches = AreaPatches(brains, brains.points[np.flatnonzero(roles.labelled)], bench.study.patch_px)
-    found = bench.results["siamese"] = {
-        "sizes": asdict(sizes), "pairs": len(pairs.index), "vertices": len(mesh.vertices_mm),
-        "prepared_s": time.perf_counter() - start, "arms": {name: [] for name in ARMS},
-    }  # fmt: skip
+    told = {"sizes": asdict(sizes), "pairs": len(pairs.index), "vertices": len(mesh.vertices_mm)}
+    kept_path = bench.out / "siamese.json"
+    found = _found_before(kept_path, told)
+    print(f"{len(pairs.index)} pairs after {time.perf_counter() - start:.0f} s", flush=True)
     for seed in bench.study.seeds:
         for name, loss in ARMS.items():
+            if any(run["seed"] == seed for run in found["arms"][name]):
+                continue
             begun = time.perf_counter()
             network = networked(bench, brains.pixels.channels, 100 + seed)
             run: dict[str, Any] = {"seed": seed}
@@ -160,8 +168,34 @@ def run_ablation(bench: Bench, brains: BrainSet, roles: Roles) -> None:
             run |= _scored(bench, unet, patches, (labelled, tests), sizes, seed)
             run["seconds"] = time.perf_counter() - begun
             found["arms"][name].append(run)
-            bench.keep()
-            print(f"{name}, seed {seed}: {run['without atlas']} {run['with atlas']}", flush=True)
+            found["summary"] = summary(found["arms"])
+            write_atomically(kept_path, (json.dumps(found, indent=1) + "\n").encode())
+            print(f"{name}, seed {seed}, {run['seconds']:.0f} s: {run[PHASES[0]]} {run[PHASES[1]]}", flush=True)
+
+
+def _found_before(path: Path, told: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier run of the same sizes found, to be gone on with; or nothing yet."""
+    if path.exists():
+        earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if all(earlier.get(name) == one for name, one in told.items()):
+            return earlier
+    return {**told, "arms": {name: [] for name in ARMS}}
+
+
+def summary(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, list[float]]]:
+    """Mean and deviation over seeds of every score, by beginning."""
+    return {
+        name: {
+            f"{split}, {phase}, {score}": [
+                round(float(of([run[phase][split][score] for run in runs])), 4) for of in (np.mean, np.std)
+            ]
+            for phase in PHASES
+            for split in runs[0][phase]
+            for score in AreaScore._fields
+        }
+        for name, runs in arms.items()
+        if runs
+    }
 
 
 def _patch_batches(bench: Bench, brains: BrainSet, points: PatchPoints, seed: int) -> PatchBatches:
@@ -199,5 +233,5 @@ def _scored(
         settings.model_copy(update=warmed | {"steps": one}) for one in (sizes.without_atlas, sizes.with_atlas)
     )
     found: dict[str, Any] = {}
-    finetune(unet, batch, first, second, between=lambda: found.update({"without atlas": scores(atlas=False)}))
-    return found | {"with atlas": scores(atlas=True)}
+    finetune(unet, batch, first, second, between=lambda: found.update({PHASES[0]: scores(atlas=False)}))
+    return found | {PHASES[1]: scores(atlas=True)}

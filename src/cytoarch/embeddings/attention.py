@@ -22,8 +22,8 @@ class AttentionSettings(Settings):
     encoder: str = Field(
         default="",
         max_length=500,
-        description="The vision transformer that embedded the points, as embed-points was given it; blank: no attention is "
-        "drawn.",
+        description="The vision transformer that embedded the points, as embed-points was given it; blank: no "
+        "attention is drawn.",
         examples=["dinov3:vitb16"],
     )
     revision: str | None = Field(

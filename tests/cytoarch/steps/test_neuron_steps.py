@@ -2,7 +2,7 @@
 
 import csv
 import os
-import signal
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +14,12 @@ import torch
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
 from cytoarch.errors import ManifestError
+from cytoarch.neurons.kept import NeuronCard, network_files
 from cytoarch.neurons.phantoms import NeuronPhantom, make_phantom
-from cytoarch.neurons.settings import NeuronTraining, TraceSettings
+from cytoarch.neurons.settings import NeuronSegmentation, NeuronTraining, TraceSettings
 from cytoarch.neurons.swc import write_swc
 from cytoarch.neurons.table import read_volumes
+from cytoarch.neurons.training import new_network
 from cytoarch.steps import neuron_training
 from cytoarch.steps.neuron_report import NeuronReportStep, neuron_metrics
 from cytoarch.steps.neuron_traces import NeuronMapStep, NeuronScoreStep, NeuronTraceStep
@@ -26,7 +28,7 @@ from cytoarch.steps.neurons import KnownTreeStep, NeuronVolumeStep, SwcFile
 from cytoarch.steps.opened import OpenStudy, open_study
 from cytoarch.steps.running import make
 from cytoarch.steps.step import Place, Step, Stored, is_current
-from tests.cytoarch.steps.segment_and_die import SEGMENT
+from tests.cytoarch.steps.segment_and_die import OVERLAPPING
 
 TRAIN = NeuronTraining(
     size="own",
@@ -37,6 +39,7 @@ TRAIN = NeuronTraining(
     batch_size=1,
     checkpoint_every=2,
 )
+SEGMENT = NeuronSegmentation(tile_depth=16, tile_edge=16)
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -142,44 +145,31 @@ def test_an_interrupted_training_goes_on_to_the_same_model(folder: Path, monkeyp
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_process")
 def test_a_volume_whose_segmenting_is_killed_goes_on_with_the_next_tile(folder: Path) -> None:
+    sizes = TRAIN.architecture
+    card = NeuronCard(**sizes.as_json(), voxel_um=(1, 1, 1), learned_from=("learn",))
     with open_study(folder / "store", "pair") as study:
-        ingested(study, folder)
-        train = NeuronTrainingStep.of(TRAIN.model_copy(update={"steps": 1}), ["learn"])
-        make(train, study)
-        digest = study.store.models.add(train.stored.open(Place(study)).files)
-        undisturbed, _ = make(NeuronMapStep.of("learn", SEGMENT, digest), study)
-        segment = NeuronMapStep.of("score", SEGMENT, digest)
-        grid = Stored(NeuronVolumeStep, "score").open(Place(study)).grid
-    tiles = int(np.prod([len(SEGMENT.tiles.starts(size, 16)) for size in grid.shape]))
-    segmented = folder / "segmented.txt"
-    moments = (3, tiles // 2, tiles - 10)  # in the first layer of tiles, in the middle, in the last
-    codes, before = [], 0
-    for moment in moments:
-        codes.append(segment_in_a_process(folder, digest, segmented, str(moment - before)))
-        before = moment
-    assert codes == [-signal.SIGKILL] * len(moments)
-    assert segment_in_a_process(folder, digest, segmented) == 0
-    assert len(segmented.read_text().splitlines()) == tiles, "every tile once"
+        volume = NeuronVolumeStep.of(read_volumes(folder / "volumes.csv")[1], folder)
+        make(volume, study)
+        digest = study.store.models.add(network_files(new_network(sizes, 0).eval(), card))
+        shape = volume.stored.open(Place(study)).grid.shape
+    shutil.copytree(folder / "store", folder / "other")
+    segment = NeuronMapStep.of("score", OVERLAPPING, digest)
     with open_study(folder / "other", "pair") as study:
-        ingested(study, folder)
-        make(train, study)
-        study.store.models.add(train.stored.open(Place(study)).files)
-        whole, _ = make(segment, study)
+        undisturbed, _ = make(segment, study)
+    tiles = int(np.prod([len(OVERLAPPING.tiles.starts(size, 32)) for size in shape]))
+    segmented, moments = folder / "segmented.txt", (3, 7, tiles - 11)
+    command = [sys.executable, "-m", "tests.cytoarch.steps.segment_and_die", str(folder / "store"), "pair", "score"]
+    done = subprocess.run(
+        [*command, digest, str(segmented), *map(str, moments)],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=240, capture_output=True,
+    )  # fmt: skip
+    assert done.stdout.decode().split() == ["-9", "-9", "-9", "0"], done.stderr.decode()
+    assert len(segmented.read_text().splitlines()) == tiles, "every tile once"
     with open_study(folder / "store", "pair") as study:
         assert is_current(segment, Place(study))
         record = segment.stored.record(Place(study))
-        assert record.facts == whole.facts
-        assert record.digest == whole.digest
-        assert record.digest != undisturbed.digest
+        assert (record.digest, record.facts) == (undisturbed.digest, undisturbed.facts)
         assert not list(study.catalogue.path(segment.product()).glob("tile-*"))
-
-
-def segment_in_a_process(folder: Path, digest: str, segmented: Path, *tiles: str) -> int:
-    """How a process ended that segments the second volume, and dies after so many tiles."""
-    command = [sys.executable, "-m", "tests.cytoarch.steps.segment_and_die", str(folder / "store"), "pair", "score"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, digest, str(segmented), *tiles], cwd=ROOT, env=environment, timeout=240)
-    return done.returncode
 
 
 @pytest.mark.slow
