@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from cytoarch.pretraining.augmentation import Draws, changed, places_px
 from cytoarch.pretraining.losses import contrastive_loss, spatial_targets
 from cytoarch.pretraining.networks import projection_head
 from cytoarch.pretraining.patches import Batch, PatchPoints, SectionPixels, cut
+from cytoarch.pretraining.sending import sent
 from cytoarch.pretraining.stains import restained
 
 Float64 = NDArray[np.float64]
@@ -123,10 +123,10 @@ class TokenBatches:
         device = sections.values.device
         return TokenBatch(
             pixels=pixels,
-            positions_mm=torch.from_numpy(chosen.position_mm).to(device),
-            labels=torch.from_numpy(chosen.label).to(device),
-            tokens=torch.from_numpy(tokens).to(device),
-            coordinates=torch.from_numpy(self.places.coordinates(cells, self.sigma_mm, self.sigma_depth)).to(device),
+            positions_mm=sent(chosen.position_mm, device),
+            labels=sent(chosen.label, device),
+            tokens=sent(tokens, device),
+            coordinates=sent(self.places.coordinates(cells, self.sigma_mm, self.sigma_depth), device),
         )
 
 
