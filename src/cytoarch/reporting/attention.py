@@ -34,7 +34,7 @@ def attention_sheet(rows: Sequence[Looked], edge_um: float) -> bytes:
     """A PNG: a row a patch, with the mean over heads and some heads beside it, each map from nothing to its most."""
     heads = np.unique(np.linspace(0, len(rows[0].maps) - 1, HEADS).round().astype(int))
     columns = 2 + len(heads)
-    figure = Figure(figsize=(PANEL_INCH * columns + 0.2, PANEL_INCH * len(rows) + 0.5), dpi=100)
+    figure = Figure(figsize=(PANEL_INCH * columns + 0.2, PANEL_INCH * (0.94 * len(rows) + 0.35)), dpi=100)
     figure.set_layout_engine("constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), columns, squeeze=False)
