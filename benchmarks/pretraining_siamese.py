@@ -77,7 +77,7 @@ class Ablation:
 
 ABLATIONS = {
     "full": Ablation(20_000, 64, 2000, 2400, 800, 800, 64, 1500),
-    "small": Ablation(2400, 32, 250, 240, 120, 60, 16, 240),
+    "areas": Ablation(3000, 32, 700, 300, 450, 80, 32, 300),
     "toy": Ablation(120, 16, 3, 24, 3, 3, 8, 16),
 }
 
@@ -138,13 +138,14 @@ def reference_surface(resolution: int) -> Mesh:
 
 def run_ablation(bench: Bench, brains: BrainSet, roles: Roles) -> None:
     """Every beginning with every seed; what is found is kept after each."""
+    if bench.results["size"] not in ABLATIONS:
+        raise SystemExit(f"the ablation has no size {bench.results['size']}; its sizes are {', '.join(ABLATIONS)}")
     sizes, start = ABLATIONS[bench.results["size"]], time.perf_counter()
     rng = np.random.default_rng(11)
     learned = rng.permutation(np.flatnonzero(roles.pretraining))[: sizes.points]
     mesh = reference_surface(sizes.resolution)
     points = brains.points[learned]
-    # all brains lie in the reference: one surface serves them, and pairs stay within a brain
-    pairs = SurfacePairs.of(points, dict.fromkeys(np.unique(points.brain).tolist(), mesh), seed=0)
+    pairs = _pairs(bench.out / f"pairs-{bench.results['size']}.npz", points, mesh)
     labelled = rng.permutation(np.flatnonzero(roles.labelled))[: sizes.labelled]
     tests = {split: rng.permutation(np.flatnonzero(one))[: sizes.tests] for split, one in roles.tests.items()}
     patches = AreaPatches(brains, brains.points[np.flatnonzero(roles.labelled)], bench.study.patch_px)
@@ -171,6 +172,18 @@ def run_ablation(bench: Bench, brains: BrainSet, roles: Roles) -> None:
             found["summary"] = summary(found["arms"])
             write_atomically(kept_path, (json.dumps(found, indent=1) + "\n").encode())
             print(f"{name}, seed {seed}, {run['seconds']:.0f} s: {run[PHASES[0]]} {run[PHASES[1]]}", flush=True)
+
+
+def _pairs(path: Path, points: PatchPoints, mesh: Mesh) -> SurfacePairs:
+    """Pairs of points, from a file where an earlier run left them: distances take minutes.
+
+    All brains lie in the reference, so that one surface serves them; pairs stay within a brain.
+    """
+    if not path.exists():
+        made = SurfacePairs.of(points, dict.fromkeys(np.unique(points.brain).tolist(), mesh), seed=0)
+        np.savez(path, index=made.index, distance_mm=made.distance_mm, place_mm=made.place_mm)
+    with np.load(path) as kept:
+        return SurfacePairs(kept["index"], kept["distance_mm"], kept["place_mm"])
 
 
 def _found_before(path: Path, told: dict[str, Any]) -> dict[str, Any]:

@@ -144,9 +144,9 @@ def _array(
     journal: Journal, key: str, grid: VoxelGrid, dtype: type[np.unsignedinteger[Any]], kept: bool = False
 ) -> "zarr.Array[Any]":
     """The array of a level: what an interrupted run left of it is written again, or gone on with where it is kept."""
-    written = {"write_empty_chunks": True}  # a chunk that is absent is a fault, never "nothing there"
+    # a chunk that is absent is a fault, never "nothing there"
     if kept:
-        return zarr.open_array(journal.path / key, mode="r+").with_config(written)
+        return zarr.open_array(journal.path / key, mode="r+").with_config({"write_empty_chunks": True})
     with writing(journal.path / key):
         made = zarr.create_array(
             store=journal.path / key,
@@ -157,7 +157,7 @@ def _array(
             fill_value=0,
             overwrite=True,
             dimension_names=list("zyx"),
-            config=written,
+            config={"write_empty_chunks": True},
         )
     journal.seal(_metadata(key))
     return made
