@@ -77,7 +77,7 @@ class Ablation:
 
 ABLATIONS = {
     "full": Ablation(20_000, 64, 2000, 2400, 800, 800, 64, 1500),
-    "areas": Ablation(3000, 32, 700, 300, 450, 80, 32, 300),
+    "areas": Ablation(2000, 32, 400, 300, 300, 60, 32, 200),
     "toy": Ablation(120, 16, 3, 24, 3, 3, 8, 16),
 }
 
