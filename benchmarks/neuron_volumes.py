@@ -1,7 +1,8 @@
 """A real neuron traced beside what scikit-image alone gives, memory along an axis, and a gap that is closed.
 
-`python -m benchmarks.neuron_volumes stack [--network FOLDER]` prints the scores of traces of `neuron_stack` in the
-folder of real data against its SWC file; `memory` prints the peak memory of ingesting, segmenting and tracing volumes
+`python -m benchmarks.neuron_volumes stack [--network FOLDER] [--rivulet PYTHON]` prints the scores of traces of
+`neuron_stack` in the folder of real data against its SWC file, those of Rivulet2 beside them where a Python that has it
+is named; `memory` prints the peak memory of ingesting, segmenting and tracing volumes
 that grow along z; `gaps FILE` draws a phantom traced with and without closing gaps.
 """
 
@@ -49,10 +50,11 @@ def main() -> None:
     parser.add_argument("what", choices=("stack", "memory", "gaps", "one"))
     parser.add_argument("file", type=Path, nargs="?", default=Path("gaps.png"))
     parser.add_argument("--network", type=Path, help="folder of network.json and network.safetensors")
+    parser.add_argument("--rivulet", type=Path, help="Python of an environment that has rivuletpy")
     parser.add_argument("--depth", type=int, default=64)
     asked = parser.parse_args()
     if asked.what == "stack":
-        print(stack(asked.network))
+        print(stack(asked.network, asked.rivulet))
     elif asked.what == "memory":
         print(memory())
     elif asked.what == "gaps":
@@ -61,7 +63,7 @@ def main() -> None:
         print(json.dumps(one(asked.depth)))
 
 
-def stack(network: Path | None) -> str:
+def stack(network: Path | None, rivulet: Path | None) -> str:
     """The table of scores of the real stack."""
     folder = Path(os.environ.get("CYTOARCH_REAL_DATA", "../shared/data")) / "neuron_stack"
     pixels = tifffile.imread(folder / "test.tif")
@@ -77,6 +79,9 @@ def stack(network: Path | None) -> str:
         traced["ours, on a network taught by phantoms alone"] = lambda: trace_mask(
             segmented(network, pixels), UM, TraceRules()
         )
+    if rivulet is not None:
+        traced["Rivulet2, on the Otsu mask"] = lambda: by_rivulet(rivulet, folder, float(threshold_otsu(pixels)))
+        traced["Rivulet2, on all signal"] = lambda: by_rivulet(rivulet, folder, 0.0)
     rows = [
         "| trace | ESA | DSA | PDS | precision | recall | F1 | pieces | s |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -92,6 +97,15 @@ def row(name: str, score: TreeScore, pieces: int, seconds: float) -> str:
     """A row of the table."""
     figures = (score.esa, score.dsa, score.pds, score.precision, score.recall, score.f1)
     return f"| {name} | {' | '.join(f'{one:.3f}' for one in figures)} | {pieces} | {seconds:.1f} |"
+
+
+def by_rivulet(python: Path, folder: Path, threshold: float) -> Tree:
+    """The tree that Rivulet2 traces in the voxels above a threshold."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "tree.swc"
+        peer = Path(__file__).parent / "rivulet_peer.py"
+        subprocess.run([python, peer, folder / "test.tif", str(threshold), path], check=True)
+        return read_swc(path)
 
 
 def segmented(folder: Path, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -3,8 +3,8 @@
 `python -m benchmarks.neurons OUT [--size gpu] [--device cuda]` pretrains a small ConvNeXt on slices without labels
 (masked squares are filled in), inflates it, fits networks that begin in different ways with different losses to the
 very same patches, traces what they segment in volumes they have not seen, and scores the trees. It writes
-`results.json` and the weights of the first network. It needs torch, transformers, scipy and scikit-image, and of ours
-`cytoarch.neurons` and the ground below it.
+`results.json` and the weights of the first network; begun again in the same folder it goes on. It needs torch,
+transformers, scipy and scikit-image, and of ours `cytoarch.neurons` and the ground below it.
 """
 
 import argparse
@@ -62,7 +62,7 @@ class Size:
 
 SIZES = {
     "trial": Size((8, 16, 32, 64), (1, 1, 1, 1), (32, 48, 48), 1, 1, 1, 32, 2, 4, 4, seeds=1),
-    "cpu": Size((8, 16, 32, 64), (1, 1, 1, 1), (48, 64, 64), 4, 2, 3, 32, 2, 120, 150, learning_rate=3e-3),
+    "cpu": Size((8, 16, 32, 64), (1, 1, 1, 1), (48, 64, 64), 4, 2, 3, 32, 2, 120, 1500, learning_rate=3e-3),
     "gpu": Size((32, 64, 128, 256), (2, 2, 6, 2), (96, 160, 160), 8, 2, 6, 64, 4, 400, 600),
 }
 
@@ -83,6 +83,8 @@ ARMS = (
     Arm("inflated (centre), no line loss", "centre", "none"),
     Arm("random, no line loss", None, "none"),
 )
+FITS = "fits.json"
+"""Of every fit, kept as it ends: a study that was cut off goes on with the next."""
 CONTEXT = multiprocessing.get_context("fork")
 """Workers are forked before a GPU is touched."""
 _VOLUMES: list[Known] = []
@@ -149,34 +151,39 @@ def study(
     volumes: tuple[list[NeuronVolume], list[NeuronVolume]],
     out: Path,
 ) -> dict[str, Any]:
-    """Fit and score every arm with every seed."""
+    """Fit and score every arm with every seed; what an earlier run of the same size kept is not done again."""
     slices, unseen = volumes
     base = Fit(size.steps, (size.patch,) * 3, size.batch, size.learning_rate, checkpoint_every=10**9)
     futures = {seed: pool.map(partial(_drawn, replace(base, seed=seed)), range(size.steps), chunksize=4)
                for seed in range(size.seeds)}  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        told = pretrain(size, slices, device, Path(folder))
-        tensors = load_file(Path(folder) / "model.safetensors")
+    told, tensors = pretrained(size, slices, device, out)
     patches = {seed: list(batches) for seed, batches in futures.items()}
     steps, per_step = affordable(size, base, patches[0], tensors, device, seconds)
     fit = replace(base, steps=steps)
-    waiting: list[tuple[str, int, list[float], list[Any]]] = []
+    rows: list[dict[str, Any]] = kept(out / FITS, {"size": asdict(size), "steps": steps}).get("fits", [])
+    told_of = {"size": asdict(size), "steps": steps, "fits": rows}
+    scored_later: list[Callable[[], dict[str, Any]]] = []
+
+    def settle(left: int) -> None:
+        """Rows of all fits but the last few, whose scores are still computed."""
+        while len(scored_later) > left:
+            rows.append(scored_later.pop(0)())
+            (out / FITS).write_text(json.dumps(told_of, indent=1) + "\n")
+
     for seed in range(size.seeds):
         for arm in ARMS:
+            if any((one["arm"], one["seed"]) == (arm.name, seed) for one in rows):
+                continue
             network, losses = fitted(arm, size, replace(fit, seed=seed), patches[seed], tensors, device)
             maps = [segmented(network, as_known(one), size.patch, device) for one in unseen]
-            waiting.append(
-                (arm.name, seed, losses, [pool.submit(scored, *pair) for pair in zip(maps, unseen, strict=True)])
-            )
+            scores = [pool.submit(scored, *pair) for pair in zip(maps, unseen, strict=True)]
+            scored_later.append(partial(_row, arm.name, seed, losses, scores))
+            settle(1)
             if seed == 0 and arm is ARMS[0]:
                 halves = {name: one.cpu().half().contiguous() for name, one in network.state_dict().items()}
                 save_file(halves, out / "network.safetensors")
                 (out / "network.json").write_text(json.dumps(network.sizes.as_json()))
-    rows = [
-        {"arm": arm, "seed": seed, "loss": float(np.mean(losses[-20:])), "losses": losses[:: max(1, steps // 50)]}
-        | mean_of([one.result() for one in scores])
-        for arm, seed, losses, scores in waiting
-    ]
+    settle(0)
     plain = [pool.submit(scored, otsu(one.pixels), one) for one in unseen]
     return {
         "steps": steps,
@@ -186,6 +193,32 @@ def study(
         "arms": {arm.name: summed([one for one in rows if one["arm"] == arm.name]) for arm in ARMS}
         | {"skeleton of an Otsu mask": mean_of([one.result() for one in plain])},
     }
+
+
+def kept(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier run left in a file, where that says what is wanted; else nothing."""
+    if not path.exists():
+        return {}
+    earlier: dict[str, Any] = json.loads(path.read_text())
+    alike = json.loads(json.dumps(wanted))  # tuples are lists there
+    return earlier if all(earlier.get(name) == one for name, one in alike.items()) else {}
+
+
+def _row(arm: str, seed: int, losses: list[float], scores: list[Any]) -> dict[str, Any]:
+    told = {"arm": arm, "seed": seed, "loss": float(np.mean(losses[-20:]))}
+    return told | {"losses": losses[:: max(1, len(losses) // 50)]} | mean_of([one.result() for one in scores])
+
+
+def pretrained(
+    size: Size, volumes: list[NeuronVolume], device: str, out: Path
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """First and last loss of the pretraining, and its weights; those that are in the folder for the same size."""
+    folder, wanted = out / "convnext", {"size": asdict(size)}
+    told = kept(out / "pretraining.json", wanted).get("loss")
+    if told is None:
+        told = pretrain(size, volumes, device, folder)
+        (out / "pretraining.json").write_text(json.dumps({**wanted, "loss": told}))
+    return told, load_file(folder / "model.safetensors")
 
 
 def _drawn(fit: Fit, step: int) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
@@ -215,7 +248,8 @@ def fitted(
     arm: Arm, size: Size, fit: Fit, patches: list[Any], tensors: dict[str, Tensor], device: str
 ) -> tuple[NeuronNetwork, list[float]]:
     """A network of one arm, fitted."""
-    encoder = None if arm.inflation is None else inflated(tensors, arm.inflation)
+    # it was pretrained on grey shown thrice, which the sum of the three weights sees alike
+    encoder = None if arm.inflation is None else inflated(tensors, arm.inflation, "sum")
     network = new_network(Architecture(size.features, size.depths, layer_scale=1.0), fit.seed, encoder)
     fit = replace(fit, loss=LineLoss(arm.topology))
     return network, fit_network(network, [], fit, device, draw=partial(_as_batch, patches))

@@ -4,7 +4,8 @@
 
 needs neither Prefect, MLflow nor a store: torch, numba, scipy, scikit-image, scikit-learn, safetensors and pydantic.
 Parts: `render` and `draw` (the brains of the study and, in the background, of the encoder), `throughput`, `rivals`
-(`texture` needs google-crc32c), `study`, `encoder`, `cytonet` (its throughput; needs transformers). What is found is
+(`texture` needs google-crc32c), `study`, `encoder`, `cytonet` (its throughput; needs transformers), `siamese` (the
+ablation of distances and coordinates; needs potpourri3d, and is run where it is asked for). What is found is
 written to OUT/results.json after every run, the encoder to OUT/encoder.safetensors. Nothing is chosen by a test brain.
 """
 
@@ -249,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             target=render_all, args=(study.encoder_plans(), asked.folder, more)
         )
         drawing.start()
-    if not set(parts) & {"throughput", "study", "encoder", "rivals", "cytonet"}:
+    if not set(parts) & {"throughput", "study", "encoder", "rivals", "cytonet", "siamese"}:
         return _ended(drawing)
     brains = open_set(study.study_plans(), asked.folder, asked.device, mirrored=False)
     roles = roles_of(brains, study.seen, study.transfer)
@@ -265,6 +266,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         share = 1 - asked.encoder_share if "encoder" in parts else 1.0
         run_study(bench, brains, roles, 0.95 * share * bench.left_s, asked.methods.split(","), asked.steps)
         timed("study")
+    if "siamese" in parts:
+        from benchmarks.pretraining_siamese import run_ablation
+
+        run_ablation(bench, brains, roles)
+        timed("siamese")
     if "encoder" in parts:
         _ended(drawing)
         many = open_set(study.encoder_plans(), asked.folder, asked.device, mirrored=True)

@@ -86,6 +86,14 @@ STUDIES = {
         encoder_brains=(("silver", 1), ("nissl", 1), ("dapi", 1)), encoder_sections=4, encoder_um=12.0,
         encoder_patch_px=96, encoder_batch=32,
     ),
+    "areas": Study(
+        seen=4, transfer=1, unseen=1, sections=24, points=300, pixel_size_um=24.0, resolution=80, patch_px=64,
+        batch_size=128, learning_rate=2e-3, widths=(16, 24, 32, 48, 64), depths=(0, 1, 1, 1, 0), seeds=(0, 1, 2),
+        large_tokens=2, large_batch=4,
+        sizes=Sizes(per_area=60, tests=500, layer_train=100, layer_tests=40, neighbours=300),
+        encoder_brains=(("silver", 1), ("nissl", 1), ("dapi", 1)), encoder_sections=4, encoder_um=12.0,
+        encoder_patch_px=96, encoder_batch=32,
+    ),
     "toy": Study(
         seen=2, transfer=1, unseen=1, sections=6, points=100, pixel_size_um=24.0, resolution=48, patch_px=64,
         batch_size=24, learning_rate=1e-3, widths=(8, 8, 12, 16, 24), depths=(0, 1, 1, 1, 1), seeds=(0,),

@@ -152,7 +152,7 @@ def open_set(plans: Sequence[BrainPlan], folder: Path, device: str, *, mirrored:
                     np.full(len(at[0]), section),
                     CELL_PX * (np.stack(at, axis=1) + 0.5),
                     one["position_mm"][at].astype(np.float64),
-                    one.pop("area")[at].astype(np.int64) - 1,
+                    one["area"][at].astype(np.int64) - 1,
                     np.full(len(at[0]), index),
                 )
             )

@@ -6,10 +6,12 @@ from pathlib import Path
 from prefect import flow, get_run_logger
 from pydantic import Field, field_validator, model_validator
 
+from cytoarch.embeddings.attention import AttentionSettings, attentive
 from cytoarch.errors import TrainingError
 from cytoarch.learning.structure import AXES, StructureSettings
 from cytoarch.paths import ID_PATTERN
 from cytoarch.settings import Settings
+from cytoarch.steps.attention import AttentionStep
 from cytoarch.steps.columns import CellTable, ColumnSettings, ColumnsStep
 from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.opened import OpenBrain, open_study, read_only
@@ -67,6 +69,7 @@ def evaluate_structure(
     judged: JudgedChoice,
     evaluate: StructureSettings = StructureSettings(),
     columns: ColumnSettings = ColumnSettings(),
+    attention: AttentionSettings = AttentionSettings(),
     run: RunSettings = RunSettings(),
 ) -> Summary:
     """Tell thickness, curvature, layers and places from the embeddings of points along the cortex, and score that.
@@ -78,10 +81,13 @@ def evaluate_structure(
         judged: The brains, and which of their points.
         evaluate: How measures are told and scored.
         columns: How the cortex is measured at a point.
+        attention: The vision transformer whose attention is drawn, where there is one.
         run: How the work is spread.
 
     """
     measured = _measured(judged, columns)
+    names = {brain_id: one.points.name for brain_id, one in measured.items()}
+    attending = _attending(judged.store_path, names, attention)
     steps = {brain_id: StructureStep.of(one, evaluate) for brain_id, one in measured.items()}
     made, failed, broken = _judge_all(judged.store_path, measured, steps, run)
     there = [one for one in judged.brains if one not in broken]
@@ -91,8 +97,12 @@ def evaluate_structure(
         for one in there
         for name, value in structure.record(Place(read_only(judged.store_path, one))).facts["best"].items()
     }
+    for brain_id, step in attending.items():
+        with held_brain(judged.store_path, brain_id) as opened:
+            made += run_whole("draw attention", opened, step)
+    sheets = attending[there[0]].stored if attending else None
     places = BrainPlacesStep(structure.name, evaluate, OfBrains(tuple(there), structure))
-    page = StructurePageStep.of(judged.name, places, structure)
+    page = StructurePageStep.of(judged.name, places, structure, sheets)
     with open_study(judged.store_path, judged.name) as study:
         for title, one in (("tell places", places), ("draw the page", page)):
             made += run_in_study(title, study, one)
@@ -162,6 +172,19 @@ def _judge(opened: OpenBrain, measured: ColumnsStep, step: StructureStep, run: R
         sections = sections_with(opened, measured.points)
         made = run_steps("measure columns", runner, opened, [measured], run, sections)
     return made + run_whole("regress", opened, step)
+
+
+def _attending(store_path: Path, points: Mapping[str, str], attend: AttentionSettings) -> dict[str, AttentionStep]:
+    """The step that draws the attention in every brain, by the name of its points; none where no encoder is named.
+
+    Raises ModelError if the encoder cannot be had, or has no attention: before anything is measured.
+    """
+    if not attend.encoder:
+        return {}
+    steps = {one: AttentionStep.of(name, attend, read_only(store_path, one)) for one, name in points.items()}
+    for step in steps.values():
+        attentive(step.encoder.encoder)
+    return steps
 
 
 def _told_best(best: Mapping[str, float]) -> dict[str, str]:

@@ -9,12 +9,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from pydantic import ValidationError
+from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from cytoarch.anatomy.midline import MidlineSettings
 from cytoarch.embeddings import EmbedSettings
-from cytoarch.errors import TrainingError
+from cytoarch.embeddings.attention import AttentionSettings
+from cytoarch.errors import ModelError, TrainingError
 from cytoarch.learning.structure import StructureSettings
 from cytoarch.steps.columns import ColumnSettings
 from cytoarch.steps.structure import SCORES_FILE
@@ -38,12 +41,14 @@ def test_measures_are_told_scored_and_shown(mapped: MappedBrain, tmp_path: Path)
     brain = StoredBrain(brain_id="P01", store_path=tmp_path / "store")
     traced = trace_cortex(brain, midline=MidlineSettings(spacing_um=1000.0, patch_um=800.0))
     points = Path(traced.notes["table"])
-    embed_points(brain, points, EmbedSettings(encoder="texture", pixel_size_um=80.0, tile_px=64))
+    encoder = tiny_transformer(tmp_path / "vit")
+    embed_points(brain, points, EmbedSettings(encoder=encoder, pixel_size_um=80.0, tile_px=64))
     choice = JudgedChoice(name="J1", brains=("P01",), store_path=tmp_path / "store", cells_path=points)
-    done = evaluate_structure(choice, EVALUATE, COLUMNS)
+    attention = AttentionSettings(encoder=encoder, patches=3)
+    done = evaluate_structure(choice, EVALUATE, COLUMNS, attention)
     assert not done.failed
     page = Path(done.notes["page"])
-    for name in ("index.html", "P01-curves.png", "P01-shares.png"):
+    for name in ("index.html", "P01-curves.png", "P01-shares.png", "P01-attention.png"):
         assert (page.parent / name).stat().st_size > 1000
     (scores,) = (tmp_path / "store").rglob(SCORES_FILE)
     with scores.open(newline="") as file:
@@ -58,7 +63,22 @@ def test_measures_are_told_scored_and_shown(mapped: MappedBrain, tmp_path: Path)
     (row,) = client.search_runs([client.get_experiment_by_name("cytoarch").experiment_id], "tags.kind = 'structure'")
     assert "P01/thickness_mm/embedding/sections" in row.data.metrics
     assert "places/P01/P01/z_mm" in row.data.metrics
-    assert evaluate_structure(choice, EVALUATE, COLUMNS).made == 0
+    assert "block 2, 2 heads" in page.read_text()
+    assert "other blocks, norm, precision or weights" not in page.read_text()
+    assert evaluate_structure(choice, EVALUATE, COLUMNS, attention).made == 0
+    with pytest.raises(ModelError, match="texture: has no attention"):
+        evaluate_structure(choice, EVALUATE, COLUMNS, AttentionSettings(encoder="texture"))
+
+
+def tiny_transformer(folder: Path) -> str:
+    """The id of a small vision transformer of random weights."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        config = DINOv3ViTConfig(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_register_tokens=4
+        )
+        DINOv3ViTModel(config).save_pretrained(folder)
+    return f"dinov3:{folder}"
 
 
 def test_a_brain_with_too_few_points_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

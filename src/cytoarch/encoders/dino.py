@@ -128,9 +128,30 @@ class DinoEncoder:
             whole = state[:, 0] if self.prefix_tokens else self.model.pool(state).flatten(1)
             return np.asarray(self._normed(whole, self.blocks[-1]).float().cpu().numpy())
 
+    @property
+    def attended(self) -> int:
+        """The block whose attention is drawn: the deepest asked for."""
+        return self.blocks[-1]
+
+    def attention_maps(self, tiles: Float32) -> Float32:
+        """(b, 1 or 3, T, T) float32 in [0, 1] -> (b, heads, T/token, T/token) float32: the class token's attention.
+
+        In the deepest block asked for, over the patches; with what the class token and the registers get each map sums
+        to 1. Raises ModelError for a ConvNeXt, which has none.
+        """
+        if not self.prefix_tokens:
+            raise ModelError(f"{self.encoder_id}: is a ConvNeXt without attention; maps need a vision transformer")
+        with torch.inference_mode(), arithmetic(self.device, self.precision), _weighing(self.model):
+            weights = self.model(self._pixels(tiles), output_attentions=True).attentions[-1]
+            row = weights[:, :, 0, self.prefix_tokens :].float().cpu().numpy()
+        grid = tiles.shape[2] // self.tiles.token_px
+        return np.ascontiguousarray(row.reshape(*row.shape[:2], grid, grid))
+
+    def _pixels(self, tiles: Float32) -> torch.Tensor:
+        return normalised(tiles, *self.normalisation, multiple_px=self.multiple_px, device=self.device)
+
     def _states(self, tiles: Float32) -> list[torch.Tensor]:
-        pixels = normalised(tiles, *self.normalisation, multiple_px=self.multiple_px, device=self.device)
-        states = self.model(pixels, output_hidden_states=True).hidden_states
+        states = self.model(self._pixels(tiles), output_hidden_states=True).hidden_states
         return [states[block] for block in self.blocks]
 
     def _normed(self, tokens: torch.Tensor, block: int) -> torch.Tensor:
@@ -263,6 +284,17 @@ def _model(folder: Path, model_type: str, config: Any, deepest: int) -> Any:
         missing = ", ".join(sorted(report["missing_keys"])[:5])
         raise ModelError(f"{folder}: weights are missing ({missing}, ...); the file is incomplete")
     return model.eval().requires_grad_(False)
+
+
+@contextmanager
+def _weighing(model: Any) -> Iterator[None]:
+    """A model that tells the weights of its attention, which its faster ways of computing it do not."""
+    usual = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(usual)
 
 
 @contextmanager

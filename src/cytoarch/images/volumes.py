@@ -75,35 +75,59 @@ class VolumeGrid:
         return VoxelGrid(self.shape, (self.voxel_um,) * 3, self.origin_um)
 
 
+def planes_there(journal: Journal, grid: VoxelGrid) -> int:
+    """Planes of the full resolution, from the first on, that an interrupted run has finished: whole slabs."""
+    slabs = 0
+    if journal.has(_metadata("0")):
+        while slabs * CHUNK[0] < grid.shape[0] and all(map(journal.has, _chunks_of(grid, slabs))):
+            slabs += 1
+    return min(slabs * CHUNK[0], grid.shape[0])
+
+
 def write_volume(
     journal: Journal,
     grid: VoxelGrid,
     slabs: Iterable[Voxels],
     name: str,
     dtype: type[np.unsignedinteger[Any]] = np.uint8,
+    there: int = 0,
 ) -> None:
     """Write an NGFF 0.5 image (z, y, x); `slabs` are its planes in order, `CHUNK[0]` of them at a time.
 
-    Coarser levels are means of 2 x 2 x 2 voxels (of fewer where voxels are long), read back from the level before:
-    memory is that of two slabs.
+    Each slab is finished before the next is asked for. With `there`, of `planes_there`, the planes before are kept and
+    `slabs` begin with that one. Coarser levels are means of 2 x 2 x 2 voxels (of fewer where voxels are long), read
+    back from the level before: memory is that of two slabs.
     """
     levels = grid.levels
-    arrays = [_array(journal, str(number), level, dtype) for number, level in enumerate(levels)]
+    kept = [_array(journal, "0", grid, dtype, kept=there > 0)]
+    arrays = kept + [_array(journal, str(number), level, dtype) for number, level in enumerate(levels) if number]
     depth = CHUNK[0]
-    for number, slab in enumerate(slabs):
+    for number, slab in enumerate(slabs, start=there // depth):
         with writing(journal.path):
             arrays[0][number * depth : number * depth + len(slab)] = slab
+        for key in _chunks_of(grid, number):
+            journal.seal(key)
     for (finer, coarser), level in zip(pairwise(arrays), levels, strict=False):
         by = level.factors
         for z in range(0, coarser.shape[0], depth):
             block = np.asarray(finer[by[0] * z : by[0] * (z + depth)])
             with writing(journal.path):
                 coarser[z : z + -(-len(block) // by[0])] = joined(block, by)
-    for one in sorted(journal.path.glob("[0-9]*/**/*")):
+    for one in sorted(journal.path.glob("[1-9]*/**/*")):
         key = one.relative_to(journal.path).as_posix()
         if one.is_file() and journal.has(key):  # sealed by a run that was interrupted, and written again since
             journal.seal(key)
     write_group(journal, "", {"ome": {"version": NGFF_VERSION, "multiscales": [_multiscales(name, levels)]}})
+
+
+def _metadata(level: str) -> str:
+    return f"{level}/zarr.json"
+
+
+def _chunks_of(grid: VoxelGrid, slab: int) -> list[str]:
+    """The keys of the chunks of a slab of the full resolution."""
+    rows, columns = (-(-size // edge) for size, edge in zip(grid.shape[1:], CHUNK[1:], strict=True))
+    return [f"0/c/{slab}/{row}/{column}" for row in range(rows) for column in range(columns)]
 
 
 def joined(block: Voxels, factors: tuple[int, int, int] = (2, 2, 2)) -> Voxels:
@@ -116,19 +140,27 @@ def joined(block: Voxels, factors: tuple[int, int, int] = (2, 2, 2)) -> Voxels:
     return np.asarray((sums + count // 2) // count, dtype=block.dtype)
 
 
-def _array(journal: Journal, key: str, grid: VoxelGrid, dtype: type[np.unsignedinteger[Any]]) -> "zarr.Array[Any]":
+def _array(
+    journal: Journal, key: str, grid: VoxelGrid, dtype: type[np.unsignedinteger[Any]], kept: bool = False
+) -> "zarr.Array[Any]":
+    """The array of a level: what an interrupted run left of it is written again, or gone on with where it is kept."""
+    # a chunk that is absent is a fault, never "nothing there"
+    if kept:
+        return zarr.open_array(journal.path / key, mode="r+").with_config({"write_empty_chunks": True})
     with writing(journal.path / key):
-        return zarr.create_array(
+        made = zarr.create_array(
             store=journal.path / key,
             shape=grid.shape,
             dtype=dtype,
             chunks=tuple(min(edge, size) for edge, size in zip(CHUNK, grid.shape, strict=True)),
             compressors=(BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), Crc32cCodec()),
             fill_value=0,
-            overwrite=True,  # what an interrupted run left is written again
+            overwrite=True,
             dimension_names=list("zyx"),
-            config={"write_empty_chunks": True},  # a chunk that is absent is a fault, never "nothing there"
+            config={"write_empty_chunks": True},
         )
+    journal.seal(_metadata(key))
+    return made
 
 
 def _multiscales(name: str, levels: tuple[VoxelGrid, ...]) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 A layer of tiles is blended in its planes by `tiling.map_tiles`, its planes standing in for channels; layers are blended
 along z. The weights are a product of one in the plane and one along z, so that the result is that of a blending in
-three dimensions at once. What waits for the layer below waits in files.
+three dimensions at once. What waits for the layer below waits in files; where segmented tiles are kept, a run that was
+cut off goes on with the first tile that is not there.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from cytoarch.geometry import centres
 from cytoarch.neurons.network import MULTIPLE, NeuronNetwork
 from cytoarch.neurons.patches import Scale, read_window
 from cytoarch.progress import Progress
-from cytoarch.tiling import FLOOR, TilePlan, blending_window, map_tiles
+from cytoarch.tiling import FLOOR, ComputeTiles, ReadTile, TilePlan, blending_window, map_tiles
 
 Float32 = NDArray[np.float32]
 Segment = Callable[[Float32], Float32]
@@ -57,6 +58,33 @@ def segmented_by(network: NeuronNetwork, device: str = "cpu") -> Segment:
     return segment
 
 
+class KeptTiles(Protocol):
+    """Where segmented tiles wait until no plane needs them any more."""
+
+    def load(self, layer: int, tile: int) -> Float32 | None:
+        """The tile (z, y, x) of a layer, both by their numbers, if it was kept."""
+
+    def save(self, layer: int, tile: int, told: Float32) -> None:
+        """Keep a tile (z, y, x)."""
+
+    def drop(self, layer: int, tiles: int) -> None:
+        """Forget all tiles of a layer, which are so many."""
+
+
+class NoTiles:
+    """Tiles that are not kept."""
+
+    def load(self, layer: int, tile: int) -> Float32 | None:  # noqa: ARG002 - the protocol passes them
+        """None."""
+        return None
+
+    def save(self, layer: int, tile: int, told: Float32) -> None:
+        """Keeps nothing."""
+
+    def drop(self, layer: int, tiles: int) -> None:
+        """There is nothing."""
+
+
 def segment_volume(
     segment: Segment,
     pixels: Any,
@@ -65,10 +93,15 @@ def segment_volume(
     scratch: Path,
     batch_size: int = 1,
     on_progress: Progress | None = None,
+    kept: KeptTiles | None = None,
+    first_plane: int = 0,
 ) -> Iterator[Float32]:
     """The probability of a neuron in every voxel of a volume (z, y, x), one plane (y, x) float32 after the other.
 
-    A pure function of its arguments but `scratch`, a folder for a file of `tiles.depth` planes of float32.
+    A pure function of its arguments but `scratch`, a folder for a file of `tiles.depth` planes of float32, and `kept`:
+    tiles that are there are not segmented again. They are forgotten when the planes that need them have been taken, up
+    to a multiple of 16: whoever keeps planes keeps 16 of them before asking for the next, and goes on with
+    `first_plane`.
     """
     depth, height, width = pixels.shape
     layers = tiles.plan(depth, tiles.depth)
@@ -78,26 +111,66 @@ def segment_volume(
     scratch.mkdir(parents=True, exist_ok=True)
     total = np.memmap(scratch / "blending.f32", np.float32, "w+", shape=(tiles.depth, height, width))
     weight = np.zeros(tiles.depth, dtype=np.float32)
+    source, dropped = _Tiles(segment, pixels, scale, tiles.depth, plane, kept or NoTiles()), 0
     for index, z in enumerate(layers.rows):
-
-        def read(y: int, x: int, h: int, w: int, z: int = z) -> Float32:
-            return scale.shown(read_window(pixels, (z, y, x), (z + tiles.depth, y + h, x + w), scale.black))
-
-        done = index * plane.tile_count
-        told = _shifted(on_progress, done, len(layers.rows) * plane.tile_count)
-        bands = map_tiles(segment, read, plane, window, tiles.depth, batch_size=batch_size, on_progress=told)
-        for row, band in bands:
-            total[:, row : row + band.shape[1]] += along[:, None, None] * band
-        weight += along
+        while dropped < len(layers.rows) and layers.rows[dropped] + tiles.depth <= max(z, first_plane):
+            source.kept.drop(dropped, plane.tile_count)
+            dropped += 1
         finished = tiles.depth if index == len(layers.rows) - 1 else layers.step_px
+        if z + tiles.depth > first_plane:
+            done = index * plane.tile_count
+            told = _shifted(on_progress, done, len(layers.rows) * plane.tile_count)
+            read, compute = source.of(index, z)
+            bands = map_tiles(compute, read, plane, window, tiles.depth, batch_size=batch_size, on_progress=told)
+            for row, band in bands:
+                total[:, row : row + band.shape[1]] += along[:, None, None] * band
+            weight += along
         first, stop = max(0, -z), min(finished, depth - z)
-        for plane_at in range(first, stop):
+        for plane_at in range(max(first, first_plane - z), stop):
             yield np.asarray(total[plane_at]) / weight[plane_at]
         for plane_at in range(tiles.depth):  # one by one: all at once would be copied in memory
             total[plane_at] = total[plane_at + finished] if plane_at + finished < tiles.depth else 0
         weight = np.concatenate([weight[finished:], np.zeros(finished, dtype=np.float32)])
+    for index in range(dropped, len(layers.rows)):
+        source.kept.drop(index, plane.tile_count)
     del total
     (scratch / "blending.f32").unlink()
+
+
+@dataclass(frozen=True)
+class _Tiles:
+    """The tiles of a volume, read and segmented; those that are kept are neither."""
+
+    segment: Segment
+    pixels: Any
+    scale: Scale
+    depth: int
+    plane: TilePlan
+    kept: KeptTiles
+
+    def of(self, layer: int, z: int) -> tuple[ReadTile, ComputeTiles]:
+        """Both halves of a layer's work, for `map_tiles`, which reads the tiles of a batch before computing it."""
+        asked: list[tuple[int, Float32 | None]] = []
+
+        def read(y: int, x: int, height: int, width: int) -> Float32:
+            tile = self.plane.rows.index(y) * len(self.plane.columns) + self.plane.columns.index(x)
+            asked.append((tile, self.kept.load(layer, tile)))
+            if (there := asked[-1][1]) is not None:
+                return there
+            window = read_window(self.pixels, (z, y, x), (z + self.depth, y + height, x + width), self.scale.black)
+            return self.scale.shown(window)
+
+        def compute(batch: Float32) -> Float32:
+            missing = [at for at, (_, there) in enumerate(asked) if there is None]
+            found = batch.copy()
+            if missing:
+                found[missing] = self.segment(batch[missing])
+            for at in missing:
+                self.kept.save(layer, asked[at][0], found[at])
+            asked.clear()
+            return found
+
+        return read, compute
 
 
 def _shifted(on_progress: Progress | None, done: int, total: int) -> Progress | None:

@@ -43,7 +43,7 @@ class LoopSettings(Settings):
         default=0,
         ge=0,
         le=10_000_000,
-        description="Steps between two looks at how well places are told; 0: at the end.",
+        description="Steps between two looks at how well places are told; 0: at the end only.",
     )
     keep_every: int = Field(default=500, ge=1, le=10_000_000, description="Steps between two checkpoints.")
 
@@ -115,8 +115,8 @@ def pretrain(
     `batches` gives the batch of every step, always the same for the same step: a run that was cut off goes on from its
     checkpoint to the weights that it would have had. Losses are read from the device only every `watch_every` steps;
     checkpoints are written by turns beside `checkpoint_path` (`checkpoint_at`), so that while one is written the other
-    stands. `probe` is asked every `probe_every`. Several processes train together where the learner is a
-    DistributedDataParallel: each computes its part of every batch, one of them writes. Raises
+    stands. `probe` is asked every `probe_every`, but not after the last step. Several processes train together where
+    the learner is a DistributedDataParallel: each computes its part of every batch, one of them writes. Raises
     ModelError if the loss is not finite, CytoarchError if the checkpoint is of other settings.
     """
     device = next(learner.parameters()).device.type
@@ -138,7 +138,7 @@ def pretrain(
         if looked:
             found, whole = whole_batch(outputs.detach(), batch)
             run.trace.health[run.step] = health_of(found, objective.targets(whole))
-        if probe is not None and settings.probe_every and run.step % settings.probe_every == 0 and leads():
+        if probe is not None and probes(run.step, settings) and leads():
             run.trace.probe[run.step] = probe()
             run.learner.train()
         if kept and checkpoint_path is not None and leads():
@@ -190,6 +190,15 @@ def _look(run: _Run, waiting: list[Tensor]) -> None:
 def keeps(step: int, settings: LoopSettings) -> bool:
     """Whether a checkpoint is written after a step."""
     return step % settings.keep_every == 0 or step == settings.steps
+
+
+def probes(step: int, settings: LoopSettings) -> bool:
+    """Whether embeddings are looked at after a step; after the last that is left to whoever trains.
+
+    >>> [step for step in range(1, 7) if probes(step, LoopSettings(steps=6, probe_every=2))]
+    [2, 4]
+    """
+    return settings.probe_every > 0 and step % settings.probe_every == 0 and step < settings.steps
 
 
 def checkpoints(path: Path) -> tuple[Path, Path]:

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cytoarch.embeddings.reading import LUMINANCE
 from cytoarch.encoders.trainable import PatchNetwork
+from cytoarch.pretraining.sending import sent
 
 PROJECTION = 256
 """Length of an embedding as the loss sees it (Schiffer et al.)."""
@@ -53,7 +54,7 @@ def patch_embeddings(network: PatchNetwork, pixels: Tensor) -> Tensor:
     if pixels.shape[1] == 1 and network.channels == len(LUMINANCE):
         pixels = pixels.expand(-1, len(LUMINANCE), -1, -1)
     elif pixels.shape[1] == len(LUMINANCE) and network.channels == 1:
-        shares = torch.from_numpy(LUMINANCE).to(pixels.device)
+        shares = sent(LUMINANCE, pixels.device)
         pixels = (pixels * shares[:, None, None]).sum(dim=1, keepdim=True)
     return network.patch(pixels)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cytoarch.anatomy.surfaces import Geodesics, Mesh, inflated
 from cytoarch.pretraining.patches import Batch, PatchBatches, PatchPoints
+from cytoarch.pretraining.sending import sent
 from cytoarch.pretraining.siamese import MIRROR, SiameseLoss, draw_pairs
 
 Float64 = NDArray[np.float64]
@@ -109,8 +110,8 @@ class PairBatches:
         device = batch.pixels.device
         return PairBatch(
             batch.pixels, batch.positions_mm, batch.labels,
-            torch.from_numpy(self.pairs.distance_mm[chosen]).float().to(device),
-            torch.from_numpy(self.pairs.place_mm[ends.T]).float().to(device),
+            sent(self.pairs.distance_mm[chosen].astype(np.float32), device),
+            sent(self.pairs.place_mm[ends.T].astype(np.float32), device),
         )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from cytoarch.augmentation import SHIFT_MM
 from cytoarch.pretraining.augmentation import Draws, changed, taken
 from cytoarch.pretraining.sections import StoredSections
+from cytoarch.pretraining.sending import sent
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
@@ -83,11 +85,10 @@ class SectionPixels:
     def windows(self, section: Int64, corner_px: Int64, edge_px: int) -> Tensor:
         """Squares (n, c, E, E) uint8 of sections (n,) from corners (n, 2); past a section its edge goes on."""
         device = self.values.device
-        # only what is small is sent: the copy of a large array would wait for the device
         table = np.concatenate([self.first[section][:, None], self.shape[section], corner_px], axis=1)
         # places as short as they fit: a table of them is many times as large as the pixels
         short = torch.int32 if len(self.values) <= torch.iinfo(torch.int32).max else torch.int64
-        first, height, width, top, left = torch.from_numpy(table).to(device, short).T[:, :, None]
+        first, height, width, top, left = sent(table, device).to(short).T[:, :, None]
         along = torch.arange(edge_px, device=device, dtype=short)
         rows = torch.minimum((top + along).clamp(min=0), height - 1)
         columns = torch.minimum((left + along).clamp(min=0), width - 1)
@@ -186,8 +187,8 @@ class PatchBatches:
         device = self.sections.device
         return Batch(
             pixels=torch.cat(views) if len(views) > 1 else views[0],
-            positions_mm=torch.from_numpy(chosen.position_mm).to(device),
-            labels=torch.from_numpy(chosen.label).to(device),
+            positions_mm=sent(chosen.position_mm, device),
+            labels=sent(chosen.label, device),
         )
 
     def _view(self, points: PatchPoints, rng: np.random.Generator) -> Tensor:
@@ -213,8 +214,14 @@ class PatchBatches:
         if len(self.points) < self.batch_size:
             raise ValueError(f"a batch of {self.batch_size} patches needs as many points, there are {len(self.points)}")
         rounds, place = divmod(step, len(self.points) // self.batch_size)
-        order = np.random.default_rng([self.seed, 0, rounds]).permutation(len(self.points))
+        order = _order(self.seed, rounds, len(self.points))
         return np.asarray(order[place * self.batch_size : (place + 1) * self.batch_size])
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, rounds: int, count: int) -> Int64:
+    """The order of the points (n,) in a round, drawn once: with many points that takes longer than to cut a batch."""
+    return np.random.default_rng([seed, 0, rounds]).permutation(count)
 
 
 def cut(sections: Windows, points: PatchPoints, draws: Draws, patch_px: int) -> Tensor:

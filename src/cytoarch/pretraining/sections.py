@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cytoarch.embeddings.engine import READERS
 from cytoarch.images.views import StoredImage, View, intensity_range
+from cytoarch.pretraining.sending import sent
 
 BAND_ROWS = 512
 """Rows of a section that are read at once."""
@@ -104,7 +105,7 @@ class StreamedSections:
 
         with ThreadPoolExecutor(READERS, thread_name_prefix="section-reader") as readers:
             list(readers.map(fill, range(len(section))))
-        return torch.from_numpy(found).to(self.device).permute(0, 3, 1, 2)
+        return sent(found, self.device).permute(0, 3, 1, 2)
 
 
 def _window(section: SeenSection, top: int, left: int, edge: int) -> UInt8:

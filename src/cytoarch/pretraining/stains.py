@@ -5,6 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cytoarch.pretraining.sending import sent
+
 COLOURED, DARKENED, GREYED = 0.5, 0.35, 0.3
 """Shares of patches that get a colour of their own, change bright for dark, and lose their colour."""
 LEAST_LIGHT = 0.02
@@ -28,4 +30,4 @@ def restained(patches: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _shaped(values: NDArray[np.float64] | NDArray[np.bool_], like: Tensor) -> Tensor:
-    return torch.from_numpy(values.astype(np.float32)).to(like.device)[:, :, None, None]
+    return sent(values.astype(np.float32), like.device)[:, :, None, None]

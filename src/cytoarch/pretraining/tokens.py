@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from cytoarch.pretraining.augmentation import Draws, changed, places_px
 from cytoarch.pretraining.losses import contrastive_loss, spatial_targets
 from cytoarch.pretraining.networks import projection_head
 from cytoarch.pretraining.patches import Batch, PatchPoints, SectionPixels, cut
+from cytoarch.pretraining.sending import sent
 from cytoarch.pretraining.stains import restained
 
 Float64 = NDArray[np.float64]
@@ -43,6 +43,8 @@ class PlaceMaps:
     """(cells, 3)"""
     layer: NDArray[np.uint8]
     """(cells,) for probes; not learned from."""
+    area: NDArray[np.uint8]
+    """(cells,) likewise."""
 
     @classmethod
     def of(cls, maps: Sequence[dict[str, NDArray[np.generic]]], cell_px: int) -> Self:
@@ -51,7 +53,7 @@ class PlaceMaps:
         first = np.concatenate([[0], np.cumsum(shape.prod(axis=1))])[:-1]
         flat = {
             name: np.concatenate([one[name].reshape(-1, *one[name].shape[2:]) for one in maps])
-            for name in ("tissue", "depth", "position_mm", "layer")
+            for name in ("tissue", "depth", "position_mm", "layer", "area")
         }
         return cls(first, shape, cell_px, **flat)
 
@@ -121,10 +123,10 @@ class TokenBatches:
         device = sections.values.device
         return TokenBatch(
             pixels=pixels,
-            positions_mm=torch.from_numpy(chosen.position_mm).to(device),
-            labels=torch.from_numpy(chosen.label).to(device),
-            tokens=torch.from_numpy(tokens).to(device),
-            coordinates=torch.from_numpy(self.places.coordinates(cells, self.sigma_mm, self.sigma_depth)).to(device),
+            positions_mm=sent(chosen.position_mm, device),
+            labels=sent(chosen.label, device),
+            tokens=sent(tokens, device),
+            coordinates=sent(self.places.coordinates(cells, self.sigma_mm, self.sigma_depth), device),
         )
 
 

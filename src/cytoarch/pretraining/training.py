@@ -108,20 +108,25 @@ def train_encoder(
         pairs = SurfacePairs.of(batches.points, patches.surfaces, settings.seed)
         source = PairBatches(batches, pairs)
 
-    def probe() -> dict[str, float]:
-        errors = place_errors(made, pixels, patches, settings)
-        return {f"{brain}/{how}": value for brain, one in errors.items() for how, value in one.items()}
-
     with ExitStack() as stack:
         # a model on the processor keeps every core busy: only waiting for files is worth a thread beside it
         source = source if held else stack.enter_context(Ahead(source, settings.loop.steps))
         trace = pretrain(
             learner, source, objective, settings.loop, checkpoint_path=checkpoint_path,
-            on_step=lambda step, _trace: on_step(step), probe=probe,
+            on_step=lambda step, _trace: on_step(step),
+            probe=lambda: _by_name(place_errors(made, pixels, patches, settings)),
         )  # fmt: skip
     if not leads():
         return {}
-    return encoder_files(made, settings, trace, place_errors(made, pixels, patches, settings), patches)
+    scores = place_errors(made, pixels, patches, settings)
+    if settings.loop.probe_every:
+        trace.probe[settings.loop.steps] = _by_name(scores)
+    return encoder_files(made, settings, trace, scores, patches)
+
+
+def _by_name(errors: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Errors of places as brain/how."""
+    return {f"{brain}/{how}": value for brain, one in errors.items() for how, value in one.items()}
 
 
 def _wanted(pixels: Windows, settings: PretrainingSettings) -> Wanted:

@@ -116,13 +116,16 @@ def finetune(
     batches: Callable[[int], AreaBatch],
     first: LoopSettings,
     second: LoopSettings | None,
+    between: Callable[[], None] | None = None,
 ) -> tuple[Trace, ...]:
     """Train without the atlas, then, where there is a second phase, with it; in place. Returns how both went.
 
-    In the first phase nothing of the priors' path is learned.
+    In the first phase nothing of the priors' path is learned. `between` is called when it is over.
     """
     network.priors.requires_grad_(False)
     without = pretrain(network, lambda step: _bare(batches(step)), Areas(), first)
+    if between is not None:
+        between()
     if second is None:
         return (without,)
     network.priors.requires_grad_(True)

@@ -37,6 +37,12 @@ class JudgedEntry:
     """Path of the figure of R2 by components, relative to the page."""
     shares: str
     """Path of the figure of the shares of components; blank: none could be fitted."""
+    attention: str = ""
+    """Path of the sheet of attention; blank: none was drawn."""
+    attended_by: str = ""
+    """Whose attention it is."""
+    as_embedded: bool = True
+    """Whether that is exactly what embedded the points."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class NodesStep(Step[Nodes]):
         if record is None:
             raise MissingInputError(f"{brain.name}: no section has a middle {chosen.name}. {hint}")
         depth = Stored(DepthStep, record.sources["depth"].split("/")[1])
-        return cls(probabilities, chosen, depth, float(chosen.name.rpartition("-")[2].removesuffix("um")))
+        return cls(probabilities, chosen, depth, float(record.settings["traced"]["spacing_um"]))
 
     @property
     def name(self) -> str:

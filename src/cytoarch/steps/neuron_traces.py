@@ -1,16 +1,17 @@
 """Neurons found in volumes: the probability of every voxel, the trees traced in it, their distance from known ones."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cytoarch.digests import canonical_json, content_digest, hash_file
 from cytoarch.errors import ModelError
-from cytoarch.images.volumes import CHUNK, StoredVolume, write_volume
+from cytoarch.images.volumes import CHUNK, StoredVolume, Voxels, planes_there, write_volume
 from cytoarch.neurons.inference import segment_volume, segmented_by
 from cytoarch.neurons.kept import CARD_FILE, WEIGHTS_FILE, NeuronCard, load_network
 from cytoarch.neurons.network import NeuronNetwork
@@ -25,9 +26,12 @@ from cytoarch.steps.sources import FactsOf
 from cytoarch.steps.step import Facts, Inputs, Place, Source, Step, Stored
 from cytoarch.store.staging import Staging
 
+Float32 = NDArray[np.float32]
 SCORES_FILE = "scores.json"
 MOST_VOXELS = 1 << 27
 """Voxels are compared in volumes of at most so many, which are held in memory; trees in all."""
+TILE_TYPE = np.dtype("<f4")
+"""Of segmented tiles that wait: all that was computed, so that going on gives the same bits."""
 FULL = 255
 """The value of a voxel that surely belongs to a neuron."""
 
@@ -49,6 +53,34 @@ class NetworkSource(Source[tuple[NeuronNetwork, NeuronCard]]):
         if content_digest({one: hash_file(folder / one).sha256 for one in (CARD_FILE, WEIGHTS_FILE)}) != self.digest:
             raise ModelError(f"{folder}: its files have changed since they were kept; train again")
         return found
+
+
+@dataclass(frozen=True)
+class _StagedTiles:
+    """Segmented tiles as files of the staging folder, which a crash does not lose; none is left when all are taken."""
+
+    staging: Staging
+    shape: tuple[int, int, int]
+
+    def load(self, layer: int, tile: int) -> Float32 | None:
+        """What this run or one before it kept."""
+        key = self._key(layer, tile)
+        if not self.staging.has(key):
+            return None
+        return np.fromfile(self.staging.path / key, dtype=TILE_TYPE).reshape(self.shape)
+
+    def save(self, layer: int, tile: int, told: Float32) -> None:
+        """Keep a tile."""
+        self.staging.write(self._key(layer, tile), told.astype(TILE_TYPE).tobytes())
+
+    def drop(self, layer: int, tiles: int) -> None:
+        """Remove those of a layer."""
+        for tile in range(tiles):
+            self.staging.drop(self._key(layer, tile))
+
+    @staticmethod
+    def _key(layer: int, tile: int) -> str:
+        return f"tile-{layer}-{tile}.f32"
 
 
 @dataclass(frozen=True)
@@ -76,29 +108,37 @@ class NeuronMapStep(Step[StoredVolume]):
         return self.volume.name
 
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
-        """Blend the tiles plane by plane; memory is that of a layer of tiles along one of its rows."""
+        """Blend the tiles plane by plane; memory is that of a layer of tiles along one of its rows.
+
+        Tiles that an interrupted run segmented are not segmented again: they wait in the staging folder, those of two
+        layers at a step of half a tile, until the planes they belong to are written.
+        """
         (network, card), volume = inputs[self.network], inputs[self.volume]
+        grid, tiles = volume.grid, self.segment.tiles
+        there = planes_there(staging, grid)
         planes = segment_volume(
             segmented_by(network, self.segment.device),
             volume.pixels,
             scale_of(inputs[self.facts]),
-            self.segment.tiles,
+            tiles,
             staging.scratch,
             self.segment.batch_size,
             inputs.on_progress,
+            _StagedTiles(staging, (tiles.depth, tiles.edge, tiles.edge)),
+            there,
         )
-        found = 0
-        grid = volume.grid
 
-        def slabs() -> Any:
-            nonlocal found
-            for first in range(0, grid.shape[0], CHUNK[0]):
+        def slabs() -> Iterator[Voxels]:
+            for first in range(there, grid.shape[0], CHUNK[0]):
                 count = min(CHUNK[0], grid.shape[0] - first)
-                slab = np.stack([np.rint(FULL * next(planes)).astype(np.uint8) for _ in range(count)])
-                found += int((slab > FULL // 2).sum())
-                yield slab
+                yield np.stack([np.rint(FULL * next(planes)).astype(np.uint8) for _ in range(count)])
+            next(planes, None)  # there is none: what waited for the last ones goes
 
-        write_volume(staging, grid, slabs(), self.name)
+        write_volume(staging, grid, slabs(), self.name, there=there)
+        written = StoredVolume.open(staging.path).pixels
+        found = sum(
+            int((np.asarray(written[z : z + CHUNK[0]]) > FULL // 2).sum()) for z in range(0, grid.shape[0], CHUNK[0])
+        )
         return {
             "share": round(found / float(np.prod(grid.shape)), 8),
             "voxel_um": list(grid.edges_um),

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,12 +37,22 @@ class StructurePageStep(Step[Path]):
     brains: OfBrains[Judged]
     facts: OfBrains[Mapping[str, Any]]
     places: Stored[Path]
+    attention: OfBrains[Path] | None = None
+    """The sheets of attention, where they were drawn."""
+    attended: OfBrains[Mapping[str, Any]] | None = None
+    """Their facts."""
 
     @classmethod
-    def of(cls, study: str, places: BrainPlacesStep, structure: Stored[Judged]) -> "StructurePageStep":
+    def of(
+        cls, study: str, places: BrainPlacesStep, structure: Stored[Judged], attention: Stored[Path] | None = None
+    ) -> "StructurePageStep":
         """That of the brains whose places were told."""
-        facts = OfBrains(places.brains.brain_ids, FactsOf(structure))
-        return cls(study, places.points, places.judged, places.brains, facts, places.stored)
+        brains = places.brains.brain_ids
+        facts = OfBrains(brains, FactsOf(structure))
+        page = cls(study, places.points, places.judged, places.brains, facts, places.stored)
+        if attention is None:
+            return page
+        return replace(page, attention=OfBrains(brains, attention), attended=OfBrains(brains, FactsOf(attention)))
 
     @property
     def name(self) -> str:
@@ -53,6 +63,9 @@ class StructurePageStep(Step[Path]):
         """Draw brain by brain."""
         facts = inputs[self.facts]
         entries = [_entry(staging, name, one, facts[name]) for name, one in inputs[self.brains].items()]
+        if self.attention is not None and self.attended is not None:
+            sheets, said = inputs[self.attention], inputs[self.attended]
+            entries = [_with_attention(staging, one, sheets[one.brain_id], said[one.brain_id]) for one in entries]
         settings = [
             (name.replace("_", " "), ", ".join(map(str, one)) if isinstance(one, list) else str(one))
             for name, one in self.judged.model_dump(mode="json").items()
@@ -88,6 +101,14 @@ def _entry(staging: Staging, brain_id: str, judged: Judged, facts: Facts) -> Jud
         curves,
         shares if rows else "",
     )
+
+
+def _with_attention(staging: Staging, entry: JudgedEntry, sheet: Path, facts: Facts) -> JudgedEntry:
+    """The entry of a brain, its sheet of attention beside the page."""
+    name = f"{entry.brain_id}-attention.png"
+    staging.write(name, sheet.read_bytes())
+    said = f"{facts['encoder']}, block {facts['block']}, {facts['heads']} heads"
+    return replace(entry, attention=name, attended_by=said, as_embedded=facts["as_embedded"])
 
 
 def rows_of(path: Path) -> Sequence[Mapping[str, str]]:

@@ -69,8 +69,14 @@ class Committed:
 
     def is_of(self, version: int) -> bool:
         """Whether it was made by this version of its step."""
-        work = Work(version, self.inputs, json.loads(self.settings_json))
+        work = Work(version, self.inputs, self.settings)
         return self.fingerprint == fingerprint(self.product.step, work)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it was made with, as JSON values."""
+        settings: dict[str, Any] = json.loads(self.settings_json)
+        return settings
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -134,6 +134,28 @@ def test_blocks_above_the_deepest_are_not_loaded_and_change_nothing(folders, tmp
     assert per_block > 12 * WIDTH**2 / 2
 
 
+@pytest.mark.parametrize("kind", TRANSFORMERS)
+def test_attention_is_the_class_tokens_row_of_the_deepest_block_as_transformers_computes_it(folders, kind: str):
+    encoder, tiles = loaded(folders[kind], tile_px=TILE_PX[kind], blocks=(1, 2)), random_tiles(2, TILE_PX[kind])
+    before = encoder.encode(tiles)
+    maps = encoder.attention_maps(tiles)
+    plain = MODELS[kind][0].from_pretrained(folders[kind], attn_implementation="eager").eval()
+    with torch.inference_mode():
+        weights = plain(normalised(tiles), output_attentions=True).attentions[1]
+    wanted = weights[:, :, 0, PREFIX[kind] :].numpy()
+    assert maps.shape[2] == maps.shape[3] == TILE_PX[kind] // encoder.tiles.token_px
+    np.testing.assert_allclose(maps.reshape(wanted.shape), wanted, atol=1e-6)
+    assert (maps.sum(axis=(2, 3)) < 1).all()
+    assert encoder.attended == 2
+    for one, same in zip(encoder.encode(tiles), before, strict=True):
+        np.testing.assert_array_equal(one, same)
+
+
+def test_a_convnext_has_no_attention(folders):
+    with pytest.raises(ModelError, match="ConvNeXt without attention"):
+        loaded(folders["dinov3_convnext"]).attention_maps(random_tiles(1, 64))
+
+
 def test_a_convnext_repeats_coarse_stages_onto_the_grid_of_the_finest(folders):
     tiles = random_tiles(2)
     model = DINOv3ConvNextModel.from_pretrained(str(folders["dinov3_convnext"])).eval()

@@ -102,6 +102,60 @@ def test_tiles_blend_to_what_a_local_rule_gives_for_the_whole(shape: tuple[int, 
     assert not list((tmp_path / "scratch").iterdir())
 
 
+class Shelf:
+    """Keeps tiles, and counts."""
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[int, int], np.ndarray] = {}
+        self.most = 0
+
+    def load(self, layer: int, tile: int) -> np.ndarray | None:
+        return self.held.get((layer, tile))
+
+    def save(self, layer: int, tile: int, told: np.ndarray) -> None:
+        self.held[layer, tile] = told
+        self.most = max(self.most, len(self.held))
+
+    def drop(self, layer: int, tiles: int) -> None:
+        for tile in range(tiles):
+            self.held.pop((layer, tile), None)
+
+
+@pytest.mark.parametrize("shape", [(70, 20, 33), (16, 16, 16), (33, 40, 16)])
+def test_a_volume_cut_off_anywhere_goes_on_with_the_next_tile_to_the_same_bits(
+    shape: tuple[int, int, int], tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
+    tiles, shelf = TileShape(32, 16), Shelf()
+    whole = np.stack(list(segment_volume(np.cos, pixels, PLAIN, tiles, tmp_path, 3, None, shelf)))
+    count = int(np.prod([len(tiles.starts(size, edge)) for size, edge in zip(shape, (32, 16, 16), strict=True)]))
+    assert not shelf.held
+    assert shelf.most <= 3 * count // len(tiles.starts(shape[0], 32)), "those of two layers, and the one at work"
+    done, planes = 0, list[np.ndarray]()
+    while len(planes) < shape[0]:
+        left = 5  # batches until it is cut off
+
+        def segment(given: np.ndarray) -> np.ndarray:
+            nonlocal done, left
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+            done += len(given)
+            return np.cos(given)
+
+        first = len(planes)
+        going = segment_volume(segment, pixels, PLAIN, tiles, tmp_path, 3, None, shelf, first)
+        try:
+            for at in range(first, shape[0], 16):
+                planes += [next(going) for _ in range(at, min(at + 16, shape[0]))]
+            assert next(going, None) is None
+        except KeyboardInterrupt:
+            continue  # with the slabs that are whole
+    assert done == count
+    assert np.array_equal(np.stack(planes), whole)
+    assert not shelf.held
+
+
 def test_weights_of_tiles_are_those_of_three_dimensions(tmp_path: Path) -> None:
     """A rule that depends on the place in the tile is blended as one sum over all tiles would do it."""
     rng = np.random.default_rng(1)

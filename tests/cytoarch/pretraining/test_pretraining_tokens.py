@@ -25,6 +25,7 @@ def slab() -> tuple[SectionPixels, PlaceMaps, PatchPoints]:
         "tissue": np.tile(tissue.astype(np.uint8), (height, 1))[cells],
         "depth": np.tile(np.where(tissue == 1, depth, np.nan).astype(np.float32), (height, 1))[cells],
         "layer": np.zeros((height // CELL, width // CELL), np.uint8),
+        "area": np.zeros((height // CELL, width // CELL), np.uint8),
     }
     place = np.zeros((height // CELL, width // CELL, 3), np.float32)
     place[..., 1] = np.arange(height // CELL)[:, None]
@@ -54,7 +55,7 @@ def test_sections_lie_one_after_the_other() -> None:
     _, places, _ = slab()
     one = {
         name: getattr(places, name).reshape(16, 20, *getattr(places, name).shape[1:])
-        for name in ("tissue", "depth", "position_mm", "layer")
+        for name in ("tissue", "depth", "position_mm", "layer", "area")
     }
     both = PlaceMaps.of([one, one], CELL)
     where = np.array([[9.0, 17.0], [9.0, 17.0]])

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from safetensors.torch import load
 
 from cytoarch.encoders.compact import STAGE_HALO_PX, load_compact
 from cytoarch.errors import CytoarchError, TrainingError
-from cytoarch.pretraining import torchrun
+from cytoarch.pretraining import torchrun, training
 from cytoarch.pretraining.loop import LoopSettings
 from cytoarch.pretraining.patches import PatchPoints
 from cytoarch.pretraining.settings import PretrainingSettings
@@ -102,13 +103,22 @@ def test_sections_that_are_streamed_and_parts_that_are_computed_twice_give_the_s
 
 
 def test_what_places_are_told_is_looked_at_on_the_way_and_changes_nothing(
-    patches: PlacedPatches, tmp_path: Path
+    patches: PlacedPatches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = train_encoder(patches, SETTINGS, tmp_path / "plain.pt", nothing)
+    told, errors = 0, training.place_errors
+
+    def counted(*given: Any) -> dict[str, dict[str, float]]:
+        nonlocal told
+        told += 1
+        return errors(*given)
+
+    monkeypatch.setattr(training, "place_errors", counted)
     looked = SETTINGS.model_copy(update={"loop": LOOP.model_copy(update={"probe_every": 3})})
     found = train_encoder(patches, looked, tmp_path / "looked.pt", nothing)
     record = json.loads(found[RECORD_FILE])
     assert found["model.safetensors"] == plain["model.safetensors"]
+    assert told == 2, "once on the way, once at the end"
     assert sorted(record["probe"]) == ["3", "6"]
     assert record["probe"]["6"]["B/told"] == record["place_error_mm"]["B"]["told"]
 

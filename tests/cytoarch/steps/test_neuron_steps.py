@@ -1,6 +1,10 @@
 """Volumes of a study on their way to trees: made once, made again where something changed, seen on a page."""
 
 import csv
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +14,12 @@ import torch
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
 from cytoarch.errors import ManifestError
+from cytoarch.neurons.kept import NeuronCard, network_files
 from cytoarch.neurons.phantoms import NeuronPhantom, make_phantom
 from cytoarch.neurons.settings import NeuronSegmentation, NeuronTraining, TraceSettings
 from cytoarch.neurons.swc import write_swc
 from cytoarch.neurons.table import read_volumes
+from cytoarch.neurons.training import new_network
 from cytoarch.steps import neuron_training
 from cytoarch.steps.neuron_report import NeuronReportStep, neuron_metrics
 from cytoarch.steps.neuron_traces import NeuronMapStep, NeuronScoreStep, NeuronTraceStep
@@ -22,6 +28,7 @@ from cytoarch.steps.neurons import KnownTreeStep, NeuronVolumeStep, SwcFile
 from cytoarch.steps.opened import OpenStudy, open_study
 from cytoarch.steps.running import make
 from cytoarch.steps.step import Place, Step, Stored, is_current
+from tests.cytoarch.steps.segment_and_die import OVERLAPPING
 
 TRAIN = NeuronTraining(
     size="own",
@@ -33,6 +40,7 @@ TRAIN = NeuronTraining(
     checkpoint_every=2,
 )
 SEGMENT = NeuronSegmentation(tile_depth=16, tile_edge=16)
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -132,6 +140,36 @@ def test_an_interrupted_training_goes_on_to_the_same_model(folder: Path, monkeyp
         again, made = make(step, study)
         assert made
         assert again.facts["model"] == whole.facts["model"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_process")
+def test_a_volume_whose_segmenting_is_killed_goes_on_with_the_next_tile(folder: Path) -> None:
+    sizes = TRAIN.architecture
+    card = NeuronCard(**sizes.as_json(), voxel_um=(1, 1, 1), learned_from=("learn",))
+    with open_study(folder / "store", "pair") as study:
+        volume = NeuronVolumeStep.of(read_volumes(folder / "volumes.csv")[1], folder)
+        make(volume, study)
+        digest = study.store.models.add(network_files(new_network(sizes, 0).eval(), card))
+        shape = volume.stored.open(Place(study)).grid.shape
+    shutil.copytree(folder / "store", folder / "other")
+    segment = NeuronMapStep.of("score", OVERLAPPING, digest)
+    with open_study(folder / "other", "pair") as study:
+        undisturbed, _ = make(segment, study)
+    tiles = int(np.prod([len(OVERLAPPING.tiles.starts(size, 32)) for size in shape]))
+    segmented, moments = folder / "segmented.txt", (3, 7, tiles - 11)
+    command = [sys.executable, "-m", "tests.cytoarch.steps.segment_and_die", str(folder / "store"), "pair", "score"]
+    done = subprocess.run(
+        [*command, digest, str(segmented), *map(str, moments)],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=240, capture_output=True,
+    )  # fmt: skip
+    assert done.stdout.decode().split() == ["-9", "-9", "-9", "0"], done.stderr.decode()
+    assert len(segmented.read_text().splitlines()) == tiles, "every tile once"
+    with open_study(folder / "store", "pair") as study:
+        assert is_current(segment, Place(study))
+        record = segment.stored.record(Place(study))
+        assert (record.digest, record.facts) == (undisturbed.digest, undisturbed.facts)
+        assert not list(study.catalogue.path(segment.product()).glob("tile-*"))
 
 
 @pytest.mark.slow
