@@ -5,14 +5,17 @@
     python -m benchmarks.scribbles latency    # from the key press to the updated view
 
 A simulated annotator draws a stroke a class and round where the map is most wrong, each method's own map. Scored is the
-section that is drawn on, and one that nobody drew on: windows of phantom sections at 8 um, and human sections (H&E,
+section that is drawn on, and one that nobody drew on: windows in phantom sections at 8 um, and human sections (H&E,
 16 um). Both see the same pixels at the same size. What is chosen was chosen on phantoms of the seeds 11 and 12, never
-on those that are scored here.
+on those that are scored here. Every run is kept in `--results`: a second call goes on where the first ended, and draws
+the curve of all that was asked for.
 """
 
 import argparse
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,7 +72,7 @@ def ours(ground: Ground, embed: EmbedSettings, settings: SessionSettings, rounds
         annotator, found = Annotator(here.truth, seed), None
         for _ in range(rounds):
             for drawn in annotator.strokes(found):
-                session.stroke(here.section_id, drawn.label, drawn.path_px, PEN_PX)
+                session.stroke(here.section_id, drawn.label, here.on_section(drawn.path_px), PEN_PX)
             session.train()
             found = shown(session, here)
             unseen = score(other.truth, shown(session, other))
@@ -99,11 +102,23 @@ def share_of_strokes(ours_rounds: Sequence[Round], theirs: Sequence[Round], fiel
     return reached / first.strokes if reached else float("inf")
 
 
+def kept(path: Path, name: str, run: Callable[[], list[Round]]) -> list[Round]:
+    """The rounds of a run, from a file of runs where they are there; else they are made, and kept in it."""
+    known: dict[str, list[list[float]]] = json.loads(path.read_text()) if path.exists() else {}
+    if name not in known:
+        known[name] = [list(one) for one in run()]
+        path.write_text(json.dumps(known, indent=1))
+        print(f"{name}: {known[name][-1]}", flush=True)
+    return [Round(int(strokes), drawn, unseen) for strokes, drawn, unseen in known[name]]
+
+
 def scores(asked: argparse.Namespace) -> None:
     """Print the table of scores against strokes, and draw the curve."""
-    grounds = {f"phantom {seed}": phantom_ground(asked.store_path, seed, asked.edge) for seed in asked.phantoms}
     data = asked.data_path / "human_dlpfc_layers"
-    grounds |= {f"human {donor}": human_ground(asked.store_path, data, donor, 0) for donor in asked.donors}
+    grounds = {
+        f"phantom {seed}": partial(phantom_ground, asked.store_path, seed, asked.edge) for seed in asked.phantoms
+    }
+    grounds |= {f"human {donor}": partial(human_ground, asked.store_path, data, donor, 0) for donor in asked.donors}
     methods = {f"ours, {one}": (EmbedSettings(encoder=one), SessionSettings()) for one in asked.encoders}
     if asked.without_places:
         methods |= {
@@ -111,28 +126,37 @@ def scores(asked: argparse.Namespace) -> None:
             for one in asked.encoders
         }
     found: dict[str, dict[str, list[list[Round]]]] = {}
-    for kind, ground in grounds.items():
-        table = found.setdefault(kind.split()[0], {})
+    for kind, made in grounds.items():
+        table, at = found.setdefault(kind.split()[0], {}), cache(made)
         for seed in range(asked.seeds):
-            for name, (embed, settings) in methods.items():
-                table.setdefault(name, []).append(ours(ground, embed, settings, asked.rounds, seed))
-            table.setdefault(FOREST, []).append(forest(ground, asked.rounds, seed))
-            print(f"{kind}, annotator {seed}: done", flush=True)
+            runs = {
+                name: lambda how=how, at=at, seed=seed: ours(at(), *how, asked.rounds, seed)
+                for name, how in methods.items()
+            }
+            runs[FOREST] = lambda at=at, seed=seed: forest(at(), asked.rounds, seed)
+            for name, run in runs.items():
+                whole = f"{kind}, annotator {seed}, {asked.rounds} rounds, {asked.edge} px: {name}"
+                table.setdefault(name, []).append(kept(asked.results, whole, run))
     for kind, table in found.items():
-        print(f"\n{kind}: {len(table[FOREST])} runs\n\n| method | strokes | where drawn | another section |")
-        print("|---|---|---|---|")
-        for name, runs in table.items():
-            for rounds in zip(*runs, strict=True):
-                means = [float(np.mean([getattr(one, field) for one in rounds])) for field in Round._fields]
-                print(f"| {name} | {means[0]:.0f} | {means[1]:.3f} | {means[2]:.3f} |", flush=True)
-        for name in methods:
-            shares = [
-                [share_of_strokes(a, b, field) for a, b in zip(table[name], table[FOREST], strict=True)]
-                for field in ("drawn", "unseen")
-            ]
-            told = ["/".join(f"{one:.2f}" for one in sorted(some)) for some in shares]
-            print(f"{name}: strokes for the forest's best score, as a share of its own: {told[0]}; unseen: {told[1]}")
+        print_table(kind, table)
     curve(asked.picture, found)
+
+
+def print_table(kind: str, table: Mapping[str, Sequence[Sequence[Round]]]) -> None:
+    """Print means over runs, and how many strokes ours needs for what the forest reaches."""
+    print(f"\n{kind}: {len(table[FOREST])} runs\n")
+    print("| method | strokes | where drawn | another section |\n|---|---|---|---|")
+    for name, runs in table.items():
+        for rounds in zip(*runs, strict=True):
+            means = [float(np.mean([getattr(one, field) for one in rounds])) for field in Round._fields]
+            print(f"| {name} | {means[0]:.0f} | {means[1]:.3f} | {means[2]:.3f} |")
+    for name in (one for one in table if one != FOREST):
+        shares = [
+            [share_of_strokes(a, b, field) for a, b in zip(table[name], table[FOREST], strict=True)]
+            for field in ("drawn", "unseen")
+        ]
+        told = ["/".join(f"{one:.2f}" for one in sorted(some)) for some in shares]
+        print(f"{name}: strokes for the forest's best score, as a share of its own: {told[0]}; unseen: {told[1]}")
 
 
 def main() -> None:
@@ -141,7 +165,8 @@ def main() -> None:
     parser.add_argument("what", choices=("scores", "dense", "latency"), nargs="?", default="scores")
     parser.add_argument("--store-path", type=Path, default=Path("work/scribbles"))
     parser.add_argument("--data-path", type=Path, default=Path(os.environ.get("CYTOARCH_REAL_DATA", "../shared/data")))
-    parser.add_argument("--encoders", nargs="+", default=["texture"], help="Any encoder ids, lite0 for example.")
+    parser.add_argument("--encoders", nargs="+", default=["texture"], help="Any encoder ids: compact, lite0, ...")
+    parser.add_argument("--results", type=Path, default=Path("work/scribbles.json"), help="Where runs are kept.")
     parser.add_argument("--phantoms", nargs="*", type=int, default=[21, 22], help="Seeds of phantoms.")
     parser.add_argument("--donors", nargs="*", default=["H1", "H2"])
     parser.add_argument("--rounds", type=int, default=6)

@@ -23,6 +23,8 @@ from cytoarch.steps.tissue import TISSUE
 
 PEN_PX = 6.0
 STROKES = 5
+LENGTH_PX = (100.0, 310.0)
+"""Strokes of 0.8 to 2.5 mm at 8 um: what is drawn on is a whole section."""
 
 
 def labelled(ground: Ground, step: EmbeddingsStep, section: Drawable, labels: LabelPixels) -> LabelledSection:
@@ -49,7 +51,7 @@ def dense_table(asked: argparse.Namespace) -> None:
     print("| phantom | layer |" + "".join(f" {one}, strokes | {one}, dense |" for one in names))
     print("|---|---|" + "---|" * 6)
     for seed in asked.phantoms:
-        ground = phantom_ground(asked.store_path, seed, asked.edge)
+        ground = phantom_ground(asked.store_path, seed, None)
         both = [found_by(ground, EmbedSettings(encoder=asked.encoders[0]), kind) for kind in ("strokes", "dense")]
         table = {one.id: one.name for one in classes_of(ground).labels}
         for one in both[0]:
@@ -70,7 +72,9 @@ def found_by(ground: Ground, embed: EmbedSettings, kind: str) -> dict[int, tuple
     brain = read_only(ground.store_path, ground.brain_id)
     image = SECTION.open(Place(brain, brain.rows[here.section_id]))
     by = Drawer(here.section_id, "simulated", now())
-    strokes = [by.line(one.label, one.path_px, PEN_PX) for one in Annotator(here.truth, 0).strokes(None, STROKES)]
+    strokes = [
+        by.line(one.label, one.path_px, PEN_PX) for one in Annotator(here.truth, 0, LENGTH_PX).strokes(None, STROKES)
+    ]
     drawn = DrawnLabels.of(strokes, image.grid, None)
     dense = LABELS.open(Place(brain, brain.rows[here.section_id])).levels[0]
     encoder = step.encoder.encoder

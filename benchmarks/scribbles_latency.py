@@ -51,13 +51,13 @@ def ours(ground: Ground, embed: EmbedSettings, presses: int) -> tuple[Press, lis
         annotator = Annotator(section.truth, 0)
         strokes = [one for _ in range(1 + -(-presses // 4)) for one in annotator.strokes(None)]  # the classes in turn
         for one in strokes[:8]:
-            session.stroke(section.section_id, one.label, one.path_px, PEN_PX)
+            session.stroke(section.section_id, one.label, section.on_section(one.path_px), PEN_PX)
         cold = pressed(session, section)
         session.reset()
         cached = []
         for press in range(presses):  # a stroke more before each
             one = strokes[(8 + press) % len(strokes)]
-            session.stroke(section.section_id, one.label, one.path_px, PEN_PX)
+            session.stroke(section.section_id, one.label, section.on_section(one.path_px), PEN_PX)
             cached.append(pressed(session, section))
     return cold, cached
 

@@ -2,32 +2,32 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import napari
 import numpy as np
-from napari.utils.notifications import show_error
+from napari.utils.notifications import notification_manager, show_error
 from numpy.typing import NDArray
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QIcon
-from qtpy.QtWidgets import QFileDialog, QListWidgetItem, QPushButton, QStackedWidget, QVBoxLayout, QWidget
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QFileDialog, QPushButton, QStackedWidget, QVBoxLayout, QWidget
 
 from cytoarch.annotations.scribbles import RUBBER
-from cytoarch.brains import read_label_table
+from cytoarch.brains import LabelTable, read_label_table
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import CytoarchError
 from cytoarch.interactive.classes import ClassSource
 from cytoarch.interactive.lessons import SessionSettings
 from cytoarch.interactive.session import Session
+from cytoarch.interactive.showing import Opened, first_opened, opened, small_pictures
 from cytoarch.interactive.views import Seen, Spot, Told, View
 from cytoarch.learning.training import DecoderSettings
 from cytoarch.napari.layers import SectionLayers
 from cytoarch.napari.opening import Opening, OpeningForm
 from cytoarch.napari.panel import Panel
-from cytoarch.napari.thumbnails import thumbnail
+from cytoarch.napari.sections import THUMBNAIL_PX
 from cytoarch.napari.waiting import Orchestrator
 from cytoarch.napari.working import Working
 
@@ -56,36 +56,56 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
     # -- opening and closing -------------------------------------------------------------------------------------------
 
     def open(self, chosen: Opening, settings: SessionSettings | None = None) -> None:
-        """Open a brain; what its author drew before is there again."""
+        """Open a brain, beside the window: its manifest and records are read; what its author drew is there again."""
         self.close_session()
-        embed = EmbedSettings(encoder=chosen.encoder)
-        opened = Session.opened(chosen.store_path, chosen.brain_id, chosen.author, embed, settings)
-        self.session = self._stack.enter_context(opened)
+        stack, embed = self._stack, EmbedSettings(encoder=chosen.encoder)
+
+        def work() -> Iterator[tuple[Session, Opened | None, dict[str, str]]]:
+            session = stack.enter_context(
+                Session.opened(chosen.store_path, chosen.brain_id, chosen.author, embed, settings)
+            )
+            if stack is not self._stack:  # it was closed meanwhile, and nobody waited for this
+                stack.close()
+                return
+            yield session, *first_opened(session)
+
+        self.form.say(f"Opening brain {chosen.brain_id} ...", busy=True)
+        self.working.read("brain", work, lambda told: self._opened(*told), self._not_opened)
+
+    def _opened(self, session: Session, first: Opened | None, refused: Mapping[str, str]) -> None:
+        """Show the page of a brain, and the first section of it."""
+        self.session = session
+        self.form.say("")
         self.pages.setCurrentIndex(1)
-        sections = self.panel.sections
-        sections.clear()
-        for section in self.session.sections:
-            item = QListWidgetItem(section.section_id)
-            try:
-                item.setIcon(QIcon(thumbnail(self.session.blocks.layout(section.section_id).image)))
-            except CytoarchError as error:  # it costs itself only
-                item.setFlags(Qt.ItemFlag.NoItemFlags)
-                item.setToolTip(str(error))
-            sections.addItem(item)
-        self._show_classes()
-        shown = (row for row in range(sections.count()) if sections.item(row).flags() & Qt.ItemFlag.ItemIsEnabled)
-        sections.setCurrentRow(next(shown, 0))
+        self.panel.say("" if first else "No section of this brain can be drawn on: hover over them to see why.")
+        self.panel.sections.fill([one.section_id for one in session.sections])
+        for section_id, reason in refused.items():
+            self.panel.sections.refuse(section_id, reason)
         self.panel.pen.setChecked(True)
+        self._show_classes()
+        if first is not None:
+            self.panel.sections.choose(first.section.section_id)
+            self._show(first)
+
+    def _not_opened(self, error: Exception) -> None:
+        self.pages.setCurrentIndex(0)
+        self.form.say(str(error))
+        if isinstance(error, CytoarchError):
+            show_error(str(error))
+        else:
+            notification_manager.receive_error(type(error), error, error.__traceback__)
 
     def close_session(self) -> None:
         """End the session; everything that was drawn is kept."""
         self._rest.stop()
         layers, self.layers = self.layers, None
+        stack, self._stack = self._stack, ExitStack()
         try:
             self.working.end()
         finally:
             self.session = None
-            self._stack.close()
+            self.form.say("")
+            stack.close()
             if layers is not None:
                 layers.remove()
 
@@ -97,41 +117,72 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
     # -- sections ------------------------------------------------------------------------------------------------------
 
     def show_section(self, section_id: str) -> None:
-        """Show a section with all that is known of it."""
-        if self.session is None or not section_id:
+        """Show a section with all that is known of it, as soon as it is read; until then the one before is shown."""
+        session = self.session
+        if session is None or not section_id:
+            return
+        self.panel.say(f"Reading section {section_id} ...")
+        self.working.read(
+            "section", lambda: iter([opened(session, section_id)]), self._show, partial(self._not_shown, section_id)
+        )
+
+    def _not_shown(self, section_id: str, error: Exception) -> None:
+        """A section that cannot be read costs itself only."""
+        self._not_read(error)
+        self.panel.sections.refuse(section_id, str(error))
+        if self.layers is not None:
+            self.panel.sections.choose(self.section_id)
+
+    def _show(self, section: Opened) -> None:
+        session = self.session
+        if session is None:
             return
         if self.layers is not None:
             self.layers.remove()
-        session = self.session
-        self.layers = SectionLayers(
-            self.viewer, session.brain.rows[section_id], session.blocks.layout(section_id), session.cells_per_token
-        )
-        self.layers.add_all_known(session.brain)
+        self.panel.say("")
+        self.layers = SectionLayers(self.viewer, section.section, section.layout, session.cells_per_token)
+        for known in section.known:
+            self.layers.add_known(known)
         self.viewer.canvas.overlays.scale_bar.visible = True
+        self.layers.set_opacity(self.panel.opacity.value())
+        self.layers.show_confidence(self.panel.confident.isChecked())
         self._refresh()
         self.viewer.layers.selection.active = self.layers.scribbles
         self.viewer.reset_view()
         self._set_pen()
-        if session.decoder is not None:
+        if session.head is not None and self.working.deed is None:
             view = self.view  # read here: the canvas belongs to the thread of the window
             self.working.do(lambda: session.predict(view), self._paint, "showing the map")
         self._rest.start()
 
+    def _picture(self, section_ids: list[str]) -> None:
+        """Read small pictures of sections that came into view."""
+        session = self.session
+        if session is not None:
+            self.working.read(
+                "pictures", lambda: small_pictures(session, section_ids, THUMBNAIL_PX), self._pictured, self._not_read
+            )
+
+    def _pictured(self, told: tuple[str, NDArray[np.uint8] | str]) -> None:
+        section_id, found = told
+        if isinstance(found, str):
+            self.panel.sections.refuse(section_id, found)
+        else:
+            self.panel.sections.picture(section_id, found)
+
     @property
     def section_id(self) -> str:
-        """The section that is shown."""
-        item = self.panel.sections.currentItem()
-        return str(item.text()) if item is not None else ""
+        """The section that is shown; blank: none."""
+        return "" if self.layers is None else self.layers.section.section_id
 
     @property
     def view(self) -> View:
         """What the canvas shows of the section, in pixels of its image."""
         layers = self._shown
-        image, cells = layers.layout.image.grid, layers.cells
-        first, last = np.asarray(layers.map.corner_pixels, dtype=np.int64)
-        if (last <= first).any():  # there is no canvas, or the section lies beside it
+        image, window = layers.layout.image.grid, layers.in_view()
+        if not min(window[2:]):
             return self.whole_view
-        shown = cells.window(*first.tolist(), *(last - first + 1).tolist())
+        shown = layers.cells.window(*window)
         top, left = image.from_corner(np.array(shown.corner_um)).tolist()
         height, width = (edge / image.cell_um for edge in shown.extent_um)
         return View(self.section_id, top, left, height, width)
@@ -221,20 +272,40 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
 
     def take_classes(self, source: ClassSource | None) -> None:
         """Add the classes of another brain or drawing; None: of a table that is asked for."""
+        if source is not None and self.session is not None:
+            path = self.session.store_path
+            self.working.read("classes", lambda: iter([source.table(path)]), self._take_table, self._not_read)
         if source is not None:
-            self._change(lambda session: session.take_classes(source.table(session.store_path)))
             return
         path, _ = QFileDialog.getOpenFileName(self, "Table of classes", "", "Tables with columns id, name (*.csv)")
         if path:
             self._change(lambda session: session.take_classes(read_label_table(path)))
 
+    def _take_table(self, table: LabelTable) -> None:
+        self._change(lambda session: session.take_classes(table))
+
     def _list_sources(self) -> None:
         """Where classes can be taken from, as they are found when the menu opens."""
+        self._show_sources(None)
+        session = self.session
+        if session is not None:
+            self.working.read(
+                "sources", lambda: iter([ClassSource.there(session.store_path)]), self._show_sources, self._not_read
+            )
+
+    def _show_sources(self, found: Sequence[ClassSource] | None) -> None:
         menu = self.panel.sources
         menu.clear()
-        for one in ClassSource.there(self.session.store_path) if self.session is not None else ():
+        if found is None:
+            menu.addAction("looking at the brains of the store ...").setEnabled(False)
+        for one in found or ():
             menu.addAction(one.name, partial(self.take_classes, one))
         menu.addAction("of a table (CSV) ...", partial(self.take_classes, None))
+
+    def _not_read(self, error: Exception) -> None:
+        if not isinstance(error, CytoarchError):
+            notification_manager.receive_error(type(error), error, error.__traceback__)
+        self.panel.say(str(error))
 
     def _change(self, change: Callable[[Session], Any]) -> None:
         """Change classes or strokes; what is refused is said and shown as it was."""
@@ -267,7 +338,7 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
     def annotate_next(self) -> None:
         """Move the picture to where the model is least sure."""
         session = self.session
-        if session is None or session.decoder is None:
+        if session is None or session.head is None:
             self.panel.say("Train first (T): then the model can say where it is least sure.")
             return
         whole = [self.whole_view]
@@ -380,6 +451,7 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
         self.form.opened.connect(self._open_chosen)
         self._rest.timeout.connect(self.look_ahead)
         panel.sections.currentTextChanged.connect(self.show_section)
+        panel.sections.wanted.connect(self._picture)
         panel.classes.renamed.connect(lambda at, name: self._change(lambda one: one.change_class(at, name=name)))
         panel.classes.recoloured.connect(
             lambda at, colour: self._change(lambda one: one.change_class(at, colour=colour))
@@ -427,11 +499,7 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
             call(self.layers)
 
     def _open_chosen(self, chosen: Opening) -> None:
-        try:
-            self.open(chosen)
-        except CytoarchError as error:
-            self.form.button.setToolTip(str(error))
-            show_error(str(error))
+        self.open(chosen)
 
 
 def _pressed(call: Callable[[], Any], _viewer: Any) -> None:

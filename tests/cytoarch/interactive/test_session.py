@@ -58,7 +58,7 @@ def draw_both(session: Session, section: str = "s0") -> None:
 def whole(session: Session, view: View = VIEW) -> np.ndarray:
     """What the session sees of a section, put together."""
     grid = session.blocks.layout(view.section_id).tokens
-    u = session.decoder.card.cells_per_token
+    u = session.head.card.cells_per_token
     found = np.zeros((grid.shape[0] * u, grid.shape[1] * u), dtype=np.uint16)
     for seen in session.predict(view):
         y, x = seen.at
@@ -90,9 +90,9 @@ def test_the_same_strokes_and_trainings_give_the_same_weights(small: SmallBrain)
             session.train()
             session.stroke("s0", CORTEX, np.array([[50.0, 40.0]]), 4.0)
             session.train()
-            files.append(head_files(session.decoder))
+            files.append(head_files(session.head))
             session.reset()
-            assert session.decoder is None
+            assert session.head is None
     assert files[0] == files[1]
 
 
