@@ -3,6 +3,7 @@
     python -m benchmarks.scribbles scores     # macro-F1 against strokes of a simulated annotator, and the curve
     python -m benchmarks.scribbles dense      # decoder from 5 strokes a class against the one from dense labels
     python -m benchmarks.scribbles latency    # from the key press to the updated view
+    python -m benchmarks.scribbles nnunet     # nnU-Net v2 from the same strokes in the same time
 
 A simulated annotator draws a stroke a class and round where the map is most wrong, each method's own map. Scored is the
 section that is drawn on, and one that nobody drew on: windows in phantom sections at 8 um, and human sections (H&E,
@@ -25,6 +26,7 @@ from sklearn.metrics import f1_score
 from benchmarks.scribbles_chart import curve
 from benchmarks.scribbles_dense import dense_table
 from benchmarks.scribbles_latency import latency_table
+from benchmarks.scribbles_nnunet import nnunet_table
 from benchmarks.scribbles_peers import Forest
 from benchmarks.scribbles_windows import Ground, Map, classes_of, human_ground, phantom_ground, shown
 from cytoarch.annotations.drawing import DrawnLabels
@@ -159,10 +161,13 @@ def print_table(kind: str, table: Mapping[str, Sequence[Sequence[Round]]]) -> No
         print(f"{name}: strokes for the forest's best score, as a share of its own: {told[0]}; unseen: {told[1]}")
 
 
+WHAT = {"scores": scores, "dense": dense_table, "latency": latency_table, "nnunet": nnunet_table}
+
+
 def main() -> None:
     """Print what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("scores", "dense", "latency"), nargs="?", default="scores")
+    parser.add_argument("what", choices=tuple(WHAT), nargs="?", default="scores")
     parser.add_argument("--store-path", type=Path, default=Path("work/scribbles"))
     parser.add_argument("--data-path", type=Path, default=Path(os.environ.get("CYTOARCH_REAL_DATA", "../shared/data")))
     parser.add_argument("--encoders", nargs="+", default=["texture"], help="Any encoder ids: compact, lite0, ...")
@@ -171,12 +176,14 @@ def main() -> None:
     parser.add_argument("--donors", nargs="*", default=["H1", "H2"])
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=2, help="Simulated annotators.")
-    parser.add_argument("--edge", type=int, default=1024, help="Edge of the windows of phantoms in pixels.")
+    parser.add_argument("--edge", type=int, default=768, help="Edge of the windows of phantoms in pixels.")
     parser.add_argument("--presses", type=int, default=12, help="Key presses that are timed.")
     parser.add_argument("--without-places", action="store_true", help="Also where heads are not told of places.")
+    parser.add_argument("--nnunet-python", type=Path, help="The interpreter of an environment that has nnunetv2.")
+    parser.add_argument("--least-s", type=float, default=300.0, help="Seconds that nnU-Net learns at least.")
     parser.add_argument("--picture", type=Path, default=Path("work/scribbles.png"))
     asked = parser.parse_args()
-    {"scores": scores, "dense": dense_table, "latency": latency_table}[asked.what](asked)
+    WHAT[asked.what](asked)
 
 
 if __name__ == "__main__":

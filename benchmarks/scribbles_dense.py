@@ -63,6 +63,16 @@ def dense_table(asked: argparse.Namespace) -> None:
         print(f"phantom {seed}: {means[0][0] / means[0][1]:.2f} of the dense DSC", flush=True)
 
 
+def strokes_on(ground: Ground) -> DrawnLabels:
+    """Five strokes a class on the first section."""
+    here = ground.sections[0]
+    by = Drawer(here.section_id, "simulated", now())
+    annotator = Annotator(here.truth, 0, LENGTH_PX)
+    strokes = [by.line(one.label, here.on_section(one.path_px), PEN_PX) for one in annotator.strokes(None, STROKES)]
+    brain = read_only(ground.store_path, ground.brain_id)
+    return DrawnLabels.of(strokes, SECTION.open(Place(brain, brain.rows[here.section_id])).grid, None)
+
+
 def found_by(ground: Ground, embed: EmbedSettings, kind: str) -> dict[int, tuple[float, float, float]]:
     """Scores of the decoder on the second section, having learned from the first."""
     here, other = ground.sections
@@ -70,18 +80,13 @@ def found_by(ground: Ground, embed: EmbedSettings, kind: str) -> dict[int, tuple
         step = EmbeddingsStep.of(embed, brain)
         make_sections([step], brain)
     brain = read_only(ground.store_path, ground.brain_id)
-    image = SECTION.open(Place(brain, brain.rows[here.section_id]))
-    by = Drawer(here.section_id, "simulated", now())
-    strokes = [
-        by.line(one.label, one.path_px, PEN_PX) for one in Annotator(here.truth, 0, LENGTH_PX).strokes(None, STROKES)
-    ]
-    drawn = DrawnLabels.of(strokes, image.grid, None)
+    drawn = strokes_on(ground)
     dense = LABELS.open(Place(brain, brain.rows[here.section_id])).levels[0]
     encoder = step.encoder.encoder
-    token_px = encoder.tiles.token_px
+    token_px, channels = encoder.tiles.token_px, here.pixels.shape[-1]
     card = HeadCard(
         kind="decoder", target="layers", classes=classes_of(ground).classes(by_group=False),
-        dims=encoder.dims(image.channels), cells_per_token=cells_per_token("decoder", token_px), embedding=step.embed,
+        dims=encoder.dims(channels), cells_per_token=cells_per_token("decoder", token_px), embedding=step.embed,
         encoder_digest=encoder.digest, token_px=token_px, pixel_size_um=step.pixel_size_um,
     )  # fmt: skip
     learned = labelled(ground, step, here, drawn if kind == "strokes" else dense)

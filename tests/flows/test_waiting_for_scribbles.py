@@ -25,6 +25,7 @@ from cytoarch.steps.training import training_of
 from flows.parameters import StoredBrain
 from flows.train_decoder import train_decoder
 from flows.training import ScribbleChoice
+from tests.browser.driving import Page
 from tests.cytoarch.steps.small_brain import CORTEX, DEFAULTS, WHITE_MATTER, InProcess, SmallBrain, Steps, write_files
 
 pytestmark = [pytest.mark.xdist_group("more flows"), pytest.mark.slow]
@@ -116,3 +117,37 @@ def test_a_suspended_run_goes_on_when_it_is_resumed_from_the_api(
 def test_a_run_without_a_deployment_says_why_it_cannot_wait(tmp_path: Path, prefect_server: None) -> None:
     with pytest.raises(StoreError, match="only a run of a deployment can wait"):
         train_decoder(brain=StoredBrain(brain_id="B1", store_path=tmp_path), scribbles=ScribbleChoice(wait=True))
+
+
+@pytest.mark.browser
+@pytest.mark.long
+def test_a_suspended_run_is_resumed_from_the_page_of_the_server(
+    small: SmallBrain, client: SyncPrefectClient, deployment: UUID, tmp_path: Path
+) -> None:
+    parameters: dict[str, Any] = {
+        "brain": {"brain_id": "B1", "store_path": str(small.folder / "store")},
+        "decoder": DECODER,
+        "scribbles": {"wait": True},
+    }
+    run = client.create_flow_run_from_deployment(deployment, parameters=parameters)
+    execute(run, client)
+    draw(small, "ada")
+    dialog = "document.querySelector('[role=dialog]')"
+    with Page.opened(tmp_path / "profile") as page:
+        page.go(f"{str(client.api_url).removesuffix('/').removesuffix('/api')}/runs/flow-run/{run.id}")
+        page.click("Resume")
+        page.wait_for(f"{dialog}?.innerText.includes('waits for your scribbles')")
+        asked = page.value(f"{dialog}.innerText")
+        page.picture(Path(os.environ.get("CYTOARCH_PICTURES", tmp_path)) / "resume.png")
+        for said in ("Author", "Version", "Who drew"):
+            assert said in asked
+        page.fill(f"{dialog}.querySelector('input')", "ada")
+        page.click("Submit", dialog)
+        page.wait_for(f"!{dialog}")
+    state = client.read_flow_run(run.id).state
+    assert (state.type, state.name) == (StateType.SCHEDULED, "Resuming")
+    execute(run, client)
+    ended = client.read_flow_run(run.id).state
+    assert ended.is_completed(), ended.message
+    brain = read_only(small.folder / "store", "B1")
+    assert [one for one in brain.catalogue.names("training") if "-by-ada-" in one]
