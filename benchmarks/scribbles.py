@@ -180,6 +180,7 @@ def main() -> None:
     parser.add_argument("--presses", type=int, default=12, help="Key presses that are timed.")
     parser.add_argument("--without-places", action="store_true", help="Also where heads are not told of places.")
     parser.add_argument("--nnunet-python", type=Path, help="The interpreter of an environment that has nnunetv2.")
+    parser.add_argument("--convpaint-python", type=Path, help="The same for napari-convpaint (latency).")
     parser.add_argument("--least-s", type=float, default=300.0, help="Seconds that nnU-Net learns at least.")
     parser.add_argument("--picture", type=Path, default=Path("work/scribbles.png"))
     asked = parser.parse_args()

@@ -73,9 +73,8 @@ def nnunet_table(asked: argparse.Namespace) -> None:
     found, told = nnunet(folder, asked.nnunet_python, budget_s)
     theirs = measured(ground.sections[1].truth, found, PIXEL_UM)
     print(f"ours: {seconds:.0f} s with embedding and mapping; nnU-Net: {budget_s:.0f} s to learn in; {told}")
-    print(
-        "| layer | DSC, ours | nnU-Net | HD95 um, ours | nnU-Net | ASSD um, ours | nnU-Net |\n|---|---|---|---|---|---|---|"
-    )
+    print("| layer | DSC, ours | nnU-Net | HD95 um, ours | nnU-Net | ASSD um, ours | nnU-Net |")
+    print("|---|---|---|---|---|---|---|")
     names = {one.id: one.name for one in classes_of(ground).labels}
     rows = {names[one]: (ours[one], theirs[one]) for one in ours}
     for name, both in rows.items():

@@ -77,6 +77,13 @@ class OpeningForm(QWidget):  # type: ignore[misc]  # Qt ships no types
             Path(self.store.text()), self.brain.currentText(), self.author.text().strip(), self.encoder.currentText()
         )
 
+    def show_chosen(self, chosen: Opening) -> None:
+        """Show what is being opened, so that it can be changed where that fails."""
+        self.store.setText(str(chosen.store_path))
+        self.brain.setCurrentText(chosen.brain_id)
+        self.author.setText(chosen.author)
+        self.encoder.setCurrentText(chosen.encoder)
+
     def say(self, text: str, *, busy: bool = False) -> None:
         """Tell the person something; while a brain is being opened no other can be."""
         self.status.setText(text)

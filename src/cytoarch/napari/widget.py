@@ -2,201 +2,65 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import napari
 import numpy as np
-from napari.utils.notifications import notification_manager, show_error
 from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QFileDialog, QPushButton, QStackedWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QPushButton
 
 from cytoarch.annotations.scribbles import RUBBER
 from cytoarch.brains import LabelTable, read_label_table
-from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import CytoarchError
 from cytoarch.interactive.classes import ClassSource
-from cytoarch.interactive.lessons import SessionSettings
 from cytoarch.interactive.session import Session
-from cytoarch.interactive.showing import Opened, first_opened, opened, small_pictures
 from cytoarch.interactive.views import Seen, Spot, Told, View
 from cytoarch.learning.training import DecoderSettings
+from cytoarch.napari.browsing import BrainWidget
 from cytoarch.napari.layers import SectionLayers
-from cytoarch.napari.opening import Opening, OpeningForm
-from cytoarch.napari.panel import Panel
-from cytoarch.napari.sections import THUMBNAIL_PX
 from cytoarch.napari.waiting import Orchestrator
-from cytoarch.napari.working import Working
 
 REST_MS = 400
 """The picture has come to rest when it was not moved for so long: then what it shows is looked at."""
 
 
-class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
+class DrawWidget(BrainWidget):
     """Draw on a brain of the store, train, see."""
 
     def __init__(self, viewer: "napari.Viewer") -> None:
-        super().__init__()
-        self.viewer = viewer
-        self.session: Session | None = None
-        self.layers: SectionLayers | None = None
-        self.form, self.panel, self.pages = OpeningForm(), Panel(), QStackedWidget()
-        self.working = Working(self.panel, self._show_classes)
-        self._stack = ExitStack()
+        super().__init__(viewer)
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
         self._rest.setInterval(REST_MS)
-        self._build()
         self._connect()
         self._bind()
 
-    # -- opening and closing -------------------------------------------------------------------------------------------
-
-    def open(self, chosen: Opening, settings: SessionSettings | None = None) -> None:
-        """Open a brain, beside the window: its manifest and records are read; what its author drew is there again."""
-        self.close_session()
-        stack, embed = self._stack, EmbedSettings(encoder=chosen.encoder)
-
-        def work() -> Iterator[tuple[Session, Opened | None, dict[str, str]]]:
-            session = stack.enter_context(
-                Session.opened(chosen.store_path, chosen.brain_id, chosen.author, embed, settings)
-            )
-            if stack is not self._stack:  # it was closed meanwhile, and nobody waited for this
-                stack.close()
-                return
-            yield session, *first_opened(session)
-
-        self.form.say(f"Opening brain {chosen.brain_id} ...", busy=True)
-        self.working.read("brain", work, lambda told: self._opened(*told), self._not_opened)
-
-    def _opened(self, session: Session, first: Opened | None, refused: Mapping[str, str]) -> None:
-        """Show the page of a brain, and the first section of it."""
-        self.session = session
-        self.form.say("")
-        self.pages.setCurrentIndex(1)
-        self.panel.say("" if first else "No section of this brain can be drawn on: hover over them to see why.")
-        self.panel.sections.fill([one.section_id for one in session.sections])
-        for section_id, reason in refused.items():
-            self.panel.sections.refuse(section_id, reason)
+    def brain_opened(self) -> None:
+        """The pen is taken up."""
         self.panel.pen.setChecked(True)
         self._show_classes()
-        if first is not None:
-            self.panel.sections.choose(first.section.section_id)
-            self._show(first)
 
-    def _not_opened(self, error: Exception) -> None:
-        self.pages.setCurrentIndex(0)
-        self.form.say(str(error))
-        if isinstance(error, CytoarchError):
-            show_error(str(error))
-        else:
-            notification_manager.receive_error(type(error), error, error.__traceback__)
-
-    def close_session(self) -> None:
-        """End the session; everything that was drawn is kept."""
-        self._rest.stop()
-        layers, self.layers = self.layers, None
-        stack, self._stack = self._stack, ExitStack()
-        try:
-            self.working.end()
-        finally:
-            self.session = None
-            self.form.say("")
-            stack.close()
-            if layers is not None:
-                layers.remove()
-
-    def closeEvent(self, event: Any) -> None:  # noqa: N802 - Qt names it
-        """The dock is closed."""
-        self.close_session()
-        super().closeEvent(event)
-
-    # -- sections ------------------------------------------------------------------------------------------------------
-
-    def show_section(self, section_id: str) -> None:
-        """Show a section with all that is known of it, as soon as it is read; until then the one before is shown."""
-        session = self.session
-        if session is None or not section_id:
-            return
-        self.panel.say(f"Reading section {section_id} ...")
-        self.working.read(
-            "section", lambda: iter([opened(session, section_id)]), self._show, partial(self._not_shown, section_id)
-        )
-
-    def _not_shown(self, section_id: str, error: Exception) -> None:
-        """A section that cannot be read costs itself only."""
-        self._not_read(error)
-        self.panel.sections.refuse(section_id, str(error))
-        if self.layers is not None:
-            self.panel.sections.choose(self.section_id)
-
-    def _show(self, section: Opened) -> None:
-        session = self.session
-        if session is None:
-            return
-        if self.layers is not None:
-            self.layers.remove()
-        self.panel.say("")
-        self.layers = SectionLayers(self.viewer, section.section, section.layout, session.cells_per_token)
-        for known in section.known:
-            self.layers.add_known(known)
-        self.viewer.canvas.overlays.scale_bar.visible = True
-        self.layers.set_opacity(self.panel.opacity.value())
-        self.layers.show_confidence(self.panel.confident.isChecked())
+    def section_shown(self) -> None:
+        """What is drawn on it is shown, and the map of what is in view, if the model has learned anything."""
         self._refresh()
-        self.viewer.layers.selection.active = self.layers.scribbles
-        self.viewer.reset_view()
         self._set_pen()
-        if session.head is not None and self.working.deed is None:
+        session = self.session
+        if session is not None and session.head is not None and self.working.deed is None:
             view = self.view  # read here: the canvas belongs to the thread of the window
             self.working.do(lambda: session.predict(view), self._paint, "showing the map")
         self._rest.start()
 
-    def _picture(self, section_ids: list[str]) -> None:
-        """Read small pictures of sections that came into view."""
-        session = self.session
-        if session is not None:
-            self.working.read(
-                "pictures", lambda: small_pictures(session, section_ids, THUMBNAIL_PX), self._pictured, self._not_read
-            )
+    def deed_done(self) -> None:
+        """Strokes and classes may have changed."""
+        self._show_classes()
 
-    def _pictured(self, told: tuple[str, NDArray[np.uint8] | str]) -> None:
-        section_id, found = told
-        if isinstance(found, str):
-            self.panel.sections.refuse(section_id, found)
-        else:
-            self.panel.sections.picture(section_id, found)
-
-    @property
-    def section_id(self) -> str:
-        """The section that is shown; blank: none."""
-        return "" if self.layers is None else self.layers.section.section_id
-
-    @property
-    def view(self) -> View:
-        """What the canvas shows of the section, in pixels of its image."""
-        layers = self._shown
-        image, window = layers.layout.image.grid, layers.in_view()
-        if not min(window[2:]):
-            return self.whole_view
-        shown = layers.cells.window(*window)
-        top, left = image.from_corner(np.array(shown.corner_um)).tolist()
-        height, width = (edge / image.cell_um for edge in shown.extent_um)
-        return View(self.section_id, top, left, height, width)
-
-    @property
-    def whole_view(self) -> View:
-        """The whole section."""
-        return View(self.section_id, 0, 0, *self._shown.layout.image.grid.shape)
-
-    @property
-    def _shown(self) -> SectionLayers:
-        if self.layers is None:
-            raise CytoarchError("no section is shown: open a brain first")
-        return self.layers
+    def close_session(self) -> None:
+        """End the session; everything that was drawn is kept."""
+        self._rest.stop()
+        super().close_session()
 
     def look_ahead(self) -> None:
         """Embed what is in view, nearest to the middle first, while the person draws."""
@@ -231,14 +95,16 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
     def _drag(self, _viewer: Any, event: Any) -> Iterator[None]:
         """A stroke of the mouse, while pen or rubber is on."""
         drawing = self.panel.pen.isChecked() or self.panel.rubber.isChecked()
-        if self.layers is None or event.button != 1 or not drawing:
+        layers = self.layers
+        if layers is None or event.button != 1 or not drawing:
             return
-        path = [self.layers.to_section_px(event.position)]
+        path = [layers.to_section_px(event.position)]
         yield
         while event.type == "mouse_move":
-            path.append(self.layers.to_section_px(event.position))
+            path.append(layers.to_section_px(event.position))
             yield
-        self.draw(np.array(path))
+        if layers is self.layers:  # else another section was shown meanwhile
+            self.draw(np.array(path))
 
     def _toggled(self, button: QPushButton, _on: bool) -> None:
         self.panel.only(button)
@@ -301,11 +167,6 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
         for one in found or ():
             menu.addAction(one.name, partial(self.take_classes, one))
         menu.addAction("of a table (CSV) ...", partial(self.take_classes, None))
-
-    def _not_read(self, error: Exception) -> None:
-        if not isinstance(error, CytoarchError):
-            notification_manager.receive_error(type(error), error, error.__traceback__)
-        self.panel.say(str(error))
 
     def _change(self, change: Callable[[Session], Any]) -> None:
         """Change classes or strokes; what is refused is said and shown as it was."""
@@ -438,20 +299,9 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
 
     # -- building ------------------------------------------------------------------------------------------------------
 
-    def _build(self) -> None:
-        first = QWidget()
-        QVBoxLayout(first).addWidget(self.form)
-        first.layout().addStretch()
-        self.pages.addWidget(first)
-        self.pages.addWidget(self.panel)
-        QVBoxLayout(self).addWidget(self.pages)
-
     def _connect(self) -> None:
         panel = self.panel
-        self.form.opened.connect(self._open_chosen)
         self._rest.timeout.connect(self.look_ahead)
-        panel.sections.currentTextChanged.connect(self.show_section)
-        panel.sections.wanted.connect(self._picture)
         panel.classes.renamed.connect(lambda at, name: self._change(lambda one: one.change_class(at, name=name)))
         panel.classes.recoloured.connect(
             lambda at, colour: self._change(lambda one: one.change_class(at, colour=colour))
@@ -497,9 +347,6 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
     def _with_layers(self, call: Callable[[SectionLayers], None]) -> None:
         if self.layers is not None:
             call(self.layers)
-
-    def _open_chosen(self, chosen: Opening) -> None:
-        self.open(chosen)
 
 
 def _pressed(call: Callable[[], Any], _viewer: Any) -> None:

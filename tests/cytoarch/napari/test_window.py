@@ -507,6 +507,22 @@ def test_the_form_says_what_is_missing(viewer: Any, small: SmallBrain) -> None:
     widget.close_session()
 
 
+def test_a_brain_that_cannot_be_opened_is_said_on_the_first_page(viewer: Any, small: SmallBrain) -> None:
+    widget = DrawWidget(viewer)
+    store = small.folder / "store"
+    with Drawing.opened(store / "brains" / "B1" / "drawings" / "ada.jsonl"):
+        widget.open(Opening(store, "B1", "ada", "texture"))
+        assert not widget.form.button.isEnabled(), "it is being opened"
+        settle(widget)
+    assert widget.session is None
+    assert "in another window" in widget.form.status.text()
+    assert (widget.form.author.text(), widget.form.button.isEnabled()) == ("ada", True)
+    widget.form.button.click()
+    settle(widget)
+    assert (widget.session is not None, widget.form.status.text()) == (True, "")
+    widget.close_session()
+
+
 def test_every_button_says_what_it_does(window: DrawWidget) -> None:
     from qtpy.QtWidgets import QAbstractButton
 
