@@ -32,6 +32,9 @@ from cytoarch.steps.annotations import Scribbled
 from cytoarch.steps.opened import read_only
 from cytoarch.steps.running import silent
 
+WORTH_SAYING = 0.05
+"""A person is told when more than this share of what they drew lies beside the tissue."""
+
 
 class Session:
     """A drawing on a brain with the head that learns from it."""
@@ -45,6 +48,8 @@ class Session:
         self.blocks = Blocks(store_path, brain_id, embed)
         self.sight = Sight(self.brain, self.blocks, settings.with_places)
         self.head: Sketch | None = None
+        self.beside_tissue = 0.0
+        """Share of what was drawn, when the head last learned, that lies beside the tissue: nobody learns from that."""
         self.handed = ""
         """The digest of the decoder that was trained for the brain; blank: none was."""
         self._drawn: dict[str, tuple[tuple[Scribble, ...], DrawnLabels]] = {}
@@ -176,7 +181,16 @@ class Session:
         yield Told("learning from your strokes", 0, 0)
         loss = self._learned(card, lessons)
         yield from self.stream(view)
-        yield Told(f"trained on {len(self.drawing.scribbles)} strokes, loss {loss:.3f}", 1, 1)
+        yield Told(f"trained on {len(self.drawing.scribbles)} strokes, loss {loss:.3f}{self._doubt()}", 1, 1)
+
+    def _doubt(self) -> str:
+        """What a person is told whose strokes are left out."""
+        if self.beside_tissue < WORTH_SAYING:
+            return ""
+        return (
+            f"; {self.beside_tissue:.0%} of what is drawn lies beside the tissue that was found and is left out: where "
+            "that is wrong, name a mask of the tissue in the manifest (tissue_path)"
+        )
 
     def train(self) -> float:
         """Train the head on all strokes; returns its loss. What they lie on is embedded before, where it is not.
@@ -235,13 +249,17 @@ class Session:
 
     def _lessons(self, known: Sequence[LabelClass]) -> list[Lesson]:
         found: list[Lesson] = []
+        cells_drawn = cells_beside = 0
         for section_id, window in self._squares():
             layout = self.blocks.layout(section_id)
-            targets = targets_of(layout, self.labels(section_id), known, window, self.cells_per_token)
-            if targets is not None:
+            targets, beside = targets_of(layout, self.labels(section_id), known, window, self.cells_per_token)
+            drawn = int((targets != UNLABELLED).sum())
+            cells_drawn, cells_beside = cells_drawn + drawn, cells_beside + beside
+            if drawn:
                 found.append(Lesson(section_id, window, targets))
             if len(found) == self.settings.most_squares:
                 break
+        self.beside_tissue = cells_beside / max(cells_drawn + cells_beside, 1)
         return found
 
     # -- seeing --------------------------------------------------------------------------------------------------------

@@ -96,6 +96,19 @@ def test_the_same_strokes_and_trainings_give_the_same_weights(small: SmallBrain)
     assert files[0] == files[1]
 
 
+def test_a_person_is_told_what_lies_beside_the_tissue_and_is_left_out(session: Session) -> None:
+    draw_both(session)
+    *_, told = session.update(VIEW)
+    assert session.beside_tissue == 0
+    assert told.text.startswith("trained on 2 strokes, loss ")
+    layout = session.blocks.layout("s0")
+    layout.tissue.mask[:, : layout.tissue.mask.shape[1] // 4] = False  # the stroke at the left lies beside it
+    session.stroke("s0", CORTEX, np.array([[20.0, 50.0], [80.0, 50.0]]), 6.0)
+    *_, told = session.update(VIEW)
+    assert 0.2 < session.beside_tissue < 0.5
+    assert "of what is drawn lies beside the tissue" in told.text
+
+
 def test_nothing_is_learned_before_two_classes_are_drawn_where_embeddings_are(session: Session) -> None:
     with pytest.raises(TrainingError, match="has not learned anything yet"):
         list(session.predict(VIEW))
