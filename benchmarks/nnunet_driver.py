@@ -63,19 +63,18 @@ def main() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     plans, dataset = planned(folder)
     trainer, taken = trained(plans, dataset, budget_s)
+    trainer.set_deep_supervision_enabled(False)
     trainer.network.eval()
     predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), perform_everything_on_device=False)
     predictor.manual_initialization(
-        trainer.network, trainer.plans_manager, trainer.configuration_manager, None, dataset, "nnUNetTrainer", None
-    )
-    predictor.list_of_parameters = [trainer.network.state_dict()]
-    predictor.allowed_mirroring_axes = None
+        trainer.network, trainer.plans_manager, trainer.configuration_manager, [trainer.network.state_dict()],
+        dataset, "nnUNetTrainer", None,
+    )  # fmt: skip
     (folder / "found").mkdir(exist_ok=True)
     predictor.predict_from_files_sequential(
         [[str(folder / "raw" / "Dataset501_Layers" / "imagesTs" / "other_0000.png")]], [str(folder / "found" / "other")]
     )
     print(f"{taken} iterations of {BATCH} patches of {PATCH} px, {BASE_FEATURES} features at first, one core")
-    os._exit(0)  # its processes that augment are not waited for
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ def nnunet(folder: Path, python: Path, budget_s: float) -> tuple[NDArray[np.int6
     """The map (y, x) of the other section, and what the driver says it did."""
     places = {"nnUNet_raw": "raw", "nnUNet_preprocessed": "preprocessed", "nnUNet_results": "results"}
     env = {**os.environ, **{name: str((folder / one).absolute()) for name, one in places.items()}}
+    env["nnUNet_n_proc_DA"] = "0"  # it augments in the process that learns: one core
     done = subprocess.run(
         [str(python), str(DRIVER), str(folder.absolute()), f"{budget_s:.0f}"],
         env=env, capture_output=True, text=True, check=False,
