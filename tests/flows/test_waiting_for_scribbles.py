@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.flow_runs import resume_flow_run
 
@@ -23,6 +25,7 @@ from cytoarch.steps.opened import read_only
 from cytoarch.steps.running import make_sections
 from cytoarch.steps.training import training_of
 from flows.parameters import StoredBrain
+from flows.parcellate_brain import parcellate_brain
 from flows.train_decoder import train_decoder
 from flows.training import ScribbleChoice
 from tests.browser.driving import Page
@@ -151,3 +154,64 @@ def test_a_suspended_run_is_resumed_from_the_page_of_the_server(
     assert ended.is_completed(), ended.message
     brain = read_only(small.folder / "store", "B1")
     assert [one for one in brain.catalogue.names("training") if "-by-ada-" in one]
+
+
+@pytest.fixture
+def window(screen: None) -> Iterator[Any]:
+    """A real window, with the plugin docked."""
+    napari = pytest.importorskip("napari")
+    from cytoarch.napari.widget import DrawWidget
+
+    viewer = napari.Viewer(show=True)
+    widget = DrawWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Draw and map")
+    yield widget
+    widget.close_session()
+    viewer.close()
+
+
+def settle(widget: Any, seconds: float = 300.0) -> None:
+    """Until nothing is going on in the window any more."""
+    from qtpy.QtWidgets import QApplication
+
+    end = time.monotonic() + seconds
+    while widget.working.deed is not None or widget.working.reading:
+        QApplication.processEvents()
+        time.sleep(0.02)
+        assert time.monotonic() < end, widget.panel.status.text()
+    QApplication.processEvents()
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("default")  # napari's and Qt's own
+def test_the_window_has_the_server_map_the_brain_with_what_was_drawn(
+    small: SmallBrain, client: SyncPrefectClient, window: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cytoarch.napari.opening import Opening
+
+    store = small.folder / "store"
+    monkeypatch.setenv("PREFECT_API_URL", str(client.api_url).rstrip("/"))
+    deployed = parcellate_brain.to_deployment(name="parcellate-brain").apply()
+    draw(small, "ada")
+    window.open(Opening(store, "B1", "ada", "texture"))
+    settle(window)
+    window.hand_over(DecoderSettings(**DECODER))
+    settle(window)
+    assert "Trained areas-decoder-by-ada" in window.panel.status.text()
+    window.panel.whole.click()
+    settle(window)
+    assert "The server maps brain B1" in window.panel.status.text()
+    window.viewer.window.screenshot(str(Path(os.environ.get("CYTOARCH_PICTURES", tmp_path)) / "map-brain.png"))
+    (run,) = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployed]))
+    )
+    execute(run, client)
+    client.delete_deployment(deployed)
+    ended = client.read_flow_run(run.id).state
+    assert ended.is_completed(), ended.message
+    window.panel.sections.setCurrentRow(1)
+    settle(window)
+    shown = next(layer for layer in window.viewer.layers if layer.name.startswith("parcellation"))
+    shown.visible = True
+    window.viewer.window.screenshot(str(Path(os.environ.get("CYTOARCH_PICTURES", tmp_path)) / "mapped.png"))
+    assert np.asarray(shown.data[0] if shown.multiscale else shown.data).any()
