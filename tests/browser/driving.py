@@ -38,7 +38,7 @@ class Page:
         flags = [*FLAGS, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}", "about:blank"]
         browser = subprocess.Popen([chromium, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            port = _awaited(lambda: (profile / "DevToolsActivePort").read_text().split()[0], OSError, IndexError)
+            port = awaited(lambda: (profile / "DevToolsActivePort").read_text().split()[0], OSError, IndexError)
             with urlopen(f"http://127.0.0.1:{port}/json") as told:
                 pages = [one for one in json.loads(told.read()) if one["type"] == "page"]
             with connect(pages[0]["webSocketDebuggerUrl"], max_size=None) as line:
@@ -74,7 +74,7 @@ class Page:
                 raise LookupError(f"{script} on {self.value('document.body.innerText')}"[:1500])
             return seen
 
-        return _awaited(found, LookupError)
+        return awaited(found, LookupError)
 
     def click(self, text: str, within: str = "document") -> None:
         """Press the button that shows a text."""
@@ -93,7 +93,8 @@ class Page:
         path.write_bytes(base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"]))
 
 
-def _awaited(found: Any, *errors: type[Exception]) -> Any:
+def awaited(found: Any, *errors: type[Exception]) -> Any:
+    """What a call gives, once it raises none of some errors any more."""
     end = time.monotonic() + PATIENCE_S
     while True:
         try:

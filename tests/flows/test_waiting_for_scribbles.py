@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 from uuid import UUID
 
 import numpy as np
@@ -15,6 +16,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.flow_runs import resume_flow_run
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 
 from cytoarch.errors import StoreError
 from cytoarch.interactive.session import Session
@@ -28,7 +30,8 @@ from flows.parameters import StoredBrain
 from flows.parcellate_brain import parcellate_brain
 from flows.train_decoder import train_decoder
 from flows.training import ScribbleChoice
-from tests.browser.driving import Page
+from flows.viewing import free_port
+from tests.browser.driving import Page, awaited
 from tests.cytoarch.steps.small_brain import CORTEX, DEFAULTS, WHITE_MATTER, InProcess, SmallBrain, Steps, write_files
 
 pytestmark = [pytest.mark.xdist_group("more flows"), pytest.mark.slow]
@@ -122,10 +125,35 @@ def test_a_run_without_a_deployment_says_why_it_cannot_wait(tmp_path: Path, pref
         train_decoder(brain=StoredBrain(brain_id="B1", store_path=tmp_path), scribbles=ScribbleChoice(wait=True))
 
 
+@pytest.fixture
+def pages(client: SyncPrefectClient, tmp_path: Path) -> Iterator[str]:
+    """The address of the server's pages, which the server of tests does not serve: another one on its database."""
+    port = free_port(0)
+    env = {
+        **os.environ,
+        "PREFECT_HOME": str(tmp_path / "home"),
+        "PREFECT_API_DATABASE_CONNECTION_URL": str(PREFECT_API_DATABASE_CONNECTION_URL.value()),
+        "PREFECT_UI_STATIC_DIRECTORY": str(tmp_path / "pages"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+    env.pop("PREFECT_API_URL", None)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    server = subprocess.Popen(
+        [*command, "--no-services"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        awaited(lambda: urlopen(f"{address}/api/health").close(), OSError)
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
 @pytest.mark.browser
 @pytest.mark.long
 def test_a_suspended_run_is_resumed_from_the_page_of_the_server(
-    small: SmallBrain, client: SyncPrefectClient, deployment: UUID, tmp_path: Path
+    small: SmallBrain, client: SyncPrefectClient, deployment: UUID, pages: str, tmp_path: Path
 ) -> None:
     parameters: dict[str, Any] = {
         "brain": {"brain_id": "B1", "store_path": str(small.folder / "store")},
@@ -137,7 +165,7 @@ def test_a_suspended_run_is_resumed_from_the_page_of_the_server(
     draw(small, "ada")
     dialog = "document.querySelector('[role=dialog]')"
     with Page.opened(tmp_path / "profile") as page:
-        page.go(f"{str(client.api_url).removesuffix('/').removesuffix('/api')}/runs/flow-run/{run.id}")
+        page.go(f"{pages}/runs/flow-run/{run.id}")
         page.click("Resume")
         page.wait_for(f"{dialog}?.innerText.includes('waits for your scribbles')")
         asked = page.value(f"{dialog}.innerText")
