@@ -143,7 +143,7 @@ def pages(client: SyncPrefectClient, tmp_path: Path) -> Iterator[str]:
     )
     address = f"http://127.0.0.1:{port}"
     try:
-        awaited(lambda: urlopen(f"{address}/api/health").close(), OSError)
+        awaited(lambda: urlopen(f"{address}/api/health").close(), OSError)  # noqa: S310 - http on loopback
         yield address
     finally:
         server.terminate()
