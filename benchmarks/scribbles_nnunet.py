@@ -32,7 +32,8 @@ def write_dataset(folder: Path, ground: Ground) -> None:
     for one in ("imagesTr", "labelsTr", "imagesTs"):
         (raw / one).mkdir(parents=True, exist_ok=True)
     classes = [one.id for one in classes_of(ground).labels]
-    drawn = strokes_on(ground).pixels()
+    y, x, height, width = here.window
+    drawn = strokes_on(ground).pixels(slice(y, y + height), slice(x, x + width))
     ignored = max(classes) + 1
     Image.fromarray(np.where(drawn > 0, drawn, ignored).astype(np.uint8)).save(raw / "labelsTr" / "case_000.png")
     Image.fromarray(as_bytes(here.pixels)).save(raw / "imagesTr" / "case_000_0000.png")
@@ -64,7 +65,7 @@ def nnunet(folder: Path, python: Path, budget_s: float) -> tuple[NDArray[np.int6
 
 def nnunet_table(asked: argparse.Namespace) -> None:
     """Print DSC, HD95 and ASSD by layer of both, and the budget."""
-    ground = phantom_ground(asked.store_path, asked.phantoms[0], None)
+    ground = phantom_ground(asked.store_path, asked.phantoms[0], asked.edge)
     started = time.perf_counter()
     ours = found_by(ground, EmbedSettings(encoder=asked.encoders[0]), "strokes")
     seconds = time.perf_counter() - started

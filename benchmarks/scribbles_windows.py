@@ -83,9 +83,9 @@ def richest(section: PhantomSection, edge: int, pixel_um: float) -> Window:
 
 
 def phantom_ground(
-    folder: Path, seed: int, edge: int | None, pixel_um: float = PIXEL_UM, places: Sequence[float] = PLACES
+    folder: Path, seed: int, edge: int, pixel_um: float = PIXEL_UM, places: Sequence[float] = PLACES
 ) -> Ground:
-    """Windows in a phantom's sections, or (edge None) all of them, in a store; made where they are not there yet."""
+    """Windows in a phantom's sections, in a store; made where they are not there yet."""
     files, name = folder / f"files-{seed}", f"P{seed}"
     sections = drawn_phantom(files, seed, pixel_um, places)
     rows = tuple(
@@ -96,10 +96,7 @@ def phantom_ground(
         for number in range(len(places))
     )  # fmt: skip
     brain = Brain(brain_id=name, sections=rows, label_table=read_label_table(files / "labels.csv"))
-    windows = {
-        row.section_id: Window(0, 0, *one.size_px(pixel_um)) if edge is None else richest(one, edge, pixel_um)
-        for row, one in zip(rows, sections, strict=True)
-    }
+    windows = {row.section_id: richest(one, edge, pixel_um) for row, one in zip(rows, sections, strict=True)}
     return ground(folder / "store", brain, files, windows)
 
 
