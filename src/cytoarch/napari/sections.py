@@ -41,7 +41,9 @@ class SectionList(QListWidget):  # type: ignore[misc]  # Qt ships no types
         self._pictured.clear()
         self._rows = {one: row for row, one in enumerate(section_ids)}
         for one in section_ids:
-            self.addItem(QListWidgetItem(self._blank, one))
+            item = QListWidgetItem(self._blank, one)
+            item.setSizeHint(QSize(0, THUMBNAIL_PX + 4))
+            self.addItem(item)
         self._settled.start()
 
     @property
@@ -78,8 +80,10 @@ class SectionList(QListWidget):  # type: ignore[misc]  # Qt ships no types
         self._settled.start()
 
     def _in_view(self) -> Iterator[str]:
-        top, bottom = self.indexAt(self.rect().topLeft()).row(), self.indexAt(self.viewport().rect().bottomLeft()).row()
-        for row in range(max(top, 0), (bottom if bottom >= 0 else self.count() - 1) + 1):
+        seen = self.viewport().rect()
+        top, bottom = self.indexAt(seen.topLeft()).row(), self.indexAt(seen.bottomLeft()).row()
+        last = bottom if bottom >= 0 else self.count() - 1  # the list ends above the lower edge
+        for row in range(top, last + 1) if top >= 0 else ():
             yield str(self.item(row).text())
 
     def _ask(self) -> None:
