@@ -6,12 +6,16 @@ from typing import Any
 
 from napari.qt.threading import GeneratorWorker, thread_worker
 from napari.utils.notifications import notification_manager, show_warning
+from qtpy.QtCore import QThreadPool
 
 from cytoarch.errors import CytoarchError
 from cytoarch.napari.panel import Panel
 
 WAIT_MS = 60_000
 """What is going on when a window is closed is waited for so long: a block is written whole, or not at all."""
+
+LEAST_THREADS = 4
+"""On a machine of few cores a section is read while a model is trained, and does not wait for it."""
 
 Work = Callable[[], Iterator[Any]]
 
@@ -27,6 +31,8 @@ class Working:
         """The worker that looks ahead."""
         self.reading: dict[str, Any] = {}
         """The workers that read what is to be shown, by what it is."""
+        pool = QThreadPool.globalInstance()
+        pool.setMaxThreadCount(max(LEAST_THREADS, pool.maxThreadCount()))
 
     def do(self, work: Work, on_yield: Callable[[Any], None], what: str) -> None:
         """Do something that was asked for; one thing at a time."""
