@@ -114,6 +114,13 @@ def kept(path: Path, name: str, run: Callable[[], list[Round]]) -> list[Round]:
     return [Round(int(strokes), drawn, unseen) for strokes, drawn, unseen in known[name]]
 
 
+def run_of(
+    at: Callable[[], Ground], how: tuple[EmbedSettings, SessionSettings] | None, rounds: int, seed: int
+) -> list[Round]:
+    """Rounds of a session with some settings; None: of a random forest."""
+    return forest(at(), rounds, seed) if how is None else ours(at(), *how, rounds, seed)
+
+
 def scores(asked: argparse.Namespace) -> None:
     """Print the table of scores against strokes, and draw the curve."""
     data = asked.data_path / "human_dlpfc_layers"
@@ -132,10 +139,8 @@ def scores(asked: argparse.Namespace) -> None:
         table, at = found.setdefault(kind.split()[0], {}), cache(made)
         for seed in range(asked.seeds):
             runs = {
-                name: lambda how=how, at=at, seed=seed: ours(at(), *how, asked.rounds, seed)
-                for name, how in methods.items()
+                name: partial(run_of, at, how, asked.rounds, seed) for name, how in (*methods.items(), (FOREST, None))
             }
-            runs[FOREST] = lambda at=at, seed=seed: forest(at(), asked.rounds, seed)
             for name, run in runs.items():
                 whole = f"{kind}, annotator {seed}, {asked.rounds} rounds, {asked.edge} px: {name}"
                 table.setdefault(name, []).append(kept(asked.results, whole, run))

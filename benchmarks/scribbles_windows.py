@@ -52,7 +52,7 @@ class Drawable(NamedTuple):
 
     def on_section(self, path_px: NDArray[np.float64]) -> NDArray[np.float64]:
         """Places (n, 2) of it as places of its section."""
-        return path_px + np.array([self.window.y, self.window.x])
+        return np.asarray(path_px + np.array([self.window.y, self.window.x]))
 
 
 class Ground(NamedTuple):
