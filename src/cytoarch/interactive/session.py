@@ -274,8 +274,7 @@ class Session:
             raise TrainingError("the model has not learned anything yet: draw in two classes and train")
         size = token_px(self.blocks.layout(view.section_id))
         y, x = centre_px or view.middle_px
-        drawn, window = self.labels(view.section_id), self.window(view)
-        yield from seeing.predicted(self.sight, self.head, drawn, view.section_id, window, (y / size, x / size))
+        yield from seeing.predicted(self.sight, self.head, view.section_id, self.window(view), (y / size, x / size))
 
     def stream(self, view: View) -> Iterator[Seen | Told]:
         """The same, and then what is not embedded yet, block by block as it is."""

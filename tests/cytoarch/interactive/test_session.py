@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.ndimage import distance_transform_edt
 
 from cytoarch.annotations.exchange import Drawer
 from cytoarch.annotations.scribbles import RUBBER, Annotation, Scribble
@@ -22,12 +21,10 @@ from cytoarch.interactive.classes import ClassSource
 from cytoarch.interactive.holding import Held
 from cytoarch.interactive.lessons import SessionSettings
 from cytoarch.interactive.regions import Block, Patchwork, nearest_first
-from cytoarch.interactive.seeing import NEAR_UM, near_strokes
 from cytoarch.interactive.session import Session
 from cytoarch.interactive.views import Seen, Told, View
 from cytoarch.learning.heads import head_files
 from cytoarch.learning.sketch import SketchFit
-from cytoarch.learning.targets import UNLABELLED, targets_on_grid
 from cytoarch.learning.training import DecoderSettings
 from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.parcellation.smoothing import SmoothSettings
@@ -111,29 +108,6 @@ def test_a_person_is_told_what_lies_beside_the_tissue_and_is_left_out(session: S
     *_, told = session.update(VIEW)
     assert 0.2 < session.beside_tissue < 0.5
     assert "of what is drawn lies beside the tissue" in told.text
-
-
-def test_near_a_stroke_its_class_is_likelier_and_far_away_the_head_decides(session: Session) -> None:
-    draw_both(session)
-    session.train()
-    layout, window = session.blocks.layout("s0"), session.window(VIEW)
-    u, classes = session.cells_per_token, session.head.card.classes
-    near = near_strokes(layout, session.labels("s0"), classes, window, u)
-    cells = layout.tokens.window(*window).split(u)
-    drawn = targets_on_grid(session.labels("s0"), classes, cells)
-    for one in np.unique(drawn[drawn != UNLABELLED]):
-        assert (near[one][drawn == one] == 1).all()
-        away_um = distance_transform_edt(drawn != one) * cells.cell_um
-        np.testing.assert_allclose(near[one], np.exp(-away_um / NEAR_UM), rtol=1e-5)
-    assert near_strokes(layout, session.labels("s1"), classes, session.window(View("s1", *VIEW[1:])), u) is None
-    (before,) = session.predict(VIEW)
-    session.stroke("s0", WHITE_MATTER, np.array([[20.0, 30.0], [80.0, 30.0]]), 6.0)  # over the cortex
-    (after,) = session.predict(VIEW)
-    over = near_strokes(layout, session.labels("s0"), classes, window, u).argmax(axis=0) != near.argmax(axis=0)
-    known = over & (before.labels == CORTEX)
-    assert known.any()
-    wavering = (after.labels == WHITE_MATTER) | (after.confidence < before.confidence)
-    assert wavering[known].all(), "at once, before it learns"
 
 
 def test_what_was_asked_for_longest_ago_is_forgotten_first() -> None:
