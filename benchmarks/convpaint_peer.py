@@ -15,9 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from napari_convpaint.convpaint_model import ConvpaintModel
-from napari_convpaint.feature_extractors import nnlayers
-from torchvision.models import vgg16
+
+# torchvision built for CUDA imports beside a CPU torch only if its operators are declared; none is used here
+_declared = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]  # torch leaves it untyped
+for _operator in ("nms", "qnms"):
+    _declared.define(f"{_operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]  # as above
+
+from napari_convpaint.convpaint_model import ConvpaintModel  # noqa: E402 - after the declaration
+from napari_convpaint.feature_extractors import nnlayers  # noqa: E402 - imports torchvision
+from torchvision.models import vgg16  # noqa: E402 - after the declaration
 
 MODELS = ("gaussian", "vgg")
 
