@@ -1,10 +1,14 @@
 """From the key press to the updated view, on 2,048 x 2,048 px."""
 
 import argparse
+import json
 import resource
+import subprocess
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.scribbles_peers import Clock, Forest, features_of
 from benchmarks.scribbles_windows import PLACES, Drawable, Ground, classes_of, phantom_ground
@@ -51,13 +55,13 @@ def ours(ground: Ground, embed: EmbedSettings, presses: int) -> tuple[Press, lis
         annotator = Annotator(section.truth, 0)
         strokes = [one for _ in range(1 + -(-presses // 4)) for one in annotator.strokes(None)]  # the classes in turn
         for one in strokes[:8]:
-            session.stroke(section.section_id, one.label, one.path_px, PEN_PX)
+            session.stroke(section.section_id, one.label, section.on_section(one.path_px), PEN_PX)
         cold = pressed(session, section)
         session.reset()
         cached = []
         for press in range(presses):  # a stroke more before each
             one = strokes[(8 + press) % len(strokes)]
-            session.stroke(section.section_id, one.label, one.path_px, PEN_PX)
+            session.stroke(section.section_id, one.label, section.on_section(one.path_px), PEN_PX)
             cached.append(pressed(session, section))
     return cold, cached
 
@@ -68,16 +72,37 @@ def forest(ground: Ground, presses: int) -> tuple[float, list[Press]]:
     clock = Clock()
     model.features[section.section_id] = features_of(section)
     features_s = clock.read()[1]
-    by, grid = Drawer("s", "forest", now()), Grid(section.truth.shape, 1.0, (0.0, 0.0))
-    strokes = Annotator(section.truth, 0).strokes(None, 3)
-    labels = DrawnLabels.of([by.line(one.label, one.path_px, PEN_PX) for one in strokes], grid, None).pixels()
-    found = []
+    labels, found = strokes_of(section), []
     for _ in range(min(presses, 3)):
         clock = Clock()
-        model.fit(section, labels.astype(np.int64))
+        model.fit(section, labels)
         model.map(section)
         found.append(Press(*clock.read(), *clock.read()))
     return features_s, found
+
+
+def convpaint(ground: Ground, folder: Path, python: Path, presses: int) -> dict[str, list[Press]]:
+    """Presses of napari-convpaint on the same image and strokes, by what it looks at the image with."""
+    section = ground.sections[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "image.npy", section.pixels.mean(axis=-1))
+    np.save(folder / "labels.npy", strokes_of(section))
+    driver = Path(__file__).parent / "convpaint_peer.py"
+    told = subprocess.run(
+        [str(python), str(driver), str(folder), str(presses)], capture_output=True, text=True, check=False
+    )
+    if told.returncode:
+        raise RuntimeError(f"napari-convpaint ended with {told.returncode}: {told.stderr[-2000:]}")
+    found = json.loads(told.stdout.strip().splitlines()[-1])
+    return {name: [Press(*one, *one) for one in some] for name, some in found.items()}
+
+
+def strokes_of(section: Drawable) -> NDArray[np.int64]:
+    """Three strokes a class on the pixels of a window, 0 where nothing is drawn."""
+    by, grid = Drawer("s", "forest", now()), Grid(section.truth.shape, 1.0, (0.0, 0.0))
+    strokes = Annotator(section.truth, 0).strokes(None, 3)
+    drawn = DrawnLabels.of([by.line(one.label, one.path_px, PEN_PX) for one in strokes], grid, None)
+    return drawn.pixels().astype(np.int64)
 
 
 def line(name: str, presses: list[Press]) -> str:
@@ -105,3 +130,7 @@ def latency_table(asked: argparse.Namespace) -> None:
     features_s, found = forest(ground, asked.presses)
     print(line("random forest, features cached", found))
     print(f"(the forest's features took {features_s:.1f} s of the processor)")
+    if asked.convpaint_python:
+        folder = asked.store_path / "convpaint"
+        for name, some in convpaint(ground, folder, asked.convpaint_python, min(asked.presses, 3)).items():
+            print(line(f"napari-convpaint, {name}", some), flush=True)

@@ -1,6 +1,9 @@
-"""What is drawn on where drawing is measured: windows of phantom sections, and human sections, with their truth."""
+"""What is drawn on where drawing is measured: windows in phantom sections, and human sections, with their truth.
 
-from collections.abc import Sequence
+The store holds whole sections, as a person's does: the tissue is found as the product finds it.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,9 +35,11 @@ Map = NDArray[np.int64]
 
 
 class Drawable(NamedTuple):
-    """A section with its truth."""
+    """A part of a section with its truth."""
 
     section_id: str
+    window: Window
+    """Where it lies in the section."""
     truth: Map
     """(y, x) ids of the layers, 0 where there is no truth."""
     pixels: NDArray[np.float32]
@@ -43,7 +48,11 @@ class Drawable(NamedTuple):
     @property
     def view(self) -> View:
         """All of it."""
-        return View(self.section_id, 0, 0, *self.truth.shape)
+        return View(self.section_id, *self.window)
+
+    def on_section(self, path_px: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Places (n, 2) of it as places of its section."""
+        return np.asarray(path_px + np.array([self.window.y, self.window.x]))
 
 
 class Ground(NamedTuple):
@@ -55,18 +64,18 @@ class Ground(NamedTuple):
 
 
 def richest(section: PhantomSection, edge: int, pixel_um: float) -> Window:
-    """The window of a section with most layers, and among these most cortex, at most three quarters of it tissue."""
+    """The window of a section with most layers, and among these most cortex."""
     coarse_um = COARSE_PX * pixel_um
     height, width = section.size_px(coarse_um)
     layers = truth(section, Window(0, 0, height, width), coarse_um).layer
     side = edge // COARSE_PX
 
-    def worth(corner: tuple[int, int]) -> tuple[int, int, int]:
+    def worth(corner: tuple[int, int]) -> tuple[int, int]:
         y, x = corner
         seen = layers[y : y + side, x : x + side]
         values, counts = np.unique(seen, return_counts=True)
         cortex = (seen > 0) & (seen < WHITE_MATTER_LAYER)
-        return int((counts[values > 0] > side).sum()), -int((seen > 0).mean() > 0.75), int(cortex.sum())
+        return int((counts[values > 0] > side).sum()), int(cortex.sum())
 
     corners = [(y, x) for y in range(0, height - side, side // 4) for x in range(0, width - side, side // 4)]
     y, x = max(corners, key=worth)
@@ -76,17 +85,9 @@ def richest(section: PhantomSection, edge: int, pixel_um: float) -> Window:
 def phantom_ground(
     folder: Path, seed: int, edge: int, pixel_um: float = PIXEL_UM, places: Sequence[float] = PLACES
 ) -> Ground:
-    """Windows of a phantom's sections in a store of their own, made where they are not there yet."""
+    """Windows in a phantom's sections, in a store; made where they are not there yet."""
     files, name = folder / f"files-{seed}", f"P{seed}"
-    if not (files / "labels.csv").exists():
-        files.mkdir(parents=True, exist_ok=True)
-        phantom = make_phantom(PhantomSettings(seed=seed, resolution=80))
-        for number, place in enumerate(places):
-            section = cut(phantom, int(place * section_count(phantom)))
-            window = richest(section, edge, pixel_um)
-            Image.fromarray(np.squeeze(render(section, window, pixel_um))).save(files / f"s{number}.png")
-            Image.fromarray(truth(section, window, pixel_um).layer).save(files / f"labels-s{number}.png")
-        write_csv(files / "labels.csv", label_rows("layers"))
+    sections = drawn_phantom(files, seed, pixel_um, places)
     rows = tuple(
         Section(
             brain_id=name, section_id=f"s{number}", section_number=number, path=f"s{number}.png",
@@ -95,40 +96,61 @@ def phantom_ground(
         for number in range(len(places))
     )  # fmt: skip
     brain = Brain(brain_id=name, sections=rows, label_table=read_label_table(files / "labels.csv"))
-    return ground(folder / "store", brain, files, [one.section_id for one in rows])
+    windows = {row.section_id: richest(one, edge, pixel_um) for row, one in zip(rows, sections, strict=True)}
+    return ground(folder / "store", brain, files, windows)
+
+
+def drawn_phantom(files: Path, seed: int, pixel_um: float, places: Sequence[float]) -> list[PhantomSection]:
+    """Sections of a phantom, with their scans, labels and table of labels in a folder."""
+    files.mkdir(parents=True, exist_ok=True)
+    phantom = make_phantom(PhantomSettings(seed=seed, resolution=80))
+    sections = [cut(phantom, int(place * section_count(phantom))) for place in places]
+    if not (files / "labels.csv").exists():
+        for number, one in enumerate(sections):
+            whole = Window(0, 0, *one.size_px(pixel_um))
+            Image.fromarray(np.squeeze(render(one, whole, pixel_um))).save(files / f"s{number}.png")
+            Image.fromarray(truth(one, whole, pixel_um).layer).save(files / f"labels-s{number}.png")
+        write_csv(files / "labels.csv", label_rows("layers"))
+    return sections
 
 
 def human_ground(folder: Path, data: Path, donor: str, drawn_on: int) -> Ground:
     """Two sections of a donor that are no neighbours; drawn on is the first of them."""
     brain = brain_of(donor)
     ids = [one.section_id for one in brain.sections]
-    return ground(folder / "store", brain, data, [ids[drawn_on], ids[(drawn_on + 2) % len(ids)]])
+    chosen = (ids[drawn_on], ids[(drawn_on + 2) % len(ids)])
+    return ground(folder / "store", brain, data, dict.fromkeys(chosen))
 
 
-def ground(store_path: Path, brain: Brain, files: Path, ids: Sequence[str]) -> Ground:
-    """The sections of a brain, in the store."""
+def ground(store_path: Path, brain: Brain, files: Path, windows: Mapping[str, Window | None]) -> Ground:
+    """Windows in sections of a brain, None: all of a section; the brain is brought into the store."""
     with open_brain(store_path, brain) as opened:
-        tissue = TissueStep(TissueSettings(polarity="dark"))  # a window shows too little of the slide to tell it by
-        steps = [SectionStep(ManifestFile(files, "path")), LabelsStep(ManifestFile(files, "labels")), tissue]
+        steps = [
+            SectionStep(ManifestFile(files, "path")), LabelsStep(ManifestFile(files, "labels")),
+            TissueStep(TissueSettings()),
+        ]  # fmt: skip
         failed = [one for one in make_sections(steps, opened) if one.status == "failed"]
         if failed:
             raise RuntimeError(f"{failed}")
     read = read_only(store_path, brain.brain_id)
-    return Ground(store_path, brain.brain_id, tuple(drawable(read, one) for one in ids))
+    return Ground(store_path, brain.brain_id, tuple(drawable(read, *one) for one in windows.items()))
 
 
-def drawable(brain: OpenBrain, section_id: str) -> Drawable:
-    """A section of the store."""
+def drawable(brain: OpenBrain, section_id: str, window: Window | None) -> Drawable:
+    """A window in a section of the store; None: all of it."""
     place = Place(brain, brain.rows[section_id])
-    pixels = SECTION.open(place).levels[0].pixels().astype(np.float32) / np.float32(255)
-    labels = LABELS.open(place).levels[0].pixels().astype(np.int64)
-    return Drawable(section_id, labels, np.atleast_3d(np.moveaxis(pixels, 0, -1) if pixels.ndim > 2 else pixels))
+    image, labels = SECTION.open(place).levels[0], LABELS.open(place).levels[0]
+    window = window or Window(0, 0, *image.size)
+    part = slice(window.y, window.y + window.height), slice(window.x, window.x + window.width)
+    pixels = image.pixels(*part).astype(np.float32) / np.float32(255)
+    as_seen = np.atleast_3d(np.moveaxis(pixels, 0, -1) if pixels.ndim > 2 else pixels)
+    return Drawable(section_id, window, labels.pixels(*part).astype(np.int64), as_seen)
 
 
 def shown(session: Session, section: Drawable) -> Map:
-    """The session's map of a section on its pixels; 0 where there is none."""
+    """The session's map of a window on its pixels; 0 where there is none."""
     found = np.zeros(section.truth.shape, dtype=np.int64)
-    grid = session.blocks.layout(section.section_id).image.grid
+    grid = session.blocks.layout(section.section_id).image.grid.window(*section.window)
     for seen in session.predict(section.view):
         rows, columns = grid.places_in(seen.grid)
         inside_y, inside_x = (

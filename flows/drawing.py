@@ -41,6 +41,7 @@ def draw(brain: str, *, author: str, encoder: str = "texture", store_path: Path 
         from cytoarch.napari.widget import DrawWidget
     except ImportError as error:
         raise StoreError(f"the window needs napari and Qt ({error}): pip install 'cytoarch[napari]'") from None
+    read_only(store_path, brain)  # one that is not there is said here, before a window opens
     viewer = napari.Viewer(title=f"cytoarch: {brain}")
     widget = DrawWidget(viewer)
     viewer.window.add_dock_widget(widget, name="Draw and map")

@@ -1,6 +1,8 @@
 """Fixtures for all tests: one Prefect server per worker process, nothing written outside temporary folders."""
 
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,3 +95,26 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real brains at {folder} (set CYTOARCH_REAL_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def screen() -> Iterator[None]:
+    """A display of our own for the window, drawn in software."""
+    if shutil.which("Xvfb") is None:
+        pytest.skip("Xvfb is not installed; the window needs a screen (apt-get install xvfb)")
+    reading, writing = os.pipe()
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(writing), "-screen", "0", "1600x1000x24", "-nolisten", "tcp"],
+        pass_fds=(writing,),
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        display = told.readline().strip()
+    given = {"DISPLAY": f":{display}", "QT_QPA_PLATFORM": "xcb", "LIBGL_ALWAYS_SOFTWARE": "1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in given.items():
+            patch.setenv(name, value)
+        yield
+    server.terminate()
+    server.wait()

@@ -63,13 +63,14 @@ def squares(layout: Layout, section: Section, scribbles: Sequence[Scribble]) -> 
 
 def targets_of(
     layout: Layout, labels: DrawnLabels, classes: Sequence[LabelClass], window: Window, cells_per_token: int
-) -> Int64 | None:
-    """The class of every cell (y, x) of a window of tokens, within tissue; None: nothing is drawn there."""
+) -> tuple[Int64, int]:
+    """The class of every cell (y, x) of a window of tokens, within tissue; and how many are drawn on beside tissue."""
     cells = layout.tokens.window(*window).split(cells_per_token)
     if labels.is_blank(cells):
-        return None
-    found = np.where(layout.tissue.on_grid(cells), targets_on_grid(labels, classes, cells), UNLABELLED)
-    return found if (found != UNLABELLED).any() else None
+        return np.full(cells.shape, UNLABELLED), 0
+    drawn = targets_on_grid(labels, classes, cells)
+    found = np.where(layout.tissue.on_grid(cells), drawn, UNLABELLED)
+    return found, int((drawn != found).sum())
 
 
 def in_turn(scribbles: Iterable[Scribble]) -> Iterator[str]:

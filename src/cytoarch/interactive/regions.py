@@ -2,7 +2,6 @@
 
 import math
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +17,7 @@ from cytoarch.embeddings.dense import tile_plan
 from cytoarch.errors import SectionError, StoreError
 from cytoarch.geometry import Grid
 from cytoarch.images.views import StoredImage
+from cytoarch.interactive.holding import Held
 from cytoarch.steps.embeddings import BlockStep, EmbeddingsStep, Regions
 from cytoarch.steps.opened import OpenBrain, open_brain, read_only
 from cytoarch.steps.running import make_section
@@ -36,6 +36,8 @@ BLOCK_PX = 1024
 """Edge of a block in working pixels, as near as whole tiles come to it."""
 HELD_BYTES = 512 << 20
 """Embeddings that are held in memory, beside those that are in use."""
+LAYOUT_BYTES = 64 << 20
+"""Tissue masks that are held in memory: a brain has thousands of sections."""
 
 
 class Block(NamedTuple):
@@ -60,6 +62,11 @@ class Layout:
     block_tokens: int
     image: StoredImage
     tissue: TissueMask
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.tissue.mask.nbytes + (0 if self.tissue.matter is None else self.tissue.matter.nbytes)
 
     def window(self, block: Block) -> Window:
         """The tokens (y, x, height, width) of a block."""
@@ -88,16 +95,14 @@ class Blocks:
         self._store_path, self._brain_id = store_path, brain_id
         self._brain = read_only(store_path, brain_id)
         self.step = EmbeddingsStep.of(settings, self._brain)
-        self._layouts: dict[str, Layout] = {}
-        self._held: OrderedDict[Block, Float16] = OrderedDict()
+        self._layouts: Held[str, Layout] = Held(LAYOUT_BYTES, lambda one: one.nbytes)
+        self._held: Held[Block, Float16] = Held(HELD_BYTES, lambda one: one.nbytes)
         self.writing = threading.RLock()
         """Looking ahead goes on beside what a person asks for: one of them writes the brain, the other waits for it."""
 
     def layout(self, section_id: str) -> Layout:
         """How a section is cut. Raises StoreError if it is not in the store yet, SectionError if it is damaged."""
-        if section_id not in self._layouts:
-            self._layouts[section_id] = self._laid_out(self._brain.rows[section_id])
-        return self._layouts[section_id]
+        return self._layouts.get(section_id, lambda: self._laid_out(self._brain.rows[section_id]))
 
     def _laid_out(self, section: Section) -> Layout:
         place = Place(self._brain, section)
@@ -137,17 +142,13 @@ class Blocks:
 
     def read(self, block: Block) -> Float16 | None:
         """The embeddings (c, y, x) float16 of a block, from memory or the store; None: they are not computed yet."""
-        if block in self._held:
-            self._held.move_to_end(block)
-            return self._held[block]
+        held = self._held.find(block)
+        if held is not None:
+            return held
         stored = self._stored(block)
         if stored is None:
             return None
-        found = stored.read(*self.layout(block.section_id).window(block)).astype(np.float16)
-        self._held[block] = found
-        while len(self._held) > 1 and sum(one.nbytes for one in self._held.values()) > HELD_BYTES:
-            self._held.popitem(last=False)
-        return found
+        return self._held.keep(block, stored.read(*self.layout(block.section_id).window(block)).astype(np.float16))
 
     def compute(self, block: Block) -> None:
         """Embed a block and keep it in the store, unless it is there.

@@ -32,6 +32,9 @@ from cytoarch.steps.annotations import Scribbled
 from cytoarch.steps.opened import read_only
 from cytoarch.steps.running import silent
 
+WORTH_SAYING = 0.05
+"""A person is told when more than this share of what they drew lies beside the tissue."""
+
 
 class Session:
     """A drawing on a brain with the head that learns from it."""
@@ -44,7 +47,9 @@ class Session:
         self.brain = read_only(store_path, brain_id)
         self.blocks = Blocks(store_path, brain_id, embed)
         self.sight = Sight(self.brain, self.blocks, settings.with_places)
-        self.decoder: Sketch | None = None
+        self.head: Sketch | None = None
+        self.beside_tissue = 0.0
+        """Share of what was drawn, when the head last learned, that lies beside the tissue: nobody learns from that."""
         self.handed = ""
         """The digest of the decoder that was trained for the brain; blank: none was."""
         self._drawn: dict[str, tuple[tuple[Scribble, ...], DrawnLabels]] = {}
@@ -164,7 +169,7 @@ class Session:
 
     def reset(self) -> None:
         """Forget what was learned; the next training begins at random. Scribbles stay."""
-        self.decoder = None
+        self.head = None
 
     def update(self, view: View) -> Iterator[Seen | Told]:
         """Learn from all strokes, then show a view: at once what is embedded, nearest first, and the rest as it is.
@@ -172,32 +177,48 @@ class Session:
         What is learned from is embedded before, where it is not. Raises as `train` and `Blocks.compute`.
         """
         card, lessons = self._planned()
-        blocks = [one for lesson in lessons for one in self.sight.needed(lesson.section_id, lesson.window)]
-        missing = [one for one in dict.fromkeys(blocks) if not self.blocks.is_there(one)]
-        for done, block in enumerate(missing):
-            yield Told("looking at what you drew on", done, len(missing))
-            self.blocks.compute(block)
+        yield from self._looked_at(lessons)
         yield Told("learning from your strokes", 0, 0)
         loss = self._learned(card, lessons)
         yield from self.stream(view)
-        yield Told(f"trained on {len(self.drawing.scribbles)} strokes, loss {loss:.3f}", 1, 1)
+        yield Told(f"trained on {len(self.drawing.scribbles)} strokes, loss {loss:.3f}{self._doubt()}", 1, 1)
+
+    def _doubt(self) -> str:
+        """What a person is told whose strokes are left out."""
+        if self.beside_tissue < WORTH_SAYING:
+            return ""
+        return (
+            f"; {self.beside_tissue:.0%} of what is drawn lies beside the tissue that was found and is left out: where "
+            "that is wrong, name a mask of the tissue in the manifest (tissue_path)"
+        )
 
     def train(self) -> float:
-        """Train the head on what is drawn where embeddings are there; returns its loss.
+        """Train the head on all strokes; returns its loss. What they lie on is embedded before, where it is not.
 
         It goes on from the last training, or begins anew after a reset. The same scribbles, trainings and resets give
-        the same weights, whatever else is embedded. Raises TrainingError if fewer than two classes are drawn where
-        embeddings are.
+        the same weights, whatever else is embedded. Raises TrainingError if fewer than two classes are drawn in tissue,
+        and as `Blocks.compute`.
         """
         card, lessons = self._planned()
-        return self._learned(card, [one for one in lessons if self.sight.is_there(one.section_id, one.window)])
+        for _ in self._looked_at(lessons):
+            pass
+        return self._learned(card, lessons)
 
     def _planned(self) -> tuple[HeadCard, list[Lesson]]:
         """The head for the classes that are there now, and what strokes teach it, embedded or not."""
         if self.drawing.table is None:
             raise TrainingError("there is no class yet: name two or more, and draw in them")
-        card = self.sight.card(self.drawing.table)
+        drawn_on = next(in_turn(tuple(self.drawing.scribbles)), self.brain.sections[0].section_id)
+        card = self.sight.card(self.drawing.table, drawn_on)
         return card, self._lessons(card.classes)
+
+    def _looked_at(self, lessons: Sequence[Lesson]) -> Iterator[Told]:
+        """Embed what decides what lessons tell, a row of tokens around them included, where it is not."""
+        blocks = [one for lesson in lessons for one in self.sight.needed(lesson.section_id, lesson.window)]
+        missing = [one for one in dict.fromkeys(blocks) if not self.blocks.is_there(one)]
+        for done, block in enumerate(missing):
+            yield Told("looking at what you drew on", done, len(missing))
+            self.blocks.compute(block)
 
     def _learned(self, card: HeadCard, lessons: Sequence[Lesson]) -> float:
         """Train the head on lessons that are embedded; returns its loss."""
@@ -205,17 +226,17 @@ class Session:
         if len(present) < 2:
             named = ", ".join(card.classes[one].name for one in present) or "none"
             raise TrainingError(
-                f"scribbles of {len(present)} class(es) lie in tissue that is embedded ({named}); at least two are "
-                "needed: draw in another class, or wait until the view is embedded"
+                f"scribbles of {len(present)} class(es) lie in tissue ({named}); at least two are needed: draw in "
+                "another class, or, where tissue was not found, name a mask of it in the manifest (tissue_path)"
             )
-        fit, first = self.settings.fit, self.decoder is None
-        if self.decoder is None:
-            self.decoder = self.sight.begin(card, lessons, fit)
-        elif self.decoder.card != card:
-            self.decoder = self.decoder.with_classes(card)
-        told, targets = self.sight.cells(self.decoder, lessons)
+        fit, first = self.settings.fit, self.head is None
+        if self.head is None:
+            self.head = self.sight.begin(card, lessons, fit)
+        elif self.head.card != card:
+            self.head = self.head.with_classes(card)
+        told, targets = self.sight.cells(self.head, lessons)
         steps = fit.first_steps if first else fit.steps
-        self.decoder, loss = self.decoder.taught(told, targets, fit, steps, fit.seed + self.drawing.rounds)
+        self.head, loss = self.head.taught(told, targets, fit, steps, fit.seed + self.drawing.rounds)
         self.drawing.note_training()
         return loss
 
@@ -228,13 +249,17 @@ class Session:
 
     def _lessons(self, known: Sequence[LabelClass]) -> list[Lesson]:
         found: list[Lesson] = []
+        cells_drawn = cells_beside = 0
         for section_id, window in self._squares():
             layout = self.blocks.layout(section_id)
-            targets = targets_of(layout, self.labels(section_id), known, window, self.cells_per_token)
-            if targets is not None:
+            targets, beside = targets_of(layout, self.labels(section_id), known, window, self.cells_per_token)
+            drawn = int((targets != UNLABELLED).sum())
+            cells_drawn, cells_beside = cells_drawn + drawn, cells_beside + beside
+            if drawn:
                 found.append(Lesson(section_id, window, targets))
             if len(found) == self.settings.most_squares:
                 break
+        self.beside_tissue = cells_beside / max(cells_drawn + cells_beside, 1)
         return found
 
     # -- seeing --------------------------------------------------------------------------------------------------------
@@ -245,11 +270,11 @@ class Session:
         `centre_px` is the place (y, x) in pixels of the section's image, blank: the middle of the view. Raises
         TrainingError if nothing was trained yet.
         """
-        if self.decoder is None:
+        if self.head is None:
             raise TrainingError("the model has not learned anything yet: draw in two classes and train")
         size = token_px(self.blocks.layout(view.section_id))
         y, x = centre_px or view.middle_px
-        yield from seeing.predicted(self.sight, self.decoder, view.section_id, self.window(view), (y / size, x / size))
+        yield from seeing.predicted(self.sight, self.head, view.section_id, self.window(view), (y / size, x / size))
 
     def stream(self, view: View) -> Iterator[Seen | Told]:
         """The same, and then what is not embedded yet, block by block as it is."""
@@ -265,7 +290,7 @@ class Session:
     def least_sure(self, views: Sequence[View]) -> Spot | None:
         """Where in some views the head is least sure and nothing is drawn; None where nothing is seen."""
         parts = ((self.labels(view.section_id), seen) for view in views for seen in self.predict(view))
-        known = self.decoder.card.classes if self.decoder else ()
+        known = self.head.card.classes if self.head else ()
         return seeing.least_sure(parts, known, lambda one: self.blocks.layout(one).image.grid)
 
     # -- keeping -------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from cytoarch.anatomy.places import PLACE_CHANNELS, TissuePlaces
 from cytoarch.brains import LabelTable
+from cytoarch.interactive.holding import Held
 from cytoarch.interactive.lessons import Lesson
 from cytoarch.interactive.regions import Block, Blocks, Window
 from cytoarch.learning.cards import HeadCard
@@ -19,6 +20,8 @@ Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
+PLACE_BYTES = 96 << 20
+"""Distances in sections that are held in memory."""
 MOST_WINDOWS, THINNED = 24, 2
 """What embeddings look like is found in so many squares around strokes at most, in every other row."""
 
@@ -28,7 +31,7 @@ class Sight:
 
     def __init__(self, brain: OpenBrain, blocks: Blocks, with_places: bool) -> None:
         self.brain, self.blocks, self.with_places = brain, blocks, with_places
-        self._places: dict[str, TissuePlaces] = {}
+        self._places: Held[str, TissuePlaces] = Held(PLACE_BYTES, lambda one: one.values.nbytes)
         self._told: dict[tuple[str, Window], tuple[Int64, Float32]] = {}
 
     @property
@@ -36,10 +39,10 @@ class Sight:
         """Cells of the map along a token."""
         return cells_per_token("decoder", self.blocks.step.encoder.encoder.tiles.token_px)
 
-    def card(self, table: LabelTable) -> HeadCard:
-        """What a head for these classes is fed."""
+    def card(self, table: LabelTable, section_id: str) -> HeadCard:
+        """What a head for these classes is fed, where it is told of a section as it is of all others."""
         step, encoder = self.blocks.step, self.blocks.step.encoder.encoder
-        channels = len(step.channels) or self.blocks.layout(self.brain.sections[0].section_id).image.channels
+        channels = len(step.channels) or self.blocks.layout(section_id).image.channels
         dims = encoder.dims(channels)
         return HeadCard(
             kind="sketch",
@@ -57,11 +60,6 @@ class Sight:
         """The blocks that decide what the head makes of a window."""
         layout = self.blocks.layout(section_id)
         return layout.blocks(section_id, layout.clipped(_widened(window)))
-
-    def is_there(self, section_id: str, window: Window) -> bool:
-        """Whether all of a window that lies on the section is embedded."""
-        layout = self.blocks.layout(section_id)
-        return all(map(self.blocks.is_there, layout.blocks(section_id, layout.clipped(window))))
 
     def read(self, section_id: str, window: Window) -> tuple[Float32, Mask] | None:
         """Embeddings (c, y, x) of a window of tokens with a margin of `MARGIN`, and which tokens of it are there.
@@ -88,25 +86,25 @@ class Sight:
 
     def places(self, section_id: str) -> TissuePlaces:
         """Where in the tissue the places of a section lie."""
-        if section_id not in self._places:
-            self._places[section_id] = TissuePlaces.of(self.blocks.layout(section_id).tissue)
-        return self._places[section_id]
+        return self._places.get(section_id, lambda: TissuePlaces.of(self.blocks.layout(section_id).tissue))
 
     def cells(self, head: Sketch, lessons: Sequence[Lesson]) -> tuple[Float32, Int64]:
         """What the head is told of the labelled cells of lessons (n, i), and their classes (n,).
 
         What was told of a square is kept as long as what is drawn in it stays as it was.
         """
-        told, targets = [], []
+        told, targets, known_before = [], [], self._told
+        self._told = {}  # of the squares that are learned from, and no others
         for one in lessons:
             key, known = (one.section_id, one.window), one.targets != UNLABELLED
-            kept = self._told.get(key)
+            kept = known_before.get(key)
             if kept is None or not np.array_equal(kept[0], one.targets):
                 read = self.read(*key)
                 if read is None:
                     raise ValueError(f"nothing of window {one.window} of section {one.section_id} is embedded")
                 seen = head.told(read[0], MARGIN)
-                kept = self._told[key] = one.targets, np.ascontiguousarray(seen[:, known].T)
+                kept = one.targets, np.ascontiguousarray(seen[:, known].T)
+            self._told[key] = kept
             told.append(kept[1])
             targets.append(one.targets[known])
         return np.concatenate(told), np.concatenate(targets)

@@ -4,7 +4,7 @@ World coordinates are um. Flips and rotations that the manifest states are an af
 everything that is drawn goes back to pixels of the section's image.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dask.array as da
@@ -21,17 +21,15 @@ from cytoarch.brains import Label, Section
 from cytoarch.geometry import Grid, Transform, scan_corner_to_section
 from cytoarch.images.views import StoredImage
 from cytoarch.interactive.regions import Layout
+from cytoarch.interactive.showing import Known
 from cytoarch.interactive.views import Seen
 from cytoarch.palette import Rgb, class_colours
-from cytoarch.steps.colours import ColoursStep
-from cytoarch.steps.opened import OpenBrain
-from cytoarch.steps.parcellations import ParcellationStep
-from cytoarch.steps.sections import LABELS
-from cytoarch.steps.step import Place, Stored
 
 SCAN, MAP, CONFIDENCE, SCRIBBLES = "scan", "map", "confidence", "scribbles"
 RUBBED: Rgb = (128, 128, 128)
 MAP_OPACITY = 0.45
+THINNED_PX = 1024
+"""Longest edge of the coarsest level of a map that is shown."""
 
 
 def upright(section: Section, grid: Grid) -> NDArray[np.float64]:
@@ -73,43 +71,38 @@ class SectionLayers:
         )
         self.cells = layout.tokens.split(cells_per_token)
         shown = self._place(self.cells)
+        self.found = np.zeros(self.cells.shape, dtype=np.uint32)
+        """(y, x) ids of the classes that the map shows."""
+        self.sure = np.zeros(self.cells.shape, dtype=np.float32)
+        """(y, x) in [0, 1]: how sure the model is."""
+        levels = _thinned(self.found)
         self.map: Labels = viewer.add_labels(
-            np.zeros(self.cells.shape, dtype=np.uint32), name=MAP, opacity=MAP_OPACITY, **shown
-        )
+            levels if len(levels) > 1 else levels[0], multiscale=len(levels) > 1,
+            name=MAP, opacity=MAP_OPACITY, **shown,
+        )  # fmt: skip
         self.map.editable = False
+        levels = _thinned(self.sure)
         self.confidence: Image = viewer.add_image(
-            np.zeros(self.cells.shape, dtype=np.float32),
+            levels if len(levels) > 1 else levels[0], multiscale=len(levels) > 1,
             name=CONFIDENCE, colormap=_sureness(), contrast_limits=(0, 1), visible=False, opacity=0.7, **shown,
         )  # fmt: skip
         self.scribbles: Shapes = viewer.add_shapes(name=SCRIBBLES, ndim=2, **self._place(image.grid))
         self.scribbles.editable = False
+        self._drawn: list[Scribble] = []
+        self._colours: dict[int, Rgb] = {}
+        self._map_colours: dict[int, Rgb] = {}
 
-    def add_known(self, name: str, image: StoredImage, labels: Sequence[Label] = ()) -> None:
+    def add_known(self, known: Known) -> None:
         """Show an image of the store beside the scan, hidden at first; with labels it is a label map."""
-        levels, rgb = pixels_of(image)
+        levels, rgb = pixels_of(known.image)
         data = levels if len(levels) > 1 else levels[0]
-        place = self._place(image.grid)
-        if labels:
-            layer = self.viewer.add_labels(data, name=name, visible=False, opacity=MAP_OPACITY, **place)
-            layer.colormap = _colormap(colours_by_id(labels))
+        shown = {"name": known.name, "visible": False, **self._place(known.image.grid)}
+        if known.labels:
+            layer = self.viewer.add_labels(data, opacity=MAP_OPACITY, **shown)
+            layer.colormap = _colormap(colours_by_id(known.labels))
         else:
-            layer = self.viewer.add_image(data, multiscale=len(levels) > 1, rgb=rgb, name=name, visible=False, **place)
+            layer = self.viewer.add_image(data, multiscale=len(levels) > 1, rgb=rgb, **shown)
         self.viewer.layers.move(self.viewer.layers.index(layer), 1)
-
-    def add_all_known(self, brain: OpenBrain) -> None:
-        """Show labels, PCA maps and parcellations of the store, hidden until they are asked for."""
-        place, section_id = Place(brain, self.section), self.section.section_id
-        catalogue, table = brain.catalogue, brain.brain.label_table
-        if table is not None and catalogue.record(LABELS.product(section_id)) is not None:
-            self.add_known("labels", LABELS.open(place), table.labels)
-        for name in catalogue.names(ColoursStep.step):
-            colours = Stored(ColoursStep, name)
-            if catalogue.record(colours.product(section_id)) is not None:
-                self.add_known(f"PCA {name}", colours.open(place))
-        for name in catalogue.names(ParcellationStep.step):
-            maps = Stored(ParcellationStep, name)
-            if table is not None and catalogue.record(maps.product(section_id)) is not None:
-                self.add_known(f"parcellation {name}", maps.open(place).labels, table.labels)
 
     def set_opacity(self, percent: int) -> None:
         """How strongly the map covers the scan."""
@@ -128,39 +121,62 @@ class SectionLayers:
         y, x = seen.at
         height, width = seen.labels.shape
         window = slice(y, y + height), slice(x, x + width)
-        self.map.data[window] = seen.labels
-        self.confidence.data[window] = seen.confidence
-        self.map.refresh()
-        self.confidence.refresh()
+        self.found[window] = seen.labels
+        self.sure[window] = seen.confidence
+        self._refresh()
 
     def clear_map(self) -> None:
         """Show no map."""
-        self.map.data[:] = 0
-        self.confidence.data[:] = 0
-        self.map.refresh()
-        self.confidence.refresh()
+        self.found.fill(0)
+        self.sure.fill(0)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        for layer in (self.map, self.confidence):
+            layer.refresh(extent=False, highlight=False)
+
+    def in_view(self) -> tuple[int, int, int, int]:
+        """Which of the map's cells (y, x, height, width) the canvas shows; none high or wide: it shows none."""
+        factor = self.map.downsample_factors[self.map.data_level]
+        first, last = np.asarray(self.map.corner_pixels, dtype=np.float64)
+        top, left = np.floor(first * factor).astype(np.int64).tolist()
+        bottom, right = np.minimum(np.ceil((last + 1) * factor), self.cells.shape).astype(np.int64).tolist()
+        alone = (last <= first).any()  # there is no canvas, or the section lies beside it
+        return (top, left, 0, 0) if alone else (top, left, bottom - top, right - left)
 
     def colour(self, labels: Sequence[Label]) -> None:
         """Give the map the colours of its classes."""
-        self.map.colormap = _colormap(colours_by_id(labels))
+        colours = colours_by_id(labels)
+        if colours != self._map_colours:
+            self.map.colormap = _colormap(colours)
+        self._map_colours = colours
 
     def show_scribbles(self, scribbles: Sequence[Scribble], labels: Sequence[Label]) -> None:
-        """Show what is drawn on the section, in the colours of the classes."""
-        grid = self.layout.image.grid
+        """Show what is drawn on the section, in the colours of the classes; only what is new is drawn anew."""
+        colours, drawn = {RUBBER: RUBBED, **colours_by_id(labels)}, list(scribbles)
+        before, kept = self._drawn, min(len(self._drawn), len(drawn))
+        with self.scribbles.events.data.blocker():
+            if colours != self._colours or before[:kept] != drawn[:kept]:
+                self.scribbles.data, kept = [], 0
+            elif len(before) > kept:
+                self.scribbles.remove(list(range(kept, len(before))))
+            self._add_scribbles(drawn[kept:], colours)
+        self._drawn, self._colours = drawn, colours
+
+    def _add_scribbles(self, scribbles: Sequence[Scribble], colours: Mapping[int, Rgb]) -> None:
         # napari counts from the centre of the section's first pixel, scribbles from the corner of the scan's
+        grid = self.layout.image.grid
         to_um = scan_corner_to_section(grid, self.section.region_px)
         shapes = shapes_of(scribbles, to_um.then(grid.transform.inverse()))
-        colours = {RUBBER: RUBBED, **colours_by_id(labels)}
-        with self.scribbles.events.data.blocker():
-            self.scribbles.data = []
-            if shapes.data:
-                edges = [[part / 255 for part in colours[one]] for one in shapes.label]
-                filled = [0.0 if kind == "path" else 0.35 for kind in shapes.shape_type]
-                faces = [[*edge, alpha] for edge, alpha in zip(edges, filled, strict=True)]
-                self.scribbles.add(
-                    shapes.data, shape_type=shapes.shape_type, edge_width=shapes.edge_width,
-                    edge_color=np.array(edges), face_color=np.array(faces),
-                )  # fmt: skip
+        if not shapes.data:
+            return
+        edges = [[part / 255 for part in colours[one]] for one in shapes.label]
+        filled = [0.0 if kind == "path" else 0.35 for kind in shapes.shape_type]
+        faces = [[*edge, alpha] for edge, alpha in zip(edges, filled, strict=True)]
+        self.scribbles.add(
+            shapes.data, shape_type=shapes.shape_type, edge_width=shapes.edge_width,
+            edge_color=np.array(edges), face_color=np.array(faces),
+        )  # fmt: skip
 
     def to_section_px(self, world: Sequence[float]) -> NDArray[np.float64]:
         """A place (y, x) in the world as pixels of the section's image, zero at the corner of the first one."""
@@ -176,6 +192,14 @@ class SectionLayers:
     def _place(self, grid: Grid) -> dict[str, Any]:
         scale, units = (grid.cell_um, grid.cell_um), ("um", "um")
         return {"scale": scale, "translate": grid.origin_um, "affine": self.affine, "units": units}
+
+
+def _thinned(cells: NDArray[Any]) -> list[NDArray[Any]]:
+    """The same cells (y, x), and every second, fourth, ... of them: views, so that what is drawn costs what is seen."""
+    levels = [cells]
+    while max(levels[-1].shape) > THINNED_PX:
+        levels.append(levels[-1][::2, ::2])
+    return levels
 
 
 def _sureness() -> Colormap:

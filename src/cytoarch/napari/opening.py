@@ -4,7 +4,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QLineEdit, QPushButton, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QWidget,
+)
 
 from cytoarch.paths import is_id
 from cytoarch.store.brain_store import BrainStore
@@ -28,8 +37,10 @@ class OpeningForm(QWidget):  # type: ignore[misc]  # Qt ships no types
 
     def __init__(self) -> None:
         super().__init__()
+        self._busy = False
         self.store, self.brain, self.author, self.encoder = QLineEdit(), QComboBox(), QLineEdit(), QComboBox()
-        self.button = QPushButton("Open brain")
+        self.button, self.status = QPushButton("Open brain"), QLabel("")
+        self.status.setWordWrap(True)
         browse = QPushButton("Browse ...")
         self.store.setPlaceholderText("folder of the store")
         self.author.setPlaceholderText("for example ada")
@@ -51,6 +62,7 @@ class OpeningForm(QWidget):  # type: ignore[misc]  # Qt ships no types
         form.addRow("Your name", self.author)
         form.addRow("Encoder", self.encoder)
         form.addRow(self.button)
+        form.addRow(self.status)
         browse.clicked.connect(self._browse)
         self.store.textChanged.connect(self._list_brains)
         for one in (self.store.textChanged, self.brain.currentTextChanged, self.author.textChanged):
@@ -65,6 +77,19 @@ class OpeningForm(QWidget):  # type: ignore[misc]  # Qt ships no types
             Path(self.store.text()), self.brain.currentText(), self.author.text().strip(), self.encoder.currentText()
         )
 
+    def show_chosen(self, chosen: Opening) -> None:
+        """Show what is being opened, so that it can be changed where that fails."""
+        self.store.setText(str(chosen.store_path))
+        self.brain.setCurrentText(chosen.brain_id)
+        self.author.setText(chosen.author)
+        self.encoder.setCurrentText(chosen.encoder)
+
+    def say(self, text: str, *, busy: bool = False) -> None:
+        """Tell the person something; while a brain is being opened no other can be."""
+        self.status.setText(text)
+        self._busy = busy
+        self._check()
+
     def _browse(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Folder of the store", self.store.text())
         if folder:
@@ -76,6 +101,7 @@ class OpeningForm(QWidget):  # type: ignore[misc]  # Qt ships no types
 
     def _check(self) -> None:
         chosen = self.value
-        self.button.setEnabled(bool(chosen.brain_id) and is_id(chosen.author))
+        self.button.setEnabled(bool(chosen.brain_id) and is_id(chosen.author) and not self._busy)
         missing = "a store that holds a brain" if not chosen.brain_id else "your name: letters, digits, '-', '_'"
-        self.button.setToolTip("" if self.button.isEnabled() else f"Needed: {missing}")
+        ready = self.button.isEnabled() or self._busy
+        self.button.setToolTip("" if ready else f"Needed: {missing}")

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
     QGridLayout,
     QHBoxLayout,
     QLabel,
-    QListWidget,
     QMenu,
     QProgressBar,
     QPushButton,
@@ -19,7 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from cytoarch.napari.classes import ClassTable
-from cytoarch.napari.thumbnails import THUMBNAIL_PX
+from cytoarch.napari.sections import SectionList
 
 KEYS = (
     ("T", "train and show the map"),
@@ -38,9 +37,7 @@ class Panel(QWidget):  # type: ignore[misc]  # Qt ships no types
 
     def __init__(self) -> None:
         super().__init__()
-        self.sections, self.classes = QListWidget(), ClassTable()
-        self.sections.setIconSize(QSize(THUMBNAIL_PX, THUMBNAIL_PX))
-        self.sections.setToolTip("The sections of the brain in cutting order.")
+        self.sections, self.classes = SectionList(), ClassTable()
         self.new_class = _button("New class", "Add a class and name it.")
         self.no_class = _button("Remove class", "Remove the chosen class, if it has no strokes.")
         self.taking = _button("Take classes", "Add the classes of another brain, of somebody's drawing, or of a table.")

@@ -2,150 +2,65 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import napari
 import numpy as np
-from napari.utils.notifications import show_error
 from numpy.typing import NDArray
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QIcon
-from qtpy.QtWidgets import QFileDialog, QListWidgetItem, QPushButton, QStackedWidget, QVBoxLayout, QWidget
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QFileDialog, QPushButton
 
 from cytoarch.annotations.scribbles import RUBBER
-from cytoarch.brains import read_label_table
-from cytoarch.embeddings import EmbedSettings
+from cytoarch.brains import LabelTable, read_label_table
 from cytoarch.errors import CytoarchError
 from cytoarch.interactive.classes import ClassSource
-from cytoarch.interactive.lessons import SessionSettings
 from cytoarch.interactive.session import Session
 from cytoarch.interactive.views import Seen, Spot, Told, View
 from cytoarch.learning.training import DecoderSettings
+from cytoarch.napari.browsing import BrainWidget
 from cytoarch.napari.layers import SectionLayers
-from cytoarch.napari.opening import Opening, OpeningForm
-from cytoarch.napari.panel import Panel
-from cytoarch.napari.thumbnails import thumbnail
 from cytoarch.napari.waiting import Orchestrator
-from cytoarch.napari.working import Working
 
 REST_MS = 400
 """The picture has come to rest when it was not moved for so long: then what it shows is looked at."""
 
 
-class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
+class DrawWidget(BrainWidget):
     """Draw on a brain of the store, train, see."""
 
     def __init__(self, viewer: "napari.Viewer") -> None:
-        super().__init__()
-        self.viewer = viewer
-        self.session: Session | None = None
-        self.layers: SectionLayers | None = None
-        self.form, self.panel, self.pages = OpeningForm(), Panel(), QStackedWidget()
-        self.working = Working(self.panel, self._show_classes)
-        self._stack = ExitStack()
+        super().__init__(viewer)
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
         self._rest.setInterval(REST_MS)
-        self._build()
         self._connect()
         self._bind()
 
-    # -- opening and closing -------------------------------------------------------------------------------------------
-
-    def open(self, chosen: Opening, settings: SessionSettings | None = None) -> None:
-        """Open a brain; what its author drew before is there again."""
-        self.close_session()
-        embed = EmbedSettings(encoder=chosen.encoder)
-        opened = Session.opened(chosen.store_path, chosen.brain_id, chosen.author, embed, settings)
-        self.session = self._stack.enter_context(opened)
-        self.pages.setCurrentIndex(1)
-        sections = self.panel.sections
-        sections.clear()
-        for section in self.session.sections:
-            item = QListWidgetItem(section.section_id)
-            try:
-                item.setIcon(QIcon(thumbnail(self.session.blocks.layout(section.section_id).image)))
-            except CytoarchError as error:  # it costs itself only
-                item.setFlags(Qt.ItemFlag.NoItemFlags)
-                item.setToolTip(str(error))
-            sections.addItem(item)
-        self._show_classes()
-        shown = (row for row in range(sections.count()) if sections.item(row).flags() & Qt.ItemFlag.ItemIsEnabled)
-        sections.setCurrentRow(next(shown, 0))
+    def brain_opened(self) -> None:
+        """The pen is taken up."""
         self.panel.pen.setChecked(True)
+        self._show_classes()
 
-    def close_session(self) -> None:
-        """End the session; everything that was drawn is kept."""
-        self._rest.stop()
-        layers, self.layers = self.layers, None
-        try:
-            self.working.end()
-        finally:
-            self.session = None
-            self._stack.close()
-            if layers is not None:
-                layers.remove()
-
-    def closeEvent(self, event: Any) -> None:  # noqa: N802 - Qt names it
-        """The dock is closed."""
-        self.close_session()
-        super().closeEvent(event)
-
-    # -- sections ------------------------------------------------------------------------------------------------------
-
-    def show_section(self, section_id: str) -> None:
-        """Show a section with all that is known of it."""
-        if self.session is None or not section_id:
-            return
-        if self.layers is not None:
-            self.layers.remove()
-        session = self.session
-        self.layers = SectionLayers(
-            self.viewer, session.brain.rows[section_id], session.blocks.layout(section_id), session.cells_per_token
-        )
-        self.layers.add_all_known(session.brain)
-        self.viewer.canvas.overlays.scale_bar.visible = True
+    def section_shown(self) -> None:
+        """What is drawn on it is shown, and the map of what is in view, if the model has learned anything."""
         self._refresh()
-        self.viewer.layers.selection.active = self.layers.scribbles
-        self.viewer.reset_view()
         self._set_pen()
-        if session.decoder is not None:
+        session = self.session
+        if session is not None and session.head is not None and self.working.deed is None:
             view = self.view  # read here: the canvas belongs to the thread of the window
             self.working.do(lambda: session.predict(view), self._paint, "showing the map")
         self._rest.start()
 
-    @property
-    def section_id(self) -> str:
-        """The section that is shown."""
-        item = self.panel.sections.currentItem()
-        return str(item.text()) if item is not None else ""
+    def deed_done(self) -> None:
+        """Strokes and classes may have changed."""
+        self._show_classes()
 
-    @property
-    def view(self) -> View:
-        """What the canvas shows of the section, in pixels of its image."""
-        layers = self._shown
-        image, cells = layers.layout.image.grid, layers.cells
-        first, last = np.asarray(layers.map.corner_pixels, dtype=np.int64)
-        if (last <= first).any():  # there is no canvas, or the section lies beside it
-            return self.whole_view
-        shown = cells.window(*first.tolist(), *(last - first + 1).tolist())
-        top, left = image.from_corner(np.array(shown.corner_um)).tolist()
-        height, width = (edge / image.cell_um for edge in shown.extent_um)
-        return View(self.section_id, top, left, height, width)
-
-    @property
-    def whole_view(self) -> View:
-        """The whole section."""
-        return View(self.section_id, 0, 0, *self._shown.layout.image.grid.shape)
-
-    @property
-    def _shown(self) -> SectionLayers:
-        if self.layers is None:
-            raise CytoarchError("no section is shown: open a brain first")
-        return self.layers
+    def close_session(self) -> None:
+        """End the session; everything that was drawn is kept."""
+        self._rest.stop()
+        super().close_session()
 
     def look_ahead(self) -> None:
         """Embed what is in view, nearest to the middle first, while the person draws."""
@@ -180,14 +95,16 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
     def _drag(self, _viewer: Any, event: Any) -> Iterator[None]:
         """A stroke of the mouse, while pen or rubber is on."""
         drawing = self.panel.pen.isChecked() or self.panel.rubber.isChecked()
-        if self.layers is None or event.button != 1 or not drawing:
+        layers = self.layers
+        if layers is None or event.button != 1 or not drawing:
             return
-        path = [self.layers.to_section_px(event.position)]
+        path = [layers.to_section_px(event.position)]
         yield
         while event.type == "mouse_move":
-            path.append(self.layers.to_section_px(event.position))
+            path.append(layers.to_section_px(event.position))
             yield
-        self.draw(np.array(path))
+        if layers is self.layers:  # else another section was shown meanwhile
+            self.draw(np.array(path))
 
     def _toggled(self, button: QPushButton, _on: bool) -> None:
         self.panel.only(button)
@@ -221,18 +138,33 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
 
     def take_classes(self, source: ClassSource | None) -> None:
         """Add the classes of another brain or drawing; None: of a table that is asked for."""
+        if source is not None and self.session is not None:
+            path = self.session.store_path
+            self.working.read("classes", lambda: iter([source.table(path)]), self._take_table, self._not_read)
         if source is not None:
-            self._change(lambda session: session.take_classes(source.table(session.store_path)))
             return
         path, _ = QFileDialog.getOpenFileName(self, "Table of classes", "", "Tables with columns id, name (*.csv)")
         if path:
             self._change(lambda session: session.take_classes(read_label_table(path)))
 
+    def _take_table(self, table: LabelTable) -> None:
+        self._change(lambda session: session.take_classes(table))
+
     def _list_sources(self) -> None:
         """Where classes can be taken from, as they are found when the menu opens."""
+        self._show_sources(None)
+        session = self.session
+        if session is not None:
+            self.working.read(
+                "sources", lambda: iter([ClassSource.there(session.store_path)]), self._show_sources, self._not_read
+            )
+
+    def _show_sources(self, found: Sequence[ClassSource] | None) -> None:
         menu = self.panel.sources
         menu.clear()
-        for one in ClassSource.there(self.session.store_path) if self.session is not None else ():
+        if found is None:
+            menu.addAction("looking at the brains of the store ...").setEnabled(False)
+        for one in found or ():
             menu.addAction(one.name, partial(self.take_classes, one))
         menu.addAction("of a table (CSV) ...", partial(self.take_classes, None))
 
@@ -267,7 +199,7 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
     def annotate_next(self) -> None:
         """Move the picture to where the model is least sure."""
         session = self.session
-        if session is None or session.decoder is None:
+        if session is None or session.head is None:
             self.panel.say("Train first (T): then the model can say where it is least sure.")
             return
         whole = [self.whole_view]
@@ -367,19 +299,9 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
 
     # -- building ------------------------------------------------------------------------------------------------------
 
-    def _build(self) -> None:
-        first = QWidget()
-        QVBoxLayout(first).addWidget(self.form)
-        first.layout().addStretch()
-        self.pages.addWidget(first)
-        self.pages.addWidget(self.panel)
-        QVBoxLayout(self).addWidget(self.pages)
-
     def _connect(self) -> None:
         panel = self.panel
-        self.form.opened.connect(self._open_chosen)
         self._rest.timeout.connect(self.look_ahead)
-        panel.sections.currentTextChanged.connect(self.show_section)
         panel.classes.renamed.connect(lambda at, name: self._change(lambda one: one.change_class(at, name=name)))
         panel.classes.recoloured.connect(
             lambda at, colour: self._change(lambda one: one.change_class(at, colour=colour))
@@ -425,13 +347,6 @@ class DrawWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
     def _with_layers(self, call: Callable[[SectionLayers], None]) -> None:
         if self.layers is not None:
             call(self.layers)
-
-    def _open_chosen(self, chosen: Opening) -> None:
-        try:
-            self.open(chosen)
-        except CytoarchError as error:
-            self.form.button.setToolTip(str(error))
-            show_error(str(error))
 
 
 def _pressed(call: Callable[[], Any], _viewer: Any) -> None:

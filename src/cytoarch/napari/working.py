@@ -1,4 +1,4 @@
-"""What goes on beside the window: one deed that was asked for at a time, and looking ahead while nothing is asked."""
+"""What goes on beside the window: one deed that was asked for at a time, looking ahead meanwhile, and reading."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -6,12 +6,16 @@ from typing import Any
 
 from napari.qt.threading import GeneratorWorker, thread_worker
 from napari.utils.notifications import notification_manager, show_warning
+from qtpy.QtCore import QThreadPool
 
 from cytoarch.errors import CytoarchError
 from cytoarch.napari.panel import Panel
 
 WAIT_MS = 60_000
 """What is going on when a window is closed is waited for so long: a block is written whole, or not at all."""
+
+LEAST_THREADS = 4
+"""On a machine of few cores a section is read while a model is trained, and does not wait for it."""
 
 Work = Callable[[], Iterator[Any]]
 
@@ -25,6 +29,10 @@ class Working:
         """The worker of what was asked for."""
         self.looking: Any = None
         """The worker that looks ahead."""
+        self.reading: dict[str, Any] = {}
+        """The workers that read what is to be shown, by what it is."""
+        pool = QThreadPool.globalInstance()
+        pool.setMaxThreadCount(max(LEAST_THREADS, pool.maxThreadCount()))
 
     def do(self, work: Work, on_yield: Callable[[Any], None], what: str) -> None:
         """Do something that was asked for; one thing at a time."""
@@ -48,6 +56,22 @@ class Working:
         self.looking.finished.connect(partial(self._looked, self.looking))
         self.looking.start()
 
+    def read(
+        self, what: str, work: Work, on_yield: Callable[[Any], None], on_error: Callable[[Exception], None]
+    ) -> None:
+        """Read something that is to be shown; who asks for the same kind of thing again wants it instead."""
+        before = self.reading.pop(what, None)
+        if before is not None:
+            before.quit()
+
+        def wanted(call: Callable[[Any], None]) -> Callable[[Any], None]:
+            return lambda told: call(told) if self.reading.get(what) is worker else None
+
+        worker = _worker(work, wanted(on_yield), wanted(on_error))
+        worker.finished.connect(lambda: self.reading.pop(what) if self.reading.get(what) is worker else None)
+        self.reading[what] = worker
+        worker.start()
+
     def rest(self) -> None:
         """Look no further ahead than the present part."""
         if self.looking is not None:
@@ -64,11 +88,12 @@ class Working:
 
     def end(self) -> None:
         """Stop all, and wait until it has stopped; what does not stop in time is left to finish its present part."""
-        for one in (self.deed, self.looking):
+        for one in (self.deed, self.looking, *self.reading.values()):
             if one is not None:
                 one.quit()
                 one.yielded.disconnect()  # nobody looks at it any more; an error is still told
         self.deed = self.looking = None
+        self.reading = {}
         self.panel.busy(busy=False)
         self.panel.ahead.setText("")
         try:

@@ -18,6 +18,7 @@ from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import BrainBusyError, StoreError, TrainingError
 from cytoarch.interactive import regions
 from cytoarch.interactive.classes import ClassSource
+from cytoarch.interactive.holding import Held
 from cytoarch.interactive.lessons import SessionSettings
 from cytoarch.interactive.regions import Block, Patchwork, nearest_first
 from cytoarch.interactive.session import Session
@@ -58,7 +59,7 @@ def draw_both(session: Session, section: str = "s0") -> None:
 def whole(session: Session, view: View = VIEW) -> np.ndarray:
     """What the session sees of a section, put together."""
     grid = session.blocks.layout(view.section_id).tokens
-    u = session.decoder.card.cells_per_token
+    u = session.head.card.cells_per_token
     found = np.zeros((grid.shape[0] * u, grid.shape[1] * u), dtype=np.uint16)
     for seen in session.predict(view):
         y, x = seen.at
@@ -90,10 +91,42 @@ def test_the_same_strokes_and_trainings_give_the_same_weights(small: SmallBrain)
             session.train()
             session.stroke("s0", CORTEX, np.array([[50.0, 40.0]]), 4.0)
             session.train()
-            files.append(head_files(session.decoder))
+            files.append(head_files(session.head))
             session.reset()
-            assert session.decoder is None
+            assert session.head is None
     assert files[0] == files[1]
+
+
+def test_a_person_is_told_what_lies_beside_the_tissue_and_is_left_out(session: Session) -> None:
+    draw_both(session)
+    *_, told = session.update(VIEW)
+    assert session.beside_tissue == 0
+    assert told.text.startswith("trained on 2 strokes, loss ")
+    layout = session.blocks.layout("s0")
+    layout.tissue.mask[:, : layout.tissue.mask.shape[1] // 4] = False  # the stroke at the left lies beside it
+    session.stroke("s0", CORTEX, np.array([[20.0, 50.0], [80.0, 50.0]]), 6.0)
+    *_, told = session.update(VIEW)
+    assert 0.2 < session.beside_tissue < 0.5
+    assert "of what is drawn lies beside the tissue" in told.text
+
+
+def test_what_was_asked_for_longest_ago_is_forgotten_first() -> None:
+    held, made = Held[str, bytes](10, len), list[str]()
+
+    def get(key: str, size: int) -> bytes:
+        return held.get(key, lambda: (made.append(key), b"x" * size)[1])
+
+    for key in ("a", "b", "a", "c"):
+        get(key, 4)
+    assert ("a" in held, "b" in held, "c" in held) == (True, False, True)
+    assert get("large", 50) == b"x" * 50
+    assert "large" in held, "what is in use is held, however large it is"
+    assert "c" not in held
+    held.keep("large", b"")
+    for key in ("d", "e"):
+        get(key, 5)
+    assert made == ["a", "b", "c", "large", "d", "e"]
+    assert "large" in held
 
 
 def test_nothing_is_learned_before_two_classes_are_drawn_where_embeddings_are(session: Session) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +17,10 @@ from napari.qt.threading import GeneratorWorker
 from napari.utils.notifications import notification_manager
 from qtpy.QtWidgets import QApplication
 
+from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.annotations.autosave import Drawing
 from cytoarch.errors import StoreError, TrainingError
+from cytoarch.images.views import StoredImage
 from cytoarch.interactive.classes import ClassSource
 from cytoarch.interactive.lessons import SessionSettings
 from cytoarch.interactive.views import Told
@@ -25,8 +28,11 @@ from cytoarch.learning.sketch import SketchFit
 from cytoarch.learning.training import DecoderSettings
 from cytoarch.napari.layers import upright
 from cytoarch.napari.opening import Opening
+from cytoarch.napari.sections import SectionList
 from cytoarch.napari.widget import DrawWidget
 from cytoarch.napari.working import Working
+from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.catalogue import Catalogue
 from tests.cytoarch.steps.small_brain import CORTEX, HEIGHT, WHITE_MATTER, WIDTH, SmallBrain
 
 pytestmark = [
@@ -61,7 +67,7 @@ def settle(widget: DrawWidget, seconds: float = 300.0) -> None:
     """Until nothing is going on any more."""
     end = time.monotonic() + seconds
     QApplication.processEvents()
-    while widget.working.deed is not None:
+    while widget.working.deed is not None or widget.working.reading:
         QApplication.processEvents()
         time.sleep(0.02)  # the worker needs the interpreter, too
         assert time.monotonic() < end, widget.panel.status.text()
@@ -234,6 +240,7 @@ def test_a_window_closes_whole_while_something_long_goes_on(
     with Drawing.opened(path):
         pass
     window.open(Opening(path.parents[3], "B1", "ada", "texture"), FAST)
+    settle(window)
     window.panel.say("open again")
     held.let_go.set()
     GeneratorWorker.await_workers(30_000)
@@ -269,14 +276,17 @@ def test_the_canvas_is_read_in_the_thread_of_the_window(window: DrawWidget, monk
 def test_classes_are_taken_from_another_brain(window: DrawWidget, small: SmallBrain) -> None:
     window.panel.classes.renamed.emit(CORTEX, "grey matter")
     window._list_sources()
+    settle(window)
     names = [one.text() for one in window.panel.sources.actions()]
     assert names == ["of brain B1", "of a table (CSV) ..."]
     window.panel.sources.actions()[0].trigger()
+    settle(window)
     assert [one.name for one in window.session.drawing.labels] == ["grey matter", "white matter", "cortex"]
 
 
 def test_what_is_in_view_is_looked_at_before_anybody_asks(window: DrawWidget, monkeypatch: pytest.MonkeyPatch) -> None:
     window.open(Opening(window.session.store_path, "B1", "bob", "profile"), FAST)
+    settle(window)
     assert window.session.missing(window.view)
     window.look_ahead()
     settle_looking(window)
@@ -290,6 +300,96 @@ def test_what_is_in_view_is_looked_at_before_anybody_asks(window: DrawWidget, mo
     window.panel.mapping.click()
     settle(window)
     assert window.layers.map.data.any()
+
+
+def test_what_grows_with_a_brain_is_read_beside_the_window(
+    window: DrawWidget, small: SmallBrain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: dict[str, set[threading.Thread]] = {}
+
+    def watched(owner: type, name: str) -> None:
+        call = getattr(owner, name)
+
+        def told(*args: Any) -> Any:
+            threads.setdefault(f"{owner.__name__}.{name}", set()).add(threading.current_thread())
+            return call(*args)
+
+        monkeypatch.setattr(owner, name, told)
+
+    for owner, name in ((StoredImage, "open"), (TissueMask, "open"), (BrainStore, "read_brain"), (Catalogue, "_read")):
+        watched(owner, name)
+    window.open(Opening(small.folder / "store", "B1", "ada", "texture"), FAST)
+    settle(window)
+    window.panel.sections.setCurrentRow(2)
+    settle(window)
+    assert window.section_id == "s2"
+    window._list_sources()
+    settle(window)
+    assert len(threads) == 4
+    assert [name for name, seen in threads.items() if threading.main_thread() in seen] == []
+
+
+def test_only_sections_in_view_have_pictures_and_few_are_held(viewer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cytoarch.napari.sections.MOST_PICTURES", 30)
+    sections, asked = SectionList(), list[list[str]]()
+    sections.wanted.connect(asked.append)
+    sections.resize(200, 400)
+    sections.show()
+    sections.fill([f"s{number:04d}" for number in range(3000)])
+    for row in (0, 1500, 2999):
+        sections.scrollToItem(sections.item(row))
+        sections._ask()
+        assert f"s{row:04d}" in asked[-1]
+        for one in asked[-1]:
+            sections.picture(one, np.zeros((8, 12, 3), dtype=np.uint8))
+    assert sum(map(len, asked)) <= 30
+    sections._ask()
+    assert len(asked) == 3, "those in view have theirs"
+    sections.close()
+
+
+def test_a_damaged_section_costs_itself_only(window: DrawWidget, small: SmallBrain) -> None:
+    shutil.rmtree(small.folder / "store" / "brains" / "B1" / "sections.ome.zarr" / "s3")
+    window.open(Opening(small.folder / "store", "B1", "ada", "texture"), FAST)
+    settle(window)
+    window.panel.sections.setCurrentRow(3)
+    settle(window)
+    assert "s3" in window.panel.status.text()
+    assert (window.section_id, window.panel.sections.chosen) == ("s0", "s0")
+    assert window.panel.sections.item(3).toolTip()
+
+
+def test_large_maps_are_drawn_thinned(window: DrawWidget, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cytoarch.napari.layers.THINNED_PX", 16)
+    window.show_section("s1")
+    settle(window)
+    layers = window.layers
+    assert layers.map.multiscale
+    assert layers.map.data[-1].base is layers.found, "views: what is painted is painted once"
+    assert window.view.height_px >= HEIGHT - 1
+    halves(window)
+    window.train()
+    settle(window)
+    assert (np.asarray(layers.map.data[1]) == layers.found[::2, ::2]).all()
+    assert layers.found.any()
+
+
+def test_strokes_are_shown_one_by_one_as_they_would_be_all_at_once(window: DrawWidget) -> None:
+    def seen() -> list[Any]:
+        layer = window.layers.scribbles
+        return [[one.tolist() for one in layer.data], layer.edge_width, layer.edge_color.round(6).tolist()]
+
+    halves(window)
+    window.undo()
+    drag(window, np.array([[60.0, 40.0], [70.0, 40.0]]))
+    window.panel.classes.recoloured.emit(CORTEX, "#0072b2")
+    window.redo()
+    grown = seen()
+    window.layers._drawn = []
+    window.layers._colours = {}
+    window._refresh()
+    assert seen() == grown
+    assert len(grown[0]) == 2
 
 
 def test_what_cannot_be_done_yet_is_said(window: DrawWidget) -> None:
@@ -370,8 +470,8 @@ REFUSED = {
 
 def test_no_sequence_of_presses_raises_or_loses_a_stroke(window: DrawWidget, monkeypatch: pytest.MonkeyPatch) -> None:
     faults: list[Exception] = []
-    for name in ("_failed", "_ahead_failed"):
-        monkeypatch.setattr(Working, name, lambda _, error: faults.append(error))
+    for owner, name in ((Working, "_failed"), (Working, "_ahead_failed"), (DrawWidget, "_not_read")):
+        monkeypatch.setattr(owner, name, lambda _, error: faults.append(error))
     for seed in range(SEQUENCES):
         rng = np.random.default_rng(seed)
         for _ in range(8):
@@ -404,6 +504,22 @@ def test_the_form_says_what_is_missing(viewer: Any, small: SmallBrain) -> None:
     form.button.click()
     settle(widget)
     assert widget.session is not None
+    widget.close_session()
+
+
+def test_a_brain_that_cannot_be_opened_is_said_on_the_first_page(viewer: Any, small: SmallBrain) -> None:
+    widget = DrawWidget(viewer)
+    store = small.folder / "store"
+    with Drawing.opened(store / "brains" / "B1" / "drawings" / "ada.jsonl"):
+        widget.open(Opening(store, "B1", "ada", "texture"))
+        assert not widget.form.button.isEnabled(), "it is being opened"
+        settle(widget)
+    assert widget.session is None
+    assert "in another window" in widget.form.status.text()
+    assert (widget.form.author.text(), widget.form.button.isEnabled()) == ("ada", True)
+    widget.form.button.click()
+    settle(widget)
+    assert (widget.session is not None, widget.form.status.text()) == (True, "")
     widget.close_session()
 
 
