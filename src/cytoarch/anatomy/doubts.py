@@ -17,8 +17,8 @@ BARE = 0.02
 """Share of the scan that is bare slide."""
 
 
-def doubts_of(found: Outline, slide: Slide) -> tuple[str, ...]:
-    """What is doubtful about an outline on its slide."""
+def doubts_of(found: Outline, slide: Slide, eosin: bool = False) -> tuple[str, ...]:
+    """What is doubtful about an outline on its slide, and about its classes where `eosin` hides them."""
     if not found.mask.any():
         return ("no tissue found",)
     said = []
@@ -36,4 +36,6 @@ def doubts_of(found: Outline, slide: Slide) -> tuple[str, ...]:
         said.append(f"small pieces of {found.dropped_share:.0%} of the tissue's area were left out")
     if found.pieces > USUAL_PIECES:
         said.append(f"{found.pieces} pieces")
+    if eosin:
+        said.append("eosin beside another dye: grey and white matter are not told apart; draw white matter (tissue_path)")
     return tuple(said)

@@ -10,6 +10,7 @@ from pydantic import Field
 from scipy import ndimage
 
 from cytoarch.anatomy.doubts import doubts_of
+from cytoarch.anatomy.dyes import has_eosin
 from cytoarch.anatomy.matter import GREY, WHITE, UInt8, matter
 from cytoarch.anatomy.outline import OutlineRules, outline
 from cytoarch.anatomy.paper_chain import paper_classes
@@ -52,6 +53,13 @@ class TissueSettings(Settings):
         ge=0,
         le=5,
         description="Pale things narrower than this, as rows of dots, are no tissue (mm).",
+    )
+    cleft_mm: float = Field(
+        default=0.45,
+        ge=0,
+        le=5,
+        description="Pale clefts narrower than this that open to the outside, as sulci full of meninges, are no "
+        "tissue (mm).",
     )
     molecular_mm: float = Field(
         default=0.4,
@@ -111,6 +119,7 @@ def find_tissue(pixels: Float32, pixel_size_um: float, settings: TissueSettings,
         smallest_share=settings.smallest_share,
         thin_px=settings.thin_mm * px_per_mm,
         pale_px=settings.pale_mm * px_per_mm,
+        cleft_px=settings.cleft_mm * px_per_mm,
     )
     if drawn is not None:
         stain = slide.differences(planes).mean(axis=0)
@@ -123,8 +132,13 @@ def find_tissue(pixels: Float32, pixel_size_um: float, settings: TissueSettings,
         classes, threshold = paper_classes(grey, slide.polarity == "bright", rules.smallest_px)
         return Tissue(classes, pixel_size_um, slide.polarity, threshold, int(ndimage.label(classes)[1]))
     found = outline(planes, slide, rules)
-    classes = matter(found.stain, found.mask, slide.polarity, pixel_size_um, settings.molecular_mm, rules.smallest_px)
-    doubts = doubts_of(found, slide)
+    eosin = has_eosin(planes, slide, found.mask)
+    classes = np.where(found.mask, np.uint8(GREY), np.uint8(0))
+    if not eosin:
+        classes = matter(
+            found.stain, found.mask, slide.polarity, pixel_size_um, settings.molecular_mm, rules.smallest_px
+        )
+    doubts = doubts_of(found, slide, eosin)
     return Tissue(classes, pixel_size_um, slide.polarity, found.threshold, found.pieces, doubts)
 
 

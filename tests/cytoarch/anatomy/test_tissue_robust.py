@@ -129,6 +129,19 @@ def test_classes_are_those_of_the_mirror_image() -> None:
     np.testing.assert_array_equal(found(pixels[:, :, ::-1]).classes[:, ::-1], found(pixels).classes)
 
 
+def test_a_sulcus_full_of_meninges_is_open_and_pale_tissue_between_dense_is_tissue() -> None:
+    """Both are as pale and as narrow; the sulcus opens to the outside."""
+    classes = brain()
+    sulcus, strip = (slice(30, 66), slice(123, 127)), (slice(230, 246), slice(123, 127))
+    classes[sulcus] = classes[strip] = 2
+    tissue = found(picture(classes)).mask
+    assert tissue[strip].all()
+    assert tissue[sulcus].mean() < 0.1
+    without = classes > 0
+    without[sulcus] = False
+    assert dice(tissue, without) > 0.99
+
+
 def test_a_hole_with_pale_tissue_is_filled_and_one_with_slide_is_not() -> None:
     truth = brain()
     truth[150:170, 230:250] = 0

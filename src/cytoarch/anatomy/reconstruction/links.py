@@ -37,6 +37,8 @@ class Link:
     """Overlap of their tissue."""
     outline_um: float
     """Median distance between their outlines."""
+    larger: float
+    """How many times as large the moving section is."""
     accepted: bool
     """Whether it is good enough to place a section by."""
 
@@ -137,10 +139,11 @@ def _by_pixels(fixed: Linkable, moving: Linkable, flip: bool, hint: Matched | No
 def _judged(fixed: Likeness, moving: Likeness, found: _Found, other: float, settings: ReconstructionSettings) -> Link:
     correlation = direct.correlation(fixed.levels[-1], moving.levels[-1], found.rigid)
     dice, outline = overlap(fixed, moving, found.rigid)
+    larger = direct.larger(fixed.levels[0], moving.levels[0], found.rigid, fixed.centre_um)
     accepted = correlation >= settings.least_correlation and dice >= settings.least_overlap
     return Link(
         fixed.section_id, moving.section_id, found.rigid, found.way, found.inliers, correlation, other, dice,
-        outline, accepted,
+        outline, larger, accepted,
     )  # fmt: skip
 
 

@@ -52,11 +52,15 @@ def misplaced(
 def moved(names: Sequence[str], apart: Float64, least: float) -> dict[str, str]:
     """Which sections have to be moved so that no other one fits elsewhere better by `least` -> where they fit.
 
-    The one that gains most is moved first, in thought, so that those it was among are not blamed for it.
+    The one that gains most is moved first, in thought, so that those it was among are not blamed for it. Where it only
+    passes its neighbour, the two are swapped: nothing tells which of them moved, and both are named.
 
     >>> places = np.array([0.0, 1.0, 6.0, 3.0, 4.0, 5.0, 2.0, 7.0])
     >>> moved("abcdefgh", np.abs(places[:, None] - places[None]), 0.5)
     {'c': 'fits better between g and h', 'g': 'fits better between b and d'}
+    >>> places = np.array([0.0, 1.0, 3.0, 2.0, 4.0, 5.0])
+    >>> moved("abcdef", np.abs(places[:, None] - places[None]), 0.5)
+    {'c': 'fits better between d and e', 'd': 'fits better between b and c'}
     """
     order = list(range(len(names)))
     found: dict[str, str] = {}
@@ -70,6 +74,9 @@ def moved(names: Sequence[str], apart: Float64, least: float) -> dict[str, str]:
         node, gap = order.pop(at), tried[at][1]
         found[names[node]] = _told([names[one] for one in order], gap)
         order.insert(gap, node)
+        if abs(gap - at) == 1:
+            passed = names[order[at]]
+            found.setdefault(passed, _told([names[one] for one in order if names[one] != passed], at))
     return found
 
 
