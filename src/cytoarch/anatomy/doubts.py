@@ -37,5 +37,7 @@ def doubts_of(found: Outline, slide: Slide, eosin: bool = False) -> tuple[str, .
     if found.pieces > USUAL_PIECES:
         said.append(f"{found.pieces} pieces")
     if eosin:
-        said.append("eosin beside another dye: grey and white matter are not told apart; draw white matter (tissue_path)")
+        said.append(
+            "eosin beside another dye: grey and white matter are not told apart; draw white matter (tissue_path)"
+        )
     return tuple(said)

@@ -1,8 +1,8 @@
 """Which pixels of an overview are tissue: stained against the slide beside them, thick enough, in pieces, no ink.
 
-In order: a threshold in the gap between slide and tissue; sulci that meninges fill opened; the edge where half the stain
-of the tissue beside it is reached; thin things taken away (lines, letters, dots of a frame), pale ones sooner than dense ones; holes that hold
-pale tissue filled; ink and small pieces left out.
+In order: a threshold in the gap between slide and tissue; sulci opened that meninges fill; the edge where half the
+stain of the tissue beside it is reached; thin things taken away (lines, letters, dots of a frame), pale ones sooner
+than dense ones; holes that hold pale tissue filled; ink and small pieces left out.
 """
 
 from dataclasses import dataclass, replace

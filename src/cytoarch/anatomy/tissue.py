@@ -122,9 +122,9 @@ def find_tissue(pixels: Float32, pixel_size_um: float, settings: TissueSettings,
         cleft_px=settings.cleft_mm * px_per_mm,
     )
     if drawn is not None:
-        stain = slide.differences(planes).mean(axis=0)
         classes = drawn
-        if not (drawn == WHITE).any():
+        if not (drawn == WHITE).any() and not has_eosin(planes, slide, drawn > 0):
+            stain = slide.differences(planes).mean(axis=0)
             classes = matter(stain, drawn > 0, slide.polarity, pixel_size_um, settings.molecular_mm, rules.smallest_px)
         return Tissue(classes, pixel_size_um, slide.polarity, 0.0, int(ndimage.label(drawn)[1]))
     if settings.method == "paper":

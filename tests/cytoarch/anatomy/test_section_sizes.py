@@ -1,4 +1,4 @@
-"""Sections shrink differently: sizes are told by links, and what is a section's own is parted from the brain's shape."""
+"""Sections shrink differently: links tell sizes, and what is a section's own is parted from the brain's shape."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_what_a_section_shrank_is_told_from_the_shape_of_the_brain() -> None:
     own = np.exp(0.012 * np.random.default_rng(1).normal(size=60))
     found = own_sizes(60, told(growing(60) * own, noise=0.002))
     left = own / found
-    assert np.std(np.log(left / np.median(left))) < 0.4 * np.std(np.log(own))
+    assert np.std(np.log(left / np.median(left))) < 0.5 * np.std(np.log(own))
 
 
 def test_a_brain_whose_sections_shrank_alike_is_left_as_it_is() -> None:

@@ -167,6 +167,31 @@ def test_what_is_doubtful_is_said(change: Callable[[Array], Array], said: str) -
     assert any(said in one for one in found(change(picture(brain()))).doubts)
 
 
+def stained_by(classes: Array, red_over_green: float) -> Array:
+    """White matter takes up twice as much of a dye that absorbs so much red for its green, beside a stain of nuclei."""
+    amount = ndimage.gaussian_filter(np.array([0.0, 0.15, 0.3])[classes], 0.6)
+    nuclei = ndimage.gaussian_filter((classes > 0) * 0.08, 0.6)
+    absorbed = np.stack([red_over_green * amount + nuclei, amount + nuclei, 0.2 * amount + 0.5 * nuclei])
+    grain = np.random.default_rng(3).normal(0, 1.5, absorbed.shape)
+    return np.clip(np.rint(235 * 10**-absorbed + grain), 0, 255).astype(np.float32)
+
+
+def test_eosin_tells_no_matter_and_that_is_said() -> None:
+    tissue = found(stained_by(brain(), 0.15))
+    assert (tissue.classes[tissue.mask] == 1).all()
+    assert tissue.doubts[-1].startswith("eosin beside another dye")
+    assert dice(tissue.mask, brain() > 0) > 0.98
+    one_dye = found(stained_by(brain(), 0.9))
+    assert one_dye.white_mm2 > 0
+    assert not one_dye.doubts
+
+
+def test_no_white_matter_is_guessed_within_what_a_person_drew_where_eosin_hides_it() -> None:
+    drawn = (brain() > 0).astype(np.uint8)
+    told = find_tissue(stained_by(brain(), 0.15), 64.0, TissueSettings(), drawn)
+    assert (told.classes == drawn).all()
+
+
 def test_the_papers_chain_finds_the_ring_that_it_was_described_for() -> None:
     y, x = np.mgrid[:H, :H]
     radius = np.hypot(y - 150, x - 150)

@@ -1,8 +1,7 @@
 """How much larger a section is than its neighbours would have it: sections shrink differently on their slides.
 
-Links tell how sizes follow each other along the series. What changes slowly is the shape of the brain; what is a
-section's own is how much it shrank. The two are parted as drift is parted from scatter in `mounting`: the series is
-smoothed as much as predicts each section best from the others, and what is left is the section's own.
+Links tell how sizes follow each other along the series. What changes slowly is the shape of the brain, and is followed
+by parabolas through some neighbours (Savitzky and Golay 1964); what is left is how much the section itself shrank.
 """
 
 from collections.abc import Sequence
@@ -10,16 +9,19 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.signal import savgol_filter
 from scipy.sparse import csr_array, eye_array
 from scipy.sparse.linalg import spsolve
 
-from cytoarch.anatomy.reconstruction.mounting import FEWEST, smooth
 from cytoarch.geometry import Float64, Pair, Transform
 
 OUTLIER = 0.02
 """Links that disagree with the others about sizes by more (shares of a length) count less and less."""
 MOST = 0.1
 """Sections that are larger or smaller by more than this share are not so by shrinkage: nothing is done about them."""
+WINDOW = 11
+"""Neighbouring sections, with the section itself in their middle, through which a parabola is laid; so many are needed.
+It takes a fifth of a section's own size for the brain's shape, at the ends of the series more."""
 ROUNDS = 10
 RIDGE = 1e-6
 """Added to the equations: the sizes of all sections together are not told."""
@@ -42,10 +44,10 @@ def own_sizes(count: int, links: Sequence[Grown]) -> Float64:
     """
     found = np.ones(count)
     held = np.unique([(one.fixed, one.moving) for one in links])
-    if len(held) < FEWEST:
+    if len(held) < WINDOW:
         return found
     sizes = _followed(len(held), np.searchsorted(held, [(one.fixed, one.moving) for one in links]), links)
-    own = sizes - smooth(sizes)
+    own = sizes - savgol_filter(sizes, WINDOW, polyorder=2)
     own -= np.median(own)
     found[held] = np.exp(np.where(np.abs(own) > MOST, 0.0, own))
     return found
