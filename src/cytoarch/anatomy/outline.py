@@ -28,9 +28,9 @@ EDGE_PX = 2.5
 """How far from the first outline its edge may be moved inwards."""
 NEAR_PX = 3.0
 """How far the tissue beside an edge is looked at (sd of a Gaussian)."""
-CLEFT, CLEFT_OPEN = 0.6, 0.7
-"""A cleft shows less than this share of the stain of the tissue on both sides. What opens a hole to the outside has to
-show less than the first: ventricles are near the surface, too."""
+CLEFT, PALER = 0.6, 0.7
+"""A cleft shows less than the first share of the stain of the tissue on both sides; less than the second is enough
+where it opens no hole, for ventricles are near the surface, too."""
 REGROWN_PX = 3
 """How far corners that were rounded off grow again."""
 BLACK, NEUTRAL = 0.35, 0.12
@@ -127,17 +127,14 @@ def _without_clefts(mask: Mask, stain: Float32, width_px: float) -> Mask:
     if reach < 1 or not outside.any():
         return mask
     closed = ndimage.grey_closing(stain, footprint=disk(reach))
-    near = ndimage.binary_dilation(outside, iterations=reach + 1)
-    opened_up = outside
-    for share in (CLEFT, CLEFT_OPEN):
-        cleft = stain < share * closed
-        # where it opens, slide lies beside it, too, and nothing closes: there it ends at the banks' stain further in
-        banks = ndimage.maximum_filter(np.where(mask & cleft, closed, 0), size=2 * reach + 3)
-        free = ~mask | cleft | (near & (stain < share * banks))
-        if share == CLEFT_OPEN:
-            free &= ~ndimage.binary_dilation(~mask & ~opened_up, structure=np.ones((3, 3)))
-        opened_up = connected(free | opened_up, outside)
-    return np.asarray(mask & ~opened_up)
+    cleft = stain < CLEFT * closed
+    # at its mouth slide lies beside it, too, and nothing closes: there it is told by its banks further in
+    banks = ndimage.maximum_filter(np.where(mask & cleft, closed, 0), size=2 * reach + 3)
+    mouth = ndimage.binary_dilation(outside, iterations=reach + 1) & (stain < CLEFT * banks)
+    opened_up = connected(~mask | cleft | mouth, outside)
+    holes = ~mask & ~opened_up
+    paler = mask & (stain < PALER * closed) & ~ndimage.binary_dilation(holes, structure=np.ones((3, 3)))
+    return np.asarray(mask & ~connected(opened_up | paler, opened_up))
 
 
 def _with_edges(mask: Mask, depth: Float32, stain: Float32, dense: float) -> Mask:
