@@ -28,7 +28,7 @@ EDGE_PX = 2.5
 """How far from the first outline its edge may be moved inwards."""
 NEAR_PX = 3.0
 """How far the tissue beside an edge is looked at (sd of a Gaussian)."""
-CLEFT, PALER = 0.6, 0.7
+CLEFT, PALER = 0.7, 0.8
 """A cleft shows less than the first share of the stain of the tissue on both sides; less than the second is enough
 where it opens no hole, for ventricles are near the surface, too."""
 REGROWN_PX = 3

@@ -33,8 +33,10 @@ class TissueSettings(Settings):
     pixel_size_um: float = Field(
         default=64.0, ge=1, le=1000, description="Pixel size of the overview (um); a coarser scan is used as it is."
     )
-    method: Literal["slide", "paper"] = Field(
-        default="slide", description="slide: against the bare slide, in colour; paper: the chain of CytoNet's authors."
+    method: Literal["slide", "paper", "whole"] = Field(
+        default="slide",
+        description="slide: against the bare slide, in colour; paper: the chain of CytoNet's authors; whole: all that "
+        "was scanned is tissue, as in a photomicrograph.",
     )
     polarity: Literal["auto", "dark", "bright"] = Field(
         default="auto", description="Tissue against the slide: dark (brightfield), bright (fluorescence), or auto."
@@ -55,7 +57,7 @@ class TissueSettings(Settings):
         description="Pale things narrower than this, as rows of dots, are no tissue (mm).",
     )
     cleft_mm: float = Field(
-        default=0.45,
+        default=0.32,
         ge=0,
         le=5,
         description="Pale clefts narrower than this that open to the outside, as sulci full of meninges, are no "
@@ -127,6 +129,8 @@ def find_tissue(pixels: Float32, pixel_size_um: float, settings: TissueSettings,
             stain = slide.differences(planes).mean(axis=0)
             classes = matter(stain, drawn > 0, slide.polarity, pixel_size_um, settings.molecular_mm, rules.smallest_px)
         return Tissue(classes, pixel_size_um, slide.polarity, 0.0, int(ndimage.label(drawn)[1]))
+    if settings.method == "whole":
+        return Tissue(slide.scanned.astype(np.uint8), pixel_size_um, slide.polarity, 0.0)
     if settings.method == "paper":
         grey = np.asarray(planes.mean(axis=0))
         classes, threshold = paper_classes(grey, slide.polarity == "bright", rules.smallest_px)
@@ -138,7 +142,7 @@ def find_tissue(pixels: Float32, pixel_size_um: float, settings: TissueSettings,
         classes = matter(
             found.stain, found.mask, slide.polarity, pixel_size_um, settings.molecular_mm, rules.smallest_px
         )
-    doubts = doubts_of(found, slide, eosin)
+    doubts = doubts_of(found, slide, max(slide.scanned.shape) / px_per_mm, eosin)
     return Tissue(classes, pixel_size_um, slide.polarity, found.threshold, found.pieces, doubts)
 
 

@@ -167,6 +167,16 @@ def test_what_is_doubtful_is_said(change: Callable[[Array], Array], said: str) -
     assert any(said in one for one in found(change(picture(brain()))).doubts)
 
 
+def test_of_a_photomicrograph_all_but_padding_is_tissue() -> None:
+    pixels = around(255)(picture(brain()))
+    whole = find_tissue(pixels, 64.0, TissueSettings(method="whole"))
+    assert whole.mask[24:-24, 32:-32].all()
+    assert not whole.mask[:20].any()
+    assert whole.white_mm2 == 0
+    assert found(pixels).doubts == ()
+    assert find_tissue(pixels, 4.0, TissueSettings()).doubts[0].startswith("only 1.6 mm across")
+
+
 def stained_by(classes: Array, red_over_green: float) -> Array:
     """White matter takes up twice as much of a dye that absorbs so much red for its green, beside a stain of nuclei."""
     amount = ndimage.gaussian_filter(np.array([0.0, 0.15, 0.3])[classes], 0.6)
