@@ -67,7 +67,7 @@ def test_a_link_tells_how_much_larger_a_section_is(times: float) -> None:
     fixed, moving = (Rigid(False, 0.0, (0.0, 0.0)).about(GRID.centre_um, (0.0, 0.0)), lying((4.0,), mirrored=(0,))[0])
     way = fixed.then(moving.inverse())
     one, other = grown(fixed, 1.0), grown(moving, times)
-    assert direct.larger(one.levels[0], other.levels[0], way, one.centre_um) == pytest.approx(times, abs=2e-3)
+    assert direct.larger(one.levels[-1], other.levels[-1], way, one.centre_um) == pytest.approx(times, abs=2e-3)
 
 
 def test_a_section_that_shrank_more_is_enlarged_and_its_middle_stays() -> None:
@@ -80,7 +80,7 @@ def test_a_section_that_shrank_more_is_enlarged_and_its_middle_stays() -> None:
     kept = reconstruct("B", stated, overviews, asked.model_copy(update={"sizes": "kept"}), links=evened.links)
     sizes = [float(np.sqrt(np.linalg.det(one.plane.linear))) for one in evened]
     assert sizes[5] / np.median(sizes) == pytest.approx(1.03, abs=0.006)
-    assert np.abs(np.delete(sizes, 5) / np.median(sizes) - 1).max() < 0.006
+    assert np.abs(np.delete(sizes, 5) / np.median(sizes) - 1).max() < 0.009
     middle = np.array(GRID.centre_um)
     assert np.linalg.norm(evened["s5"].plane(middle) - kept["s5"].plane(middle)) < 60
     np.testing.assert_allclose([np.linalg.det(one.plane.linear) for one in kept], 1, atol=1e-9)
