@@ -77,6 +77,11 @@ class PlacedSection:
         return Rigid.of(np.array(self.plane.matrix)).about(self.grid.centre_um, (y, x))
 
     @property
+    def size(self) -> float:
+        """How many times as large the section lies in the plane as on its slide."""
+        return math.sqrt(abs(float(np.linalg.det(self.plane.linear))))
+
+    @property
     def to_brain(self) -> Transform:
         """From (y, x) um in the frame of the section to (x, y, z) mm in the brain; (x, y) where z is not known."""
         swap = Transform.of(np.array([[0, 1e-3], [1e-3, 0]]), np.zeros(2))
