@@ -31,6 +31,8 @@ NEAR_PX = 3.0
 CLEFT, PALER = 0.7, 0.8
 """A cleft shows less than the first share of the stain of the tissue on both sides; less than the second is enough
 where it opens no hole, for ventricles are near the surface, too."""
+MENINGES = 0.6
+"""Share of dense tissue's stain from which on nothing is a cleft: pale tissue beneath dark meninges is none."""
 REGROWN_PX = 3
 """How far corners that were rounded off grow again."""
 BLACK, NEUTRAL = 0.35, 0.12
@@ -93,7 +95,7 @@ def outline(pixels: Float32, slide: Slide, rules: OutlineRules) -> Outline:
         return Outline(np.zeros(stain.shape, np.bool_), stain, 0.0, SEEN * slide.noise, 0, 0.0, 0.0)
     dense = float(np.percentile(stain[something], DENSE_PERCENTILE))
     threshold = _gap(stain[slide.scanned], dense, SURE * slide.noise)
-    rough = _without_clefts(slide.scanned & (stain > threshold), stain, rules.cleft_px)
+    rough = _without_clefts(slide.scanned & (stain > threshold), stain, dense, rules.cleft_px)
     depth = distances(rough)
     rules = rules.fitting(float(depth.max()))
     stained = _with_edges(rough, depth, stain, dense)
@@ -117,7 +119,7 @@ def _gap(stain: NDArray[np.floating], dense: float, least: float) -> float:
     return float(middles[allowed][counts[allowed].argmin()]) if allowed.any() else least
 
 
-def _without_clefts(mask: Mask, stain: Float32, width_px: float) -> Mask:
+def _without_clefts(mask: Mask, stain: Float32, dense: float, width_px: float) -> Mask:
     """The mask without clefts that open to the outside: sulci that are filled with meninges, paler than their banks.
 
     A cleft is a valley of the stain that closes where it is narrower than `width_px` (a grey closing).
@@ -127,13 +129,14 @@ def _without_clefts(mask: Mask, stain: Float32, width_px: float) -> Mask:
     if reach < 1 or not outside.any():
         return mask
     closed = ndimage.grey_closing(stain, footprint=disk(reach))
-    cleft = stain < CLEFT * closed
+    pale = stain < MENINGES * dense
+    cleft = pale & (stain < CLEFT * closed)
     # at its mouth slide lies beside it, too, and nothing closes: there it is told by its banks further in
     banks = ndimage.maximum_filter(np.where(mask & cleft, closed, 0), size=2 * reach + 3)
-    mouth = ndimage.binary_dilation(outside, iterations=reach + 1) & (stain < CLEFT * banks)
+    mouth = ndimage.binary_dilation(outside, iterations=reach + 1) & pale & (stain < CLEFT * banks)
     opened_up = connected(~mask | cleft | mouth, outside)
     holes = ~mask & ~opened_up
-    paler = mask & (stain < PALER * closed) & ~ndimage.binary_dilation(holes, structure=np.ones((3, 3)))
+    paler = mask & pale & (stain < PALER * closed) & ~ndimage.binary_dilation(holes, structure=np.ones((3, 3)))
     return np.asarray(mask & ~connected(opened_up | paler, opened_up))
 
 
