@@ -81,9 +81,12 @@ def moved(names: Sequence[str], apart: Float64, least: float) -> dict[str, str]:
 
 
 def differences(sections: list[PlacedSection], planes: Mapping[str, Plane]) -> Float64:
-    """(n, n): squared difference of the pictures of two sections in the brain's plane, as a share of their squares."""
+    """(n, n): squared difference of the pictures of two sections in the brain's plane, as a share of their squares.
+
+    They have the size that they have on their slides: what lies among others by mistake was evened out with them.
+    """
     grid = _shared(sections, planes)
-    seen = np.stack([planes[one.section_id].on(grid, one.plane.inverse()).ravel() for one in sections])
+    seen = np.stack([planes[one.section_id].on(grid, one.rigid.transform.inverse()).ravel() for one in sections])
     products = (seen @ seen.T).astype(np.float64)
     squares = np.diag(products)
     total = np.maximum(squares[:, None] + squares[None], 1e-9)
@@ -116,7 +119,7 @@ def _told(others: list[str], gap: int) -> str:
 
 def _shared(sections: list[PlacedSection], planes: Mapping[str, Plane]) -> Grid:
     """A grid in the brain's plane that holds all of the sections' pictures."""
-    corners = np.concatenate([one.plane(planes[one.section_id].grid.corners_um) for one in sections])
+    corners = np.concatenate([one.rigid(planes[one.section_id].grid.corners_um) for one in sections])
     cell = max(planes[one.section_id].grid.cell_um for one in sections)
     low, high = corners.min(axis=0), corners.max(axis=0)
     height, width = np.maximum(1, np.ceil((high - low) / cell)).astype(int).tolist()
