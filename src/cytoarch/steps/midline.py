@@ -45,7 +45,7 @@ class MidsurfaceStep(Step[Mesh]):
     """The middle of a brain's cortex as a surface in 3D, as GIFTI."""
 
     step: ClassVar[str] = "midsurface"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "make the surface"
 
