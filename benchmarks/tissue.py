@@ -81,7 +81,8 @@ def of_species(folder: Path) -> Iterator[str]:
     for one in outlined_sections(folder):
         planes, at_um = overview_of(one.pixels, one.pixel_size_um)
         found = find_tissue(planes, at_um, TissueSettings())
-        mask = TissueMask(found.mask, Grid.at_corner(found.mask.shape, at_um, (0.0, 0.0)))
+        picture = Grid((one.pixels.shape[1], one.pixels.shape[2]), one.pixel_size_um, (0.0, 0.0))
+        mask = TissueMask(found.mask, Grid.at_corner(found.mask.shape, at_um, picture.corner_um))
         scores = agreement(mask, one)
         yield (
             f"| {one.name} | {scores.dice:.3f} | {scores.outside:.1%} | {scores.dice_of_drawn:.3f} | "

@@ -13,15 +13,18 @@ INKED = 0.01
 """Ink left out, as a share of the tissue's area."""
 USUAL_PIECES = 2
 """Two hemispheres."""
+FIELD_MM = 2.0
+"""A picture that shows less is a field within a section rather than a section."""
 BARE = 0.02
 """Share of the scan that is bare slide."""
 
 
-def doubts_of(found: Outline, slide: Slide) -> tuple[str, ...]:
-    """What is doubtful about an outline on its slide."""
+def doubts_of(found: Outline, slide: Slide, across_mm: float, eosin: bool) -> tuple[str, ...]:
+    """What is doubtful about an outline in a picture of so many mm, and about its classes where `eosin` hides them."""
+    said = [f"only {across_mm:.1f} mm across: of a photomicrograph all is tissue (method whole)"]
+    said = said if across_mm < FIELD_MM else []
     if not found.mask.any():
-        return ("no tissue found",)
-    said = []
+        return (*said, "no tissue found")
     cut = float(found.mask[border(found.mask.shape)].mean())
     if cut > CUT:
         said.append(f"tissue on {cut:.0%} of the picture's edge: cut off, or the slide was taken for tissue")
@@ -36,4 +39,8 @@ def doubts_of(found: Outline, slide: Slide) -> tuple[str, ...]:
         said.append(f"small pieces of {found.dropped_share:.0%} of the tissue's area were left out")
     if found.pieces > USUAL_PIECES:
         said.append(f"{found.pieces} pieces")
+    if eosin:
+        said.append(
+            "eosin beside another dye: grey and white matter are not told apart; draw white matter (tissue_path)"
+        )
     return tuple(said)

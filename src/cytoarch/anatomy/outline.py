@@ -1,8 +1,8 @@
 """Which pixels of an overview are tissue: stained against the slide beside them, thick enough, in pieces, no ink.
 
-In order: a threshold in the gap between slide and tissue; the edge where half the stain of the tissue beside it is
-reached; thin things taken away (lines, letters, dots of a frame), pale ones sooner than dense ones; holes that hold
-pale tissue filled; ink and small pieces left out.
+In order: a threshold in the gap between slide and tissue; sulci opened that meninges fill; the edge where half the
+stain of the tissue beside it is reached; thin things taken away (lines, letters, dots of a frame), pale ones sooner
+than dense ones; holes that hold pale tissue filled; ink and small pieces left out.
 """
 
 from dataclasses import dataclass, replace
@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.morphology import disk
 
-from cytoarch.anatomy.slide import SOFT_PX, Float32, Mask, Slide, border
+from cytoarch.anatomy.slide import SOFT_PX, Float32, Mask, Slide, border, connected
 
 SEEN = 5.0
 """What differs from the slide by so many standard deviations of its noise is something."""
@@ -27,6 +28,11 @@ EDGE_PX = 2.5
 """How far from the first outline its edge may be moved inwards."""
 NEAR_PX = 3.0
 """How far the tissue beside an edge is looked at (sd of a Gaussian)."""
+CLEFT, PALER = 0.7, 0.8
+"""A cleft shows less than the first share of the stain of the tissue on both sides; less than the second is enough
+where it opens no hole, for ventricles are near the surface, too."""
+MENINGES = 0.6
+"""Share of dense tissue's stain from which on nothing is a cleft: pale tissue beneath dark meninges is none."""
 REGROWN_PX = 3
 """How far corners that were rounded off grow again."""
 BLACK, NEUTRAL = 0.35, 0.12
@@ -52,6 +58,8 @@ class OutlineRules:
     """Width below which dense things are no tissue; a piece of its own must somewhere be twice as wide."""
     pale_px: float
     """The same for pale things."""
+    cleft_px: float
+    """Width below which a pale cleft that opens to the outside is no tissue."""
 
     def fitting(self, deepest_px: float) -> "OutlineRules":
         """The rules for a picture in which no tissue is deeper: nothing wider than a quarter of it is thin."""
@@ -87,7 +95,7 @@ def outline(pixels: Float32, slide: Slide, rules: OutlineRules) -> Outline:
         return Outline(np.zeros(stain.shape, np.bool_), stain, 0.0, SEEN * slide.noise, 0, 0.0, 0.0)
     dense = float(np.percentile(stain[something], DENSE_PERCENTILE))
     threshold = _gap(stain[slide.scanned], dense, SURE * slide.noise)
-    rough = slide.scanned & (stain > threshold)
+    rough = _without_clefts(slide.scanned & (stain > threshold), stain, dense, rules.cleft_px)
     depth = distances(rough)
     rules = rules.fitting(float(depth.max()))
     stained = _with_edges(rough, depth, stain, dense)
@@ -109,6 +117,27 @@ def _gap(stain: NDArray[np.floating], dense: float, least: float) -> float:
     middles = (edges[1:] + edges[:-1]) / 2
     allowed = (middles >= max(least, GAP[0] * dense)) & (middles <= GAP[1] * dense)
     return float(middles[allowed][counts[allowed].argmin()]) if allowed.any() else least
+
+
+def _without_clefts(mask: Mask, stain: Float32, dense: float, width_px: float) -> Mask:
+    """The mask without clefts that open to the outside: sulci that are filled with meninges, paler than their banks.
+
+    A cleft is a valley of the stain that closes where it is narrower than `width_px` (a grey closing).
+    """
+    reach = int(width_px / 2)
+    outside = connected(~mask, border(mask.shape))
+    if reach < 1 or not outside.any():
+        return mask
+    closed = ndimage.grey_closing(stain, footprint=disk(reach))
+    pale = stain < MENINGES * dense
+    cleft = pale & (stain < CLEFT * closed)
+    # at its mouth slide lies beside it, too, and nothing closes: there it is told by its banks further in
+    banks = ndimage.maximum_filter(np.where(mask & cleft, closed, 0), size=2 * reach + 3)
+    mouth = ndimage.binary_dilation(outside, iterations=reach + 1) & pale & (stain < CLEFT * banks)
+    opened_up = connected(~mask | cleft | mouth, outside)
+    holes = ~mask & ~opened_up
+    paler = mask & pale & (stain < PALER * closed) & ~ndimage.binary_dilation(holes, structure=np.ones((3, 3)))
+    return np.asarray(mask & ~connected(opened_up | paler, opened_up))
 
 
 def _with_edges(mask: Mask, depth: Float32, stain: Float32, dense: float) -> Mask:

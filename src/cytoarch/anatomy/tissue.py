@@ -10,6 +10,7 @@ from pydantic import Field
 from scipy import ndimage
 
 from cytoarch.anatomy.doubts import doubts_of
+from cytoarch.anatomy.dyes import has_eosin
 from cytoarch.anatomy.matter import GREY, WHITE, UInt8, matter
 from cytoarch.anatomy.outline import OutlineRules, outline
 from cytoarch.anatomy.paper_chain import paper_classes
@@ -32,8 +33,10 @@ class TissueSettings(Settings):
     pixel_size_um: float = Field(
         default=64.0, ge=1, le=1000, description="Pixel size of the overview (um); a coarser scan is used as it is."
     )
-    method: Literal["slide", "paper"] = Field(
-        default="slide", description="slide: against the bare slide, in colour; paper: the chain of CytoNet's authors."
+    method: Literal["slide", "paper", "whole"] = Field(
+        default="slide",
+        description="slide: against the bare slide, in colour; paper: the chain of CytoNet's authors; whole: all that "
+        "was scanned is tissue, as in a photomicrograph.",
     )
     polarity: Literal["auto", "dark", "bright"] = Field(
         default="auto", description="Tissue against the slide: dark (brightfield), bright (fluorescence), or auto."
@@ -52,6 +55,13 @@ class TissueSettings(Settings):
         ge=0,
         le=5,
         description="Pale things narrower than this, as rows of dots, are no tissue (mm).",
+    )
+    cleft_mm: float = Field(
+        default=0.32,
+        ge=0,
+        le=5,
+        description="Pale clefts narrower than this that open to the outside, as sulci full of meninges, are no "
+        "tissue (mm).",
     )
     molecular_mm: float = Field(
         default=0.4,
@@ -111,20 +121,28 @@ def find_tissue(pixels: Float32, pixel_size_um: float, settings: TissueSettings,
         smallest_share=settings.smallest_share,
         thin_px=settings.thin_mm * px_per_mm,
         pale_px=settings.pale_mm * px_per_mm,
+        cleft_px=settings.cleft_mm * px_per_mm,
     )
     if drawn is not None:
-        stain = slide.differences(planes).mean(axis=0)
         classes = drawn
-        if not (drawn == WHITE).any():
+        if not (drawn == WHITE).any() and not has_eosin(planes, slide, drawn > 0):
+            stain = slide.differences(planes).mean(axis=0)
             classes = matter(stain, drawn > 0, slide.polarity, pixel_size_um, settings.molecular_mm, rules.smallest_px)
         return Tissue(classes, pixel_size_um, slide.polarity, 0.0, int(ndimage.label(drawn)[1]))
+    if settings.method == "whole":
+        return Tissue(slide.scanned.astype(np.uint8), pixel_size_um, slide.polarity, 0.0)
     if settings.method == "paper":
         grey = np.asarray(planes.mean(axis=0))
         classes, threshold = paper_classes(grey, slide.polarity == "bright", rules.smallest_px)
         return Tissue(classes, pixel_size_um, slide.polarity, threshold, int(ndimage.label(classes)[1]))
     found = outline(planes, slide, rules)
-    classes = matter(found.stain, found.mask, slide.polarity, pixel_size_um, settings.molecular_mm, rules.smallest_px)
-    doubts = doubts_of(found, slide)
+    eosin = has_eosin(planes, slide, found.mask)
+    classes = np.where(found.mask, np.uint8(GREY), np.uint8(0))
+    if not eosin:
+        classes = matter(
+            found.stain, found.mask, slide.polarity, pixel_size_um, settings.molecular_mm, rules.smallest_px
+        )
+    doubts = doubts_of(found, slide, max(slide.scanned.shape) / px_per_mm, eosin)
     return Tissue(classes, pixel_size_um, slide.polarity, found.threshold, found.pieces, doubts)
 
 

@@ -27,6 +27,8 @@ MOST_ON_SHEET = 96
 OUTLINE: Rgb = (255, 140, 0)
 INK, FAINT, FLAGGED, UNLINKED = (29, 35, 48), (102, 102, 119), (217, 142, 4), (179, 38, 30)
 LINE_PX = 15
+LEAST_SIZED = 0.0005
+"""Changes of size below this share are not told."""
 
 
 class Shown(NamedTuple):
@@ -79,9 +81,9 @@ def caption(one: PlacedSection, neighbour: PlacedSection | None) -> list[str]:
     quality, rigid = one.quality, one.rigid
     lines = [f"{one.section_id}  (number {one.section_number})"]
     words = {"base": "the base", "links": "by its links", "transform": "by a person", "manifest": "not linked"}
-    lines.append(
-        f"placed: {words[one.placed_by]}{', flipped' if one.flipped else ''}, turned {rigid.angle_deg:.1f} deg"
-    )
+    flipped = ", flipped" if one.flipped else ""
+    sized = f", size {100 * (one.size - 1):+.1f} %" if abs(one.size - 1) >= LEAST_SIZED else ""
+    lines.append(f"placed: {words[one.placed_by]}{flipped}, turned {rigid.angle_deg:.1f} deg{sized}")
     if quality.links:
         lines.append(f"{quality.links} links: correlation {quality.correlation:.2f}, overlap {quality.dice:.2f}")
         lines.append(f"outlines {quality.outline_um:.0f} um apart, links disagree by {quality.disagreement_um:.0f} um")

@@ -35,7 +35,8 @@ from cytoarch.parcellation.sparse import SparseProbabilities
 from cytoarch.parcellation.strength import Unseen, choose_strength
 from cytoarch.parcellation.weighted import Changes, Weighted
 from cytoarch.sampling import reading
-from cytoarch.steps.map_points import ARRAYS, NodesStep, read_arrays
+from cytoarch.steps.arrays import arrays_of
+from cytoarch.steps.map_points import ARRAYS, NodesStep
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.reconstruction import RECONSTRUCTION
 from cytoarch.steps.sections import LABELS
@@ -65,7 +66,7 @@ class Across(Mapping[str, Changes]):
         path = self._folder / f"{section_id}.npz"
         if not path.exists():
             raise KeyError(section_id)
-        return Changes(**read_arrays(path, Changes._fields))
+        return Changes(**arrays_of(path, Changes._fields))
 
     def __iter__(self) -> Any:
         return (one.stem for one in sorted(self._folder.glob("*.npz")))

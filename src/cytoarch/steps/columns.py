@@ -27,6 +27,7 @@ from cytoarch.embeddings.sampled import open_points
 from cytoarch.geometry import centres, scan_to_section
 from cytoarch.images.views import StoredImage
 from cytoarch.settings import Settings
+from cytoarch.steps.arrays import arrays_of
 from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.points import PointsStep, PointTable
 from cytoarch.steps.sections import LABELS, SECTION
@@ -145,9 +146,8 @@ class ColumnsStep(Step[Columns]):
 
     @classmethod
     def opened(cls, folder: Path) -> Columns:
-        """The columns."""
-        with np.load(folder / COLUMNS_FILE, allow_pickle=False) as held:
-            return Columns(**{name: held[name] for name in Columns._fields})
+        """The columns. Raises SectionError if they are damaged."""
+        return Columns(**arrays_of(folder / COLUMNS_FILE, Columns._fields))
 
 
 def mean_depths(shown: Float64, ids: Int64) -> Float64:

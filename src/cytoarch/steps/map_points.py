@@ -1,21 +1,17 @@
 """The class probabilities of a section at the points along its cortex, which maps are smoothed over."""
 
 import io
-import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
-from zipfile import BadZipFile
+from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cytoarch.anatomy.depth_maps import DepthMap
 from cytoarch.anatomy.points import SectionMidline
-from cytoarch.errors import SectionError
 from cytoarch.parcellation.across import Nodes
 from cytoarch.parcellation.sparse import SparseProbabilities
+from cytoarch.steps.arrays import arrays_of
 from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.midline import MidlineStep
 from cytoarch.steps.opened import OpenBrain
@@ -67,13 +63,4 @@ class NodesStep(Step[Nodes]):
     @classmethod
     def opened(cls, folder: Path) -> Nodes:
         """The points. Raises SectionError if they are damaged."""
-        return Nodes(**read_arrays(folder / NODES_FILE, ARRAYS))
-
-
-def read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """The arrays of a file by name. Raises SectionError if it is damaged."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
-            return {one: held[one] for one in names}
-    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
-        raise SectionError(f"{path} is damaged ({error!r}); run verify") from error
+        return Nodes(**arrays_of(folder / NODES_FILE, ARRAYS))

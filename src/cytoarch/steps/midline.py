@@ -18,10 +18,12 @@ from cytoarch.anatomy.surfaces import Mesh, SurfaceSettings
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.brains import stated_section
 from cytoarch.digests import canonical_json
+from cytoarch.errors import SectionError
 from cytoarch.geometry import scan_to_section, section_to_brain
 from cytoarch.images.views import StoredImage
 from cytoarch.reporting.cortex import cortex_picture
 from cytoarch.reporting.surface import surface_picture
+from cytoarch.steps.arrays import arrays_of
 from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.reconstruction import RECONSTRUCTION
 from cytoarch.steps.sections import SECTION
@@ -43,7 +45,7 @@ class MidsurfaceStep(Step[Mesh]):
     """The middle of a brain's cortex as a surface in 3D, as GIFTI."""
 
     step: ClassVar[str] = "midsurface"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "make the surface"
 
@@ -151,11 +153,14 @@ class MidlineStep(Step[SectionMidline]):
 
     @classmethod
     def opened(cls, folder: Path) -> SectionMidline:
-        """Lines and points."""
-        with np.load(folder / MIDLINE_FILE, allow_pickle=False) as held:
-            count = sum(name.startswith("line_") for name in held)
-            lines = tuple(held[f"line_{number}"] for number in range(count))
-            return SectionMidline(lines, **{one: held[one] for one in ARRAYS})
+        """Lines and points. Raises SectionError if they are damaged."""
+        held = arrays_of(folder / MIDLINE_FILE)
+        lines = [name for name in held if name.startswith("line_")]
+        lost = [name for name in (*ARRAYS, *(f"line_{number}" for number in range(len(lines)))) if name not in held]
+        if lost:
+            raise SectionError(f"{folder / MIDLINE_FILE} is damaged: {', '.join(lost)} are not in it; run verify")
+        ordered = tuple(held[f"line_{number}"] for number in range(len(lines)))
+        return SectionMidline(ordered, **{one: held[one] for one in ARRAYS})
 
 
 @dataclass(frozen=True)

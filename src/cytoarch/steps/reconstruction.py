@@ -232,6 +232,7 @@ class LinksStep(Step[list[Link]]):
     """How a section maps onto those before it."""
 
     step: ClassVar[str] = "links"
+    version: ClassVar[int] = 2
     verb: ClassVar[str] = "link"
 
     align: ReconstructionSettings
@@ -275,7 +276,7 @@ class ReconstructionStep(Step[Reconstruction]):
     """Where every section of a brain lies."""
 
     step: ClassVar[str] = "reconstruction"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "reconstruct"
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cytoarch.anatomy.points import SCHEMA
 from cytoarch.brains import LabelTable
 from cytoarch.embeddings.sampled import open_points
-from cytoarch.errors import TrainingError
+from cytoarch.errors import StoreError, TrainingError
 from cytoarch.learning.structure import (
     AXES,
     Measured,
@@ -25,6 +25,7 @@ from cytoarch.learning.structure import (
     place_errors,
     structure_scores,
 )
+from cytoarch.steps.arrays import arrays_of
 from cytoarch.steps.columns import Columns, ColumnsStep
 from cytoarch.steps.points import PointsStep
 from cytoarch.steps.sources import Each, OfBrains, Table
@@ -231,11 +232,13 @@ def packed(points: Measured) -> bytes:
 
 
 def unpacked(path: Path) -> Measured:
-    """The points of a file."""
-    with np.load(path, allow_pickle=False) as held:
-        parts = {kind: {name.partition("/")[2]: held[name].astype(np.float64) for name in held if name.startswith(kind)}
-                 for kind in ("feature/", "measure/")}  # fmt: skip
-        return Measured(parts["feature/"], parts["measure/"], held["section"])
+    """The points of a file. Raises StoreError if it is damaged."""
+    held = arrays_of(path, error=StoreError)
+    if "section" not in held:
+        raise StoreError(f"{path} is damaged: it says nothing of sections; run verify")
+    parts = {kind: {name.partition("/")[2]: held[name].astype(np.float64) for name in held if name.startswith(kind)}
+             for kind in ("feature/", "measure/")}  # fmt: skip
+    return Measured(parts["feature/"], parts["measure/"], held["section"])
 
 
 def table_of(names: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:

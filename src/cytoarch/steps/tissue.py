@@ -84,7 +84,7 @@ class TissueStep(Step[TissueMask]):
     """The tissue of a section, on an overview grid."""
 
     step: ClassVar[str] = "tissue"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     verb: ClassVar[str] = "find tissue"
 
     found: TissueSettings = field(default_factory=TissueSettings)

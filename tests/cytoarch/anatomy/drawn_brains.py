@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.anatomy.reconstruction import Overview, Rigid, Stated
-from cytoarch.geometry import Grid
+from cytoarch.geometry import Grid, Transform
 
 CELL_UM = 64.0
 GRID = Grid((130, 150), CELL_UM, (0.0, 0.0))
@@ -31,7 +31,7 @@ def _soft(distance_mm: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(0.5 + 0.5 * np.tanh(distance_mm / 0.08))
 
 
-def overview(lies: Rigid, z: float = 0.0, symmetric: bool = False, bright: bool = False) -> Overview:
+def overview(lies: Rigid | Transform, z: float = 0.0, symmetric: bool = False, bright: bool = False) -> Overview:
     """The picture of a section whose (y, x) um come to the brain's plane by `lies`."""
     y, x = GRID.centres_um()
     value = stained(lies(np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1)), z, symmetric)

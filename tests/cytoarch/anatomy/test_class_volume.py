@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cytoarch.anatomy.class_volume import brain_midsurface
+from cytoarch.anatomy.class_volume import brain_midsurface, class_volume
 from cytoarch.anatomy.depth import DepthSettings
 from cytoarch.anatomy.depth_maps import DepthMap
 from cytoarch.anatomy.matter import GREY, WHITE
 from cytoarch.anatomy.midline import MidlineSettings
 from cytoarch.anatomy.points import SectionMidline, section_midline
 from cytoarch.anatomy.reconstruction import PlacedSection, Reconstruction
+from cytoarch.anatomy.reconstruction.volume import volume_grid
 from cytoarch.anatomy.surfaces import Mesh, SurfaceSettings
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.errors import SectionError
@@ -59,6 +60,18 @@ def test_the_middle_surface_is_the_sphere_where_depth_is_one_half(ball: Any) -> 
     radius = np.linalg.norm(ball[2].vertices_mm, axis=1)
     assert radius.mean() == pytest.approx(2 * WHITE_MM * PIAL_MM / (WHITE_MM + PIAL_MM), abs=0.05)
     assert radius.std() < 0.1
+
+
+def test_a_tear_through_one_section_makes_no_hole(ball: Any) -> None:
+    brain, tissues, _ = ball
+    grid = volume_grid(brain, SETTINGS.voxel_um)
+    torn = tissues["s22"].classes.copy()
+    torn[:, 70:76] = 0
+    with_tear = {**tissues, "s22": TissueMask(torn > 0, GRID, torn)}
+    whole, closed = class_volume(brain, tissues, grid), class_volume(brain, with_tear, grid)
+    assert (torn != tissues["s22"].classes).sum() > 300
+    assert (whole != closed).mean() < 2e-4
+    assert (class_volume(brain, {**tissues, "s21": with_tear["s22"], "s22": with_tear["s22"]}, grid) != whole).any()
 
 
 def test_sections_cut_it_in_lines_of_their_own_frame_and_points_lie_on_them(ball: Any) -> None:

@@ -129,6 +129,19 @@ def test_classes_are_those_of_the_mirror_image() -> None:
     np.testing.assert_array_equal(found(pixels[:, :, ::-1]).classes[:, ::-1], found(pixels).classes)
 
 
+def test_a_sulcus_full_of_meninges_is_open_and_pale_tissue_between_dense_is_tissue() -> None:
+    """Both are as pale and as narrow; the sulcus opens to the outside."""
+    classes = brain()
+    sulcus, strip = (slice(30, 66), slice(123, 127)), (slice(230, 246), slice(123, 127))
+    classes[sulcus] = classes[strip] = 2
+    tissue = found(picture(classes)).mask
+    assert tissue[strip].all()
+    assert tissue[sulcus].mean() < 0.1
+    without = classes > 0
+    without[sulcus] = False
+    assert dice(tissue, without) > 0.99
+
+
 def test_a_hole_with_pale_tissue_is_filled_and_one_with_slide_is_not() -> None:
     truth = brain()
     truth[150:170, 230:250] = 0
@@ -152,6 +165,41 @@ def test_a_hole_with_pale_tissue_is_filled_and_one_with_slide_is_not() -> None:
 def test_what_is_doubtful_is_said(change: Callable[[Array], Array], said: str) -> None:
     assert not found(picture(brain())).doubts
     assert any(said in one for one in found(change(picture(brain()))).doubts)
+
+
+def test_of_a_photomicrograph_all_but_padding_is_tissue() -> None:
+    pixels = around(255)(picture(brain()))
+    whole = find_tissue(pixels, 64.0, TissueSettings(method="whole"))
+    assert whole.mask[24:-24, 32:-32].all()
+    assert not whole.mask[:20].any()
+    assert whole.white_mm2 == 0
+    assert found(pixels).doubts == ()
+    assert find_tissue(pixels, 4.0, TissueSettings()).doubts[0].startswith("only 1.6 mm across")
+
+
+def stained_by(classes: Array, red_over_green: float) -> Array:
+    """White matter takes up twice as much of a dye that absorbs so much red for its green, beside a stain of nuclei."""
+    amount = ndimage.gaussian_filter(np.array([0.0, 0.15, 0.3])[classes], 0.6)
+    nuclei = ndimage.gaussian_filter((classes > 0) * 0.08, 0.6)
+    absorbed = np.stack([red_over_green * amount + nuclei, amount + nuclei, 0.2 * amount + 0.5 * nuclei])
+    grain = np.random.default_rng(3).normal(0, 1.5, absorbed.shape)
+    return np.clip(np.rint(235 * 10**-absorbed + grain), 0, 255).astype(np.float32)
+
+
+def test_eosin_tells_no_matter_and_that_is_said() -> None:
+    tissue = found(stained_by(brain(), 0.15))
+    assert (tissue.classes[tissue.mask] == 1).all()
+    assert tissue.doubts[-1].startswith("eosin beside another dye")
+    assert dice(tissue.mask, brain() > 0) > 0.98
+    one_dye = found(stained_by(brain(), 0.9))
+    assert one_dye.white_mm2 > 0
+    assert not one_dye.doubts
+
+
+def test_no_white_matter_is_guessed_within_what_a_person_drew_where_eosin_hides_it() -> None:
+    drawn = (brain() > 0).astype(np.uint8)
+    told = find_tissue(stained_by(brain(), 0.15), 64.0, TissueSettings(), drawn)
+    assert (told.classes == drawn).all()
 
 
 def test_the_papers_chain_finds_the_ring_that_it_was_described_for() -> None:

@@ -19,6 +19,7 @@ from cytoarch.anatomy.reconstruction.order import misplaced
 from cytoarch.anatomy.reconstruction.placed import LinkQuality, PlacedBy, PlacedSection, Reconstruction
 from cytoarch.anatomy.reconstruction.rigid import Rigid
 from cytoarch.anatomy.reconstruction.settings import ReconstructionSettings
+from cytoarch.anatomy.reconstruction.sizes import Grown, own_sizes, to_usual_size
 from cytoarch.anatomy.reconstruction.solving import Measured
 from cytoarch.errors import SectionError
 from cytoarch.geometry import Flip, Grid, Pair, Transform
@@ -193,17 +194,25 @@ def _assembled(
     if settings.slides == "believed" and not fixed:  # a person's word says more of where sections lie
         slides = {at: _mounted(upright[at], seen[rows[at].section_id], found[at]) for at in reached}
         result = result._replace(places=steadied(result.places, slides, base))
+    tissue = [seen[row.section_id].centre_um for row in rows]
+    evened = settings.sizes == "evened" and not fixed
+    sizes = own_sizes(len(rows), [_grown(*one) for one in inside] if evened else [])
     evidence = _evidence(len(rows), inside, result.disagreement_um)
     sections: dict[str, PlacedSection] = {}
     for at, row in enumerate(rows):
         by: PlacedBy = "base" if at == base else "links" if chain[at] is not None else "manifest"
         by = "transform" if row.transform is not None else by
-        plane = row.transform if row.transform is not None else result.places[at].transform
+        usual = to_usual_size(float(sizes[at]), tissue[at])
+        plane = row.transform if row.transform is not None else usual.then(result.places[at].transform)
         sections[row.section_id] = PlacedSection(
             row.section_id, row.section_number, seen[row.section_id].grid, plane, row.z_um,
             flipped=result.places[at].mirrored, placed_by=by, quality=evidence[at], corrections=row.corrections,
         )  # fmt: skip
     return Reconstruction(brain_id, rows[base].section_id, sections, tuple(links), missing)
+
+
+def _grown(link: Link, one: Measured) -> Grown:
+    return Grown(one.fixed, one.moving, link.larger, one.weight)
 
 
 def _mounted(upright: Rigid, seen: Seen, mirrored: bool) -> Mounted:

@@ -13,7 +13,7 @@ from scipy.fft import irfft2, next_fast_len, rfft2
 
 from cytoarch.anatomy.reconstruction.likeness import Float32, Likeness, Plane
 from cytoarch.anatomy.reconstruction.rigid import Rigid
-from cytoarch.geometry import Pair
+from cytoarch.geometry import Pair, Transform
 
 TURNS = 60
 """Turns tried, evenly around the circle: a refinement finds its way over half of one such step."""
@@ -50,29 +50,48 @@ def searched(fixed: Likeness, moving: Likeness, mirrored: bool) -> list[Rigid]:
 
 def refined(fixed: Plane, moving: Plane, start: Rigid, centre_um: Pair) -> Rigid:
     """The map from `fixed` um to `moving` um near `start` under which two planes differ least."""
+    return _followed(fixed, moving, start, centre_um, sized=False)[0]
+
+
+def larger(fixed: Plane, moving: Plane, way: Rigid, centre_um: Pair) -> float:
+    """How many times as large a section is as another that it lies on by a map, where they differ least."""
+    return _followed(fixed, moving, way, centre_um, sized=True)[1]
+
+
+def _followed(fixed: Plane, moving: Plane, start: Rigid, centre_um: Pair, sized: bool) -> tuple[Rigid, float]:
+    """The map under which two planes differ least, and how many times sizes about a centre grow with it if `sized`."""
     grid, cell = fixed.grid, fixed.grid.cell_um
     slopes = [slope / cell for slope in np.gradient(fixed.values)]
     y, x = grid.centres_um()
     reach = max(grid.extent_um)  # so that a turn is measured in um, as shifts are
-    turning = (slopes[1] * (y - centre_um[0])[:, None] - slopes[0] * (x - centre_um[1])[None]) / reach
-    steepest = np.stack([turning, *slopes], axis=-1).reshape(-1, 3)
+    down, along = (y - centre_um[0])[:, None], (x - centre_um[1])[None]
+    columns = [(slopes[1] * down - slopes[0] * along) / reach, *slopes]
+    columns += [(slopes[0] * down + slopes[1] * along) / reach] if sized else []
+    steepest = np.stack(columns, axis=-1).reshape(-1, len(columns))
     used = np.abs(steepest).sum(axis=1) > 1e-9
     steepest, target = steepest[used], fixed.values.ravel()[used]
-    way = start
+    way, grown = start, 1.0
     for _ in range(STEPS):
-        off = moving.on(grid, way.transform).ravel()[used] - target
+        off = moving.on(grid, _grown(grown, centre_um).then(way.transform)).ravel()[used] - target
         scale = 1.4826 * float(np.median(np.abs(off))) + LEAST_SCALE
         weighted = steepest / (1 + (off / (2 * scale)) ** 2)[:, None]
         # no BLAS: its threads would cut these sums differently on every machine, and sections are linked side by side
         normal, right = np.einsum("ij,ik->jk", weighted, steepest), np.einsum("ij,i->j", weighted, off)
         step = np.linalg.lstsq(normal, right, rcond=1e-12)[0]
+        grown *= math.exp(-step[3] / reach) if sized else 1.0
         turn = Rigid(False, math.degrees(step[0] / reach), (0.0, 0.0)).about(
-            centre_um, (centre_um[0] + step[1], centre_um[1] + step[2])
+            centre_um, (centre_um[0] + grown * step[1], centre_um[1] + grown * step[2])
         )
         way = turn.inverse().then(way)
         if np.abs(step).max() < CLOSE * cell:
             break
-    return way
+    return way, grown
+
+
+def _grown(times: float, centre_um: Pair) -> Transform:
+    """The map that makes all so many times as large about a centre."""
+    y, x = centre_um
+    return Transform.of(times * np.eye(2), (1 - times) * np.array([y, x]))
 
 
 def correlation(fixed: Plane, moving: Plane, way: Rigid) -> float:

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from cytoarch.anatomy.reconstruction import direct
 from cytoarch.anatomy.reconstruction.features import Features, Matched, features_of, matched
@@ -37,6 +38,8 @@ class Link:
     """Overlap of their tissue."""
     outline_um: float
     """Median distance between their outlines."""
+    larger: float
+    """How many times as large the moving section is."""
     accepted: bool
     """Whether it is good enough to place a section by."""
 
@@ -137,10 +140,11 @@ def _by_pixels(fixed: Linkable, moving: Linkable, flip: bool, hint: Matched | No
 def _judged(fixed: Likeness, moving: Likeness, found: _Found, other: float, settings: ReconstructionSettings) -> Link:
     correlation = direct.correlation(fixed.levels[-1], moving.levels[-1], found.rigid)
     dice, outline = overlap(fixed, moving, found.rigid)
+    larger = direct.larger(fixed.levels[-1], moving.levels[-1], found.rigid, fixed.centre_um)
     accepted = correlation >= settings.least_correlation and dice >= settings.least_overlap
     return Link(
         fixed.section_id, moving.section_id, found.rigid, found.way, found.inliers, correlation, other, dice,
-        outline, accepted,
+        outline, larger, accepted,
     )  # fmt: skip
 
 
@@ -159,9 +163,8 @@ def overlap(fixed: Likeness, moving: Likeness, rigid: Rigid) -> tuple[float, flo
     one, other = _outline(fixed.tissue), _outline(seen)
     if not one.any() or not other.any():
         return dice, float("nan")
-    apart = np.concatenate([
-        ndimage.distance_transform_edt(~other)[one], ndimage.distance_transform_edt(~one)[other]
-    ])  # fmt: skip
+    here, there = np.argwhere(one), np.argwhere(other)
+    apart = np.concatenate([cKDTree(there).query(here)[0], cKDTree(here).query(there)[0]])
     return dice, float(np.median(apart)) * columns.cell_um
 
 

@@ -52,11 +52,15 @@ def misplaced(
 def moved(names: Sequence[str], apart: Float64, least: float) -> dict[str, str]:
     """Which sections have to be moved so that no other one fits elsewhere better by `least` -> where they fit.
 
-    The one that gains most is moved first, in thought, so that those it was among are not blamed for it.
+    The one that gains most is moved first, in thought, so that those it was among are not blamed for it. Where it only
+    passes its neighbour, the two are swapped: nothing tells which of them moved, and both are named.
 
     >>> places = np.array([0.0, 1.0, 6.0, 3.0, 4.0, 5.0, 2.0, 7.0])
     >>> moved("abcdefgh", np.abs(places[:, None] - places[None]), 0.5)
     {'c': 'fits better between g and h', 'g': 'fits better between b and d'}
+    >>> places = np.array([0.0, 1.0, 3.0, 2.0, 4.0, 5.0])
+    >>> moved("abcdef", np.abs(places[:, None] - places[None]), 0.5)
+    {'c': 'fits better between d and e', 'd': 'fits better between b and c'}
     """
     order = list(range(len(names)))
     found: dict[str, str] = {}
@@ -70,13 +74,19 @@ def moved(names: Sequence[str], apart: Float64, least: float) -> dict[str, str]:
         node, gap = order.pop(at), tried[at][1]
         found[names[node]] = _told([names[one] for one in order], gap)
         order.insert(gap, node)
+        if abs(gap - at) == 1:
+            passed = names[order[at]]
+            found.setdefault(passed, _told([names[one] for one in order if names[one] != passed], at))
     return found
 
 
 def differences(sections: list[PlacedSection], planes: Mapping[str, Plane]) -> Float64:
-    """(n, n): squared difference of the pictures of two sections in the brain's plane, as a share of their squares."""
+    """(n, n): squared difference of the pictures of two sections in the brain's plane, as a share of their squares.
+
+    They have the size that they have on their slides: what lies among others by mistake was evened out with them.
+    """
     grid = _shared(sections, planes)
-    seen = np.stack([planes[one.section_id].on(grid, one.plane.inverse()).ravel() for one in sections])
+    seen = np.stack([planes[one.section_id].on(grid, one.rigid.transform.inverse()).ravel() for one in sections])
     products = (seen @ seen.T).astype(np.float64)
     squares = np.diag(products)
     total = np.maximum(squares[:, None] + squares[None], 1e-9)
@@ -109,7 +119,7 @@ def _told(others: list[str], gap: int) -> str:
 
 def _shared(sections: list[PlacedSection], planes: Mapping[str, Plane]) -> Grid:
     """A grid in the brain's plane that holds all of the sections' pictures."""
-    corners = np.concatenate([one.plane(planes[one.section_id].grid.corners_um) for one in sections])
+    corners = np.concatenate([one.rigid(planes[one.section_id].grid.corners_um) for one in sections])
     cell = max(planes[one.section_id].grid.cell_um for one in sections)
     low, high = corners.min(axis=0), corners.max(axis=0)
     height, width = np.maximum(1, np.ceil((high - low) / cell)).astype(int).tolist()

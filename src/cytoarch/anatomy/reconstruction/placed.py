@@ -20,7 +20,7 @@ rotation alone, centre on centre, since no link holds it."""
 SYSTEM = "brain"
 PHYSICAL = "physical"
 """Names of coordinate systems, as NGFF 0.6 calls them: that of the brain and that of a section."""
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,14 @@ class PlacedSection:
 
     @property
     def rigid(self) -> Rigid:
-        """The rigid map nearest to its own."""
-        return Rigid.of(np.array(self.plane.matrix))
+        """The rigid map nearest to its own, which it equals in the middle of the picture."""
+        y, x = self.plane(np.array(self.grid.centre_um)).tolist()
+        return Rigid.of(np.array(self.plane.matrix)).about(self.grid.centre_um, (y, x))
+
+    @property
+    def size(self) -> float:
+        """How many times as large the section lies in the plane as on its slide."""
+        return math.sqrt(abs(float(np.linalg.det(self.plane.linear))))
 
     @property
     def to_brain(self) -> Transform:
@@ -253,5 +259,6 @@ def link_of(facts: Mapping[str, Any]) -> Link:
     """The link of which `link_facts` told."""
     stated = dict(facts["rigid"])
     rigid = Rigid(stated["mirrored"], stated["angle_deg"], tuple(stated["shift_um"]))
-    figures = {name: _figure(facts[name]) for name in ("correlation", "other_correlation", "dice", "outline_um")}
+    numbers = ("correlation", "other_correlation", "dice", "outline_um", "larger")
+    figures = {name: _figure(facts[name]) for name in numbers}
     return Link(**{**facts, **figures, "rigid": rigid})

@@ -43,6 +43,12 @@ class ReconstructionSettings(Settings):
         description="believed: tells slow drift, as far as sections were mounted alike, which is measured; ignored: "
         "neighbours alone decide.",
     )
+    sizes: Literal["evened", "kept"] = Field(
+        title="Sections that shrank more or less",
+        default="evened",
+        description="evened: a section that is larger or smaller than its neighbours would have it is brought to the "
+        "usual size; kept: sections keep their sizes.",
+    )
     spacing_um: float | None = Field(
         title="Spacing of section numbers (um)",
         examples=[20.0],
