@@ -8,7 +8,7 @@ from pydantic import Field
 
 from cytoarch.digests import canonical_json
 from cytoarch.encoders.protocol import Encoder
-from cytoarch.encoders.registry import EncoderSettings
+from cytoarch.encoders.registry import EncoderSettings, kinds_of
 
 FINEST_DEFAULT_UM = 4.0
 """Sections are not read finer than this unless it is asked for."""
@@ -65,5 +65,5 @@ def embedding_name(settings: EmbedSettings, encoder: Encoder, pixel_size_um: flo
     filled = [settings.background] if settings.background != "as-scanned" else []
     parts = [encoder.digest, pixel_size_um, list(settings.channels), settings.margin_px, *filled, *extent]
     identity = hashlib.sha256(canonical_json(parts).encode()).hexdigest()
-    kind = settings.encoder.partition(":")[0]
+    kind = "-".join(kinds_of(settings.encoder))
     return f"{kind}-{pixel_size_um:g}um-{identity[:8]}"

@@ -1,6 +1,6 @@
 """Which encoders there are: our own, and those that installed packages add to the entry-point group."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Literal, TypedDict, cast
@@ -13,6 +13,9 @@ from cytoarch.settings import Settings
 
 ENTRY_POINTS = "cytoarch.encoders"
 """Group under which a package names its encoders: id -> callable(EncoderSettings) -> Encoder."""
+SEPARATOR = "+"
+"""Between the ids of encoders that stand side by side."""
+WEIGHT_FREE = ("texture", "profile")
 OURS = (
     "texture",
     "profile",
@@ -23,6 +26,10 @@ OURS = (
     "dinov2:<short name, hub id or folder>",
     "cytonet:<hub id or folder>",
 )
+ONE_MODELS = ("revision", "blocks", "norm")
+"""Settings that are of one model: what joins several has none of them."""
+OF_WEIGHTS = ("precision", "device")
+"""Settings of encoders with weights, which the others of a joined one leave aside."""
 
 
 class EncoderSettings(Settings):
@@ -33,8 +40,8 @@ class EncoderSettings(Settings):
         default="texture",
         max_length=500,
         description="texture, profile (no weights); compact (comes with cytoarch, trained on phantoms); compact: and a "
-        "folder of pretrain-encoder; lite0 "
-        "(EfficientNet-Lite0, weights of the package cytoarch[lite0]); "
+        "folder of pretrain-encoder; lite0 (EfficientNet-Lite0, weights of the package cytoarch[lite0]); several side "
+        "by side: texture+lite0; "
         "dinov3:vits16, vits16plus, vitb16, vitl16, vith16plus, vit7b16, vitl16-sat, "
         "vit7b16-sat, convnext-tiny, -small, -base, -large; dinov2:small, base, large, giant, small-registers, ...; "
         "or dinov3:, dinov2:, cytonet: and a hub id, or a local folder with config.json and safetensors.",
@@ -75,10 +82,59 @@ class EncoderSettings(Settings):
     batch_size: int = Field(default=2, ge=1, le=1024, description="Tiles computed at once.")
 
 
+def parts_of(encoder: str) -> tuple[str, ...]:
+    """The encoders that an id joins by `+`, in order; of any other id itself: folders may have a + in their names.
+
+    >>> parts_of("texture+lite0"), parts_of("dinov3:/models/a+b"), parts_of("compact:/a+b+texture")
+    (('texture', 'lite0'), ('dinov3:/models/a+b',), ('compact:/a+b', 'texture'))
+    """
+    first, *others = encoder.split(SEPARATOR)
+    if not others:
+        return (encoder,)
+    known = {one.partition(":")[0] for one in OURS} | {point.name for point in entry_points(group=ENTRY_POINTS)}
+    parts = [first]
+    for one in others:
+        if one.partition(":")[0] in known:
+            parts.append(one)
+        else:
+            parts[-1] += SEPARATOR + one
+    return tuple(parts)
+
+
+def kinds_of(encoder: str) -> tuple[str, ...]:
+    """What the parts of an id are, without their folders: names of products are made of them."""
+    return tuple(one.partition(":")[0] for one in parts_of(encoder))
+
+
 def load_encoder(settings: EncoderSettings) -> Encoder:
     """The encoder the settings name. Raises ModelError, listing those there are, if none has that id."""
+    parts = parts_of(settings.encoder)
+    return _joined(settings, parts) if len(parts) > 1 else _single(settings)
+
+
+def _joined(settings: EncoderSettings, parts: Sequence[str]) -> Encoder:
+    """Several encoders side by side; each takes the settings that it has."""
+    from cytoarch.encoders.joined import join
+
+    ignored = [name for name in ONE_MODELS if not _is_default(settings, name)]
+    if ignored:
+        raise ModelError(
+            f"the encoder {settings.encoder} has no {', '.join(ignored)} to set, which are of one model: it joins "
+            f"{len(parts)}; leave these settings out"
+        )
+    without = {name: EncoderSettings.model_fields[name].default for name in OF_WEIGHTS}
+    return join(
+        settings.encoder,
+        [
+            _single(settings.model_copy(update={"encoder": one, **(without if one in WEIGHT_FREE else {})}))
+            for one in parts
+        ],
+    )
+
+
+def _single(settings: EncoderSettings) -> Encoder:
     kind, _, argument = settings.encoder.partition(":")
-    if settings.encoder in ("texture", "profile"):
+    if settings.encoder in WEIGHT_FREE:
         from cytoarch.encoders.profile import ProfileEncoder
         from cytoarch.encoders.texture import TextureEncoder
 
@@ -154,7 +210,7 @@ def _added(settings: EncoderSettings, kind: str) -> Encoder:
     points = entry_points(group=ENTRY_POINTS)
     chosen = next((point for point in points if point.name == kind), None)
     if chosen is None:
-        known = ", ".join([*OURS, *sorted(point.name for point in points)])
+        known = ", ".join([*OURS, *sorted(point.name for point in points)]) + ", and several of them joined by +"
         raise ModelError(f"there is no encoder {settings.encoder!r}; the encoders are {known}")
     return _imported(chosen)(settings)
 

@@ -24,10 +24,19 @@ from cytoarch.steps.exports import AreasStep
 from cytoarch.steps.familiarity import Familiarity, FamiliarityStep
 from cytoarch.steps.layouts import FACTS_FILE, LayoutStep
 from cytoarch.steps.opened import OpenBrain
+from cytoarch.steps.parcellations import ParcellationStep
 from cytoarch.steps.pictures import PICTURES_NAME, THUMBNAIL_FILE, PicturesStep, Shown
 from cytoarch.steps.reconstruction import ALIGNMENT, ALIGNMENT_PAGE, RECONSTRUCTION, SHEET_FILE
 from cytoarch.steps.report_findings import findings, of_clusters, said_across
-from cytoarch.steps.report_scores import PART_NAMES, class_rows, confused, percent, said_of_model, score_rows
+from cytoarch.steps.report_scores import (
+    PART_NAMES,
+    class_rows,
+    confused,
+    percent,
+    said_of_model,
+    said_of_order,
+    score_rows,
+)
 from cytoarch.steps.retrieval import RetrievalStep
 from cytoarch.steps.sections import LABELS, SECTION, PixelsDigest
 from cytoarch.steps.sources import (
@@ -98,6 +107,7 @@ class ReportStep(Step[Path]):
     familiarity: Each[Facts] | None = None
     clusters: Each[Facts] | None = None
     areas: Each[Facts] | None = None
+    maps: Each[Facts] | None = None
     head: HeadSource | None = None
     training: Stored[Training] | None = None
     trained: FactsOf | None = None
@@ -127,6 +137,7 @@ class ReportStep(Step[Path]):
         compared = Stored(FamiliarityStep, shown.parcellation) if shown.parcellation and shown.is_compared else None
         clusters = Stored(ClustersStep, shown.clusters) if shown.clusters else None
         areas = AreasStep.of(shown.parcellation).stored if shown.parcellation else None
+        maps = Stored(ParcellationStep, shown.parcellation) if shown.parcellation else None
         return cls(
             embedding,
             model.name if model else "",
@@ -144,6 +155,7 @@ class ReportStep(Step[Path]):
             Each(FactsOf(compared), (*having, compared)) if compared else None,
             Each(FactsOf(clusters), (*having, clusters)) if clusters else None,
             Each(FactsOf(areas), (*having, areas)) if areas else None,
+            Each(FactsOf(maps), (*having, maps)) if maps else None,
             HeadSource(shown.model_digest) if shown.parcellation and shown.model_digest else None,
             Stored(TrainingStep, training) if training else None,
             FactsOf(Stored(TrainingStep, training)) if training else None,
@@ -196,6 +208,9 @@ class ReportStep(Step[Path]):
         label = f"{self.model_name} version {self.model_version}" + (", champion" if self.is_champion else "")
         label = label if self.model_name else ""
         of_model = [] if card is None else said_of_model(label, brain.brain_id, card, compared, (unseen, learned))
+        if card is not None and self.maps is not None:
+            tried = None if self.trained is None else inputs[self.trained].get("ordering")
+            of_model += said_of_order(inputs[self.maps].values(), tried)
         page = Page(
             brain_id=brain.brain_id,
             subtitle=_subtitle(brain),
