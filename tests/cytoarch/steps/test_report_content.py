@@ -288,11 +288,12 @@ def test_the_page_says_what_failed_and_where_everything_comes_from(small: SmallB
 
 def test_the_order_of_classes_is_told_in_words() -> None:
     tried = {"order": "bands", "macro_f1": {"none": 0.4123, "bands": 0.4567}}
-    assert report_scores.said_of_order([{"order": "bands"}] * 2, tried) == [
+    (bands,) = report_scores.said_of_order([{"order": "bands"}] * 2, tried)
+    assert bands == (
         "Classes are drawn as bands that lie one below the other, in the order of the label table (--smooth.order "
-        "bands). On held-out sections cells on their own had macro-F1 0.412, ordered bands 0.457; bands are drawn where "
-        "they are better by 0.01, unless --smooth.order says otherwise."
-    ]
+        "bands). On held-out sections cells on their own had macro-F1 0.412, ordered bands 0.457; bands are drawn "
+        "where they are better by 0.01, unless --smooth.order says otherwise."
+    )
     (alone,) = report_scores.said_of_order([{"order": "none"}], {"macro_f1": {"none": 0.5, "bands": 0.4}})
     assert alone.startswith(
         "Every cell is drawn on its own. On held-out sections cells on their own had macro-F1 0.500"
