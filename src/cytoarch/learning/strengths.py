@@ -1,31 +1,43 @@
 """How strongly a probe is held small: told by parts of what it learns from, each by a fit to the others.
 
 Parts are whole brains, where tokens are of several, else stretches of sections that follow each other. Of strengths
-that are about as good the greatest is taken: what is held small says less of how these very brains were stained.
+that are about as good the greatest is taken: what is held small says less of how these very brains were stained. The
+penalty does not change when axes are turned, so that fits in the first principal components tell the same for less.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cytoarch.learning.cards import HeadCard
-from cytoarch.learning.probes import Probe, fit_probe
+from cytoarch.learning.probes import evened
 from cytoarch.measures.overlap import confusion_matrix, macro_f1
+from cytoarch.reproducible import single_threaded
+from cytoarch.sampling import moments
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-STRENGTHS = (1.0, 10.0, 100.0, 1e3, 1e4)
-"""Strengths of the penalty that are tried, for `TOKENS` tokens."""
 DEFAULT_STRENGTH = 1.0
 """Where there is nothing to choose by."""
+STRENGTHS = (1e4, 1e3, 100.0, 10.0, 1.0)
+"""Strengths of the penalty that are tried, for `TOKENS` tokens; each fit begins where the one before ended."""
 TOKENS = 6000
 """Tokens that are tried on, at most, evenly chosen; the penalty grows with their number."""
+COMPONENTS = 256
+"""Principal components of them."""
 FOLDS = 4
 """Parts, at most."""
+STRETCH = 2
+"""Sections in a stretch, at least, where there are so many: neighbours tell of each other."""
 ABOUT = 0.01
 """Macro-F1 by which strengths may miss the best."""
+STEPS = 40
+"""Of L-BFGS."""
 
 
 class Strength(NamedTuple):
@@ -43,47 +55,90 @@ class Strength(NamedTuple):
 
 
 def choose_strength(
-    card: HeadCard, tokens: NDArray[Any], strata: Int64, sections: Int64, groups: Sequence[int] = ()
+    dims: Sequence[int], tokens: NDArray[Any], strata: Int64, sections: Int64, groups: Sequence[int] = ()
 ) -> Strength | None:
     """The strength for tokens (n, c) of classes (n,) from sections (n,), numbered in cutting order.
 
-    `groups` says how many of these sections, one after the other, are of each brain; none: all are of one. None: there
-    is one section only, so that nothing can be left out.
+    `dims` are the lengths of the layers that c holds; `groups` says how many of the sections, one after the other, are
+    of each brain; none: all are of one. None: there is one section only, so that nothing can be left out.
     """
+    folds = folds_of(sections, groups)
+    if len(np.unique(folds)) < 2:
+        return None
     chosen = np.unique(np.linspace(0, len(tokens) - 1, min(len(tokens), TOKENS)).round().astype(np.int64))
-    folds = folds_of(sections, groups)[chosen]
-    count = len(card.classes)
-    confusions = {strength: np.zeros((count, count), dtype=np.int64) for strength in STRENGTHS}
-    for fold in np.unique(folds) if len(np.unique(folds)) > 1 else ():
-        learned, asked = chosen[folds != fold], chosen[folds == fold]
-        if len(np.unique(strata[learned])) < 2:
-            continue
-        for strength, counts in confusions.items():
-            probe, _ = fit_probe(card, tokens[learned], strata[learned], strength * len(learned) / TOKENS)
-            np.add(counts, confusion_matrix(strata[asked], _told(probe, tokens[asked]), count), out=counts)
-    scores = {strength: macro_f1(counts) for strength, counts in confusions.items() if counts.any()}
-    return _chosen(scores, len(tokens)) if scores else None
+    classes, targets = np.unique(strata[chosen], return_inverse=True)
+    reduced, parts = _components(tokens[chosen], dims), folds[chosen]
+    confusions = {strength: np.zeros((len(classes), len(classes)), dtype=np.int64) for strength in STRENGTHS}
+    for fold in np.unique(parts):
+        learned, asked = parts != fold, parts == fold
+        for strength, told in _path(reduced[learned], targets[learned], reduced[asked], len(classes)):
+            counts = confusion_matrix(targets[asked], told, len(classes))
+            np.add(confusions[strength], counts, out=confusions[strength])
+    scores = {strength: macro_f1(counts) for strength, counts in confusions.items()}
+    return _chosen(scores, len(tokens))
 
 
 def folds_of(sections: Int64, groups: Sequence[int] = ()) -> Int64:
     """The part (n,) that each token's section belongs to: its brain, of one brain its stretch; at most `FOLDS`.
 
     >>> folds_of(np.array([0, 1, 2, 3, 4])), folds_of(np.array([0, 1, 2]), (1, 2))
-    (array([0, 0, 1, 2, 3]), array([0, 1, 1]))
+    (array([0, 0, 0, 1, 1]), array([0, 1, 1]))
     """
     if len(groups) > 1:
         units = np.repeat(np.arange(len(groups)), groups)[sections]
+        most = len(groups)
     else:
         units = np.unique(sections, return_inverse=True)[1]
-    parts = np.array_split(np.arange(int(units.max(initial=-1)) + 1), FOLDS)
-    number = np.repeat(np.arange(FOLDS), [len(one) for one in parts])
+        most = max(2, (int(units.max(initial=-1)) + 1) // STRETCH)
+    parts = np.array_split(np.arange(int(units.max(initial=-1)) + 1), min(FOLDS, most))
+    number = np.repeat(np.arange(len(parts)), [len(one) for one in parts])
     return np.asarray(number[units], dtype=np.int64)
 
 
-def _told(probe: Probe, tokens: NDArray[Any]) -> Int64:
-    """The likeliest classes (n,) of tokens (n, c)."""
-    found = probe.probabilities(np.asarray(tokens, dtype=np.float32).T[None, :, :, None])
-    return np.asarray(found[0, :, :, 0].argmax(axis=0), dtype=np.int64)
+def _components(tokens: NDArray[Any], dims: Sequence[int]) -> Float32:
+    """Tokens as a probe sees them, on their first principal components (n, m)."""
+    from sklearn.decomposition import PCA
+
+    with single_threaded():
+        mean, spread = moments([tokens])
+        seen = evened(tokens, dims, mean, spread)
+        count = min(COMPONENTS, *seen.shape)
+        found = PCA(count, svd_solver="randomized", random_state=0).fit_transform(seen)
+    return np.asarray(found, dtype=np.float32)
+
+
+def _path(learned: Float32, targets: Int64, asked: Float32, classes: int) -> Iterator[tuple[float, Int64]]:
+    """The classes (m,) that a probe tells of tokens (m, c), by strength, having learned from others (n, c)."""
+    import torch
+
+    with single_threaded():
+        mean = learned.mean(axis=0)
+        x, y = torch.from_numpy(learned - mean), torch.from_numpy(targets)
+        free = torch.zeros(classes, x.shape[1] + 1, requires_grad=True)
+        for strength in STRENGTHS:
+            _improve(free, x, y, strength / TOKENS)
+            weight, bias = free.detach()[:, :-1].numpy(), free.detach()[:, -1].numpy()
+            yield strength, np.asarray(((asked - mean) @ weight.T + bias).argmax(axis=1), dtype=np.int64)
+
+
+def _improve(free: "Tensor", x: "Tensor", y: "Tensor", penalty: float) -> None:
+    """Improve weights and bias (k, c + 1): cross-entropy of classes weighted alike + penalty |W|^2 / 2, a token."""
+    import torch
+    from torch.nn import functional
+
+    count = torch.bincount(y, minlength=len(free))
+    share = len(y) / (count.clamp(min=1) * (count > 0).sum())
+    solver = torch.optim.LBFGS([free], max_iter=STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> "Tensor":
+        solver.zero_grad()
+        logits = x @ free[:, :-1].T + free[:, -1]
+        cost = functional.cross_entropy(logits, y, weight=share, reduction="sum") / len(y)
+        cost = cost + penalty / 2 * free[:, :-1].square().sum()
+        cost.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward untyped
+        return cost
+
+    solver.step(loss)  # type: ignore[no-untyped-call]  # torch leaves LBFGS.step untyped
 
 
 def _chosen(scores: Mapping[float, float], tokens: int) -> Strength:

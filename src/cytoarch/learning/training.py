@@ -159,7 +159,7 @@ def train_head(
         _check_classes(sample.strata, card.classes, sections)
         chosen = None
         if settings.regularisation is None:
-            chosen = choose_strength(card, sample.tokens, sample.strata, sample.sections, groups)
+            chosen = choose_strength(card.dims, sample.tokens, sample.strata, sample.sections, groups)
         strength = settings.regularisation or (chosen.regularisation if chosen else DEFAULT_STRENGTH)
         probe, fit = fit_probe(card, sample.tokens, sample.strata, strength)
         tried = chosen.facts() if chosen else {"regularisation": strength}
