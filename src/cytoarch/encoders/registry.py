@@ -15,7 +15,6 @@ ENTRY_POINTS = "cytoarch.encoders"
 """Group under which a package names its encoders: id -> callable(EncoderSettings) -> Encoder."""
 SEPARATOR = "+"
 """Between the ids of encoders that stand side by side."""
-WEIGHT_FREE = ("texture", "profile")
 OURS = (
     "texture",
     "profile",
@@ -26,10 +25,15 @@ OURS = (
     "dinov2:<short name, hub id or folder>",
     "cytonet:<hub id or folder>",
 )
-ONE_MODELS = ("revision", "blocks", "norm")
-"""Settings that are of one model: what joins several has none of them."""
-OF_WEIGHTS = ("precision", "device")
-"""Settings of encoders with weights, which the others of a joined one leave aside."""
+NOT_TAKEN = {
+    "texture": ("revision", "blocks", "precision", "device", "norm"),
+    "profile": ("revision", "blocks", "precision", "device", "norm"),
+    "compact": ("revision", "blocks", "norm"),
+    "lite0": ("revision", "norm"),
+}
+"""Settings that an encoder does not have, by its kind; all others have them all."""
+OF_ONE = ("revision", "blocks", "norm")
+"""Settings that mean something to one model: of encoders side by side only one may have them."""
 
 
 class EncoderSettings(Settings):
@@ -113,55 +117,51 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
 
 
 def _joined(settings: EncoderSettings, parts: Sequence[str]) -> Encoder:
-    """Several encoders side by side; each takes the settings that it has."""
+    """Several encoders side by side; each takes the settings that it has. Raises ModelError for what is ambiguous."""
     from cytoarch.encoders.joined import join
 
-    ignored = [name for name in ONE_MODELS if not _is_default(settings, name)]
-    if ignored:
-        raise ModelError(
-            f"the encoder {settings.encoder} has no {', '.join(ignored)} to set, which are of one model: it joins "
-            f"{len(parts)}; leave these settings out"
-        )
-    without = {name: EncoderSettings.model_fields[name].default for name in OF_WEIGHTS}
-    return join(
-        settings.encoder,
-        [
-            _single(settings.model_copy(update={"encoder": one, **(without if one in WEIGHT_FREE else {})}))
-            for one in parts
-        ],
-    )
+    for name in OF_ONE:
+        takers = [one for one in parts if name not in NOT_TAKEN.get(one.partition(":")[0], ())]
+        if not _is_default(settings, name) and len(takers) != 1:
+            raise ModelError(
+                f"{name} is set, which is of one model; of those that {settings.encoder} joins {len(takers)} have it "
+                f"({', '.join(takers) or 'none'}); leave it out"
+            )
+
+    def own(one: str) -> EncoderSettings:
+        left = NOT_TAKEN.get(one.partition(":")[0], ())
+        blank = {name: EncoderSettings.model_fields[name].default for name in left}
+        return settings.model_copy(update={"encoder": one, **blank})
+
+    return join(settings.encoder, [_single(own(one)) for one in parts])
 
 
 def _single(settings: EncoderSettings) -> Encoder:
     kind, _, argument = settings.encoder.partition(":")
-    if settings.encoder in WEIGHT_FREE:
-        from cytoarch.encoders.profile import ProfileEncoder
-        from cytoarch.encoders.texture import TextureEncoder
-
-        ignored = [
-            name for name in ("revision", "blocks", "precision", "device", "norm") if not _is_default(settings, name)
-        ]
+    if kind in NOT_TAKEN and (not argument or kind == "compact"):
+        ignored = [name for name in NOT_TAKEN[kind] if not _is_default(settings, name)]
         if ignored:
             raise ModelError(
-                f"the encoder {settings.encoder} has no {', '.join(ignored)} to set: it has no weights and computes in "
-                "fp32 on the processor; leave these settings out, or choose another encoder"
+                f"the encoder {settings.encoder} has no {', '.join(ignored)} to set; leave these settings out, or "
+                "choose another encoder"
             )
-        return TextureEncoder() if settings.encoder == "texture" else ProfileEncoder()
+    models = _of_models(settings)
+    if settings.encoder == "texture":
+        from cytoarch.encoders.texture import TextureEncoder
+
+        return TextureEncoder()
+    if settings.encoder == "profile":
+        from cytoarch.encoders.profile import ProfileEncoder
+
+        return ProfileEncoder()
     if settings.encoder == "compact" or (kind == "compact" and argument):
         from cytoarch.encoders.compact import load_compact
 
-        ignored = [name for name in ("revision", "blocks", "norm") if not _is_default(settings, name)]
-        if ignored:
-            raise ModelError(f"the encoder compact has no {', '.join(ignored)} to set; leave these settings out")
         folder = {"folder": Path(argument).expanduser()} if argument else {}
         return load_compact(settings.encoder, precision=settings.precision, device=settings.device, **folder)
     if settings.encoder == "lite0":
         from cytoarch.encoders.lite import load_lite
 
-        ignored = [name for name in ("revision", "norm") if not _is_default(settings, name)]
-        if ignored:
-            raise ModelError(f"the encoder lite0 has no {', '.join(ignored)} to set; leave these settings out")
-        models = _of_models(settings)
         return load_lite(
             settings.encoder,
             blocks=models["blocks"],
@@ -172,11 +172,11 @@ def _single(settings: EncoderSettings) -> Encoder:
     if kind in ("dinov3", "dinov2") and argument:
         from cytoarch.encoders.dino import load_dino
 
-        return load_dino(settings.encoder, **_of_models(settings))
+        return load_dino(settings.encoder, **models)
     if kind == "cytonet" and argument:
         from cytoarch.encoders.cytonet import load_cytonet
 
-        return load_cytonet(settings.encoder, **_of_models(settings))
+        return load_cytonet(settings.encoder, **models)
     return _added(settings, kind)
 
 

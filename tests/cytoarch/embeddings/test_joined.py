@@ -77,14 +77,22 @@ def test_patches_have_the_embeddings_of_all(both: JoinedEncoder, chance: LiteEnc
 
 
 def test_one_of_a_single_channel_sees_colours_as_grey() -> None:
-    compact = load_compact("compact", precision="fp32", device="cpu")
-    both = join("texture+compact", [TextureEncoder(), compact])
-    assert both.tiles.halo_px == 320
+    both = join("texture+mean", [TextureEncoder(), MeanEncoder(channels=1)])
+    assert both.channels == 3
     seen = tiles(64)
     grey = np.ascontiguousarray(np.tensordot(LUMINANCE, seen, axes=(0, 1))[:, None])
-    bank, tokens = both.encode(seen)
+    bank, means, _ = both.encode(seen)
     np.testing.assert_array_equal(bank, TextureEncoder().encode(seen)[0])
-    np.testing.assert_allclose(tokens, compact.encode(grey)[0], atol=1e-4)
+    np.testing.assert_array_equal(means, MeanEncoder().encode(grey)[0])
+    assert both.embed(seen).shape == (1, 78 + 64 * 64)
+
+
+def test_where_all_reach_so_far_only_so_does_the_whole() -> None:
+    compact = load_compact("compact", precision="fp32", device="cpu")
+    both = join("texture+compact", [TextureEncoder(), compact])
+    assert both.tiles == TileShape(2048, 4, 320, 32)
+    seen = tiles(64)
+    np.testing.assert_array_equal(both.encode(seen)[1], compact.encode(seen)[0])
 
 
 def test_a_section_in_many_tiles_is_that_of_each_encoder_alone(tmp_path: Path) -> None:
@@ -162,11 +170,22 @@ def test_it_is_chosen_by_its_id() -> None:
     assert chosen.digest != load_encoder(EncoderSettings(encoder="compact+texture", precision="bf16")).digest
 
 
+def test_settings_go_to_the_one_that_has_them(monkeypatch: pytest.MonkeyPatch, chance: LiteEncoder) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(lite, "load_lite", lambda name, **settings: asked.append({"name": name, **settings}) or chance)
+    load_encoder(EncoderSettings(encoder="texture+lite0", blocks=(3, 4), precision="bf16", tile_px=256))
+    assert asked == [{"name": "lite0", "blocks": (3, 4), "tile_px": 256, "precision": "bf16", "device": "cpu"}]
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
         ({"encoder": "texture+resnet"}, "there is no encoder 'texture\\+resnet'"),
-        ({"encoder": "texture+compact", "blocks": (1,)}, "no blocks to set, which are of one model"),
+        ({"encoder": "texture+compact", "blocks": (1,)}, "texture\\+compact joins 0 have it \\(none\\); leave it out"),
+        (
+            {"encoder": "lite0+dinov3:vitb16", "blocks": (3,)},
+            "blocks is set, which is of one model; of those that lite0\\+dinov3:vitb16 joins 2 have it",
+        ),
         ({"encoder": "+".join(["texture"] * 5)}, "joins 5 encoders; 2 to 4"),
     ],
 )
