@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,25 +169,26 @@ def score(truth: NDArray[np.int64], found: NDArray[np.int64]) -> NDArray[np.floa
     return np.asarray(f1_score(truth[kept], found[kept], labels=list(COMMON), average=None, zero_division=0))
 
 
+JOINED = EmbedSettings(encoder="texture+lite0")
+FEWER = EmbedSettings(encoder="texture+lite0", blocks=(3, 4))
+
+
+def probe(**settings: Any) -> Callable[[int], HeadSettings]:
+    """A probe with these settings, by its seed."""
+    return lambda seed: ProbeSettings.model_validate({"target": "layers", "seed": seed, **settings})
+
+
 METHODS: dict[str, tuple[EmbedSettings, Kind, Callable[[int], HeadSettings]]] = {
-    "probe, texture": (EmbedSettings(), "probe", lambda seed: ProbeSettings(target="layers", seed=seed)),
-    "probe, texture, not standardised": (
-        EmbedSettings(), "probe", lambda seed: ProbeSettings(target="layers", seed=seed, standardise="head"),
-    ),
-    "probe, lite0": (
-        EmbedSettings(encoder="lite0"), "probe", lambda seed: ProbeSettings(target="layers", seed=seed),
-    ),
-    "probe, lite0, not standardised": (
-        EmbedSettings(encoder="lite0"), "probe",
-        lambda seed: ProbeSettings(target="layers", seed=seed, standardise="head"),
-    ),
-    "probe, lite0, strongly regularised": (
-        EmbedSettings(encoder="lite0"), "probe",
-        lambda seed: ProbeSettings(target="layers", seed=seed, regularisation=1e4),
-    ),
-    "probe, compact": (
-        EmbedSettings(encoder="compact"), "probe", lambda seed: ProbeSettings(target="layers", seed=seed),
-    ),
+    "probe, texture": (EmbedSettings(), "probe", probe()),
+    "probe, texture, not standardised": (EmbedSettings(), "probe", probe(standardise="head")),
+    "probe, compact": (EmbedSettings(encoder="compact"), "probe", probe()),
+    "probe, lite0": (EmbedSettings(encoder="lite0"), "probe", probe()),
+    "probe, lite0, not standardised": (EmbedSettings(encoder="lite0"), "probe", probe(standardise="head")),
+    "probe, lite0, penalty 1": (EmbedSettings(encoder="lite0"), "probe", probe(regularisation=1)),
+    "probe, texture+lite0": (JOINED, "probe", probe()),
+    "probe, texture+lite0, penalty 1": (JOINED, "probe", probe(regularisation=1)),
+    "probe, texture+lite0, stages 3 and 4": (FEWER, "probe", probe()),
+    "probe, texture+lite0, stages 3 and 4, not standardised": (FEWER, "probe", probe(standardise="head")),
     "context, texture": (EmbedSettings(), "context", lambda seed: ContextSettings(target="layers", seed=seed)),
     "context, lite0": (
         EmbedSettings(encoder="lite0"), "context", lambda seed: ContextSettings(target="layers", seed=seed),

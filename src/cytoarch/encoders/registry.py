@@ -21,6 +21,7 @@ OURS = (
     "compact",
     "compact:<folder>",
     "lite0",
+    "lite0:<stages>",
     "dinov3:<short name, hub id or folder>",
     "dinov2:<short name, hub id or folder>",
     "cytonet:<hub id or folder>",
@@ -44,8 +45,8 @@ class EncoderSettings(Settings):
         default="texture",
         max_length=500,
         description="texture, profile (no weights); compact (comes with cytoarch, trained on phantoms); compact: and a "
-        "folder of pretrain-encoder; lite0 (EfficientNet-Lite0, weights of the package cytoarch[lite0]); several side "
-        "by side: texture+lite0; "
+        "folder of pretrain-encoder; lite0 (EfficientNet-Lite0), lite0:3,4 (two of its five stages); several side by "
+        "side: texture+lite0:3,4; "
         "dinov3:vits16, vits16plus, vitb16, vitl16, vith16plus, vit7b16, vitl16-sat, "
         "vit7b16-sat, convnext-tiny, -small, -base, -large; dinov2:small, base, large, giant, small-registers, ...; "
         "or dinov3:, dinov2:, cytonet: and a hub id, or a local folder with config.json and safetensors.",
@@ -138,7 +139,7 @@ def _joined(settings: EncoderSettings, parts: Sequence[str]) -> Encoder:
 
 def _single(settings: EncoderSettings) -> Encoder:
     kind, _, argument = settings.encoder.partition(":")
-    if kind in NOT_TAKEN and (not argument or kind == "compact"):
+    if kind in NOT_TAKEN and (not argument or kind in ("compact", "lite0")):
         ignored = [name for name in NOT_TAKEN[kind] if not _is_default(settings, name)]
         if ignored:
             raise ModelError(
@@ -159,7 +160,7 @@ def _single(settings: EncoderSettings) -> Encoder:
 
         folder = {"folder": Path(argument).expanduser()} if argument else {}
         return load_compact(settings.encoder, precision=settings.precision, device=settings.device, **folder)
-    if settings.encoder == "lite0":
+    if settings.encoder == "lite0" or (kind == "lite0" and argument):
         from cytoarch.encoders.lite import load_lite
 
         return load_lite(

@@ -44,6 +44,8 @@ def test_an_id_is_cut_where_an_encoder_follows_and_nowhere_else() -> None:
     assert parts_of("texture+lite0+dinov3:vitb16") == ("texture", "lite0", "dinov3:vitb16")
     assert parts_of("compact:/models/c++/a+b") == ("compact:/models/c++/a+b",)
     assert kinds_of("compact:/a+b+texture") == ("compact", "texture")
+    assert parts_of("texture+lite0:3,4") == ("texture", "lite0:3,4")
+    assert kinds_of("texture+lite0:3,4") == ("texture", "lite0")
 
 
 def test_tiles_leave_a_border_as_wide_as_the_bank_reaches_around_what_the_network_sees(both: JoinedEncoder) -> None:
