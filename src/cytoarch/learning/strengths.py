@@ -1,8 +1,9 @@
 """How strongly a probe is held small: told by parts of what it learns from, each by a fit to the others.
 
-Parts are whole brains, where tokens are of several, else stretches of sections that follow each other. Of strengths
-that are about as good the greatest is taken: what is held small says less of how these very brains were stained. The
-penalty does not change when axes are turned, so that fits in the first principal components tell the same for less.
+Parts are whole brains, where tokens are of several, else every fourth section: of stretches of sections too few hold the
+same areas. Of strengths that are about as good the greatest is taken: what is held small says less of how these very
+brains were stained. The penalty does not change when axes are turned, so that fits in the first principal components
+tell the same for less.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,8 +33,6 @@ COMPONENTS = 256
 """Principal components of them."""
 FOLDS = 4
 """Parts, at most."""
-STRETCH = 2
-"""Sections in a stretch, at least, where there are so many: neighbours tell of each other."""
 ABOUT = 0.01
 """Macro-F1 by which strengths may miss the best."""
 STEPS = 40
@@ -79,20 +78,13 @@ def choose_strength(
 
 
 def folds_of(sections: Int64, groups: Sequence[int] = ()) -> Int64:
-    """The part (n,) that each token's section belongs to: its brain, of one brain its stretch; at most `FOLDS`.
+    """The part (n,) that each token belongs to: by its brain, of one brain by its section; at most `FOLDS`.
 
     >>> folds_of(np.array([0, 1, 2, 3, 4])), folds_of(np.array([0, 1, 2]), (1, 2))
-    (array([0, 0, 0, 1, 1]), array([0, 1, 1]))
+    (array([0, 1, 2, 3, 0]), array([0, 1, 1]))
     """
-    if len(groups) > 1:
-        units = np.repeat(np.arange(len(groups)), groups)[sections]
-        most = len(groups)
-    else:
-        units = np.unique(sections, return_inverse=True)[1]
-        most = max(2, (int(units.max(initial=-1)) + 1) // STRETCH)
-    parts = np.array_split(np.arange(int(units.max(initial=-1)) + 1), min(FOLDS, most))
-    number = np.repeat(np.arange(len(parts)), [len(one) for one in parts])
-    return np.asarray(number[units], dtype=np.int64)
+    units = np.repeat(np.arange(len(groups)), groups)[sections] if len(groups) > 1 else sections
+    return np.asarray(np.unique(units, return_inverse=True)[1] % FOLDS, dtype=np.int64)
 
 
 def _components(tokens: NDArray[Any], dims: Sequence[int]) -> Float32:

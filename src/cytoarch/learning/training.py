@@ -77,8 +77,8 @@ class ProbeSettings(TrainSettings):
         default=None,
         gt=0,
         le=1e6,
-        description="Strength of the L2 penalty (1/C); blank: chosen by leaving out, in turn, brains or stretches of "
-        "sections of those that are learned from.",
+        description="Strength of the L2 penalty (1/C); blank: chosen by leaving out, in turn, brains, or of one every "
+        "fourth section, of those that are learned from.",
     )
 
 
