@@ -27,6 +27,7 @@ from sklearn.metrics import f1_score
 from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.brains import Brain, Label, LabelTable, Section
 from cytoarch.embeddings import EmbedSettings
+from cytoarch.embeddings.settings import ACROSS_BRAINS
 from cytoarch.learning.application import predict_bands
 from cytoarch.learning.cards import Order
 from cytoarch.learning.ordering import ordered
@@ -170,7 +171,7 @@ def score(truth: NDArray[np.int64], found: NDArray[np.int64]) -> NDArray[np.floa
 
 
 JOINED = EmbedSettings(encoder="texture+lite0")
-FEWER = EmbedSettings(encoder="texture+lite0", blocks=(3, 4))
+FEWER = EmbedSettings(encoder=ACROSS_BRAINS)
 
 
 def probe(**settings: Any) -> Callable[[int], HeadSettings]:
@@ -184,11 +185,13 @@ METHODS: dict[str, tuple[EmbedSettings, Kind, Callable[[int], HeadSettings]]] = 
     "probe, compact": (EmbedSettings(encoder="compact"), "probe", probe()),
     "probe, lite0": (EmbedSettings(encoder="lite0"), "probe", probe()),
     "probe, lite0, not standardised": (EmbedSettings(encoder="lite0"), "probe", probe(standardise="head")),
+    "probe, texture, penalty 1": (EmbedSettings(), "probe", probe(regularisation=1)),
     "probe, lite0, penalty 1": (EmbedSettings(encoder="lite0"), "probe", probe(regularisation=1)),
     "probe, texture+lite0": (JOINED, "probe", probe()),
     "probe, texture+lite0, penalty 1": (JOINED, "probe", probe(regularisation=1)),
-    "probe, texture+lite0, stages 3 and 4": (FEWER, "probe", probe()),
-    "probe, texture+lite0, stages 3 and 4, not standardised": (FEWER, "probe", probe(standardise="head")),
+    "probe, texture+lite0:3,4": (FEWER, "probe", probe()),
+    "probe, texture+lite0:3,4, penalty 1": (FEWER, "probe", probe(regularisation=1)),
+    "probe, texture+lite0:3,4, not standardised": (FEWER, "probe", probe(standardise="head")),
     "context, texture": (EmbedSettings(), "context", lambda seed: ContextSettings(target="layers", seed=seed)),
     "context, lite0": (
         EmbedSettings(encoder="lite0"), "context", lambda seed: ContextSettings(target="layers", seed=seed),

@@ -1,7 +1,7 @@
 """How strongly a probe is held small: told by parts of what it learns from, each by a fit to the others.
 
-Parts are whole brains, where tokens are of several, else every fourth section: of stretches of sections too few hold the
-same areas. Of strengths that are about as good the greatest is taken: what is held small says less of how these very
+Parts are whole brains, where tokens are of several, else every fourth section: areas of a stretch of sections may be
+nowhere else. Of strengths that are about as good the greatest is taken: what is held small says less of how these very
 brains were stained. The penalty does not change when axes are turned, so that fits in the first principal components
 tell the same for less.
 """
