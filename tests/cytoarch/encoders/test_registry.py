@@ -29,7 +29,8 @@ def offered(monkeypatch: pytest.MonkeyPatch):
 def test_an_unknown_encoder_is_refused_and_those_there_are_are_listed(name: str):
     with pytest.raises(
         ModelError,
-        match=r"are texture, profile, compact, compact:<folder>, lite0, lite0:<stages>, dinov3:<[\s\S]*cytonet:<",
+        match=r"are texture, profile, compact, compact:<folder>, lite0, lite0:<stages>, "
+        r"dinov3:<[\s\S]*dinov2:<[\s\S]*cyto",
     ):
         load_encoder(EncoderSettings(encoder=name))
 
