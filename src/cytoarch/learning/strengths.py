@@ -16,6 +16,7 @@ from cytoarch.learning.probes import evened
 from cytoarch.measures.overlap import confusion_matrix, macro_f1
 from cytoarch.reproducible import single_threaded
 from cytoarch.sampling import moments
+from cytoarch.tiling import evenly
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +65,7 @@ def choose_strength(
     folds = folds_of(sections, groups)
     if len(np.unique(folds)) < 2:
         return None
-    chosen = np.unique(np.linspace(0, len(tokens) - 1, min(len(tokens), TOKENS)).round().astype(np.int64))
+    chosen = evenly(len(tokens), TOKENS)
     classes, targets = np.unique(strata[chosen], return_inverse=True)
     reduced, parts = _components(tokens[chosen], dims), folds[chosen]
     confusions = {strength: np.zeros((len(classes), len(classes)), dtype=np.int64) for strength in STRENGTHS}
