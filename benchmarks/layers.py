@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from sklearn.metrics import f1_score
 from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.brains import Brain, Label, LabelTable, Section
 from cytoarch.embeddings import EmbedSettings
+from cytoarch.embeddings.settings import ACROSS_BRAINS
 from cytoarch.learning.application import predict_bands
 from cytoarch.learning.cards import Order
 from cytoarch.learning.ordering import ordered
@@ -168,25 +170,28 @@ def score(truth: NDArray[np.int64], found: NDArray[np.int64]) -> NDArray[np.floa
     return np.asarray(f1_score(truth[kept], found[kept], labels=list(COMMON), average=None, zero_division=0))
 
 
+JOINED = EmbedSettings(encoder="texture+lite0")
+FEWER = EmbedSettings(encoder=ACROSS_BRAINS)
+
+
+def probe(**settings: Any) -> Callable[[int], HeadSettings]:
+    """A probe with these settings, by its seed."""
+    return lambda seed: ProbeSettings.model_validate({"target": "layers", "seed": seed, **settings})
+
+
 METHODS: dict[str, tuple[EmbedSettings, Kind, Callable[[int], HeadSettings]]] = {
-    "probe, texture": (EmbedSettings(), "probe", lambda seed: ProbeSettings(target="layers", seed=seed)),
-    "probe, texture, not standardised": (
-        EmbedSettings(), "probe", lambda seed: ProbeSettings(target="layers", seed=seed, standardise="head"),
-    ),
-    "probe, lite0": (
-        EmbedSettings(encoder="lite0"), "probe", lambda seed: ProbeSettings(target="layers", seed=seed),
-    ),
-    "probe, lite0, not standardised": (
-        EmbedSettings(encoder="lite0"), "probe",
-        lambda seed: ProbeSettings(target="layers", seed=seed, standardise="head"),
-    ),
-    "probe, lite0, strongly regularised": (
-        EmbedSettings(encoder="lite0"), "probe",
-        lambda seed: ProbeSettings(target="layers", seed=seed, regularisation=1e4),
-    ),
-    "probe, compact": (
-        EmbedSettings(encoder="compact"), "probe", lambda seed: ProbeSettings(target="layers", seed=seed),
-    ),
+    "probe, texture": (EmbedSettings(), "probe", probe()),
+    "probe, texture, not standardised": (EmbedSettings(), "probe", probe(standardise="head")),
+    "probe, compact": (EmbedSettings(encoder="compact"), "probe", probe()),
+    "probe, lite0": (EmbedSettings(encoder="lite0"), "probe", probe()),
+    "probe, lite0, not standardised": (EmbedSettings(encoder="lite0"), "probe", probe(standardise="head")),
+    "probe, texture, penalty 1": (EmbedSettings(), "probe", probe(regularisation=1)),
+    "probe, lite0, penalty 1": (EmbedSettings(encoder="lite0"), "probe", probe(regularisation=1)),
+    "probe, texture+lite0": (JOINED, "probe", probe()),
+    "probe, texture+lite0, penalty 1": (JOINED, "probe", probe(regularisation=1)),
+    "probe, texture+lite0:3,4": (FEWER, "probe", probe()),
+    "probe, texture+lite0:3,4, penalty 1": (FEWER, "probe", probe(regularisation=1)),
+    "probe, texture+lite0:3,4, not standardised": (FEWER, "probe", probe(standardise="head")),
     "context, texture": (EmbedSettings(), "context", lambda seed: ContextSettings(target="layers", seed=seed)),
     "context, lite0": (
         EmbedSettings(encoder="lite0"), "context", lambda seed: ContextSettings(target="layers", seed=seed),

@@ -8,7 +8,7 @@ from typing import Literal
 from prefect import flow, get_run_logger
 from pydantic import Field, field_validator, model_validator
 
-from cytoarch.embeddings import EmbedSettings, working_pixel_size_um
+from cytoarch.embeddings import AcrossBrainsSettings, EmbedSettings, working_pixel_size_um
 from cytoarch.errors import StoreError
 from cytoarch.learning.studies import ALL, OTHERS, Role
 from cytoarch.learning.training import ContextSettings, DecoderSettings, HeadSettings, ProbeSettings
@@ -68,7 +68,7 @@ class StudyChoice(Settings):
 @flow(name="study", flow_run_name="study-{study.name}", **HOOKS)
 def study(
     study: StudyChoice,
-    embed: EmbedSettings = EmbedSettings(),
+    embed: AcrossBrainsSettings = AcrossBrainsSettings(),
     head: Literal["probe", "decoder", "context"] = "probe",
     probe: ProbeSettings = ProbeSettings(),
     decoder: DecoderSettings = DecoderSettings(),
@@ -81,7 +81,8 @@ def study(
 
     Args:
         study: The brains, and what each is there for.
-        embed: The encoder and how it sees the sections of all brains.
+        embed: The encoder and how it sees the sections of all brains; by default two side by side, the bank of filters
+            and the middle stages of EfficientNet-Lite0, which carry further to other brains than either alone.
         head: probe (linear, token by token), decoder (layers fused, cells of 4 px) or context (convolutions over the
             tokens around).
         probe: How a probe is trained.
@@ -93,12 +94,12 @@ def study(
     store = BrainStore(study.store_path)
     of_head: dict[str, HeadSettings] = {"probe": probe, "decoder": decoder, "context": context}
     settings = of_head[head].model_copy(update={"target": study.target})
-    embed = _one_pixel_size(study, embed)
+    seen = _one_pixel_size(study, EmbedSettings.model_validate(embed.model_dump()))
     made = 0
     names = set()
     for brain_id in study.roles:
         stored = StoredBrain(brain_id=brain_id, store_path=study.store_path)
-        embedded = embed_brain(stored, embed, run=run)
+        embedded = embed_brain(stored, seen, run=run)
         embeddings = Stored(EmbeddingsStep, embedded.embedding)
         names.add(embedded.embedding)
         made += embedded.made

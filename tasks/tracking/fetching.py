@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cytoarch.digests import content_digest, hash_file
-from cytoarch.encoders.registry import EncoderSettings
+from cytoarch.encoders.registry import EncoderSettings, parts_of
 from cytoarch.errors import ModelError, StoreError
 from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE, HeadCard
 from cytoarch.learning.heads import load_domain, load_head
@@ -129,8 +129,8 @@ def _check_listing(model_uri: str, listing: Sequence[Any]) -> None:
 def _check_encoder(store: BrainStore, model_uri: str, card: HeadCard, allow: Sequence[EncoderSettings]) -> None:
     """Raise ModelError if using the head would load an encoder that nobody here has chosen."""
     wanted = _loaded(card.embedding)
-    if ":" not in wanted[0]:  # texture, or an encoder of an installed package: nothing is loaded by name
-        return
+    if all(":" not in one or one.startswith("lite0:") for one in parts_of(wanted[0])):
+        return  # texture, or encoders of installed packages and their stages: nothing is loaded by name
     known = {_loaded(settings) for settings in allow} | _encoders_in(store)
     if wanted not in known:
         encoder, revision = wanted

@@ -8,7 +8,8 @@ import pytest
 from mlflow import MlflowClient
 from pydantic import ValidationError
 
-from cytoarch.embeddings import EmbedSettings
+from cytoarch.embeddings import AcrossBrainsSettings, embedding_name
+from cytoarch.encoders import load_encoder
 from cytoarch.errors import StoreError
 from cytoarch.phantoms.writing import PhantomRequest, write_phantom
 from cytoarch.store.brain_store import BrainStore
@@ -31,7 +32,7 @@ def test_two_brains_teach_a_model_that_a_third_is_scored_with(mapped: MappedBrai
     choice = StudyChoice(
         name="trio", brains=("P01,P02",), unseen=("P03",), seeds=2, store_path=tmp_path / "store", target="areas"
     )
-    done = study(choice)
+    done = study(choice, AcrossBrainsSettings(encoder="texture"))
     store = BrainStore(tmp_path / "store")
     with Path(done.notes["scores"]).open(newline="") as file:
         rows = {(row["model"], row["brain"], row["part"]): row for row in csv.DictReader(file)}
@@ -51,7 +52,7 @@ def test_two_brains_teach_a_model_that_a_third_is_scored_with(mapped: MappedBrai
     assert sorted(one.data.tags["seed"] for one in seeds) == ["0", "1"]
     both = [one.data.metrics["macro_f1"] for one in seeds]
     assert sum(both) / 2 == pytest.approx(folds[0].data.metrics["macro_f1"], abs=1e-4)
-    assert study(choice).made == 0
+    assert study(choice, AcrossBrainsSettings(encoder="texture")).made == 0
     told = [str(one.data) for one in every_artifact() if one.key == "summary-trio"]
     assert len(told) == 2
     for text in told:
@@ -65,8 +66,17 @@ def test_two_brains_teach_a_model_that_a_third_is_scored_with(mapped: MappedBrai
     assert len(client.search_runs([experiment], "tags.kind = 'study'")) == 1
 
 
+def test_what_else_is_set_leaves_the_default_encoder_what_it_is() -> None:
+    settings = AcrossBrainsSettings.model_validate({"pixel_size_um": 25})
+    assert (settings.encoder, settings.pixel_size_um) == ("texture+lite0:3,4", 25)
+    encoder = load_encoder(settings)
+    assert encoder.dims(3) == (78, 152, 152, 152)
+    assert encoder.tiles.token_px == 4
+    assert embedding_name(settings, encoder, 25.0).startswith("texture-lite0-25um-")
+
+
 def test_a_brain_has_one_place_and_must_be_there(mapped: MappedBrain) -> None:
     with pytest.raises(ValidationError, match="P01: a brain has one place in a study"):
         StudyChoice(name="x", brains=("P01",), unseen=("P01",))
     with pytest.raises(StoreError, match=r"'P09'.*P01"):
-        study(StudyChoice(name="x", brains=("P01", "P09"), store_path=mapped.store_path), EmbedSettings())
+        study(StudyChoice(name="x", brains=("P01", "P09"), store_path=mapped.store_path))

@@ -269,6 +269,20 @@ def test_an_encoder_that_nobody_chose_is_not_loaded_for_a_head(foreign: Register
         fetch_head(foreign.store, MODEL, others)
 
 
+@pytest.mark.parametrize("encoder", [f"texture+{HOSTILE}", f"lite0:3,4+{HOSTILE}", f"{HOSTILE}+lite0"])
+def test_no_encoder_is_smuggled_in_beside_others(tmp_path: Path, encoder: str) -> None:
+    store = BrainStore(tmp_path / "store")
+    Registered(store, register_in(store, 1, 0.5, encoder=encoder))
+    with pytest.raises(ModelError, match="which it names itself and which would be read"):
+        fetch_head(store, MODEL)
+
+
+def test_encoders_that_come_along_need_not_be_allowed(tmp_path: Path) -> None:
+    store = BrainStore(tmp_path / "store")
+    known = Registered(store, register_in(store, 1, 0.5, encoder="texture+lite0:3,4"))
+    assert fetch_head(store, MODEL) == known.digest
+
+
 def test_an_encoder_that_is_allowed_may_be_named(foreign: Registered) -> None:
     assert fetch_head(foreign.store, MODEL, [EmbedSettings(encoder=HOSTILE, batch_size=7)]) == foreign.digest
 

@@ -53,8 +53,8 @@ def tile_plan(encoder: Encoder, height: int, width: int, settings: EmbedSettings
     margin asked for. Raises ModelError if that leaves no core, or is no multiple of the token.
     """
     shape = encoder.tiles
-    tile, token = settings.tile_px or shape.tile_px, shape.token_px
-    margin = settings.margin_px if shape.halo_px is None else shape.halo_px
+    tile, token = shape.tile_around(settings.tile_px), shape.token_px
+    margin = settings.margin_px + shape.margin_px if shape.halo_px is None else shape.halo_px
     if shape.halo_px is not None:
         # small sections need no larger tile than themselves; the size of a tile does not change the result
         align = math.lcm(shape.align_px, token)

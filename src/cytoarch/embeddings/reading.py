@@ -10,14 +10,11 @@ from numpy.typing import NDArray
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.embeddings.background import Background
 from cytoarch.embeddings.settings import EmbedSettings
-from cytoarch.encoders.protocol import Encoder
+from cytoarch.encoders.protocol import LUMINANCE, Encoder
 from cytoarch.errors import SectionError
 from cytoarch.images.views import StoredImage, View, intensity_range
 
 Float32 = NDArray[np.float32]
-
-LUMINANCE = np.array([0.2125, 0.7154, 0.0721], dtype=np.float32)
-"""Shares of red, green and blue in the grey that an encoder of one channel sees (ITU-R BT.709)."""
 
 
 @dataclass(frozen=True)

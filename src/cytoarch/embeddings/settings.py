@@ -8,7 +8,7 @@ from pydantic import Field
 
 from cytoarch.digests import canonical_json
 from cytoarch.encoders.protocol import Encoder
-from cytoarch.encoders.registry import EncoderSettings
+from cytoarch.encoders.registry import EncoderSettings, kinds_of
 
 FINEST_DEFAULT_UM = 4.0
 """Sections are not read finer than this unless it is asked for."""
@@ -47,6 +47,23 @@ class EmbedSettings(EncoderSettings):
         return self.device != "cpu"
 
 
+ACROSS_BRAINS = "texture+lite0:3,4"
+"""What carries furthest to brains that were not learned from, of what comes along (benchmarks/README.md)."""
+
+
+class AcrossBrainsSettings(EmbedSettings):
+    """How the sections of several brains are turned into embeddings: the same, with another encoder by default."""
+
+    encoder: str = Field(
+        examples=["dinov3:vitb16"],
+        default=ACROSS_BRAINS,
+        max_length=500,
+        description="texture+lite0:3,4: a bank of filters and the middle stages of EfficientNet-Lite0 side by side, "
+        "which carry further to other brains than either alone; texture: smaller and faster; or any other encoder of "
+        "embed-brain.",
+    )
+
+
 def working_pixel_size_um(settings: EmbedSettings, encoder: Encoder, section_sizes_um: Sequence[float]) -> float:
     """The one pixel size a brain is read at: asked for, the encoder's, or that of its coarsest section but >= 4 um."""
     if settings.pixel_size_um is not None:
@@ -65,5 +82,5 @@ def embedding_name(settings: EmbedSettings, encoder: Encoder, pixel_size_um: flo
     filled = [settings.background] if settings.background != "as-scanned" else []
     parts = [encoder.digest, pixel_size_um, list(settings.channels), settings.margin_px, *filled, *extent]
     identity = hashlib.sha256(canonical_json(parts).encode()).hexdigest()
-    kind = settings.encoder.partition(":")[0]
+    kind = "-".join(kinds_of(settings.encoder))
     return f"{kind}-{pixel_size_um:g}um-{identity[:8]}"

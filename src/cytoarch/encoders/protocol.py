@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 Precision = Literal["fp32", "bf16", "fp16"]
 
+LUMINANCE = np.array([0.2125, 0.7154, 0.0721], dtype=np.float32)
+"""Shares of red, green and blue in the grey that an encoder of one channel sees (ITU-R BT.709)."""
+
 
 @dataclass(frozen=True)
 class TileShape:
@@ -21,6 +24,17 @@ class TileShape:
     """How far beyond a token its value reaches, where that is less than the tile; None: the whole tile."""
     align_px: int = 1
     """Tiles begin at multiples of this, beside those of the token."""
+    margin_px: int = 0
+    """Where it sees the whole tile: border of the tile whose tokens say nothing and are always thrown away."""
+
+    @property
+    def core_px(self) -> int:
+        """Edge of the part of a tile whose tokens are its result, but for a margin that is asked for."""
+        return self.tile_px - 2 * self.margin_px
+
+    def tile_around(self, core_px: int | None) -> int:
+        """Edge of the tile that such a part needs; None: the encoder's own."""
+        return (self.core_px if core_px is None else core_px) + 2 * self.margin_px
 
 
 class Encoder(Protocol):

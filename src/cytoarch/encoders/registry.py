@@ -1,6 +1,6 @@
 """Which encoders there are: our own, and those that installed packages add to the entry-point group."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Literal, TypedDict, cast
@@ -13,16 +13,28 @@ from cytoarch.settings import Settings
 
 ENTRY_POINTS = "cytoarch.encoders"
 """Group under which a package names its encoders: id -> callable(EncoderSettings) -> Encoder."""
+SEPARATOR = "+"
+"""Between the ids of encoders that stand side by side."""
 OURS = (
     "texture",
     "profile",
     "compact",
     "compact:<folder>",
     "lite0",
+    "lite0:<stages>",
     "dinov3:<short name, hub id or folder>",
     "dinov2:<short name, hub id or folder>",
     "cytonet:<hub id or folder>",
 )
+NOT_TAKEN = {
+    "texture": ("revision", "blocks", "precision", "device", "norm"),
+    "profile": ("revision", "blocks", "precision", "device", "norm"),
+    "compact": ("revision", "blocks", "norm"),
+    "lite0": ("revision", "norm"),
+}
+"""Settings that an encoder does not have, by its kind; all others have them all."""
+OF_ONE = ("revision", "blocks", "norm")
+"""Settings that mean something to one model: of encoders side by side only one may have them."""
 
 
 class EncoderSettings(Settings):
@@ -33,8 +45,8 @@ class EncoderSettings(Settings):
         default="texture",
         max_length=500,
         description="texture, profile (no weights); compact (comes with cytoarch, trained on phantoms); compact: and a "
-        "folder of pretrain-encoder; lite0 "
-        "(EfficientNet-Lite0, weights of the package cytoarch[lite0]); "
+        "folder of pretrain-encoder; lite0 (EfficientNet-Lite0), lite0:3,4 (two of its five stages); several side by "
+        "side: texture+lite0:3,4; "
         "dinov3:vits16, vits16plus, vitb16, vitl16, vith16plus, vit7b16, vitl16-sat, "
         "vit7b16-sat, convnext-tiny, -small, -base, -large; dinov2:small, base, large, giant, small-registers, ...; "
         "or dinov3:, dinov2:, cytonet: and a hub id, or a local folder with config.json and safetensors.",
@@ -75,37 +87,82 @@ class EncoderSettings(Settings):
     batch_size: int = Field(default=2, ge=1, le=1024, description="Tiles computed at once.")
 
 
+def parts_of(encoder: str) -> tuple[str, ...]:
+    """The encoders that an id joins by `+`, in order; of any other id itself: folders may have a + in their names.
+
+    >>> parts_of("texture+lite0"), parts_of("dinov3:/models/a+b"), parts_of("compact:/a+b+texture")
+    (('texture', 'lite0'), ('dinov3:/models/a+b',), ('compact:/a+b', 'texture'))
+    """
+    first, *others = encoder.split(SEPARATOR)
+    if not others:
+        return (encoder,)
+    known = {one.partition(":")[0] for one in OURS} | {point.name for point in entry_points(group=ENTRY_POINTS)}
+    parts = [first]
+    for one in others:
+        if one.partition(":")[0] in known:
+            parts.append(one)
+        else:
+            parts[-1] += SEPARATOR + one
+    return tuple(parts)
+
+
+def kinds_of(encoder: str) -> tuple[str, ...]:
+    """What the parts of an id are, without their folders: names of products are made of them."""
+    return tuple(one.partition(":")[0] for one in parts_of(encoder))
+
+
 def load_encoder(settings: EncoderSettings) -> Encoder:
     """The encoder the settings name. Raises ModelError, listing those there are, if none has that id."""
-    kind, _, argument = settings.encoder.partition(":")
-    if settings.encoder in ("texture", "profile"):
-        from cytoarch.encoders.profile import ProfileEncoder
-        from cytoarch.encoders.texture import TextureEncoder
+    parts = parts_of(settings.encoder)
+    return _joined(settings, parts) if len(parts) > 1 else _single(settings)
 
-        ignored = [
-            name for name in ("revision", "blocks", "precision", "device", "norm") if not _is_default(settings, name)
-        ]
+
+def _joined(settings: EncoderSettings, parts: Sequence[str]) -> Encoder:
+    """Several encoders side by side; each takes the settings that it has. Raises ModelError for what is ambiguous."""
+    from cytoarch.encoders.joined import join
+
+    for name in OF_ONE:
+        takers = [one for one in parts if name not in NOT_TAKEN.get(one.partition(":")[0], ())]
+        if not _is_default(settings, name) and len(takers) != 1:
+            raise ModelError(
+                f"{name} is set, which is of one model; of those that {settings.encoder} joins {len(takers)} have it "
+                f"({', '.join(takers) or 'none'}); leave it out"
+            )
+
+    def own(one: str) -> EncoderSettings:
+        left = NOT_TAKEN.get(one.partition(":")[0], ())
+        blank = {name: EncoderSettings.model_fields[name].default for name in left}
+        return settings.model_copy(update={"encoder": one, **blank})
+
+    return join(settings.encoder, [_single(own(one)) for one in parts])
+
+
+def _single(settings: EncoderSettings) -> Encoder:
+    kind, _, argument = settings.encoder.partition(":")
+    if kind in NOT_TAKEN and (not argument or kind in ("compact", "lite0")):
+        ignored = [name for name in NOT_TAKEN[kind] if not _is_default(settings, name)]
         if ignored:
             raise ModelError(
-                f"the encoder {settings.encoder} has no {', '.join(ignored)} to set: it has no weights and computes in "
-                "fp32 on the processor; leave these settings out, or choose another encoder"
+                f"the encoder {settings.encoder} has no {', '.join(ignored)} to set; leave these settings out, or "
+                "choose another encoder"
             )
-        return TextureEncoder() if settings.encoder == "texture" else ProfileEncoder()
+    models = _of_models(settings)
+    if settings.encoder == "texture":
+        from cytoarch.encoders.texture import TextureEncoder
+
+        return TextureEncoder()
+    if settings.encoder == "profile":
+        from cytoarch.encoders.profile import ProfileEncoder
+
+        return ProfileEncoder()
     if settings.encoder == "compact" or (kind == "compact" and argument):
         from cytoarch.encoders.compact import load_compact
 
-        ignored = [name for name in ("revision", "blocks", "norm") if not _is_default(settings, name)]
-        if ignored:
-            raise ModelError(f"the encoder compact has no {', '.join(ignored)} to set; leave these settings out")
         folder = {"folder": Path(argument).expanduser()} if argument else {}
         return load_compact(settings.encoder, precision=settings.precision, device=settings.device, **folder)
-    if settings.encoder == "lite0":
+    if settings.encoder == "lite0" or (kind == "lite0" and argument):
         from cytoarch.encoders.lite import load_lite
 
-        ignored = [name for name in ("revision", "norm") if not _is_default(settings, name)]
-        if ignored:
-            raise ModelError(f"the encoder lite0 has no {', '.join(ignored)} to set; leave these settings out")
-        models = _of_models(settings)
         return load_lite(
             settings.encoder,
             blocks=models["blocks"],
@@ -116,11 +173,11 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
     if kind in ("dinov3", "dinov2") and argument:
         from cytoarch.encoders.dino import load_dino
 
-        return load_dino(settings.encoder, **_of_models(settings))
+        return load_dino(settings.encoder, **models)
     if kind == "cytonet" and argument:
         from cytoarch.encoders.cytonet import load_cytonet
 
-        return load_cytonet(settings.encoder, **_of_models(settings))
+        return load_cytonet(settings.encoder, **models)
     return _added(settings, kind)
 
 
@@ -154,7 +211,7 @@ def _added(settings: EncoderSettings, kind: str) -> Encoder:
     points = entry_points(group=ENTRY_POINTS)
     chosen = next((point for point in points if point.name == kind), None)
     if chosen is None:
-        known = ", ".join([*OURS, *sorted(point.name for point in points)])
+        known = ", ".join([*OURS, *sorted(point.name for point in points)]) + ", and several of them joined by +"
         raise ModelError(f"there is no encoder {settings.encoder!r}; the encoders are {known}")
     return _imported(chosen)(settings)
 

@@ -1,7 +1,7 @@
 """The linear probe: multinomial logistic regression on standardised embeddings, token by token."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ from cytoarch.reproducible import single_threaded
 from cytoarch.sampling import moments, standardised
 
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 
 ITERATIONS = 1000
 """Steps of the solver after which a fit counts as not converged."""
@@ -78,18 +79,36 @@ def fit_bytes_per_token(width: int, classes: int) -> int:
     return 4 * width + 8 * 5 * classes
 
 
+def evenness(dims: Sequence[int]) -> Float64:
+    """What standardised tokens (c,) are multiplied by so that every layer varies alike in all, however long it is.
+
+    A penalty on weights would else leave little to 26 values beside 1,536. Of one layer, or of equal ones, 1.
+
+    >>> evenness((2, 8)).round(3).tolist()
+    [1.581, 1.581, 0.791, 0.791, 0.791, 0.791, 0.791, 0.791, 0.791, 0.791]
+    """
+    return np.repeat([np.sqrt(sum(dims) / (len(dims) * width)) for width in dims], dims)
+
+
+def evened(tokens: NDArray[Any], dims: Sequence[int], mean: Float64, spread: Float64) -> Float32:
+    """Tokens (n, c) of layers `dims` as a probe learns from them: standardised, every layer varying alike in all."""
+    return standardised(tokens, mean, spread / evenness(dims))
+
+
 def fit_probe(
     card: HeadCard, embeddings: NDArray[Any], targets: NDArray[np.int64], regularisation: float
 ) -> tuple[Probe, dict[str, int | bool]]:
     """Fit a probe to tokens (n, c) of classes (n,), classes weighted alike; returns it and how the fit went.
 
+    Tokens are standardised, and the penalty weighs every layer of the embeddings alike, however long it is.
     `regularisation` is scikit-learn's 1/C. Classes without a token keep probability zero.
     """
     model = LogisticRegression(C=1 / regularisation, class_weight="balanced", max_iter=ITERATIONS, tol=1e-4)
     with single_threaded(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         mean, spread = moments([embeddings])
-        model.fit(standardised(embeddings, mean, spread), targets)
+        model.fit(evened(embeddings, card.dims, mean, spread), targets)
+    spread = spread / evenness(card.dims)
     converged = not any(issubclass(one.category, ConvergenceWarning) for one in caught)
     coefficients, intercepts = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # scikit-learn gives one row for two classes

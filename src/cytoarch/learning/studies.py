@@ -57,6 +57,8 @@ class _Fit(NamedTuple):
 
     model: str
     learned: Sequence[LabelledSection]
+    groups: Sequence[int]
+    """How many of those learned from are of each brain, one after the other."""
     scored: Sequence[tuple[str, str, Sequence[LabelledSection]]]
     deciding: Sequence[LabelledSection] = ()
     """What says how maps are drawn: sections that it has not seen, of brains that are learned from."""
@@ -66,6 +68,11 @@ def joined(parts: Sequence[Sequence[LabelledSection]]) -> Sequence[LabelledSecti
     """Sections of several brains one after the other, opened when they are asked for."""
     places = [(part, at) for part in parts for at in range(len(part))]
     return OnDemand(len(places), lambda index: places[index][0][places[index][1]])
+
+
+def sizes(parts: Sequence[Sequence[LabelledSection]]) -> tuple[int, ...]:
+    """How many sections each part has."""
+    return tuple(map(len, parts))
 
 
 def run_study(
@@ -86,7 +93,7 @@ def run_study(
     trial: Trial | None = None
     steps = len(seeds) * len(fits) + 1
     for index, (seed, fit) in enumerate((seed, fit) for seed in seeds for fit in fits):
-        head, _ = train_head(card, settings.model_copy(update={"seed": seed}), fit.learned)
+        head, _ = train_head(card, settings.model_copy(update={"seed": seed}), fit.learned, groups=fit.groups)
         rows += [
             StudyRow(fit.model, brain_id, part, seed, score_head(head, sections))
             for brain_id, part, sections in fit.scored
@@ -99,7 +106,8 @@ def run_study(
             on_progress(index + 1, steps)
     ordering = trial.chosen() if trial else None
     card = card.model_copy(update={"order": ordering.order if ordering else "none"})
-    head, facts = train_head(card, settings, joined([one.sections for one in seen]))
+    whole = [one.sections for one in seen]
+    head, facts = train_head(card, settings, joined(whole), groups=sizes(whole))
     facts["ordering"] = ordering.facts() if ordering else None
     if on_progress is not None:
         on_progress(steps, steps)
@@ -113,13 +121,15 @@ def _fits(brains: Sequence[StudyBrain], seen: Sequence[StudyBrain]) -> Iterator[
     train = {one.brain_id: one.chosen(one.split.train) for one in seen}
     own = [row for rows in parts.values() for row in rows]
     deciding = joined([sections for _, _, sections in own]) if len(seen) == 1 else ()
-    yield _Fit(ALL, joined(list(train.values())), [*own, *others], deciding)
+    every = list(train.values())
+    yield _Fit(ALL, joined(every), sizes(every), [*own, *others], deciding)
     for one in seen if len(seen) > 1 else ():
-        rest = joined([other.sections for other in seen if other is not one])
-        yield _Fit(OTHERS, rest, [(one.brain_id, "left out", one.sections)], one.sections)
+        rest = [other.sections for other in seen if other is not one]
+        yield _Fit(OTHERS, joined(rest), sizes(rest), [(one.brain_id, "left out", one.sections)], one.sections)
     for one in seen if len(seen) > 1 else ():
         whole = [(other.brain_id, "left out", other.sections) for other in seen if other is not one]
-        yield _Fit(one.brain_id, train[one.brain_id], [*parts[one.brain_id], *whole, *others])
+        own_train = train[one.brain_id]
+        yield _Fit(one.brain_id, own_train, sizes([own_train]), [*parts[one.brain_id], *whole, *others])
 
 
 def _parts(brain: StudyBrain) -> list[tuple[str, str, Sequence[LabelledSection]]]:

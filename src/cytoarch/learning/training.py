@@ -21,6 +21,7 @@ from cytoarch.learning.ordering import Ordering, Trial
 from cytoarch.learning.probes import fit_bytes_per_token, fit_probe
 from cytoarch.learning.smoothing import Smoothing, choose_smoothing
 from cytoarch.learning.splits import Split
+from cytoarch.learning.strengths import DEFAULT_STRENGTH, choose_strength
 from cytoarch.learning.targets import UNLABELLED
 from cytoarch.progress import Progress
 from cytoarch.sampling import OnDemand, TokenSample, draw_tokens
@@ -71,7 +72,14 @@ class ProbeSettings(TrainSettings):
     """How a linear probe is trained."""
 
     tokens_per_class: int = Field(default=400, ge=10, le=100_000, description="Most tokens of a class per section.")
-    regularisation: float = Field(default=1.0, gt=0, le=1e6, description="Strength of the L2 penalty (1/C).")
+    regularisation: float | None = Field(
+        examples=[1.0],
+        default=None,
+        gt=0,
+        le=1e6,
+        description="Strength of the L2 penalty (1/C); blank: chosen by leaving out, in turn, brains, or of one every "
+        "fourth section, of those that are learned from.",
+    )
 
 
 class DecoderSettings(TrainSettings):
@@ -139,16 +147,23 @@ def train_head(
     settings: HeadSettings,
     sections: Sequence[LabelledSection],
     on_progress: Progress | None = None,
+    groups: Sequence[int] = (),
 ) -> tuple[Head, dict[str, Any]]:
     """Train a head on all of `sections`; returns it and facts about the training.
 
+    `groups` says how many of them, one after the other, are of each brain; none: all are of one.
     Raises TrainingError if fewer than two classes have labels in tissue there.
     """
     if isinstance(settings, ProbeSettings):
         sample = sample_tokens(sections, card.classes, settings.tokens_per_class, settings.seed)
         _check_classes(sample.strata, card.classes, sections)
-        probe, fit = fit_probe(card, sample.tokens, sample.strata, settings.regularisation)
-        return probe, {**sample.facts(), **fit, "untrained": untrained(sample.strata, card.classes)}
+        chosen = None
+        if settings.regularisation is None:
+            chosen = choose_strength(card.dims, sample.tokens, sample.strata, sample.sections, groups)
+        strength = settings.regularisation or (chosen.regularisation if chosen else DEFAULT_STRENGTH)
+        probe, fit = fit_probe(card, sample.tokens, sample.strata, strength)
+        tried = chosen.facts() if chosen else {"regularisation": strength}
+        return probe, {**sample.facts(), **tried, **fit, "untrained": untrained(sample.strata, card.classes)}
     if isinstance(settings, ContextSettings):
         crops = cut_crops(sections, card, settings.seed, settings.crop_tokens)
     else:

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 from cytoarch.paths import is_id
 from cytoarch.store.brain_store import BrainStore
 
-ENCODERS = ("texture", "lite0", "dinov3:vits16", "dinov3:vitb16")
+ENCODERS = ("texture", "texture+lite0:3,4", "lite0", "dinov3:vits16", "dinov3:vitb16")
 
 
 class Opening(NamedTuple):

@@ -77,14 +77,18 @@ class ParcellationPlan:
     def of(
         cls, head: Head, encoder: Encoder, height: int, width: int, overlap: float, window: WindowKind
     ) -> "ParcellationPlan":
-        """Tiles of the encoder's size (512 px where its reach is finite), a quarter of margin, steps of half a tile."""
+        """Tiles of the encoder's size (512 px where its reach is finite), a quarter of margin, steps of half a tile.
+
+        A border whose tokens say nothing comes on top, and has no weight.
+        """
         shape = encoder.tiles
-        tile = (head.card.embedding.tile_px or shape.tile_px) if shape.halo_px is None else DEFAULT_TILE_PX
+        core = (head.card.embedding.tile_px or shape.core_px) if shape.halo_px is None else DEFAULT_TILE_PX
+        border = shape.margin_px if shape.halo_px is None else 0
         grid = math.lcm(shape.align_px, shape.token_px)
-        step = max(grid, int(tile * (1 - overlap)) // grid * grid)
+        step = max(grid, int(core * (1 - overlap)) // grid * grid)
         cell = shape.token_px // head.card.cells_per_token
-        plan = TilePlan(height, width, tile, step, tile // 4 // grid * grid, cell)
-        return cls(plan, blending_window(window, tile, cell))
+        plan = TilePlan(height, width, core + 2 * border, step, border + core // 4 // grid * grid, cell)
+        return cls(plan, np.pad(blending_window(window, core, cell), border // cell))
 
 
 def probability_bands(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from cytoarch.embeddings.reading import LUMINANCE
+from cytoarch.encoders.protocol import LUMINANCE
 from cytoarch.encoders.trainable import PatchNetwork
 from cytoarch.pretraining.sending import sent
 

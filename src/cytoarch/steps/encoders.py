@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cytoarch.embeddings.settings import EmbedSettings
 from cytoarch.encoders import Encoder, load_encoder
+from cytoarch.encoders.registry import parts_of
 
 _lock = threading.Lock()
 
@@ -19,11 +20,14 @@ def encoder_for(settings: EmbedSettings) -> Encoder:
 
 def _stamp(settings: EmbedSettings) -> tuple[tuple[str, int, int], ...]:
     """What a model's folder looks like: a long-lived worker does not go on with weights that were replaced."""
-    _, _, source = settings.encoder.partition(":")
-    folder = Path(source).expanduser()
-    if not source or not folder.is_dir():
-        return ()
-    return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.iterdir()))
+    sources = [one.partition(":")[2] for one in parts_of(settings.encoder)]
+    folders = [Path(source).expanduser() for source in sources if source]
+    return tuple(
+        (path.name, path.stat().st_size, path.stat().st_mtime_ns)
+        for folder in folders
+        if folder.is_dir()
+        for path in sorted(folder.iterdir())
+    )
 
 
 @lru_cache(maxsize=2)

@@ -133,4 +133,4 @@ class PointsStep(EngineStep[Path]):
 
 def patch_size_px(settings: EmbedSettings, encoder: Encoder) -> int:
     """Edge of a patch: as asked for, or the encoder's tile; encoders of finite reach take patches of any size."""
-    return settings.tile_px or (encoder.tiles.tile_px if encoder.tiles.halo_px is None else PATCH_PX)
+    return settings.tile_px or (encoder.tiles.core_px if encoder.tiles.halo_px is None else PATCH_PX)

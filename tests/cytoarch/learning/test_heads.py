@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load, save
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from cytoarch.brains import LabelClass
 from cytoarch.errors import ModelError
@@ -66,8 +66,11 @@ def test_a_probe_is_logistic_regression_on_standardised_tokens(card, regularisat
     tokens, targets = toy_tokens(present)
     probe, fit = fit_probe(card("probe", (2, 4), classes=classes), tokens, targets, regularisation)
     assert fit["converged"]
+    alike = FunctionTransformer(lambda values: values * np.sqrt([6 / (2 * 2)] * 2 + [6 / (2 * 4)] * 4))
     oracle = make_pipeline(
-        StandardScaler(), LogisticRegression(C=1 / regularisation, class_weight="balanced", max_iter=2000, tol=1e-6)
+        StandardScaler(),
+        alike,
+        LogisticRegression(C=1 / regularisation, class_weight="balanced", max_iter=2000, tol=1e-6),
     ).fit(tokens.astype(np.float64), targets)
     fresh, _ = toy_tokens(present, seed=1)
     np.testing.assert_allclose(on_tokens(probe, fresh), oracle.predict_proba(fresh.astype(np.float64)), atol=0.02)
@@ -77,9 +80,19 @@ def test_the_standardisation_is_folded_into_the_weights_exactly(card):
     tokens, targets = toy_tokens((0, 1, 2))
     probe, _ = fit_probe(card("probe", (2, 4)), tokens, targets, 1.0)
     mean, spread = tokens.mean(axis=0, dtype=np.float64), tokens.std(axis=0, dtype=np.float64)
-    scaled = ((tokens - mean) / spread).astype(np.float32)
+    scaled = ((tokens - mean) / spread * probes.evenness((2, 4))).astype(np.float32)
     model = LogisticRegression(C=1.0, class_weight="balanced", max_iter=1000, tol=1e-4).fit(scaled, targets)
     np.testing.assert_allclose(on_tokens(probe, tokens), model.predict_proba(scaled), atol=1e-5)
+
+
+def test_every_layer_varies_alike_however_long_it_is():
+    rng = np.random.default_rng(3)
+    tokens = rng.normal(size=(500, 22)) * rng.uniform(0.1, 9, 22) + rng.normal(size=22)
+    seen = probes.evened(tokens, (2, 16, 4), tokens.mean(axis=0), tokens.std(axis=0))
+    variance = seen.var(axis=0)
+    np.testing.assert_allclose([variance[:2].sum(), variance[2:18].sum(), variance[18:].sum()], 22 / 3, rtol=1e-5)
+    np.testing.assert_array_equal(probes.evenness((7,)), 1)
+    np.testing.assert_array_equal(probes.evenness((3, 3, 3)), 1)
 
 
 def test_a_class_without_tokens_has_probability_zero(card):

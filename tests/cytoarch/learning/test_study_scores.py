@@ -29,9 +29,12 @@ def test_no_model_is_scored_on_a_section_that_it_learned_from(section, card, mon
     learned: list[set[int]] = []
     train, score = studies.train_head, studies.score_head
 
-    def training(card, settings, sections, *rest):
+    def training(card, settings, sections, *rest, groups):
         learned.append({id(one) for one in sections})
-        return train(card, settings, sections, *rest)
+        of_brain = {id(one): brain.brain_id for brain in given for one in brain.sections}
+        names = [of_brain[id(one)] for one in sections]
+        assert names == [name for name, size in zip(dict.fromkeys(names), groups, strict=True) for _ in range(size)]
+        return train(card, settings, sections, *rest, groups=groups)
 
     def scoring(head, sections):
         assert not {id(one) for one in sections} & learned[-1]
@@ -40,7 +43,7 @@ def test_no_model_is_scored_on_a_section_that_it_learned_from(section, card, mon
     monkeypatch.setattr(studies, "train_head", training)
     monkeypatch.setattr(studies, "score_head", scoring)
     given = brains(section)
-    _, _, rows = run_study(card("probe", (3, 4)), ProbeSettings(), given, (0, 1))
+    _, _, rows = run_study(card("probe", (3, 4)), ProbeSettings(tokens_per_class=30), given, (0, 1))
     assert learned[-1] == {id(one) for brain in given[:2] for one in brain.sections}, "the last is of all labels"
     found = {(row.model, row.brain_id, row.part) for row in rows if row.seed == 0}
     parts = {(one, part) for one in "AB" for part in ("fifth", "block")}
@@ -54,7 +57,9 @@ def test_no_model_is_scored_on_a_section_that_it_learned_from(section, card, mon
 
 
 def test_figures_are_means_and_deviations_over_seeds(section, card) -> None:
-    _, _, rows = run_study(card("probe", (3, 4)), ProbeSettings(tokens_per_class=10), brains(section), (0, 1, 2))
+    _, _, rows = run_study(
+        card("probe", (3, 4)), ProbeSettings(tokens_per_class=10, regularisation=1.0), brains(section), (0, 1, 2)
+    )
     one = next(row for row in summed(rows) if (row.model, row.brain_id) == (ALL, "C"))
     values = [row.score.metrics()["macro_f1"] for row in rows if (row.model, row.brain_id) == (ALL, "C")]
     assert (one.seeds, one.sections) == (3, 6)

@@ -1,0 +1,79 @@
+"""How strongly a probe is held small: chosen by what it does not learn from."""
+
+import numpy as np
+import pytest
+
+from cytoarch.learning import strengths
+from cytoarch.learning.strengths import choose_strength, folds_of
+from cytoarch.learning.training import ProbeSettings, train_head
+
+WIDTH = 12
+
+
+def stained(rng: np.random.Generator, brains: int, per_brain: int, stain: float) -> tuple[np.ndarray, ...]:
+    """Tokens whose first value says the class alike in every brain, and whose others do so as each brain is stained."""
+    tokens, strata, sections = [], [], []
+    for brain in range(brains):
+        colour = stain * rng.normal(size=WIDTH - 1)
+        for section in range(2):
+            classes = rng.integers(0, 2, per_brain)
+            sign = 2 * classes[:, None] - 1
+            told = np.concatenate([sign + rng.normal(0, 1.5, (per_brain, 1)), sign * colour], axis=1)
+            tokens.append(told + rng.normal(0, 0.3, told.shape))
+            strata.append(classes)
+            sections.append(np.full(per_brain, 2 * brain + section))
+    return np.concatenate(tokens), np.concatenate(strata), np.concatenate(sections)
+
+
+def test_parts_are_brains_or_every_fourth_section() -> None:
+    sections = np.repeat(np.arange(8), 3)
+    assert folds_of(sections)[::3].tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert folds_of(sections, (2, 5, 1))[::3].tolist() == [0, 0, 1, 1, 1, 1, 1, 2]
+    assert folds_of(sections, (1,) * 8)[::3].tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert folds_of(np.array([4, 4, 9])).tolist() == [0, 0, 1], "sections without labels are no part"
+
+
+def test_the_greatest_strength_that_is_about_as_good_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens, strata, sections = stained(np.random.default_rng(0), 3, 60, 2.0)
+    found = choose_strength((WIDTH,), tokens, strata, sections, (2, 2, 2))
+    assert found is not None
+    scores = dict(found.macro_f1)
+    assert tuple(scores) == strengths.STRENGTHS
+    about = [one for one, score in scores.items() if score >= max(scores.values()) - strengths.ABOUT]
+    assert found.regularisation == pytest.approx(max(about) * len(tokens) / strengths.TOKENS)
+    monkeypatch.setattr(strengths, "ABOUT", 1.0)
+    strongest = choose_strength((WIDTH,), tokens, strata, sections, (2, 2, 2))
+    assert strongest is not None
+    assert strongest.regularisation == pytest.approx(max(strengths.STRENGTHS) * len(tokens) / strengths.TOKENS)
+
+
+def test_parts_are_scored_by_fits_that_have_not_seen_them() -> None:
+    """Classes by chance cannot be told of what was left out, however well they can be learned by heart."""
+    rng = np.random.default_rng(1)
+    tokens, strata = rng.normal(size=(80, 60)), rng.integers(0, 2, 80)
+    found = choose_strength((60,), tokens, strata, np.repeat(np.arange(4), 20))
+    assert found is not None
+    assert all(score < 0.7 for _, score in found.macro_f1)
+
+
+def test_one_section_leaves_nothing_out() -> None:
+    tokens, strata, sections = stained(np.random.default_rng(2), 1, 30, 1.0)
+    assert choose_strength((WIDTH,), tokens, strata, 0 * sections) is None
+
+
+def test_a_probe_says_which_strength_it_was_held_with(card, section) -> None:
+    sections = [section(f"s{i}", i) for i in range(4)]
+    settings = ProbeSettings(tokens_per_class=20)
+    _, facts = train_head(card("probe", (3, 4)), settings, sections[:4])
+    strength = facts["regularisation"]
+    assert [one for one, _ in facts["strengths"]] == list(strengths.STRENGTHS)
+    stated, others = train_head(
+        card("probe", (3, 4)), settings.model_copy(update={"regularisation": strength}), sections[:4]
+    )
+    assert others["regularisation"] == strength
+    assert "strengths" not in others
+    chosen, _ = train_head(card("probe", (3, 4)), settings, sections[:4])
+    for name, one in chosen.tensors().items():
+        np.testing.assert_array_equal(one, stated.tensors()[name])
+    _, alone = train_head(card("probe", (3, 4)), settings, sections[:1])
+    assert alone["regularisation"] == strengths.DEFAULT_STRENGTH
