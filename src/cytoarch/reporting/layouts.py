@@ -27,7 +27,7 @@ SIDES = (
     ("turned by 180 degrees", 22, 120),
 )
 """From where three dimensions are seen: as it is called, elevation, turn."""
-WIDTH, TITLE, LEGEND, EDGE = 12.5, 0.65, 0.8, 0.12
+WIDTH, TITLE, LEGEND, EDGE = 12.5, 0.65, 0.9, 0.12
 """Of the figure, above it, below a panel, and around all (inches)."""
 
 
