@@ -32,6 +32,8 @@ def section_state(section_id: str, image: StoredImage, scan_url: str, layers: La
         "projectionScale": max(middle),
         "layers": shown,
         "selectedLayer": {"layer": shown[1]["name"] if len(shown) > 1 else "scan", "visible": True},
+        "showAxisLines": False,
+        "showDefaultAnnotations": False,
         "layout": "xy",
     }
 
@@ -60,6 +62,7 @@ def _map_layer(kind: str, url: str, legend: Legend, names_url: str | None, *, vi
         "segments": [str(row.value) for row in legend],
         "segmentColors": {str(row.value): row.hex for row in legend},
         "selectedAlpha": 0.4,
+        "tab": "segments",
         "visible": visible,
     }
 
