@@ -79,7 +79,7 @@ def matrices(confusion: Int64, names: Sequence[str], groups: Sequence[str]) -> l
     if len(order) == len(names):
         return []
     member = np.array([[one == group for group in order] for one in own], dtype=np.int64)
-    found = [Matrix.of("groups", member.T @ confusion @ member, order)]
+    found = [Matrix.of("groups", member.T @ confusion @ member, order, is_open=len(order) <= WHOLE)]
     for group in order:
         inside = np.array([place for place, one in enumerate(own) if one == group])
         if len(inside) > 1:

@@ -202,11 +202,11 @@ def test_it_is_said_what_a_model_was_trained_on_and_whether_it_has_seen_the_brai
 
 
 def test_a_legend_of_clusters_needs_no_head() -> None:
-    legends = report._legends(None, 3)
+    legends = report._legends(None, None, 3)
     assert {name: [(one.name, one.colour) for one in entries] for name, entries in legends.items()} == {
         "Clusters": [(f"{number}", rgb) for number, rgb in enumerate(distinct_colours(3), start=1)]
     }
-    assert report._legends(None, 0) == {}
+    assert report._legends(None, None, 0) == {}
 
 
 # -- a whole brain -----------------------------------------------------------------------------------------------------
