@@ -60,11 +60,8 @@ class Bands:
         radius = max(1.0, float(np.sqrt(2 * (rows.var() + columns.var()))))
         p = probabilities[:, rows[chosen], columns[chosen]].astype(np.float32)
         p = (1 - DOUBT) * p / np.maximum(p.sum(axis=0), 1e-9) + DOUBT / len(p)
-        places: list[NDArray[np.float64]] = [
-            (rows[chosen] - centre[0]) / radius,
-            (columns[chosen] - centre[1]) / radius,
-        ]
-        terms = torch.from_numpy(_terms(*places))
+        y, x = (one[chosen].astype(np.float64) for one in (rows, columns))
+        terms = torch.from_numpy(_terms((y - centre[0]) / radius, (x - centre[1]) / radius))
         field, steps, log_sharpness, best = _climbed(torch.from_numpy(np.log(p)), terms)
         cuts = _cuts(steps)[best].detach().numpy()
         return cls(centre, radius, field[best].detach().numpy(), cuts, float(log_sharpness[best].detach().exp()))
