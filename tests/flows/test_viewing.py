@@ -20,7 +20,7 @@ from cytoarch.exports.settings import ExportSettings
 from cytoarch.steps.opened import read_only
 from cytoarch.steps.taken import Taken
 from cytoarch.tiling import evenly
-from flows.viewing import HOST, PUBLIC, Viewing, open_viewing
+from flows.viewing import HOST, Client, Viewing, free_port, installed_client
 from tests.browser.tab import opened_tab
 from tests.flows.conftest import MappedBrain
 
@@ -91,7 +91,9 @@ def test_a_section_that_is_not_there_is_answered_with_those_that_are(viewing: Vi
 
 @contextmanager
 def served(viewing: Viewing) -> Iterator[None]:
-    server = uvicorn.Server(uvicorn.Config(viewing.application(), host=HOST, port=viewing.port, log_level="error"))
+    server = uvicorn.Server(
+        uvicorn.Config(viewing.application(), host=HOST, port=viewing.port, log_level="error", ws="none")
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -107,13 +109,23 @@ def hue(colour: NDArray[Any]) -> float:
     return colorsys.rgb_to_hsv(red, green, blue)[0] if max(colour) - min(colour) > 8 else float("nan")
 
 
+@pytest.fixture
+def pages() -> Iterator[Client]:
+    """Neuroglancer's pages, served by its package."""
+    found = installed_client()
+    if found is None:
+        pytest.skip("neuroglancer is not installed")
+    yield found
+    import neuroglancer
+
+    neuroglancer.stop()
+
+
 @pytest.mark.browser
 def test_neuroglancer_shows_the_map_over_the_scan_where_it_lies_in_its_colours(
-    mapped: MappedBrain, tmp_path: Path
+    mapped: MappedBrain, pages: Client, tmp_path: Path
 ) -> None:
-    viewing = open_viewing(mapped.store_path, "P01", ExportSettings(), 0)
-    if viewing.client is PUBLIC:
-        pytest.skip("neuroglancer is not installed")
+    viewing = Viewing(read_only(mapped.store_path, "P01"), ExportSettings(), free_port(0), client=pages)
     section = viewing.brain.rows["s0020"]
     taken = Taken.of(viewing.brain, ExportSettings())
     drawn = next(one for one in taken.maps(section) if one.kind == taken.map_kind)
