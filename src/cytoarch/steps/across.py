@@ -149,8 +149,9 @@ class AcrossStep(Step[Across]):
         classes = _classes(inputs[self.head].card, inputs[self.table])
         touch = touching_classes(inputs[self.labels], classes)
 
-        def smoothed(strength: float | None) -> Smoothed:
-            settings = self.across.model_copy(update={"strength": strength})
+        def smoothed(strength: float) -> Smoothed:
+            as_it_was = {"smallest_mm2": 0.0} if strength == 0 and self.across.strength is None else {}
+            settings = self.across.model_copy(update={"strength": strength, **as_it_was})
             return smooth_across(_probabilities(nodes.values()), graph, areas_mm2, settings, touch)
 
         choice = self._chosen(inputs, classes, lambda strength: _changes(nodes, smoothed(strength)))
