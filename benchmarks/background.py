@@ -53,7 +53,7 @@ def followed(brain: OpenBrain, embeddings: EmbeddingsStep) -> tuple[float, float
     fit = ClusterFitStep.of(embeddings.stored, ClusterSettings(clusters=CLUSTERS))
     make(fit, brain)
     found = facts_of(brain, ClusterChecksStep.of(fit, CHECK))["followed"]
-    return float(found[BORDER]["excess"]), float(found["areas"]["excess"])
+    return float(found[BORDER]["excess"]), float(found["labels"]["excess"])
 
 
 def human(store: Path, data: Path, encoder: str, background: Way) -> Found:

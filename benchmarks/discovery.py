@@ -1,7 +1,7 @@
 """k-means over many embeddings, streamed from Zarr, beside faiss with all points in memory.
 
 `python -m benchmarks.discovery` (some five minutes on two cores; 1,000,000 x 768, three starts) writes the table into
-the README, which says how `faiss-cpu` is put beside the product for it. faiss trains on every point and not on its default
+the README, which says how `faiss-cpu` is put beside the product. faiss trains on every point and not on its default
 sample, and reading and scaling its points is not in its time; ours reads float16 from Zarr in every pass.
 """
 

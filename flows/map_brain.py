@@ -174,12 +174,13 @@ def _map(
         trained = train_on_brain(brain, embedded.embedding, settings.train, settings.head)
         made += trained.made
         found = found._replace(trained=trained)
-    if found.model_digest is not None:
+    digest = found.model_digest
+    if digest is not None:
         along: DepthInput = "laplace" if settings.smooth.order == "depth" else "none"
         made += measured_depth(brain, along, settings.depth, run)
         mapped = parcellate_brain(
             stored,
-            found.model_digest,
+            digest,
             embedded.embedding,
             settings.parcellate,
             settings.smooth,
@@ -192,7 +193,7 @@ def _map(
         kept.echo()
         found = found._replace(parcellation=mapped.parcellation)
         if across.method != "none":
-            notes |= notes_across(brain, mapped.parcellation, open_head(brain.store, found.model_digest).card)
+            notes |= notes_across(brain, mapped.parcellation, open_head(brain.store, digest).card)
     clustered = cluster_brain(stored, embedded.embedding, settings.cluster, run=run)
     made += clustered.made
     kept.echo()

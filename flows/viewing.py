@@ -1,11 +1,14 @@
-"""A brain shown in neuroglancer: its folder served on loopback, behind a token, to neuroglancer's pages only."""
+"""A brain shown in neuroglancer: its folder served on loopback, behind a token, to neuroglancer's pages only.
+
+The pages are served by neuroglancer's own package, where it is installed: they open at no other address.
+"""
 
 import importlib.util
 import secrets
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -33,6 +36,17 @@ SERVED = ("sections.ome.zarr", *(f"derived/{one.step}" for one in (ParcellationS
 PRIVATE_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
 
 
+class Client(NamedTuple):
+    """Pages of neuroglancer."""
+
+    url: str
+    held: object = None
+    """Served as long as this is held; None: by somebody else."""
+
+
+PUBLIC = Client(PUBLIC_CLIENT)
+
+
 @dataclass(frozen=True)
 class Viewing:
     """A brain that is served, and where."""
@@ -41,18 +55,13 @@ class Viewing:
     settings: ExportSettings
     port: int
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
-    client_path: Path | None = None
-    """Neuroglancer's own pages, where they are installed; None: its public site shows what is served here."""
+    client: Client = PUBLIC
+    """Neuroglancer's pages: on this machine, or its public site, which shows what is served here."""
 
     @property
     def base_url(self) -> str:
         """The address that everything is below."""
         return f"http://{HOST}:{self.port}/{self.token}"
-
-    @property
-    def client_url(self) -> str:
-        """The address of neuroglancer."""
-        return f"{self.base_url}/neuroglancer/index.html" if self.client_path else PUBLIC_CLIENT
 
     @property
     def section_ids(self) -> list[str]:
@@ -82,13 +91,13 @@ class Viewing:
 
     def link(self, section_id: str) -> str:
         """The link that shows a section."""
-        return state_link(self.client_url, self.state(section_id))
+        return state_link(self.client.url, self.state(section_id))
 
     def _url(self, path: Path) -> str:
         return f"{self.base_url}/brain/{path.as_posix()}"
 
     def application(self) -> Starlette:
-        """The server: files of images, names of labels, and neuroglancer itself where it is installed."""
+        """The server: files of images, and the names of labels."""
         routes: list[Any] = [
             Mount(f"/brain/{name}", StaticFiles(directory=self.brain.catalogue.folder / name, check_dir=False))
             for name in SERVED
@@ -98,8 +107,6 @@ class Viewing:
             Route("/names/{kind}/info", self._names),
             Route("/section/{section_id}", self._section),
         ]
-        if self.client_path is not None:
-            routes.append(Mount("/neuroglancer", StaticFiles(directory=self.client_path)))
         cors = Middleware(
             CORSMiddleware,
             allow_origins=[PUBLIC_CLIENT],
@@ -136,12 +143,15 @@ async def _nothing(_request: Request) -> Response:
     return PlainTextResponse("nothing here", status_code=404)
 
 
-def installed_client() -> Path | None:
-    """The folder of neuroglancer's pages, where the package `neuroglancer` is installed; it is not imported."""
-    found = importlib.util.find_spec("neuroglancer")
-    folder = Path(next(iter(found.submodule_search_locations))) if found and found.submodule_search_locations else None
-    client = folder / "static" / "client" if folder else None
-    return client if client is not None and (client / "index.html").is_file() else None
+def installed_client() -> Client | None:
+    """Neuroglancer's pages, from now on served on loopback behind a token by its package; None: it is not installed."""
+    if importlib.util.find_spec("neuroglancer") is None:
+        return None
+    import neuroglancer
+
+    neuroglancer.set_server_bind_address(HOST)
+    viewer = neuroglancer.UnsynchronizedViewer(token=secrets.token_urlsafe(24))
+    return Client(f"{neuroglancer.server.get_server_url()}/v/{viewer.token}", viewer)
 
 
 def free_port(wanted: int) -> int:
@@ -157,7 +167,8 @@ def free_port(wanted: int) -> int:
 
 def open_viewing(store_path: Path, brain_id: str, settings: ExportSettings, port: int) -> Viewing:
     """A brain ready to be served. Raises StoreError if it is not in the store, or the port is taken."""
-    return Viewing(read_only(store_path, brain_id), settings, free_port(port), client_path=installed_client())
+    brain, chosen = read_only(store_path, brain_id), free_port(port)
+    return Viewing(brain, settings, chosen, client=installed_client() or PUBLIC)
 
 
 def serve(viewing: Viewing) -> None:

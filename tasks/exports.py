@@ -5,8 +5,9 @@ from pathlib import Path
 from prefect import task
 
 from cytoarch.exports.settings import ExportSettings, Format
-from cytoarch.steps.exporting import Taken, export
+from cytoarch.steps.exporting import export
 from cytoarch.steps.opened import join_brain
+from cytoarch.steps.taken import Taken
 from tasks.progress import reporter
 from tasks.steps import POLICY, Home
 

@@ -16,7 +16,8 @@ Float64 = NDArray[np.float64]
 
 BORDER = "distance to the tissue's border"
 """What clusters follow where bare slide beside the tissue decides embeddings."""
-AREAS, SIDES, SECTIONS, STAINS, BRAINS, CLUSTERS = "areas", "hemispheres", "sections", "stains", "brains", "clusters"
+AREAS, SIDES, SECTIONS, STAINS, BRAINS, CLUSTERS = "labels", "hemispheres", "sections", "stains", "brains", "clusters"
+"""What is known of tokens, as people call it; labels may be areas, layers or anything else."""
 SIDE_NAMES = ("left", "right")
 
 

@@ -13,6 +13,14 @@ _VALUES = ", ".join(f"toNormalized(getDataValue({channel}))" for channel in rang
 RGB_SHADER = f"void main() {{ emitRGB(vec3({_VALUES})); }}"
 GREY_SHADER = "#uicontrol invlerp normalized(range=[{low}, {high}])\nvoid main() {{ emitGrayscale(normalized()); }}"
 
+METRES = 1e-6
+"""Places are in um."""
+CHANNELS = {"c^": [1, ""]}
+"""The axis of channels, as one that shaders read."""
+
+FROM_CYX = [[1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0]]
+"""Channel, x and y, in the order of their names, from the axes of a scan: names may be sorted on the way."""
+
 Layers = Mapping[str, tuple[str, Legend, str | None]]
 """Kind of map -> address of its label image, what its values mean, address of their names (or None)."""
 
@@ -21,34 +29,34 @@ def section_state(section_id: str, image: StoredImage, scan_url: str, layers: La
     """The state that shows a section: its scan, and every map as a layer of segments over it; the first one is seen."""
     height_um, width_um = image.extent_um
     middle = [width_um, height_um]
-    metres = 1e-6
     shown = [_scan_layer(image, scan_url)]
     shown += [_map_layer(kind, *what, visible=number == 0) for number, (kind, what) in enumerate(layers.items())]
     return {
         "title": section_id,
-        "dimensions": {"x": [metres, "m"], "y": [metres, "m"]},
+        "dimensions": {"x": [METRES, "m"], "y": [METRES, "m"]},
         "position": [at // 2 for at in middle],
         "crossSectionScale": max(middle) / 1000,
         "projectionScale": max(middle),
         "layers": shown,
         "selectedLayer": {"layer": shown[1]["name"] if len(shown) > 1 else "scan", "visible": True},
+        "showAxisLines": False,
+        "showDefaultAnnotations": False,
         "layout": "xy",
     }
 
 
 def _scan_layer(image: StoredImage, url: str) -> dict[str, Any]:
-    if image.attributes.get("kind") == "rgb":
-        shader = RGB_SHADER
-    else:
-        low, high = intensity_range(image)[0]
-        shader = GREY_SHADER.format(low=round(low), high=round(high))
-    return {
-        "type": "image",
-        "name": "scan",
-        "source": _source(url),
-        "shader": shader,
-        **({"channelDimensions": {"c^": [1, ""]}} if image.attributes.get("kind") == "rgb" else {}),
-    }
+    layer: dict[str, Any] = {"type": "image", "name": "scan", "source": _source(url)}
+    if image.attributes.get("kind") == "rgb":  # all channels at once, not one after the other
+        named = {"outputDimensions": {**CHANNELS, "x": [METRES, "m"], "y": [METRES, "m"]}, "matrix": FROM_CYX}
+        return {
+            **layer,
+            "source": {"url": _source(url), "transform": named},
+            "shader": RGB_SHADER,
+            "channelDimensions": CHANNELS,
+        }
+    low, high = intensity_range(image)[0]
+    return {**layer, "shader": GREY_SHADER.format(low=round(low), high=round(high))}
 
 
 def _map_layer(kind: str, url: str, legend: Legend, names_url: str | None, *, visible: bool) -> dict[str, Any]:
@@ -60,6 +68,7 @@ def _map_layer(kind: str, url: str, legend: Legend, names_url: str | None, *, vi
         "segments": [str(row.value) for row in legend],
         "segmentColors": {str(row.value): row.hex for row in legend},
         "selectedAlpha": 0.4,
+        "tab": "segments",
         "visible": visible,
     }
 

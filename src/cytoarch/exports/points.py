@@ -32,6 +32,6 @@ def describe_points(
         rows = [row for row in legends[kind] if row.value in seen]
         place = {row.value: at for at, row in enumerate(rows)}
         codes = [place.get(value, -1) for value in own.tolist()]
-        table.obs[column] = pd.Categorical.from_codes(codes, [row.name for row in rows])
+        table.obs[column] = pd.Categorical.from_codes(codes, pd.Index([row.name for row in rows]))
         table.uns[f"{column}_colors"] = [row.hex for row in rows]
     table.obsm[SPATIAL] = np.ascontiguousarray(table.obsm["section_mm"][:, ::-1]) * 1000

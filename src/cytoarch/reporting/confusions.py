@@ -69,22 +69,36 @@ def worst(confusion: Int64, names: Sequence[str], count: int = LISTED) -> list[C
 def matrices(confusion: Int64, names: Sequence[str], groups: Sequence[str]) -> list[Matrix]:
     """The matrix of all classes where they are few; else of their groups, and of the members within each group.
 
-    `groups` names the group of every class; blank: it stands for itself. Without groups a large matrix is not shown:
-    the worst confusions are what can be read of it.
+    `groups` names the group of every class; blank: it stands for itself. Of more than `WHOLE` classes or groups those
+    with the most errors are shown.
     """
-    if len(names) <= WHOLE:
-        return [Matrix.of("all classes", confusion, names)]
     own = [group or name for group, name in zip(groups, names, strict=True)]
     order = list(dict.fromkeys(own))
-    if len(order) == len(names):
-        return []
+    if len(names) <= WHOLE or len(order) == len(names):
+        return [_shown("all classes", confusion, names)]
     member = np.array([[one == group for group in order] for one in own], dtype=np.int64)
-    found = [Matrix.of("groups", member.T @ confusion @ member, order)]
+    found = [_shown("groups", member.T @ confusion @ member, order)]
     for group in order:
         inside = np.array([place for place, one in enumerate(own) if one == group])
         if len(inside) > 1:
             rest = np.setdiff1d(np.arange(len(names)), inside)
-            counts = np.column_stack([confusion[np.ix_(inside, inside)], confusion[np.ix_(inside, rest)].sum(axis=1)])
-            within = [names[one] for one in inside.tolist()]
-            found.append(Matrix.of(f"within {group}", counts, within, [*within, ELSEWHERE], is_open=False))
+            counts = confusion[np.ix_(inside, inside)], confusion[np.ix_(inside, rest)].sum(axis=1)
+            found.append(_shown(f"within {group}", counts[0], [names[one] for one in inside.tolist()], counts[1]))
     return found
+
+
+def _shown(title: str, counts: Int64, names: Sequence[str], rest: Int64 | None = None) -> Matrix:
+    """The matrix of counts (k, k), of the `WHOLE` with the most errors where it is larger, in their order.
+
+    `rest` (k,) are cells that were taken for something else; what is left out joins them.
+    """
+    errors = counts.sum(axis=1) + counts.sum(axis=0) - 2 * np.diag(counts)
+    kept = np.sort(np.argsort(-errors, kind="stable")[:WHOLE])
+    chosen = [names[one] for one in kept.tolist()]
+    shown = counts[np.ix_(kept, kept)]
+    if len(kept) < len(names):
+        title = f"{title}: the {WHOLE} of {len(names)} with the most errors"
+    elif rest is None:
+        return Matrix.of(title, shown, chosen)
+    beyond = counts[kept].sum(axis=1) - shown.sum(axis=1) + (0 if rest is None else rest[kept])
+    return Matrix.of(title, np.column_stack([shown, beyond]), chosen, [*chosen, ELSEWHERE], is_open=rest is None)

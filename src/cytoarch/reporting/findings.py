@@ -95,6 +95,8 @@ class Shares(NamedTuple):
 class Findings:
     """All of it; what is not known is empty."""
 
+    noun: str = "areas"
+    """What the classes of the map are: areas, layers."""
     areas: Sequence[AreaSize] = ()
     has_sides: bool = False
     has_volume: bool = False

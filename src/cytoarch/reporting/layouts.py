@@ -20,8 +20,15 @@ COLUMNS = 3
 MOST_NAMED = 12
 """Values that stand in the legend of a panel; more are drawn without one."""
 GREY = (0.8, 0.8, 0.8)
-ANGLES = ((22, -60), (22, 30), (75, -60), (22, 120))
-"""From where three dimensions are seen (elevation, turn)."""
+SIDES = (
+    ("in three dimensions", 22, -60),
+    ("turned by 90 degrees", 22, 30),
+    ("from above", 75, -60),
+    ("turned by 180 degrees", 22, 120),
+)
+"""From where three dimensions are seen: as it is called, elevation, turn."""
+WIDTH, TITLE, LEGEND, EDGE = 12.5, 0.65, 0.9, 0.12
+"""Of the figure, above it, below a panel, and around all (inches)."""
 
 
 class Coloured(NamedTuple):
@@ -38,23 +45,31 @@ def layout_picture(flat: NDArray[Any], deep: NDArray[Any], panels: Sequence[Colo
     """A PNG: points (n, 2) once for each way of colouring them, and points (n, 3) by the first way from all sides."""
     columns = len(panels) if len(panels) == COLUMNS + 1 else COLUMNS
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(12.5, 12.3 * rows / columns + 3.6), dpi=90, layout="constrained")
+    edge = (WIDTH - EDGE) / columns - EDGE
+    height = TITLE + rows * (edge + LEGEND) + edge + EDGE
+    figure = Figure(figsize=(WIDTH, height), dpi=90)
     FigureCanvasAgg(figure)
+
+    def panel_at(row: int, column: int, **kind: Any) -> Axes:
+        top = TITLE + row * (edge + LEGEND)
+        place = (EDGE + column * (edge + EDGE)) / WIDTH, 1 - (top + edge) / height, edge / WIDTH, edge / height
+        return figure.add_axes(place, **kind)
+
     order = np.random.default_rng(0).permutation(len(flat))  # what is drawn last hides what lies below
     size = float(np.clip(9000 / max(1, len(flat)), 1.5, 14))
     for number, panel in enumerate(panels):
-        axes = figure.add_subplot(rows + 1, columns, number + 1)
+        axes = panel_at(*divmod(number, columns))
         axes.scatter(flat[order, 0], flat[order, 1], c=_inks(panel)[order], s=size, linewidths=0, rasterized=True)
         _finish(axes, panel)
-    for number, (elevation, turn) in enumerate(ANGLES[:columns]):
-        axes = figure.add_subplot(rows + 1, columns, rows * columns + number + 1, projection="3d")
+    for number, (side, elevation, turn) in enumerate(SIDES[:columns]):
+        axes = panel_at(rows, number, projection="3d")
         drawn: Any = axes
         drawn.scatter(*deep[order].T, c=_inks(panels[0])[order], s=size, linewidths=0, depthshade=False)
         drawn.view_init(elevation, turn)
         for axis in (drawn.xaxis, drawn.yaxis, drawn.zaxis):
             axis.set_ticklabels([])
-        axes.set_title(f"{panels[0].title}, in three dimensions", fontsize=9)
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+        axes.set_title(f"{panels[0].title}, {side}" if number == 0 else side, fontsize=9)
+    figure.text(EDGE / WIDTH, 1 - 0.12 / height, title, fontsize=11, va="top")
     return figure_png(figure)
 
 

@@ -63,6 +63,22 @@ class LegendEntry:
 
     name: str
     colour: Rgb
+    group: str = ""
+    """What it belongs to; blank: it stands for itself."""
+
+
+MOST_IN_LEGEND = 40
+"""Entries of a legend that are all seen; more are shown by group, which opens."""
+
+
+def legend_groups(entries: Sequence[LegendEntry]) -> list[tuple[str, list[LegendEntry]]]:
+    """The entries of a legend by group, in order of first appearance; all under no name where they are few."""
+    if len(entries) <= MOST_IN_LEGEND or not any(one.group for one in entries):
+        return [("", list(entries))]
+    found: dict[str, list[LegendEntry]] = {}
+    for one in entries:
+        found.setdefault(one.group or one.name, []).append(one)
+    return list(found.items())
 
 
 @dataclass(frozen=True)
@@ -115,8 +131,7 @@ def render_pages(page: Page) -> dict[str, bytes]:
     places = {one.section_id: file for file, part in zip(names, parts, strict=False) for one in part}
     by_id = {one.section_id: one for one in ordered}
     looks = [(by_id[one], why) for one, why in page.findings.first_looks.items() if one in by_id][:FIRST_LOOKS]
-    environment.globals["looks"] = looks
-    environment.globals["glance"] = _glance(ordered)
+    environment.globals |= {"looks": looks, "glance": _glance(ordered), "legend_groups": legend_groups}
     pages = {"index.html": environment.get_template("page.html.jinja").render(page=page, places=places)}
     sections = environment.get_template("sections.html.jinja")
     for number, file in enumerate(names):

@@ -14,6 +14,7 @@ def templates() -> Environment:
     """The templates of all pages, by file name below this package; every text that they are given is escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.loader = FunctionLoader(lambda name: (files("cytoarch.reporting") / name).read_text(encoding="utf-8"))
+    environment.filters["singular"] = lambda noun: noun.removesuffix("s")
     return environment
 
 

@@ -148,10 +148,11 @@ class AcrossStep(Step[Across]):
         graph = point_graph(points, self.spacing_um / 1000, broken)
         areas_mm2 = self._areas_mm2(placed, brain, len(sections))
         classes = _classes(inputs[self.head].card, inputs[self.table])
-        touch = _touching(inputs[self.labels], classes)
+        touch = touching_classes(inputs[self.labels], classes)
 
-        def smoothed(strength: float | None) -> Smoothed:
-            settings = self.across.model_copy(update={"strength": strength})
+        def smoothed(strength: float) -> Smoothed:
+            as_it_was = {"smallest_mm2": 0.0} if strength == 0 and self.across.strength is None else {}
+            settings = self.across.model_copy(update={"strength": strength, **as_it_was})
             return smooth_across(_probabilities(nodes.values()), graph, areas_mm2, settings, touch)
 
         choice = self._chosen(inputs, classes, lambda strength: _changes(nodes, smoothed(strength)))
@@ -241,7 +242,7 @@ def _classes(card: HeadCard, table: LabelTable | None) -> tuple[LabelClass, ...]
     return card.classes if table is None else named_alike(card.classes, table, card.target.endswith("-groups"))[0]
 
 
-def _touching(labels: Sections[StoredImage], classes: Sequence[LabelClass]) -> dict[tuple[int, int], int]:
+def touching_classes(labels: Sections[StoredImage], classes: Sequence[LabelClass]) -> dict[tuple[int, int], int]:
     """Which classes lie side by side on labelled sections, and in how many pairs of pixels.
 
     Raises UnreadableSectionError if labels are damaged.

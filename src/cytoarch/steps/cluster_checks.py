@@ -41,7 +41,7 @@ class ClusterChecksStep(Step[Facts]):
     """Purity of clusters against areas, sides, sections, stains and distance to the border, over runs; stability."""
 
     step: ClassVar[str] = "cluster-checks"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "check clusters"
 

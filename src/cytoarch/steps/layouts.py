@@ -42,7 +42,7 @@ class LayoutStep(Step[Path]):
     """Tokens of a brain in two and three dimensions, as a table and a picture."""
 
     step: ClassVar[str] = "layout"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "lay out tokens"
 

@@ -9,9 +9,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from cytoarch.brains import Brain
+from cytoarch.brains import Brain, LabelTable
+from cytoarch.exports.legends import legend_of_classes
 from cytoarch.learning.cards import HeadCard
-from cytoarch.palette import class_colours, distinct_colours
+from cytoarch.palette import distinct_colours
 from cytoarch.reporting.charts import MAX_NUMBERED, confusion_chart
 from cytoarch.reporting.findings import AcrossSaid
 from cytoarch.reporting.page import LegendEntry, Page, Placement, SectionEntry, render_pages
@@ -227,7 +228,7 @@ class ReportStep(Step[Path]):
             headline=_headline(brain, entries, drawn, metrics, hardest),
             notices=[*of_model, *notices],
             sections=entries,
-            legends=_legends(card, next((len(one["sizes"]) for one in clusters.values()), 0)),
+            legends=_legends(card, brain.label_table, next((len(one["sizes"]) for one in clusters.values()), 0)),
             scores=score_rows(training, unseen, learned),
             per_class=shown_classes,
             charts=charts,
@@ -393,12 +394,11 @@ def _name_of(each: Each[Facts] | None) -> str | None:
     return each.source.source.name if each is not None and isinstance(each.source, FactsOf) else None
 
 
-def _legends(card: HeadCard | None, clusters: int) -> dict[str, Sequence[LegendEntry]]:
+def _legends(card: HeadCard | None, table: LabelTable | None, clusters: int) -> dict[str, Sequence[LegendEntry]]:
     legends: dict[str, Sequence[LegendEntry]] = {}
     if card is not None:
-        colours = class_colours(card.classes)
-        entries = [LegendEntry(one.name, rgb) for one, rgb in zip(card.classes, colours, strict=True)]
-        legends[card.target.capitalize()] = entries
+        rows = legend_of_classes(card.classes, table)
+        legends[card.target.capitalize()] = [LegendEntry(one.name, one.colour, one.group) for one in rows]
     if clusters:
         legends["Clusters"] = [LegendEntry(f"{i + 1}", rgb) for i, rgb in enumerate(distinct_colours(clusters))]
     return legends

@@ -63,6 +63,7 @@ def findings(
     is_large = len(names) > MAX_NUMBERED  # of fewer there is a chart
     unsure = _unsure_sections(drawn)
     return Findings(
+        noun=card.target.removesuffix("-groups"),
         areas=_sizes(rows, legend),
         has_sides=any(row.side in ("left", "right") for row in rows if row.section_id == ALL),
         has_volume=any(row.volume_mm3 is not None for row in rows if row.section_id == ALL),

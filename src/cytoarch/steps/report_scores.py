@@ -181,4 +181,4 @@ def _shown(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return "-" if np.isnan(value) else f"{value:.3f}"
-    return str(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -59,7 +59,7 @@ class RetrievalStep(Step[Path]):
     """The sheet of nearest neighbours of a brain's tokens, and what neighbours share."""
 
     step: ClassVar[str] = "retrieval"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "find neighbours"
 

@@ -24,9 +24,9 @@ def test_how_far_groups_lie_apart_is_told_with_how_many_they_are() -> None:
     known = known_tokens()
     flat = lay_out(known.tokens, LayoutSettings()).flat
     found = spread_of_groups(flat, known)
-    assert found["areas"]["calinski_harabasz"] == pytest.approx(calinski_harabasz_score(flat, known.area), rel=1e-3)
-    assert (found["areas"]["groups"], found["areas"]["tokens"]) == (2, 400)
-    assert found["areas"]["calinski_harabasz"] > 100 * found["sections"]["calinski_harabasz"]
+    assert found["labels"]["calinski_harabasz"] == pytest.approx(calinski_harabasz_score(flat, known.area), rel=1e-3)
+    assert (found["labels"]["groups"], found["labels"]["tokens"]) == (2, 400)
+    assert found["labels"]["calinski_harabasz"] > 100 * found["sections"]["calinski_harabasz"]
     assert "hemispheres" not in found
 
 
@@ -49,5 +49,5 @@ def test_umap_keeps_areas_apart_and_comes_out_the_same_again() -> None:
     settings = LayoutSettings(method="umap", neighbours=10)
     found = lay_out(known.tokens, settings)
     assert (found.flat.shape, found.deep.shape) == ((150, 2), (150, 3))
-    assert spread_of_groups(found.flat, known)["areas"]["calinski_harabasz"] > 300
+    assert spread_of_groups(found.flat, known)["labels"]["calinski_harabasz"] > 300
     np.testing.assert_array_equal(lay_out(known.tokens, settings).flat, found.flat)

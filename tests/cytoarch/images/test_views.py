@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cytoarch.errors import StoreError
+from cytoarch.errors import SectionError, StoreError
 from cytoarch.geometry import Grid
 from cytoarch.images.layout import Pyramid
 from cytoarch.images.pyramids import write_pyramid
@@ -235,3 +235,19 @@ def test_a_folder_that_holds_no_image_is_named(tmp_path: Path, kind: str) -> Non
         (folder / "zarr.json").write_bytes(b'{"zarr_format": 3')
     with pytest.raises(StoreError, match="here"):
         StoredImage.open(folder)
+
+
+def test_pixels_are_found_at_places_and_there_are_none_beyond_the_image(store: Store) -> None:
+    labels = noise(40, 50)
+    level = store(labels, origin_um=1.0).levels[0]
+    cells = np.array([(0, 0), (39, 49), (7, 31), (-1, 3), (40, 3), (3, 50)])
+    found = level.at(level.grid.um(cells) + 0.9)
+    assert found.tolist() == [labels[0, 0], labels[39, 49], labels[7, 31], 0, 0, 0]
+
+
+def test_pixels_that_are_damaged_are_no_pixels_at_any_place(store: Store) -> None:
+    level = store(noise(40, 50)).levels[0]
+    file = next(one for one in Path(level.array.store.root).rglob("*") if "c" in one.parts and one.is_file())  # type: ignore[attr-defined]
+    file.write_bytes(bytes(file.stat().st_size))
+    with pytest.raises(SectionError, match="the file is damaged"):
+        level.at(np.array([[3.0, 3.0]]))

@@ -41,9 +41,22 @@ def test_many_classes_are_a_matrix_of_groups_and_one_within_each():
     assert left.columns == ["a0", "a1", "a2", ELSEWHERE]
     assert left.shares[1][3] == round(confusion[1, 3:].sum() / confusion[1].sum(), 4)
     assert (of_groups.is_open, left.is_open, right.is_open) == (True, False, False)
+    assert len(right.names) == WHOLE
+    assert right.title == f"within right: the {WHOLE} of {count - 4} with the most errors"
     for one in (of_groups, left, right):
         np.testing.assert_allclose(np.sum(one.shares, axis=1), 1, atol=0.01)
 
 
-def test_many_classes_without_groups_have_no_matrix():
-    assert matrices(counts(WHOLE + 1), [f"a{one}" for one in range(WHOLE + 1)], [""] * (WHOLE + 1)) == []
+def test_of_many_classes_without_groups_those_with_the_most_errors_are_shown():
+    count = WHOLE + 5
+    confusion, names = np.diag(np.full(count, 90)), [f"a{one}" for one in range(count)]
+    for one in range(WHOLE):
+        confusion[one, (one + 1) % WHOLE] = 10
+    confusion[3, count - 1] = 1
+    (only,) = matrices(confusion, names, [""] * count)
+    assert only.title == f"all classes: the {WHOLE} of {count} with the most errors"
+    assert only.names == names[:WHOLE]
+    assert only.columns == [*names[:WHOLE], ELSEWHERE]
+    assert only.shares[3][3:5] == [round(90 / 101, 4), round(10 / 101, 4)]
+    assert only.shares[3][-1] == round(1 / 101, 4)
+    assert only.is_open

@@ -20,7 +20,7 @@ from cytoarch.reporting.findings import (
     Strength,
     bars,
 )
-from cytoarch.reporting.page import SECTIONS_A_PAGE, LegendEntry, Page, SectionEntry, render_pages
+from cytoarch.reporting.page import SECTIONS_A_PAGE, LegendEntry, Page, SectionEntry, legend_groups, render_pages
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;"
 
@@ -242,6 +242,23 @@ def test_hostile_names_stay_text_in_the_viewer():
         tag for tag, _ in html_elements.parsed(plain).found
     ]
     assert b"alert('x')</script>" not in hostile
+
+
+GROUPS = ("visual", "auditory", "motor", "olfactory", "insular")
+
+
+def test_a_long_legend_opens_by_group_and_shows_each_group_in_the_colours_of_its_members():
+    entries = [LegendEntry(f"{group}, layer {one}", (9 * one, 0, 0), group) for one in range(9) for group in GROUPS]
+    entries.append(LegendEntry("white matter", (5, 6, 7)))
+    grouped = legend_groups(entries)
+    assert [(name, len(own)) for name, own in grouped] == [*((one, 9) for one in GROUPS), ("white matter", 1)]
+    assert [name for name, _ in legend_groups(entries[:20])] == [""]
+    assert [name for name, _ in legend_groups([replace(one, group="") for one in entries])] == [""]
+    for page in render_pages(replace(with_layers("x"), legends={"Areas": entries})).items():
+        elements = html_elements.parsed(page[1])
+        opening = sum(tag == "details" for tag, _ in elements.found)
+        assert opening in (len(GROUPS), 2 * len(GROUPS)), page[0]  # at the top of the first page, too
+        assert all(one.name in " ".join(elements.text) for one in entries)
 
 
 # -- what was found ----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from cytoarch.errors import SectionError, StoreError
 from cytoarch.parcellation.across import AcrossSettings
 from cytoarch.parcellation.strength import STRENGTHS
 from cytoarch.sampling import UnreadableSectionError
-from cytoarch.steps.across import AcrossStep, _touching, notes_across, unseen_labels
+from cytoarch.steps.across import AcrossStep, notes_across, touching_classes, unseen_labels
 from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.map_points import NodesStep
 from cytoarch.steps.midline import MidlineStep
@@ -71,7 +71,7 @@ def test_damaged_labels_cost_their_section_only(placed: SmallBrain, opened: Open
     file = next(path for path in folder.rglob("c/0/0") if path.is_file())
     file.write_bytes(bytes(file.stat().st_size))
     with pytest.raises(UnreadableSectionError, match="section s2"):
-        _touching(Each(LABELS).open(Place(opened)), card.classes)
+        touching_classes(Each(LABELS).open(Place(opened)), card.classes)
 
 
 def test_a_brain_without_a_middle_says_what_to_run(placed: SmallBrain, opened: OpenBrain) -> None:

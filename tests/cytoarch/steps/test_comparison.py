@@ -38,8 +38,8 @@ def test_a_comparison_is_kept_and_current_until_a_brain_changes(small: SmallBrai
         found = step.stored.open(Place(study))
     assert (found["brains"], found["pairs"], found["correlation_mean"]) == (["B1"], [], None)
     assert found["areas"] == ["cortex", "white matter"]
-    assert found["checks"]["followed"]["areas"]["excess"] > 0.5  # the halves of the sections differ
-    assert found["retrieval"]["shared"]["areas"]["share"] > found["retrieval"]["shared"]["areas"]["chance"] + 0.2
+    assert found["checks"]["followed"]["labels"]["excess"] > 0.5  # the halves of the sections differ
+    assert found["retrieval"]["shared"]["labels"]["share"] > found["retrieval"]["shared"]["labels"]["chance"] + 0.2
     assert "brains" not in found["checks"]["followed"]  # there is one
     folder = study.catalogue.path(step.product())
     page = (folder / "index.html").read_text()

@@ -66,8 +66,8 @@ def test_clusters_follow_the_planted_halves_and_the_checks_say_so(mapped: SmallB
         stored = Stored(ClusterChecksStep, steps.cluster_fit.name)
         facts, whole = stored.record(Place(opened)).facts, stored.open(Place(opened))
     followed = facts["followed"]
-    assert set(followed) == {"areas", "sections", BORDER}
-    assert followed["areas"]["excess"] > followed["sections"]["excess"] + 0.3
+    assert set(followed) == {"labels", "sections", BORDER}
+    assert followed["labels"]["excess"] > followed["sections"]["excess"] + 0.3
     assert "similarity" not in facts
     alike = np.array(whole["similarity"]["values"])
     assert whole["similarity"]["areas"] == ["cortex", "white matter"]
@@ -85,7 +85,7 @@ def test_the_page_shows_the_layout_and_what_is_most_like_what(mapped: SmallBrain
         pictures = [near.open(Place(opened)), Stored(LayoutStep, steps.cluster_fit.name).open(Place(opened))]
         for one in pictures:
             assert f'src="{os.path.relpath(one, report.parent)}"' in page
-    assert shared["areas"]["excess"] > 0.5
+    assert shared["labels"]["excess"] > 0.5
     assert abs(shared["sections"]["excess"]) < 0.3
     assert "nearest neighbours share" in page
 
