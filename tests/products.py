@@ -11,7 +11,7 @@ from cytoarch.store.products import Product, Work
 from cytoarch.store.records import read_record
 from cytoarch.store.staging import Staging
 
-TISSUE = Product("tissue", "otsu", "s1")
+TISSUE = Product("tissue", "slide", "s1")
 WORK = Work(1, {"scan": "00"}, {"size_um": 4.0})
 CHANGES = [
     replace(WORK, version=2),

@@ -419,7 +419,7 @@ def test_a_disk_fault_in_one_brain_does_not_cost_the_others(
     monkeypatch.setattr(BrainStore, "write_brain", faulty)
     with pytest.raises(RuntimeError, match=r"(?s)A00: OSError.*Input/output error.*brains that were done: P01"):
         ingest_brain(source=BrainSource(manifest_path=manifest, store_path=store.root))
-    assert len(store.catalogue("P01").section_ids("tissue", "otsu")) == 5
+    assert len(store.catalogue("P01").section_ids("tissue", "slide")) == 5
 
 
 def test_embeddings_of_an_older_scan_are_not_clustered(mapped: MappedBrain, tmp_path: Path) -> None:

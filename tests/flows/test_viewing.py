@@ -67,7 +67,7 @@ def test_every_image_of_a_state_is_served_by_part(viewing: Viewing, client: Test
 
 def test_what_is_not_shown_is_not_served(viewing: Viewing, client: TestClient) -> None:
     kept = viewing.brain.catalogue.folder
-    for address in ("derived/embeddings", "derived/tissue/otsu/s0000/zarr.json", "records", "brain.json", "derived"):
+    for address in ("derived/embeddings", "derived/tissue/slide/s0000/zarr.json", "records", "brain.json", "derived"):
         assert (kept / address).exists(), address
         assert client.get(f"/{viewing.token}/brain/{address}").status_code == 404
     for way in ("..", "%2e%2e", "..%2f.."):

@@ -90,7 +90,7 @@ class ReportStep(Step[Path]):
     """The pages of a brain."""
 
     step: ClassVar[str] = "report"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     scope: ClassVar = "brain"
     view: ClassVar[bool] = True
     verb: ClassVar[str] = "report"

@@ -26,7 +26,7 @@ from cytoarch.steps.sources import Each, FactsOf, Failures, Maybe, Row, Statemen
 from cytoarch.steps.step import Facts, Inputs, Step, Stored, conduct
 from cytoarch.store.staging import Staging
 
-TISSUE_NAME = "otsu"
+TISSUE_NAME = "slide"
 DRAWN_NAME = "person"
 QUALITY_NAME = "scan"
 QUALITY_PAGE_NAME = "page"

@@ -89,7 +89,7 @@ def test_groups_are_the_same_whatever_is_current(opened: OpenBrain, monkeypatch:
 
 def test_sections_that_cannot_be_computed_are_named_and_the_others_planned(opened: OpenBrain) -> None:
     step = finer(opened)
-    (opened.catalogue.folder / "records" / "tissue" / "otsu" / "s2.json").unlink()
+    (opened.catalogue.folder / "records" / "tissue" / "slide" / "s2.json").unlink()
     fresh = OpenBrain(opened.store, opened.store.catalogue("B1"), opened.name, opened.brain)
     plan = plan_engine(step, fresh, fresh.sections)
     assert plan.failed == {"s2": "brain B1: there is no tissue otsu of section s2 in the store; find tissue first"}
@@ -105,7 +105,7 @@ def test_every_section_of_a_group_has_its_outcome(opened: OpenBrain) -> None:
     make_together(step, opened, ["s4"])
     spoil(opened, "s1")
     opened.failed["s9"] = "it failed before"
-    (opened.catalogue.folder / "records" / "tissue" / "otsu" / "s3.json").unlink()
+    (opened.catalogue.folder / "records" / "tissue" / "slide" / "s3.json").unlink()
     brain = OpenBrain(opened.store, opened.store.catalogue("B1"), opened.name, opened.brain, opened.failed)
     heard: list[tuple[str, int, int]] = []
     outcomes, speed = make_together(

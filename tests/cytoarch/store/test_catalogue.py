@@ -43,7 +43,7 @@ def filled(catalogue: Catalogue) -> Catalogue:
 def test_records_come_in_the_order_of_their_addresses(filled: Catalogue) -> None:
     ensure(filled, Product("clusters", "k", WHOLE_BRAIN), WORK, writes({"fit": b"1"}))
     found = [(record.step, record.name, record.section) for record in filled.records()]
-    assert found == [("clusters", "k", WHOLE_BRAIN), ("tissue", "otsu", "s1"), ("tissue", "otsu", "s2")]
+    assert found == [("clusters", "k", WHOLE_BRAIN), ("tissue", "slide", "s1"), ("tissue", "slide", "s2")]
 
 
 def test_a_record_knows_what_it_is_the_record_of(filled: Catalogue) -> None:
@@ -87,7 +87,7 @@ def test_a_damaged_record_is_no_record_and_its_product_is_made_again(filled: Cat
     later = fresh(filled)
     assert later.record(TISSUE) is None
     assert later.current(TISSUE, WORK) is None
-    assert later.names("tissue") == ["otsu"], "it can still be named"
+    assert later.names("tissue") == ["slide"], "it can still be named"
     with pytest.raises(StoreError, match=r"s1\.json is not a readable record"):
         later.content_digest()
     ensure(later, TISSUE, WORK, writes(content_of(TISSUE)))
@@ -178,7 +178,7 @@ def test_what_is_committed_through_a_catalogue_is_seen_at_once(catalogue: Catalo
     first, _ = ensure(catalogue, TISSUE, WORK, writes({"a": b"1"}))
     assert catalogue.record(TISSUE) == first
     assert catalogue.is_committed(TISSUE)
-    assert (catalogue.names("tissue"), catalogue.section_ids("tissue", "otsu")) == (["otsu"], ["s1"])
+    assert (catalogue.names("tissue"), catalogue.section_ids("tissue", "slide")) == (["slide"], ["s1"])
     second, _ = ensure(catalogue, TISSUE, CHANGES[0], writes({"a": b"2"}))
     assert catalogue.record(TISSUE) == second != first
     assert catalogue.current(TISSUE, WORK) is None
@@ -195,7 +195,7 @@ def test_what_is_taken_away_through_a_catalogue_is_gone_at_once(filled: Catalogu
     for one in (filled, fresh(filled)):
         assert one.record(TISSUE) is None
         assert one.is_committed(TISSUE) == (away == "damaged")
-        assert one.section_ids("tissue", "otsu") == (["s1", "s2"] if away == "damaged" else ["s2"])
+        assert one.section_ids("tissue", "slide") == (["s1", "s2"] if away == "damaged" else ["s2"])
         assert one.record(SECOND) is not None
 
 
@@ -219,7 +219,7 @@ def test_refreshing_shows_what_others_have_committed_or_taken_away(filled: Catal
     for product in (TISSUE, SECOND, third):
         filled.refresh(product)
     assert (filled.record(TISSUE), filled.record(third), filled.record(SECOND)) == (changed, added, None)
-    assert filled.section_ids("tissue", "otsu") == ["s1", "s3"]
+    assert filled.section_ids("tissue", "slide") == ["s1", "s3"]
     assert not filled.is_committed(SECOND)
 
 
@@ -348,5 +348,5 @@ def test_the_names_of_a_step_are_known_from_a_file_of_each(filled: Catalogue, mo
         return is_litter(name)
 
     monkeypatch.setattr("cytoarch.store.catalogue.is_litter", counted)
-    assert filled.names("tissue") == ["drawn", "otsu"]
+    assert filled.names("tissue") == ["drawn", "slide"]
     assert len(looked) <= 3

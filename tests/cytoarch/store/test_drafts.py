@@ -197,7 +197,7 @@ def test_an_old_record_never_speaks_for_new_content(
     replace_file = Path.replace
 
     def dies_at_the_record(path: Path, target: Path) -> Path:
-        if path.name == "record.json" and target.parent.name == "otsu":
+        if path.name == "record.json" and target.parent.name == "slide":
             raise KeyboardInterrupt
         return replace_file(path, target)
 
@@ -217,7 +217,7 @@ from pathlib import Path
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.drafts import ensure
 from cytoarch.store.products import Product, Work
-store, product, work = BrainStore(Path(sys.argv[1])), Product("tissue", "otsu", "s1"), Work(1, {}, {})
+store, product, work = BrainStore(Path(sys.argv[1])), Product("tissue", "slide", "s1"), Work(1, {}, {})
 def write(staging):
     for number in range(50):
         if not staging.has(f"c/{number}"):
@@ -313,7 +313,7 @@ def test_what_is_unfinished_of_a_section_that_is_not_kept_goes_too(store: BrainS
         assert isinstance(begun, Draft)
         begun.staging.write("mask.png", b"1")
     folders = store.brain_path("B1") / "staging"
-    assert remove_others(catalogue, "tissue", "otsu", {"s1"}) == ()
+    assert remove_others(catalogue, "tissue", "slide", {"s1"}) == ()
     assert sorted(one.name.split("+")[2] for one in folders.iterdir()) == sorted([WHOLE_BRAIN, "s1"])
 
 
@@ -336,8 +336,8 @@ def test_products_of_sections_that_are_not_kept_are_removed_and_named(catalogue:
     for section in ("s1", "s2", "s3", WHOLE_BRAIN):
         ensure(catalogue, replace(TISSUE, section_id=section), WORK, writes({"a": b"1"}))
     ensure(catalogue, Product("tissue", "other", "s2"), WORK, writes({"a": b"1"}))
-    assert remove_others(catalogue, "tissue", "otsu", {"s1"}) == ("s2", "s3")
+    assert remove_others(catalogue, "tissue", "slide", {"s1"}) == ("s2", "s3")
     for one in (catalogue, fresh(catalogue)):
-        assert one.section_ids("tissue", "otsu") == ["s1"]
+        assert one.section_ids("tissue", "slide") == ["s1"]
         assert one.record(replace(TISSUE, section_id=WHOLE_BRAIN)) is not None
         assert one.section_ids("tissue", "other") == ["s2"]

@@ -19,7 +19,7 @@ PRODUCTS = [
 
 @pytest.mark.parametrize("bad", BAD_IDS)
 def test_what_cannot_be_an_id_cannot_be_part_of_an_address(store: BrainStore, bad: str) -> None:
-    for names in ((bad, "otsu", "s1"), ("tissue", bad, "s1"), ("tissue", "otsu", bad)):
+    for names in ((bad, "slide", "s1"), ("tissue", bad, "s1"), ("tissue", "slide", bad)):
         with pytest.raises(StoreError):
             Product(*names)
     with pytest.raises(StoreError):
@@ -65,7 +65,7 @@ def test_asking_makes_no_folder(store: BrainStore, catalogue: Catalogue) -> None
     assert not catalogue.is_committed(TISSUE)
     assert list(catalogue.records()) == []
     assert catalogue.names("tissue") == []
-    assert catalogue.section_ids("tissue", "otsu") == []
+    assert catalogue.section_ids("tissue", "slide") == []
     catalogue.path(TISSUE)
     catalogue.forget(TISSUE)
     assert not store.root.exists()

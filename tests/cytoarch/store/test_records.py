@@ -14,7 +14,7 @@ from cytoarch.store.records import RECORD_FORMAT, Record, fingerprint, read_reco
 
 
 def record(**changes: Any) -> Record:
-    facts = {"step": "tissue", "name": "otsu", "section": "s1", "fingerprint": "f", "inputs": {}, "settings": {}}
+    facts = {"step": "tissue", "name": "slide", "section": "s1", "fingerprint": "f", "inputs": {}, "settings": {}}
     return Record(**{**facts, "files": {}, **changes})
 
 

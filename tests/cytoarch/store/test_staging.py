@@ -18,7 +18,7 @@ CONTENT = {"a.bin": b"alpha", "deep/b.bin": b"beta", "deep/er/empty": b""}
 
 
 def record(**changes: Any) -> Record:
-    facts = {"step": "tissue", "name": "otsu", "section": "s1", "fingerprint": "f", "inputs": {}, "settings": {}}
+    facts = {"step": "tissue", "name": "slide", "section": "s1", "fingerprint": "f", "inputs": {}, "settings": {}}
     return Record(**{**facts, "files": {}, **changes})
 
 

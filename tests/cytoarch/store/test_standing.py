@@ -39,7 +39,7 @@ def make_tissue(store: BrainStore) -> None:
     record = catalogue.record(section)
     assert record is not None
     work = Work(1, {"section": record.digest}, {}, {"section": section.address})
-    ensure(catalogue, Product("tissue", "otsu", "s1"), work, writes({"mask": bytes(50)}))
+    ensure(catalogue, Product("tissue", "slide", "s1"), work, writes({"mask": bytes(50)}))
 
 
 def of(store: BrainStore, step: str) -> Standing:
@@ -49,7 +49,7 @@ def of(store: BrainStore, step: str) -> Standing:
 
 def test_what_is_there_is_current_and_what_is_not_is_missing(store: BrainStore) -> None:
     assert of(store, "sections") == Standing("sections", "scan", 2, 0, 1, 0, 200)
-    assert of(store, "tissue") == Standing("tissue", "otsu", 1, 0, 2, 0, 50)
+    assert of(store, "tissue") == Standing("tissue", "slide", 1, 0, 2, 0, 50)
     assert standings(store, "B1")[0].step == "sections", "what all is made from comes first"
 
 
@@ -62,7 +62,7 @@ def test_what_was_made_from_something_older_is_stale(store: BrainStore) -> None:
 
 
 def test_a_file_cut_short_is_damage(store: BrainStore) -> None:
-    (store.brain_path("B1") / "derived/tissue/otsu/s1/mask").write_bytes(b"")
+    (store.brain_path("B1") / "derived/tissue/slide/s1/mask").write_bytes(b"")
     found = of(store, "tissue")
     assert (found.current, found.damaged, found.due) == (0, 1, 3)
 
@@ -77,7 +77,7 @@ def test_a_brain_of_which_nothing_is_ingested_misses_its_sections(tmp_path: Path
 
 
 def test_costs_are_those_of_lately_and_steps_that_run_together_count_once(tmp_path: Path) -> None:
-    rows = [Standing("sections", "scan", 8, 0, 2, 0, 800), Standing("tissue", "otsu", 0, 6, 4, 0, 600)]
+    rows = [Standing("sections", "scan", 8, 0, 2, 0, 800), Standing("tissue", "slide", 0, 6, 4, 0, 600)]
     assert cost(rows, []).seconds is None
     note_duration(tmp_path, Duration("A", ("sections", "tissue"), 10, 20.0))
     note_duration(tmp_path, Duration("A", ("report",), 1, 5.0))
@@ -108,7 +108,7 @@ def test_larger_sections_cost_more(
     durations = [Duration("A", ("tissue",), *one) for one in timed]
     found = speeds(durations)["tissue",]
     assert found[:2] == pytest.approx(speed)
-    row = Standing("tissue", "otsu", 0, 0, 10, 0, 0)
+    row = Standing("tissue", "slide", 0, 0, 10, 0, 0)
     assert cost([row], durations, 8.0).seconds == pytest.approx(seconds)
 
 
@@ -131,7 +131,7 @@ def test_what_nothing_speaks_of_is_found_and_removed_and_nothing_else(store: Bra
     catalogue = store.catalogue("B1")
     used, registered, unused = (store.models.add({**MODEL, "n": bytes([n])}) for n in range(3))
     ensure(catalogue, Product("training", "areas"), WORK, writes({"x": b"1"}, model=used))
-    begun = begin(catalogue, Product("tissue", "otsu", "s2"), WORK)
+    begun = begin(catalogue, Product("tissue", "slide", "s2"), WORK)
     assert isinstance(begun, Draft)
     begun.staging.write("mask", bytes(1000))
     stray = store.brain_path("B1") / "derived/colours/old/s1"
@@ -172,4 +172,4 @@ def test_a_brain_that_a_run_has_is_left_alone(store: BrainStore) -> None:
     with store.lock("B1"), pytest.raises(BrainBusyError):
         Context().run(remove, store, one)
     assert stray.exists()
-    assert Catalogue(store.brain_path("B1")).names("tissue") == ["otsu"]
+    assert Catalogue(store.brain_path("B1")).names("tissue") == ["slide"]

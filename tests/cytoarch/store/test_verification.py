@@ -227,7 +227,7 @@ def test_damaged_annotations_are_named_but_stay_usable_and_unmarked(
 def test_files_of_no_record_beside_those_of_a_product_are_listed_and_left(
     store: BrainStore, catalogue: Catalogue
 ) -> None:
-    strays = ["annotations/ada/s1/notes.txt", "derived/tissue/otsu/s1/.tmp", "sections.ome.zarr/s1/0/c/9", "derived/x"]
+    strays = ["annotations/ada/s1/notes.txt", "derived/tissue/slide/s1/.tmp", "sections.ome.zarr/s1/0/c/9", "derived/x"]
     strays.append("sections.ome.zarr/OME/notes.txt")
     put(store, strays)
     before = state(store.root)
@@ -247,7 +247,7 @@ def put(store: BrainStore, keys: Iterable[str]) -> None:
 def test_files_of_a_product_without_a_record_are_a_fault(store: BrainStore) -> None:
     folders = {
         "annotations/ada/s2": RESTORE_RECORD,
-        "derived/tissue/otsu/s2": REPLACES,
+        "derived/tissue/slide/s2": REPLACES,
         "report": REPLACES,
         "sections.ome.zarr/s1/labels": REPLACES,
         "sections.ome.zarr/s9": REPLACES,
@@ -300,7 +300,7 @@ def test_a_damaged_record_is_named_its_files_belong_to_none_and_the_product_is_m
     path = catalogue.record_path(TISSUE)
     damage(path)
     found = verify_brain(store, "B1")
-    assert found.faults == (Fault("records/tissue/otsu/s1.json", "the record itself has changed", HEALS),)
+    assert found.faults == (Fault("records/tissue/slide/s1.json", "the record itself has changed", HEALS),)
     assert sorted(found.strays) == sorted(f"{TISSUE.key}/{key}" for key in MASK)
     assert catalogue.record(TISSUE) is None
     begun = begin(catalogue, TISSUE, WORK)
