@@ -139,7 +139,7 @@ def test_tissue_of_an_older_scan_is_refused(small: SmallBrain) -> None:
         for step in (steps.embeddings, steps.parcellation[0], steps.colours, steps.clusters):
             with pytest.raises(MissingInputError, match=r"the \w+ \S+ of section s1 were made from an older section"):
                 step.work(place)
-        with pytest.raises(MissingInputError, match="the tissue otsu of section s1 were made from an older section"):
+        with pytest.raises(MissingInputError, match="the tissue slide of section s1 were made from an older section"):
             TISSUE.record(place)
         assert TISSUE.record(Place(opened, opened.rows["s2"]))
 

@@ -92,7 +92,7 @@ def test_sections_that_cannot_be_computed_are_named_and_the_others_planned(opene
     (opened.catalogue.folder / "records" / "tissue" / "slide" / "s2.json").unlink()
     fresh = OpenBrain(opened.store, opened.store.catalogue("B1"), opened.name, opened.brain)
     plan = plan_engine(step, fresh, fresh.sections)
-    assert plan.failed == {"s2": "brain B1: there is no tissue otsu of section s2 in the store; find tissue first"}
+    assert plan.failed == {"s2": "brain B1: there is no tissue slide of section s2 in the store; find tissue first"}
     assert plan.groups[0].sections == tuple(one for one in IDS if one != "s2")
     assert plan.tiles == 5
 
@@ -119,7 +119,7 @@ def test_every_section_of_a_group_has_its_outcome(opened: OpenBrain) -> None:
     ]
     reasons = {one.section_id: one.reason for one in outcomes if one.status == "failed"}
     assert "damaged" in reasons["s1"]
-    assert reasons["s3"].endswith("there is no tissue otsu of section s3 in the store; find tissue first")
+    assert reasons["s3"].endswith("there is no tissue slide of section s3 in the store; find tissue first")
     assert brain.failed == {"s9": "it failed before", **reasons}
     assert speed.tiles == 1
     assert ("s0", 1, 1) in heard
