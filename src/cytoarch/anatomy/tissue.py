@@ -129,8 +129,8 @@ def find_tissue(pixels: Float32, pixel_size_um: float, settings: TissueSettings,
         if not (drawn == WHITE).any() and not eosin:
             stain = slide.differences(planes).mean(axis=0)
             classes = matter(stain, drawn > 0, slide.polarity, pixel_size_um, settings.molecular_mm, rules.smallest_px)
-        doubts = (EOSIN,) if eosin else ()
-        return Tissue(classes, pixel_size_um, slide.polarity, 0.0, int(ndimage.label(drawn)[1]), doubts)
+        pieces, told = int(ndimage.label(drawn)[1]), (EOSIN,) if eosin else ()
+        return Tissue(classes, pixel_size_um, slide.polarity, 0.0, pieces, told)
     if settings.method == "whole":
         return Tissue(slide.scanned.astype(np.uint8), pixel_size_um, slide.polarity, 0.0)
     if settings.method == "paper":
