@@ -11,6 +11,9 @@ DROPPED = 0.05
 """Area left out, as a share of the tissue's."""
 INKED = 0.01
 """Ink left out, as a share of the tissue's area."""
+CLEFTS = 0.03
+"""Clefts opened, as a share of the tissue's area."""
+EOSIN = "eosin beside another dye: grey and white matter are not told apart; draw white matter (tissue_path)"
 USUAL_PIECES = 2
 """Two hemispheres."""
 FIELD_MM = 2.0
@@ -37,10 +40,12 @@ def doubts_of(found: Outline, slide: Slide, across_mm: float, eosin: bool) -> tu
         said.append(f"ink of {found.ink_share:.0%} of the tissue's area was left out")
     elif found.dropped_share > DROPPED:
         said.append(f"small pieces of {found.dropped_share:.0%} of the tissue's area were left out")
+    if found.cleft_share > CLEFTS:
+        said.append(
+            f"clefts of {found.cleft_share:.0%} of the tissue's area were opened: thin white matter may be lost"
+        )
     if found.pieces > USUAL_PIECES:
         said.append(f"{found.pieces} pieces")
     if eosin:
-        said.append(
-            "eosin beside another dye: grey and white matter are not told apart; draw white matter (tissue_path)"
-        )
+        said.append(EOSIN)
     return tuple(said)

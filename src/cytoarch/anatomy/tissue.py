@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage
 
-from cytoarch.anatomy.doubts import doubts_of
+from cytoarch.anatomy.doubts import EOSIN, doubts_of
 from cytoarch.anatomy.dyes import has_eosin
 from cytoarch.anatomy.matter import GREY, WHITE, UInt8, matter
 from cytoarch.anatomy.outline import OutlineRules, outline
@@ -57,11 +57,11 @@ class TissueSettings(Settings):
         description="Pale things narrower than this, as rows of dots, are no tissue (mm).",
     )
     cleft_mm: float = Field(
-        default=0.32,
+        default=0.0,
         ge=0,
         le=5,
         description="Pale clefts narrower than this that open to the outside, as sulci full of meninges, are no "
-        "tissue (mm).",
+        "tissue (mm); 0: all are. It opens a thin callosum beneath a fissure, too: for folded brains, 0.32.",
     )
     molecular_mm: float = Field(
         default=0.4,
@@ -125,10 +125,12 @@ def find_tissue(pixels: Float32, pixel_size_um: float, settings: TissueSettings,
     )
     if drawn is not None:
         classes = drawn
-        if not (drawn == WHITE).any() and not has_eosin(planes, slide, drawn > 0):
+        eosin = not (drawn == WHITE).any() and has_eosin(planes, slide, drawn > 0)
+        if not (drawn == WHITE).any() and not eosin:
             stain = slide.differences(planes).mean(axis=0)
             classes = matter(stain, drawn > 0, slide.polarity, pixel_size_um, settings.molecular_mm, rules.smallest_px)
-        return Tissue(classes, pixel_size_um, slide.polarity, 0.0, int(ndimage.label(drawn)[1]))
+        pieces, told = int(ndimage.label(drawn)[1]), (EOSIN,) if eosin else ()
+        return Tissue(classes, pixel_size_um, slide.polarity, 0.0, pieces, told)
     if settings.method == "whole":
         return Tissue(slide.scanned.astype(np.uint8), pixel_size_um, slide.polarity, 0.0)
     if settings.method == "paper":

@@ -24,7 +24,7 @@ from cytoarch.steps.step import Place, Stored
 from cytoarch.store.products import WHOLE_BRAIN
 
 LABELS_KIND, CLUSTERS_KIND = "labels", "clusters"
-ALIGNED = "sections aligned with each other by rigid transforms (reconstruction)"
+ALIGNED = "sections aligned with each other by rigid transforms and, where sizes were evened, a scale (reconstruction)"
 STACKED = "sections centre on centre after flip and rotation, at their stated positions"
 
 

@@ -1,5 +1,7 @@
 """Sections shrink differently: links tell sizes, and what is a section's own is parted from the brain's shape."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -26,25 +28,42 @@ def growing(count: int) -> np.ndarray:
 
 def test_what_a_section_shrank_is_told_from_the_shape_of_the_brain() -> None:
     own = np.exp(0.012 * np.random.default_rng(1).normal(size=60))
-    found = own_sizes(60, told(growing(60) * own, noise=0.002))
+    found = own_sizes(np.arange(60.0), told(growing(60) * own, noise=0.002))
     left = own / found
     assert np.std(np.log(left / np.median(left))) < 0.5 * np.std(np.log(own))
 
 
 def test_a_brain_whose_sections_shrank_alike_is_left_as_it_is() -> None:
-    np.testing.assert_allclose(own_sizes(40, told(growing(40))), 1, atol=2e-3)
+    np.testing.assert_allclose(own_sizes(np.arange(40.0), told(growing(40))), 1, atol=2e-3)
 
 
 def test_a_wrong_link_makes_no_section_larger() -> None:
     links = told(growing(40))
     links[30] = links[30]._replace(larger=1.3)
-    np.testing.assert_allclose(own_sizes(40, links), 1, atol=4e-3)
+    np.testing.assert_allclose(own_sizes(np.arange(40.0), links), 1, atol=4e-3)
+
+
+@pytest.mark.parametrize("lost", [range(20, 25), range(8, 13), range(10, 30), range(35, 41)], ids=str)
+def test_where_sections_are_lost_no_size_is_changed(lost: range) -> None:
+    """The shape of a brain goes on between its sections: it was taken for shrinkage on both sides of a gap."""
+    places = np.delete(np.arange(45.0), list(lost))
+    links = told(growing(45)[places.astype(int)])
+    np.testing.assert_allclose(own_sizes(places, links), 1, atol=2e-3)
+    np.testing.assert_allclose(own_sizes(-40 * places, links), 1, atol=2e-3)
+
+
+def test_sizes_are_followed_over_places_that_are_not_even() -> None:
+    places = np.sort(np.random.default_rng(4).uniform(0, 60, 60))
+    shape = 1 - 0.3 * (places / 30 - 1) ** 2
+    own = np.exp(0.012 * np.random.default_rng(1).normal(size=60))
+    left = own / own_sizes(places, told(shape * own, noise=0.002))
+    assert np.std(np.log(left)) < 0.7 * np.std(np.log(own))
 
 
 def test_few_sections_and_those_without_links_keep_their_size() -> None:
-    assert (own_sizes(9, told(growing(9))) == 1).all()
+    assert (own_sizes(np.arange(9.0), told(growing(9))) == 1).all()
     sizes = np.exp(0.01 * np.random.default_rng(2).normal(size=20))
-    found = own_sizes(22, told(sizes))
+    found = own_sizes(np.arange(22.0), told(sizes))
     assert (found[20:] == 1).all()
     assert (found[:20] != 1).all()
 
@@ -84,3 +103,9 @@ def test_a_section_that_shrank_more_is_enlarged_and_its_middle_stays() -> None:
     middle = np.array(GRID.centre_um)
     assert np.linalg.norm(evened["s5"].plane(middle) - kept["s5"].plane(middle)) < 60
     np.testing.assert_allclose([np.linalg.det(one.plane.linear) for one in kept], 1, atol=1e-9)
+    for one in evened:  # the size is undone where the tissue is: as rigid maps, both lie where they did
+        np.testing.assert_allclose(one.rigid.shift_um, kept[one.section_id].rigid.shift_um, atol=1e-6)
+    stated[2] = replace(stated[2], transform=kept["s2"].plane)
+    one_by_hand = reconstruct("B", stated, overviews, asked, links=evened.links)
+    assert one_by_hand["s2"].plane == kept["s2"].plane
+    assert one_by_hand["s5"].size == pytest.approx(sizes[5])

@@ -37,8 +37,8 @@ def picture(classes: Array, noise: float = 2.0) -> Array:
     return np.moveaxis(np.clip(np.rint(soft + grain), 0, 255), -1, 0).astype(np.float32)
 
 
-def found(pixels: Array) -> Tissue:
-    return find_tissue(pixels.astype(np.float32), 64.0, TissueSettings())
+def found(pixels: Array, **asked: float) -> Tissue:
+    return find_tissue(pixels.astype(np.float32), 64.0, TissueSettings(**asked))
 
 
 def dice(a: Array, b: Array) -> float:
@@ -134,12 +134,55 @@ def test_a_sulcus_full_of_meninges_is_open_and_pale_tissue_between_dense_is_tiss
     classes = brain()
     sulcus, strip = (slice(30, 66), slice(123, 127)), (slice(230, 246), slice(123, 127))
     classes[sulcus] = classes[strip] = 2
-    tissue = found(picture(classes)).mask
+    tissue = found(picture(classes), cleft_mm=0.32).mask
     assert tissue[strip].all()
     assert tissue[sulcus].mean() < 0.1
     without = classes > 0
     without[sulcus] = False
     assert dice(tissue, without) > 0.99
+
+
+def test_clefts_are_opened_in_fine_pixels_as_in_coarse_ones() -> None:
+    classes = brain()[:120, 40:210]
+    classes[30:66, 83:87] = 2
+    fine = picture(np.kron(classes, np.ones((4, 4), np.uint8)))
+    tissue = find_tissue(fine, 16.0, TissueSettings(cleft_mm=0.32)).mask
+    assert tissue[4 * 30 : 4 * 66, 4 * 83 : 4 * 87].mean() < 0.1
+    without = np.kron(classes, np.ones((4, 4), np.uint8)) > 0
+    without[4 * 30 : 4 * 66, 4 * 83 : 4 * 87] = False
+    assert dice(tissue, without) > 0.98
+
+
+def small_brain(callosum_px: int, pale: float) -> Array:
+    """(3, y, x) two hemispheres of some 4 mm, a fissure of 0.2 mm between them, beneath it their white matter.
+
+    It is a band so many pixels thick, with so much of the stain of the grey matter beside and below it.
+    """
+    y, x = np.mgrid[:160, :200]
+    brain = np.hypot(y - 80, 0.8 * (x - 100)) < 62
+    fissure = (np.abs(x - 99.5) < 2) & (y < 70)
+    band = (y >= 70) & (y < 70 + callosum_px) & (np.abs(x - 99.5) < 30)
+    amount = np.where(brain & ~fissure, np.where(band, pale, 1.0), 0.0)
+    absorbed = np.array([0.25, 0.35, 0.15])[:, None, None] * ndimage.gaussian_filter(amount, 0.6)
+    grain = np.random.default_rng(3).normal(0, 1.5, absorbed.shape)
+    return np.clip(np.rint(235 * 10**-absorbed + grain), 0, 255).astype(np.float32)
+
+
+@pytest.mark.parametrize("pale", [0.33, 0.4])
+@pytest.mark.parametrize("callosum_px", [3, 4, 5])
+def test_a_thin_callosum_beneath_a_fissure_is_tissue(callosum_px: int, pale: float) -> None:
+    tissue = found(small_brain(callosum_px, pale))
+    assert tissue.mask[70 : 70 + callosum_px, 72:128].mean() > 0.9
+    assert not tissue.mask[30:66, 99:101].any()
+    assert tissue.pieces == 1
+
+
+def test_opened_clefts_are_told_where_there_is_much_of_them() -> None:
+    classes = (brain() > 0).astype(np.uint8)
+    for at in range(100, 150, 10):
+        classes[20:130, at : at + 4] *= 2
+    assert any("clefts of" in one for one in found(picture(classes), cleft_mm=0.32).doubts)
+    assert not any("clefts of" in one for one in found(picture(classes)).doubts)
 
 
 def test_a_hole_with_pale_tissue_is_filled_and_one_with_slide_is_not() -> None:
@@ -177,29 +220,50 @@ def test_of_a_photomicrograph_all_but_padding_is_tissue() -> None:
     assert find_tissue(pixels, 4.0, TissueSettings()).doubts[0].startswith("only 1.6 mm across")
 
 
-def stained_by(classes: Array, red_over_green: float) -> Array:
-    """White matter takes up twice as much of a dye that absorbs so much red for its green, beside a stain of nuclei."""
-    amount = ndimage.gaussian_filter(np.array([0.0, 0.15, 0.3])[classes], 0.6)
-    nuclei = ndimage.gaussian_filter((classes > 0) * 0.08, 0.6)
-    absorbed = np.stack([red_over_green * amount + nuclei, amount + nuclei, 0.2 * amount + 0.5 * nuclei])
-    grain = np.random.default_rng(3).normal(0, 1.5, absorbed.shape)
-    return np.clip(np.rint(235 * 10**-absorbed + grain), 0, 255).astype(np.float32)
+EOSIN, HAEMATOXYLIN, CRESYL = (0.1, 0.99, 0.1), (0.65, 0.7, 0.29), (0.6, 0.75, 0.3)
+DAB, NEUTRAL_RED = (0.27, 0.57, 0.78), (0.1, 0.9, 0.5)
+
+
+def passed(*dyes: tuple[tuple[float, ...], Array]) -> Array:
+    """(3, y, x) what light dyes let through, each with its colour and (y, x) amount."""
+    absorbed = sum(np.array(colour)[:, None, None] * ndimage.gaussian_filter(amount, 0.6) for colour, amount in dyes)
+    grain = np.random.default_rng(3).normal(0, 1.5, np.shape(absorbed))
+    return np.clip(np.rint(235 * 10 ** -np.asarray(absorbed) + grain), 0, 255).astype(np.float32)
+
+
+def h_and_e(classes: Array) -> Array:
+    """Eosin, of which white matter takes up more, and nuclei that lie about regardless of it."""
+    nuclei = ndimage.gaussian_filter(np.random.default_rng(5).normal(0, 1, classes.shape), 3)
+    crowd = (classes > 0) * np.clip(0.12 + 0.05 * nuclei / nuclei.std(), 0, None)
+    return passed((EOSIN, np.array([0.0, 0.15, 0.25])[classes]), (HAEMATOXYLIN, crowd))
+
+
+def one_dye(classes: Array, colour: tuple[float, ...]) -> Array:
+    """A dye that white matter takes up little of."""
+    return passed((colour, np.array([0.0, 0.3, 0.12])[classes]))
+
+
+@pytest.mark.parametrize("colour", [DAB, NEUTRAL_RED, CRESYL, HAEMATOXYLIN], ids=["dab", "neutral", "cresyl", "nuclei"])
+def test_a_single_dye_is_no_eosin_whatever_its_colour(colour: tuple[float, ...]) -> None:
+    tissue = found(one_dye(brain(), colour))
+    assert dice(tissue.classes == 2, brain() == 2) > 0.9
+    assert not tissue.doubts
 
 
 def test_eosin_tells_no_matter_and_that_is_said() -> None:
-    tissue = found(stained_by(brain(), 0.15))
+    tissue = found(h_and_e(brain()))
     assert (tissue.classes[tissue.mask] == 1).all()
     assert tissue.doubts[-1].startswith("eosin beside another dye")
     assert dice(tissue.mask, brain() > 0) > 0.98
-    one_dye = found(stained_by(brain(), 0.9))
-    assert one_dye.white_mm2 > 0
-    assert not one_dye.doubts
 
 
 def test_no_white_matter_is_guessed_within_what_a_person_drew_where_eosin_hides_it() -> None:
     drawn = (brain() > 0).astype(np.uint8)
-    told = find_tissue(stained_by(brain(), 0.15), 64.0, TissueSettings(), drawn)
+    told = find_tissue(h_and_e(brain()), 64.0, TissueSettings(), drawn)
     assert (told.classes == drawn).all()
+    assert any(one.startswith("eosin beside another dye") for one in told.doubts)
+    drawn[brain() == 2] = 2
+    assert not find_tissue(h_and_e(brain()), 64.0, TissueSettings(), drawn).doubts
 
 
 def test_the_papers_chain_finds_the_ring_that_it_was_described_for() -> None:

@@ -22,7 +22,7 @@ from cytoarch.anatomy.reconstruction.settings import ReconstructionSettings
 from cytoarch.anatomy.reconstruction.sizes import Grown, own_sizes, to_usual_size
 from cytoarch.anatomy.reconstruction.solving import Measured
 from cytoarch.errors import SectionError
-from cytoarch.geometry import Flip, Grid, Pair, Transform
+from cytoarch.geometry import Flip, Float64, Grid, Pair, Transform
 from cytoarch.progress import Progress
 
 DEFAULTS = ReconstructionSettings()
@@ -195,8 +195,7 @@ def _assembled(
         slides = {at: _mounted(upright[at], seen[rows[at].section_id], found[at]) for at in reached}
         result = result._replace(places=steadied(result.places, slides, base))
     tissue = [seen[row.section_id].centre_um for row in rows]
-    evened = settings.sizes == "evened" and not fixed
-    sizes = own_sizes(len(rows), [_grown(*one) for one in inside] if evened else [])
+    sizes = own_sizes(_along(rows), [_grown(*one) for one in inside] if settings.sizes == "evened" else [])
     evidence = _evidence(len(rows), inside, result.disagreement_um)
     sections: dict[str, PlacedSection] = {}
     for at, row in enumerate(rows):
@@ -207,8 +206,15 @@ def _assembled(
         sections[row.section_id] = PlacedSection(
             row.section_id, row.section_number, seen[row.section_id].grid, plane, row.z_um,
             flipped=result.places[at].mirrored, placed_by=by, quality=evidence[at], corrections=row.corrections,
+            centre_um=tissue[at],
         )  # fmt: skip
     return Reconstruction(brain_id, rows[base].section_id, sections, tuple(links), missing)
+
+
+def _along(rows: Sequence[Stated]) -> Float64:
+    """Where sections lie along the cutting axis; their numbers, where that is not known of all."""
+    places = [row.z_um for row in rows if row.z_um is not None]
+    return np.array(places if len(places) == len(rows) else [row.section_number for row in rows], dtype=np.float64)
 
 
 def _grown(link: Link, one: Measured) -> Grown:

@@ -12,7 +12,7 @@ import numpy as np
 from cytoarch.anatomy.reconstruction.links import Link
 from cytoarch.anatomy.reconstruction.rigid import Rigid
 from cytoarch.errors import SectionError, StoreError
-from cytoarch.geometry import Grid, Transform
+from cytoarch.geometry import Grid, Pair, Transform
 
 PlacedBy = Literal["base", "links", "transform", "manifest"]
 """base: it is what others are placed against; links: by their pictures; transform: a person's; manifest: flip and
@@ -64,6 +64,8 @@ class PlacedSection:
     """What the manifest states and was done."""
     flags: tuple[str, ...] = ()
     """What a person should look at, each with its reason."""
+    centre_um: Pair | None = None
+    """Middle of its tissue (y, x), about which its size was evened; None: that of its picture."""
 
     @property
     def linked(self) -> bool:
@@ -72,9 +74,10 @@ class PlacedSection:
 
     @property
     def rigid(self) -> Rigid:
-        """The rigid map nearest to its own, which it equals in the middle of the picture."""
-        y, x = self.plane(np.array(self.grid.centre_um)).tolist()
-        return Rigid.of(np.array(self.plane.matrix)).about(self.grid.centre_um, (y, x))
+        """The rigid map nearest to its own, which it equals in the middle of the tissue: where it lay as it was."""
+        centre = self.centre_um or self.grid.centre_um
+        y, x = self.plane(np.array(centre)).tolist()
+        return Rigid.of(np.array(self.plane.matrix)).about(centre, (y, x))
 
     @property
     def size(self) -> float:
@@ -100,8 +103,8 @@ class PlacedSection:
 class Reconstruction:
     """The sections of a brain in one frame.
 
-    The frame is that of the base section, which lies as the manifest states: its middle is zero, x to the right, y
-    downwards, z along the cutting axis.
+    The frame is that of the base section, which lies as the manifest states but for its size, which is evened as all
+    are: the middle of its picture, as scanned, is zero, x to the right, y downwards, z along the cutting axis.
     """
 
     brain_id: str
@@ -210,6 +213,7 @@ def _own(brain: Reconstruction) -> dict[str, Any]:
                 "flipped": one.flipped,
                 "placed_by": one.placed_by,
                 "quality": {name: _number(value) for name, value in vars(one.quality).items()},
+                "centre_um": one.centre_um,
                 "corrections": one.corrections,
                 "flags": one.flags,
             }
@@ -252,6 +256,7 @@ def _placed(name: str, facts: Mapping[str, Any], affine: list[list[float]]) -> P
         quality=LinkQuality(**quality),
         corrections=tuple(facts["corrections"]),
         flags=tuple(facts["flags"]),
+        centre_um=None if facts.get("centre_um") is None else tuple(facts["centre_um"]),
     )
 
 

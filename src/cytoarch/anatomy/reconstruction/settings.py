@@ -47,7 +47,7 @@ class ReconstructionSettings(Settings):
         title="Sections that shrank more or less",
         default="evened",
         description="evened: a section that is larger or smaller than its neighbours would have it is brought to the "
-        "usual size; kept: sections keep their sizes.",
+        "usual size, unless a person placed it or too many beside it are lost; kept: sections keep their sizes.",
     )
     spacing_um: float | None = Field(
         title="Spacing of section numbers (um)",

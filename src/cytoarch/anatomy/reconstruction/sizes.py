@@ -1,7 +1,8 @@
 """How much larger a section is than its neighbours would have it: sections shrink differently on their slides.
 
 Links tell how sizes follow each other along the series. What changes slowly is the shape of the brain, and is followed
-by parabolas through some neighbours (Savitzky and Golay 1964); what is left is how much the section itself shrank.
+by parabolas through some neighbours over their places (as Savitzky and Golay 1964, who had them evenly spaced); what is
+left is how much the section itself shrank.
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import savgol_filter
 from scipy.sparse import csr_array, eye_array
 from scipy.sparse.linalg import spsolve
 
@@ -22,6 +22,9 @@ MOST = 0.1
 WINDOW = 11
 """Neighbouring sections, with the section itself in their middle, through which a parabola is laid; so many are needed.
 It takes a fifth of a section's own size for the brain's shape, at the ends of the series more."""
+FARTHEST = 1.5
+"""Where so many sections lie along more than so many times the usual length (the lower quartile: one gap makes many
+longer), some were lost between them: the brain may have changed in any way there, and their sizes are left alone."""
 ROUNDS = 10
 RIDGE = 1e-6
 """Added to the equations: the sizes of all sections together are not told."""
@@ -37,20 +40,38 @@ class Grown(NamedTuple):
     weight: float
 
 
-def own_sizes(count: int, links: Sequence[Grown]) -> Float64:
-    """How many times as large sections (count,), in cutting order, are as their neighbours would have them.
+def own_sizes(along: Float64, links: Sequence[Grown]) -> Float64:
+    """How many times as large sections are as their neighbours would have them.
 
-    It is 1 for those without links, where there are too few to tell, and where nothing so large can be shrinkage.
+    `along` (sections,) are their places along the cutting axis, in any unit. It is 1 for those without links, where
+    there are too few to tell or some were lost, and where nothing so large can be shrinkage.
     """
-    found = np.ones(count)
+    found = np.ones(len(along))
     held = np.unique([(one.fixed, one.moving) for one in links])
     if len(held) < WINDOW:
         return found
     sizes = _followed(len(held), np.searchsorted(held, [(one.fixed, one.moving) for one in links]), links)
-    own = sizes - savgol_filter(sizes, WINDOW, polyorder=2)
-    own -= np.median(own)
-    found[held] = np.exp(np.where(np.abs(own) > MOST, 0.0, own))
+    own, told = _beside_parabolas(along[held], sizes)
+    if not told.any():
+        return found
+    own -= np.median(own[told])
+    found[held] = np.exp(np.where(told & (np.abs(own) <= MOST), own, 0.0))
     return found
+
+
+def _beside_parabolas(along: Float64, values: Float64) -> tuple[Float64, NDArray[np.bool_]]:
+    """How far values lie above the parabolas through their neighbours, and where neighbours lie as near as usual."""
+    count = len(along)
+    first = np.clip(np.arange(count) - WINDOW // 2, 0, count - WINDOW)
+    neighbours = first[:, None] + np.arange(WINDOW)
+    lengths = np.ptp(along[neighbours], axis=1)
+    told = (lengths > 0) & (lengths <= FARTHEST * np.percentile(lengths, 25))
+    away = (along[neighbours] - along[:, None]) / np.where(told, lengths, 1.0)[:, None]
+    fitted = [
+        np.linalg.lstsq(np.vander(x, 3, increasing=True), values[of], rcond=None)[0][0]
+        for x, of in zip(away, neighbours, strict=True)
+    ]
+    return values - np.array(fitted), told
 
 
 def _followed(count: int, ends: NDArray[np.int64], links: Sequence[Grown]) -> Float64:
