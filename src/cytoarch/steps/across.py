@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -41,7 +41,7 @@ from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.reconstruction import RECONSTRUCTION
 from cytoarch.steps.sections import LABELS
 from cytoarch.steps.sources import Each, HeadSource, Row, Sections, Table, sections_with
-from cytoarch.steps.step import Facts, Inputs, Step, Stored
+from cytoarch.steps.step import Facts, Inputs, Place, Step, Stored
 from cytoarch.store.products import WHOLE_BRAIN
 from cytoarch.store.staging import Staging
 
@@ -52,6 +52,10 @@ LABEL_PX = 1024
 """Which classes touch is looked up on labels of so many pixels along the longer edge."""
 LISTED = 8
 """Borders that are named."""
+UNPLACED = (
+    "has a place in the brain, along the cutting axis too; state position_um or thickness_um in the manifest and run "
+    "reconstruct-brain"
+)
 SIDE_OF = {name: side for side, name in enumerate(SIDE_NAMES)}
 
 
@@ -134,12 +138,9 @@ class AcrossStep(Step[Across]):
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
         """Join the points, smooth them, and write by section what changed; the facts compare before and after."""
         brain, rows, every = inputs[self.brain], inputs[self.stated], inputs[self.nodes]
-        placed = [one for one in every if one in brain.sections and brain[one].linked and brain[one].z_um is not None]
+        placed = _with_places(every, brain)
         if not placed:
-            raise StoreError(
-                f"{brain.brain_id}: none of the {len(every)} sections with points has a place in the brain, along the "
-                "cutting axis too; state position_um or thickness_um in the manifest and run reconstruct-brain"
-            )
+            raise StoreError(f"{brain.brain_id}: none of the {len(every)} sections with points {UNPLACED}")
         placed.sort(key=lambda one: int(rows[one]["section_number"]))
         nodes = {one: _kept(every[one]) for one in placed}
         points, sections = _points(nodes, brain, rows)
@@ -192,6 +193,11 @@ class AcrossStep(Step[Across]):
     def opened(cls, folder: Path) -> Across:
         """What changed, by section."""
         return Across(folder)
+
+
+def _with_places(sections: Iterable[str], brain: Reconstruction) -> list[str]:
+    """Those sections that have a place in the brain, along the cutting axis too."""
+    return [one for one in sections if one in brain.sections and brain[one].linked and brain[one].z_um is not None]
 
 
 def _kept(nodes: Nodes) -> Nodes:
@@ -274,6 +280,18 @@ def unseen_labels(brain: OpenBrain, card: HeadCard) -> tuple[str, ...]:
     """
     learned = card.learned(brain.brain_id)
     return tuple(one.section_id for one in sections_with(brain, LABELS) if learned and one.section_id not in learned)
+
+
+def cannot_smooth(brain: OpenBrain, midline: Stored[Any]) -> str:
+    """Why maps of a brain cannot be smoothed from section to section along a middle; blank: they can be."""
+    traced = {one.section_id: midline.record(Place(brain, one)).facts for one in sections_with(brain, midline)}
+    with_points = [one for one, facts in traced.items() if facts["points"]]
+    if not with_points:
+        return f"no section has points along its cortex in the middle {midline.name}"
+    RECONSTRUCTION.record(Place(brain))
+    if not _with_places(with_points, RECONSTRUCTION.open(Place(brain))):
+        return f"none of the {len(with_points)} sections with points {UNPLACED}"
+    return ""
 
 
 def notes_across(brain: OpenBrain, name: str, card: HeadCard) -> dict[str, str]:
