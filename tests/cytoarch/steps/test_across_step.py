@@ -114,6 +114,15 @@ def test_points_are_smoothed_and_maps_follow_them(placed: SmallBrain, opened: Op
     assert unseen_labels(opened, card) == ()  # it was fitted again on all of them
     assert unseen_labels(opened, card.model_copy(update={"learned_from": {"B1": TRAIN}})) == HELD_OUT
     assert unseen_labels(opened, card.model_copy(update={"learned_from": {"another": TRAIN}})) == ()
+    assert facts["decided"] == "stated"
+    names = [one.name for one in card.classes]
+    none_seen = make(AcrossStep.of(nodes, raw.head, AcrossSettings(method="poisson")), opened)[0].facts
+    assert none_seen["decided"] == "default"
+    assert "the default: no labelled section was left" in said_across(none_seen, names).said
+    assert "the default: no labelled" in notes_across(opened, whole.name, card)["strength across sections"]
+    small = make(AcrossStep.of(nodes, raw.head, AcrossSettings(method="poisson", strength=0, smallest_mm2=2)), opened)
+    assert small[0].facts["reassigned"]
+    assert notes_across(opened, whole.name, card)["strength across sections"] == "0"
     asked = AcrossStep.of(nodes, raw.head, AcrossSettings(method="poisson"), HELD_OUT, 0.0)
     facts = make(asked, opened)[0].facts
     tried = dict(facts["choice"]["macro_f1"])
@@ -121,7 +130,7 @@ def test_points_are_smoothed_and_maps_follow_them(placed: SmallBrain, opened: Op
     assert facts["strength"] == facts["choice"]["weight"]
     assert tried[facts["strength"]] >= tried[0.0]
     assert asked.stored.open(Place(opened)).facts == facts
-    said = said_across(facts, [one.name for one in card.classes])
+    said = said_across(facts, names)
     assert "chosen on labelled sections" in said.said
     assert said.counted[0][1:] == (facts["before"]["borders"], facts["after"]["borders"])
 
