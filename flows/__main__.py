@@ -21,7 +21,9 @@ DEFAULTS = {
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    reason = next(filter(None, (look(sys.argv[1:]) for look in (absent, busy, misstated))), None)
+    asks = {"-h", "--help", "--version"}.intersection(sys.argv[1:])  # what it is, not that it is done
+    looks = () if asks else (absent, busy, misstated)
+    reason = next(filter(None, (look(sys.argv[1:]) for look in looks)), None)
     if reason is not None:
         print(f"error: {reason}", file=sys.stderr)
         sys.exit(2)
@@ -32,7 +34,7 @@ def main() -> None:
         del os.environ[name]
     for name, value in {**DEFAULTS, **running_servers()}.items():
         os.environ.setdefault(name, value)
-    if sys.stderr.isatty() and sys.argv[1:] and not {"-h", "--help", "--version"}.intersection(sys.argv):
+    if sys.stderr.isatty() and sys.argv[1:] and not asks:
         print("starting: the libraries take some seconds to load", file=sys.stderr)
     from flows.terminal import run
 

@@ -7,7 +7,7 @@ from prefect import flow, get_run_logger
 from pydantic import Field, field_validator, model_validator
 
 from cytoarch.embeddings.attention import AttentionSettings, attentive
-from cytoarch.errors import TrainingError
+from cytoarch.errors import CytoarchError, TrainingError
 from cytoarch.learning.structure import AXES, StructureSettings
 from cytoarch.paths import ID_PATTERN
 from cytoarch.settings import Settings
@@ -97,12 +97,11 @@ def evaluate_structure(
         for one in there
         for name, value in structure.record(Place(read_only(judged.store_path, one))).facts["best"].items()
     }
-    for brain_id, step in attending.items():
-        with held_brain(judged.store_path, brain_id) as opened:
-            made += run_whole("draw attention", opened, step)
+    drawn, unseen = _attend_all(judged.store_path, {one: step for one, step in attending.items() if one in there})
+    made += sum(drawn.values())
     sheets = attending[there[0]].stored if attending else None
     places = BrainPlacesStep(structure.name, evaluate, OfBrains(tuple(there), structure))
-    page = StructurePageStep.of(judged.name, places, structure, sheets)
+    page = StructurePageStep.of(judged.name, places, structure, sheets, tuple(drawn))
     with open_study(judged.store_path, judged.name) as study:
         for title, one in (("tell places", places), ("draw the page", page)):
             made += run_in_study(title, study, one)
@@ -114,7 +113,8 @@ def evaluate_structure(
     }
 
     def told() -> dict[str, str]:
-        settings = {"evaluate": evaluate.model_dump(mode="json"), "columns": columns.model_dump(mode="json")}
+        stages = {"evaluate": evaluate, "columns": columns, "attention": attention}
+        settings = {name: one.model_dump(mode="json") for name, one in stages.items()}
         parameters = {**settings, "brains": there, "points": structure.name}
         pages = {"page": page_path.parent}
         run_id = log_figures(store, "structure", judged.name, record.fingerprint, best | errors, parameters, pages)
@@ -123,6 +123,7 @@ def evaluate_structure(
     line = TrackingLine(store, get_run_logger())
     told_notes = line.tell("the embeddings' structure", told)
     notes = {"page": str(page_path), "points": structure.name, **_told_best(best)}
+    notes |= {f"no attention of {one}": reason for one, reason in unseen.items()}
     notes |= told_notes or {"MLflow does not know": line.left}
     return final_state(
         Summary(judged.name, made, failed | broken, notes), "brain or section" if broken else "section", of="study"
@@ -185,6 +186,18 @@ def _attending(store_path: Path, points: Mapping[str, str], attend: AttentionSet
     for step in steps.values():
         attentive(step.encoder.encoder)
     return steps
+
+
+def _attend_all(store_path: Path, steps: Mapping[str, AttentionStep]) -> tuple[dict[str, int], dict[str, str]]:
+    """Draw the attention in brains: what was made by brain, and why there is no sheet of others."""
+    drawn, unseen = dict[str, int](), dict[str, str]()
+    for brain_id, step in steps.items():
+        try:
+            with held_brain(store_path, brain_id) as opened:
+                drawn[brain_id] = run_whole("draw attention", opened, step)
+        except CytoarchError as error:  # the measures of a brain are told without its sheet
+            unseen[brain_id] = str(error)
+    return drawn, unseen
 
 
 def _told_best(best: Mapping[str, float]) -> dict[str, str]:

@@ -7,13 +7,16 @@ from prefect import flow, get_run_logger
 
 from cytoarch.anatomy.depth import DepthSettings
 from cytoarch.anatomy.depth_maps import DepthInput
+from cytoarch.brains import Brain
 from cytoarch.errors import ModelError, StoreError
-from cytoarch.steps.across import notes_across
+from cytoarch.steps.across import cannot_smooth, notes_across
 from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.embeddings import EmbeddingsStep
 from cytoarch.steps.encoders import encoder_for
+from cytoarch.steps.midline import MidlineStep
 from cytoarch.steps.models import check_model, misfit, settings_for
 from cytoarch.steps.opened import OpenBrain
+from cytoarch.steps.reconstruction import has_stated_places
 from cytoarch.steps.report import RegisteredModel, ReportStep, drawn_steps
 from cytoarch.steps.running import Outcome
 from cytoarch.steps.sections import LABELS, ready_sections
@@ -72,6 +75,7 @@ def map_brain(source: BrainSource, settings: MapSettings = MapSettings(), run: R
         encoder_for(settings.embed)  # an encoder that cannot be loaded is found before any section is read
     if len(brains) > 1:
         return for_each_brain(map_brain, source, brains, {"settings": settings, "run": run})
+    _check_places(brains[0], settings)
     with held_brain(source.store_path, brains[0]) as brain, watched() as stages:
         line = TrackingLine(brain.store, get_run_logger())
         made = _ingested(source, settings, run, brain, line)
@@ -88,6 +92,18 @@ def map_brain(source: BrainSource, settings: MapSettings = MapSettings(), run: R
             status, spent = ended_by(error), duration_metrics(stages.seconds)
             line.try_once("how this run ended", lambda: kept.ledger.end_early(spent, status))
             raise
+
+
+def _check_places(brain: Brain, settings: MapSettings) -> None:
+    """Raise StoreError where a map is to be smoothed across sections that have no places: before any is read."""
+    is_mapped = bool(settings.model) or any(one.labels is not None for one in brain.kept)
+    if settings.across.method == "none" or not is_mapped or has_stated_places(brain, settings.align.spacing_um):
+        return
+    raise StoreError(
+        f"brain {brain.brain_id}: maps cannot be smoothed from section to section, since nothing says "
+        "where sections lie along the cutting axis; state position_um of every section or one thickness_um in the "
+        "manifest, or align.spacing_um, or set across.method to none"
+    )
 
 
 class Kept(NamedTuple):
@@ -157,13 +173,17 @@ def _map(
         made += reconstruct_brain(stored, settings.align, settings.volume, cortex="none").made
         kept.echo()
     notes: dict[str, str] = {}
-    across = settings.across
-    if settings.is_traced:
+    embeddings = Stored(EmbeddingsStep, embedded.embedding)
+    across, is_mapped = settings.across, chosen is not None or is_labelled(brain, embeddings)
+    if settings.is_traced(is_mapped):
         traced = trace_cortex(stored, settings.depth, settings.midline, settings.surface, run=run)
         made, notes = made + traced.made, dict(traced.notes)
         across = across.model_copy(update={"midline": across.midline or traced.midline})
         kept.echo()
-    embeddings = Stored(EmbeddingsStep, embedded.embedding)
+        reason = "" if across.method == "none" else cannot_smooth(brain, Stored(MidlineStep, across.midline))
+        if reason and is_mapped:  # the map is drawn nevertheless
+            across = across.model_copy(update={"method": "none"})
+            notes["across sections"] = f"nothing is smoothed: {reason}"
     check_left(brain, len(sections_with(brain, embeddings)), "embedded")
     made += embedded.made
     found = Remembered(embedded.embedding, chosen=chosen)
@@ -274,7 +294,7 @@ def _ledger(brain: OpenBrain, settings: MapSettings, chosen: Chosen | None) -> B
         unused += ["model", "parcellate", "smooth"]
     unused += ["across"] if settings.across.method == "none" or "parcellate" in unused else []
     unused += ["align", "volume"] if settings.reconstruct == "none" else []
-    if not settings.is_traced:
+    if not settings.is_traced(chosen is not None or labelled):
         is_told = settings.train.depth != "none" if chosen is None else chosen.card.depth != "none"
         is_followed = settings.smooth.order == "depth" and "smooth" not in unused
         unused += ["midline", "surface", *([] if is_told or is_followed else ["depth"])]

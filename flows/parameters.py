@@ -203,10 +203,9 @@ class MapSettings(Settings):
             )
         return self
 
-    @property
-    def is_traced(self) -> bool:
-        """Whether the cortex is traced: asked for, or needed to smooth across sections."""
-        return self.cortex != "none" or self.across.method != "none"
+    def is_traced(self, is_mapped: bool) -> bool:
+        """Whether the cortex is traced: asked for, or needed to smooth across sections where the brain is mapped."""
+        return self.cortex != "none" or (is_mapped and self.across.method != "none")
 
     @property
     def train(self) -> HeadSettings:

@@ -15,7 +15,7 @@ from cytoarch.learning.heads import load_domain
 from cytoarch.parcellation.across import AcrossSettings
 from cytoarch.parcellation.inference import ParcellateSettings
 from cytoarch.parcellation.smoothing import SmoothSettings
-from cytoarch.steps.across import AcrossStep, notes_across, unseen_labels
+from cytoarch.steps.across import AcrossStep, cannot_smooth, notes_across, unseen_labels
 from cytoarch.steps.agreement import AgreementStep
 from cytoarch.steps.embeddings import EmbeddingsStep, check_space
 from cytoarch.steps.familiarity import FamiliarityStep
@@ -94,6 +94,9 @@ def parcellate_brain(
         mapped = steps[1]
         if across.method != "none":
             nodes = NodesStep.of(steps[0].stored, opened, across.midline)  # where none is traced this is known first
+            reason = cannot_smooth(opened, nodes.midline)
+            if reason:
+                raise StoreError(f"{opened.name} cannot be smoothed from section to section: {reason}")
             whole = AcrossStep.of(nodes, steps[0].head, across, unseen_labels(opened, card), smooth.weight_for(card))
             mapped = ParcellationStep.following(steps[1], whole)
 

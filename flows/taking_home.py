@@ -1,6 +1,7 @@
 """Commands that take a brain's maps to other programs."""
 
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -121,6 +122,8 @@ def _view(viewing: Viewing, section: str) -> int:
     print(f"link      {viewing.link(shown)}")
     print(f"others    {viewing.base_url}/  ({len(known)} sections)")
     print("end       Ctrl-C")
+    if viewing.client.said:
+        print(f"note: {viewing.client.said}", file=sys.stderr)
     serve(viewing)
     return 0
 

@@ -42,6 +42,8 @@ class Client(NamedTuple):
     url: str
     held: object = None
     """Served as long as this is held; None: by somebody else."""
+    said: str = ""
+    """What a person is to know of it."""
 
 
 PUBLIC = Client(PUBLIC_CLIENT)
@@ -144,10 +146,16 @@ async def _nothing(_request: Request) -> Response:
 
 
 def installed_client() -> Client | None:
-    """Neuroglancer's pages, from now on served on loopback behind a token by its package; None: it is not installed."""
+    """Neuroglancer's pages, from now on served on loopback behind a token by its package; None: it is not installed.
+
+    Those of its public site, which says so, where the package is installed and does not work.
+    """
     if importlib.util.find_spec("neuroglancer") is None:
         return None
-    import neuroglancer
+    try:
+        import neuroglancer
+    except ImportError as error:
+        return PUBLIC._replace(said=f"the installed neuroglancer does not work ({error}): its public site is used")
 
     neuroglancer.set_server_bind_address(HOST)
     viewer = neuroglancer.UnsynchronizedViewer(token=secrets.token_urlsafe(24))
@@ -167,12 +175,19 @@ def free_port(wanted: int) -> int:
 
 def open_viewing(store_path: Path, brain_id: str, settings: ExportSettings, port: int) -> Viewing:
     """A brain ready to be served. Raises StoreError if it is not in the store, or the port is taken."""
-    brain, chosen = read_only(store_path, brain_id), free_port(port)
-    return Viewing(brain, settings, chosen, client=installed_client() or PUBLIC)
+    brain = read_only(store_path, brain_id)
+    client = installed_client() or PUBLIC  # first: its server takes a free port too
+    return Viewing(brain, settings, free_port(port), client=client)
 
 
 def serve(viewing: Viewing) -> None:
-    """Serve until interrupted."""
+    """Serve until interrupted, and neuroglancer's pages no longer than that."""
     import uvicorn
 
-    uvicorn.run(viewing.application(), host=HOST, port=viewing.port, log_level="warning", access_log=False)
+    try:
+        uvicorn.run(viewing.application(), host=HOST, port=viewing.port, log_level="warning", access_log=False)
+    finally:
+        if viewing.client.held is not None:
+            import neuroglancer
+
+            neuroglancer.stop()

@@ -63,6 +63,7 @@ def test_measures_are_told_scored_and_shown(mapped: MappedBrain, tmp_path: Path)
     (row,) = client.search_runs([client.get_experiment_by_name("cytoarch").experiment_id], "tags.kind = 'structure'")
     assert "P01/thickness_mm/embedding/sections" in row.data.metrics
     assert "places/P01/P01/z_mm" in row.data.metrics
+    assert row.data.params["attention.patches"] == "3"
     assert "block 2, 2 heads" in page.read_text()
     assert "other blocks, norm, precision or weights" not in page.read_text()
     assert evaluate_structure(choice, EVALUATE, COLUMNS, attention).made == 0
@@ -98,6 +99,18 @@ def test_a_brain_with_too_few_points_costs_the_others_nothing(monkeypatch: pytes
     assert found == (2, {"P02/s1": "damaged"}, {"P01": "P01: 3 points", "P03": "P03: 3 points"})
     with pytest.raises(TrainingError, match="brain P01: P01: 3 points"):
         structure_flow._judge_all(Path(), {"P01": steps["P01"]}, {"P01": steps["P01"]}, RunSettings())
+
+
+def test_a_sheet_that_cannot_be_drawn_costs_no_brain_its_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(_title: str, opened: str, _step: object) -> int:
+        if opened == "P02":
+            raise ModelError("P02: nothing to look at")
+        return 1
+
+    monkeypatch.setattr(structure_flow, "run_whole", drawn)
+    monkeypatch.setattr(structure_flow, "held_brain", lambda _, brain_id: nullcontext(brain_id))
+    steps: dict[str, Any] = {"P01": None, "P02": None}
+    assert structure_flow._attend_all(Path(), steps) == ({"P01": 1}, {"P02": "P02: nothing to look at"})
 
 
 def test_other_names_in_other_brains_are_refused_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

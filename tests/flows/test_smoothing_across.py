@@ -1,5 +1,6 @@
 """A mapped brain is smoothed from section to section, along the points that trace-cortex put on its cortex."""
 
+import csv
 import shutil
 from pathlib import Path
 
@@ -7,10 +8,12 @@ import numpy as np
 import pytest
 
 from cytoarch.anatomy.midline import MidlineSettings
+from cytoarch.brains import stated_brains
 from cytoarch.errors import StoreError
 from cytoarch.parcellation.across import AcrossSettings
 from cytoarch.steps.opened import read_only
 from cytoarch.steps.parcellations import ParcellationStep
+from cytoarch.steps.reconstruction import has_stated_places
 from cytoarch.steps.step import Place, Stored
 from flows.map_brain import map_brain
 from flows.parameters import BrainSource, MapSettings, StoredBrain
@@ -58,5 +61,32 @@ def test_maps_follow_their_neighbours_and_the_report_says_what_changed(mapped: M
 def test_smoothing_across_sections_needs_them_put_together() -> None:
     with pytest.raises(ValueError, match="set reconstruct to rigid"):
         MapSettings(across=AcrossSettings(method="poisson"), reconstruct="none")
-    assert MapSettings(across=AcrossSettings(method="poisson")).is_traced
-    assert not MapSettings().is_traced
+    assert MapSettings(across=AcrossSettings(method="poisson")).is_traced(is_mapped=True)
+    assert not MapSettings(across=AcrossSettings(method="poisson")).is_traced(is_mapped=False)
+    assert not MapSettings().is_traced(is_mapped=True)
+
+
+def test_a_manifest_without_places_is_told_before_anything_is_read(
+    phantom: Path, tmp_path: Path, prefect_server: None
+) -> None:
+    shutil.copytree(phantom.parent, tmp_path / "P01")
+    manifest = tmp_path / "P01" / phantom.name
+    rows = list(csv.DictReader(manifest.read_text().splitlines()))
+    kept = [{name: value for name, value in row.items() if name not in ("position_um", "thickness_um")} for row in rows]
+    with manifest.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(kept[0]))
+        writer.writeheader()
+        writer.writerows(kept)
+    source = BrainSource(manifest_path=manifest, store_path=tmp_path / "store")
+    with pytest.raises(StoreError, match="nothing says where sections lie"):
+        map_brain(source, MapSettings(across=AcrossSettings(method="poisson")))
+    assert not (tmp_path / "store" / "brains").exists()
+
+
+def test_the_places_that_a_manifest_states_or_a_spacing_gives(phantom: Path) -> None:
+    (brain,) = stated_brains(phantom)
+    blank = {"position_um": None, "thickness_um": None}
+    without = brain.model_copy(update={"sections": tuple(one.model_copy(update=blank) for one in brain.sections)})
+    assert has_stated_places(brain, None)
+    assert not has_stated_places(without, None)
+    assert has_stated_places(without, 50.0)

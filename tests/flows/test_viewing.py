@@ -1,11 +1,14 @@
 """A brain is served to whoever has the token, from this machine, to neuroglancer's pages; nothing but what is shown."""
 
 import colorsys
+import importlib.util
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,7 +23,7 @@ from cytoarch.exports.settings import ExportSettings
 from cytoarch.steps.opened import read_only
 from cytoarch.steps.taken import Taken
 from cytoarch.tiling import evenly
-from flows.viewing import HOST, Client, Viewing, free_port, installed_client
+from flows.viewing import HOST, PUBLIC, Client, Viewing, free_port, installed_client, serve
 from tests.browser.tab import opened_tab
 from tests.flows.conftest import MappedBrain
 
@@ -121,6 +124,30 @@ def pages() -> Iterator[Client]:
     import neuroglancer
 
     neuroglancer.stop()
+
+
+def test_a_broken_neuroglancer_is_said_and_its_public_pages_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
+    monkeypatch.setitem(sys.modules, "neuroglancer", None)  # importing it is an ImportError
+    found = installed_client()
+    assert found is not None
+    assert (found.url, found.held) == (PUBLIC.url, None)
+    assert "does not work" in found.said
+
+
+def test_neuroglancers_own_server_ends_with_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(uvicorn, "run", interrupted)
+    monkeypatch.setitem(sys.modules, "neuroglancer", SimpleNamespace(stop=lambda: ended.append("stopped")))
+    brain: Any = SimpleNamespace(catalogue=SimpleNamespace(folder=Path()))
+    for client, times in ((PUBLIC, 0), (Client("http://here", object()), 1)):
+        with pytest.raises(KeyboardInterrupt):
+            serve(Viewing(brain, ExportSettings(), 8765, client=client))
+        assert len(ended) == times
 
 
 @pytest.mark.browser

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -289,3 +290,20 @@ def test_brains_that_are_named_by_place_are_looked_for_too(store: BrainStore) ->
 @pytest.mark.parametrize("command", ["map-brain", "ingest-brain", "manifest", "phantom", "study", ""])
 def test_commands_that_bring_a_brain_need_none(store: BrainStore, command: str) -> None:
     assert absent([command, "--brain-id", "B2", "--store-path", str(store.root)]) is None
+
+
+def test_help_is_shown_whatever_else_is_on_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The early looks at manifest and brain are for those who want something done."""
+    from flows import __main__ as door
+
+    asked: list[list[str]] = []
+    monkeypatch.setitem(sys.modules, "flows.terminal", SimpleNamespace(run=asked.append))
+    monkeypatch.setattr(door, "running_servers", dict)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    line = ["map-brain", "--manifest-path", "missing.csv"]
+    for words in ([*line, "--help"], [*line, "-h"], line):
+        monkeypatch.setattr(sys, "argv", ["flows", *words])
+        with pytest.raises(SystemExit) as left:
+            door.main()
+    assert asked == [[*line, "--help"], [*line, "-h"]]
+    assert left.value.code == 2

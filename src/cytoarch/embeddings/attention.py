@@ -49,8 +49,8 @@ class Attentive(Protocol):
     """An encoder with a class token that attends to patches of the image."""
 
     @property
-    def attended(self) -> int:
-        """The block whose attention it gives, from 1."""
+    def attended(self) -> int | None:
+        """The block whose attention it gives, from 1; None: models of its kind have none."""
 
     def attention_maps(self, tiles: Float32) -> Float32:
         """(b, c, T, T) float32 in [0, 1] -> (b, heads, T/token, T/token) float32: the class token's attention.
@@ -61,7 +61,7 @@ class Attentive(Protocol):
 
 def attentive(encoder: Encoder) -> Attentive:
     """The encoder, as one that attends. Raises ModelError where it has no attention."""
-    if not isinstance(encoder, Attentive):
+    if not isinstance(encoder, Attentive) or encoder.attended is None:
         raise ModelError(
             f"{encoder.encoder_id}: has no attention that could be drawn; needed: dinov3 or dinov2 as a vision "
             "transformer, or a cytonet_r50_vit. Leave attention.encoder blank"

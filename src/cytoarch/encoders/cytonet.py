@@ -112,9 +112,9 @@ class CytoNetEncoder:
             return np.asarray(whole.float().cpu().numpy())
 
     @property
-    def attended(self) -> int:
-        """The block whose attention is drawn: the first, as published."""
-        return 1
+    def attended(self) -> int | None:
+        """The block whose attention is drawn: the first, as published; None without a transformer."""
+        return 1 if self.hybrid else None
 
     def attention_maps(self, tiles: Float32) -> Float32:
         """(b, c, T, T) float32 in [0, 1] -> (b, heads, T/64, T/64) float32: the class token's attention in block 1.

@@ -129,9 +129,9 @@ class DinoEncoder:
             return np.asarray(self._normed(whole, self.blocks[-1]).float().cpu().numpy())
 
     @property
-    def attended(self) -> int:
-        """The block whose attention is drawn: the deepest asked for."""
-        return self.blocks[-1]
+    def attended(self) -> int | None:
+        """The block whose attention is drawn: the deepest asked for; None in a ConvNeXt, which has none."""
+        return self.blocks[-1] if self.prefix_tokens else None
 
     def attention_maps(self, tiles: Float32) -> Float32:
         """(b, 1 or 3, T, T) float32 in [0, 1] -> (b, heads, T/token, T/token) float32: the class token's attention.

@@ -38,10 +38,15 @@ class SectionMap:
 
 
 def legend_of_classes(classes: Sequence[LabelClass], table: LabelTable | None) -> Legend:
-    """The legend of a map drawn by a head: a class's value is the first of its ids."""
-    groups = {label.id: label.group or "" for label in table.labels} if table else {}
+    """The legend of a map drawn by a head: a class's value is the first of its ids, its group that of its name.
+
+    Ids are those of the model, which another brain's table may give to other names.
+    """
+    labels = table.labels if table else ()
+    groups = {label.group: label.group for label in labels if label.group}  # a head may tell groups themselves
+    groups |= {label.name: label.group or "" for label in labels}
     return tuple(
-        LegendRow(one.ids[0], one.name, rgb, groups.get(one.ids[0], ""))
+        LegendRow(one.ids[0], one.name, rgb, groups.get(one.name, ""))
         for one, rgb in zip(classes, class_colours(classes), strict=True)
     )
 

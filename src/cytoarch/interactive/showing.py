@@ -1,7 +1,7 @@
 """What a window needs to show a section, read in one go: it is read beside the window, which only draws it."""
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from cytoarch.steps.colours import ColoursStep
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.parcellations import ParcellationStep
 from cytoarch.steps.sections import LABELS, SECTION
-from cytoarch.steps.step import Place, Stored
+from cytoarch.steps.step import MissingInputError, Place, Stored
 
 UInt8 = NDArray[np.uint8]
 
@@ -64,11 +64,20 @@ def _known(brain: OpenBrain, section: Section) -> Iterator[Known]:
     for name in catalogue.names(ColoursStep.step):
         colours = Stored(ColoursStep, name)
         if catalogue.record(colours.product(section_id)) is not None:
-            yield Known(f"PCA {name}", colours.open(place))
+            yield Known(f"PCA {name}{_age(place, colours)}", colours.open(place))
     for name in catalogue.names(ParcellationStep.step):
         maps = Stored(ParcellationStep, name)
         if table is not None and catalogue.record(maps.product(section_id)) is not None:
-            yield Known(f"parcellation {name}", maps.open(place).labels, table.labels)
+            yield Known(f"parcellation {name}{_age(place, maps)}", maps.open(place).labels, table.labels)
+
+
+def _age(place: Place, stored: Stored[Any]) -> str:
+    """What to say of a product that is older than what it was made from; blank: it is current."""
+    try:
+        stored.record(place)
+    except MissingInputError:
+        return " (outdated)"
+    return ""
 
 
 def small_pictures(session: Session, section_ids: Iterable[str], edge_px: int) -> Iterator[tuple[str, UInt8 | str]]:

@@ -42,9 +42,10 @@ def choose_strength(
 ) -> Smoothing | None:
     """The strength that scores best on sections that a head has not seen; None where these hold no label.
 
-    `changes_by` gives what a strength changes at the points of every section; cells follow points up to `farthest_um`,
-    and maps are drawn as they are kept, smoothed by total variation of `weight`. See `best_strength`. Raises
-    UnreadableSectionError if a section is damaged.
+    `changes_by` gives what a strength changes at the points of these sections; it is not asked about 0, which changes
+    nothing. Cells follow points up to `farthest_um`, and maps are drawn on the grid of their probabilities, smoothed by
+    total variation of `weight`: the order of layers and a coarser level, by which maps may be kept, are left out. See
+    `best_strength`. Raises UnreadableSectionError if a section is damaged.
     """
     places = list(_labelled(sections, classes))
     chosen = [places[one] for one in evenly(len(places), WINDOWS)]
@@ -52,7 +53,7 @@ def choose_strength(
     size = len(classes) + 1
     found = {strength: np.zeros((size, size), dtype=np.int64) for strength in STRENGTHS}  # outside tissue first
     for strength, counts in found.items():
-        changes = changes_by(strength)
+        changes = changes_by(strength) if strength else {}
         for (section_id, window), truth in zip(chosen, truths, strict=True):
             alone = sections[section_id].probabilities
             with reading(section_id):
@@ -60,6 +61,7 @@ def choose_strength(
                 drawn = draw_window(followed, alone.grid, window, weight).channels.astype(np.int64)
             labelled = truth != UNLABELLED
             np.add(counts, confusion_matrix(truth[labelled] + 1, drawn[labelled], size), out=counts)
+        del changes  # before the next are made: there is room for those of one strength
     return best_strength(found)
 
 

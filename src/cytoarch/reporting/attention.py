@@ -1,6 +1,5 @@
 """The sheet of attention: patches as the encoder saw them, and where its class token looks."""
 
-import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,6 +10,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cytoarch.reporting.pictures import Picture
+from cytoarch.reporting.rendered import figure_png
+from cytoarch.tiling import evenly
 
 Float32 = NDArray[np.float32]
 
@@ -32,7 +33,7 @@ class Looked(NamedTuple):
 
 def attention_sheet(rows: Sequence[Looked], edge_um: float) -> bytes:
     """A PNG: a row a patch, with the mean over heads and some heads beside it, each map from nothing to its most."""
-    heads = np.unique(np.linspace(0, len(rows[0].maps) - 1, HEADS).round().astype(int))
+    heads = evenly(len(rows[0].maps), HEADS)
     columns = 2 + len(heads)
     figure = Figure(figsize=(PANEL_INCH * columns + 0.2, PANEL_INCH * (0.94 * len(rows) + 0.35)), dpi=100)
     figure.set_layout_engine("constrained")
@@ -46,9 +47,7 @@ def attention_sheet(rows: Sequence[Looked], edge_um: float) -> bytes:
     for place, title in zip(axes[0], ("patch", "all heads", *(f"head {one + 1}" for one in heads)), strict=True):
         place.set_title(title, fontsize=8, loc="left")
     figure.suptitle(f"patches of {edge_um:,.0f} um; bright: where the class token looks", fontsize=9, x=0.01, ha="left")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": ""})
-    return buffer.getvalue()
+    return figure_png(figure)
 
 
 def _bare(axes: Axes, values: NDArray[np.generic], **how: object) -> None:

@@ -2,8 +2,9 @@
 
 import io
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -41,7 +42,7 @@ from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.reconstruction import RECONSTRUCTION
 from cytoarch.steps.sections import LABELS
 from cytoarch.steps.sources import Each, HeadSource, Row, Sections, Table, sections_with
-from cytoarch.steps.step import Facts, Inputs, Step, Stored
+from cytoarch.steps.step import Facts, Inputs, Place, Step, Stored
 from cytoarch.store.products import WHOLE_BRAIN
 from cytoarch.store.staging import Staging
 
@@ -52,6 +53,16 @@ LABEL_PX = 1024
 """Which classes touch is looked up on labels of so many pixels along the longer edge."""
 LISTED = 8
 """Borders that are named."""
+DECIDED = {
+    "stated": "as it was set",
+    "chosen": "chosen on labelled sections that the model has not seen",
+    "default": "the default: no labelled section was left to choose it on",
+}
+"""How the strength was decided -> how that is said."""
+UNPLACED = (
+    "has a place in the brain, along the cutting axis too; state position_um or thickness_um in the manifest and run "
+    "reconstruct-brain"
+)
 SIDE_OF = {name: side for side, name in enumerate(SIDE_NAMES)}
 
 
@@ -91,7 +102,7 @@ class AcrossStep(Step[Across]):
     """The probabilities of all points of a brain smoothed along the cortex and from section to section."""
 
     step: ClassVar[str] = "across"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "smooth across sections"
 
@@ -134,12 +145,9 @@ class AcrossStep(Step[Across]):
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
         """Join the points, smooth them, and write by section what changed; the facts compare before and after."""
         brain, rows, every = inputs[self.brain], inputs[self.stated], inputs[self.nodes]
-        placed = [one for one in every if one in brain.sections and brain[one].linked and brain[one].z_um is not None]
+        placed = _with_places(every, brain)
         if not placed:
-            raise StoreError(
-                f"{brain.brain_id}: none of the {len(every)} sections with points has a place in the brain, along the "
-                "cutting axis too; state position_um or thickness_um in the manifest and run reconstruct-brain"
-            )
+            raise StoreError(f"{brain.brain_id}: none of the {len(every)} sections with points {UNPLACED}")
         placed.sort(key=lambda one: int(rows[one]["section_number"]))
         nodes = {one: _kept(every[one]) for one in placed}
         points, sections = _points(nodes, brain, rows)
@@ -155,27 +163,35 @@ class AcrossStep(Step[Across]):
             settings = self.across.model_copy(update={"strength": strength, **as_it_was})
             return smooth_across(_probabilities(nodes.values()), graph, areas_mm2, settings, touch)
 
-        choice = self._chosen(inputs, classes, lambda strength: _changes(nodes, smoothed(strength)))
+        def changes_by(strength: float, only: Collection[str]) -> Mapping[str, Changes]:
+            return dict(_changes(nodes, smoothed(strength), only))
+
+        choice = self._chosen(inputs, classes, changes_by)
         strength = choice.weight if choice else LAMBDA if self.across.strength is None else self.across.strength
+        decided = "chosen" if choice else "default" if self.across.strength is None else "stated"
         found = smoothed(strength)
-        for section_id, changes in _changes(nodes, found).items():
+        for section_id, changes in _changes(nodes, found, nodes):
             held = io.BytesIO()
             np.savez(held, allow_pickle=False, **changes._asdict())
             staging.write(f"{section_id}.npz", held.getvalue())
         told = {"points": len(sections), "sections": len(placed), "apart": len(broken), "strength": strength}
-        facts = {**_facts(found), **told, "choice": choice.facts() if choice else None}
+        facts = {**_facts(found), **told, "decided": decided, "choice": choice.facts() if choice else None}
         staging.write(FACTS_FILE, canonical_json(facts).encode())
         return facts
 
     def _chosen(
-        self, inputs: Inputs, classes: Sequence[LabelClass], changes_by: Callable[[float], Mapping[str, Changes]]
+        self,
+        inputs: Inputs,
+        classes: Sequence[LabelClass],
+        changes_by: Callable[..., Mapping[str, Changes]],
     ) -> Smoothing | None:
         """The strength that served best on sections that the head has not seen; None where it is stated or none are."""
         if self.unseen is None or self.smooth_weight is None:
             return None
         probabilities, labels = inputs[self.unseen], inputs[self.labels]
         unseen = {one: Unseen(probabilities[one], labels[one].levels[0]) for one in probabilities}
-        return choose_strength(unseen, classes, changes_by, self.farthest_um, self.smooth_weight)
+        of_these = partial(changes_by, only=unseen.keys())
+        return choose_strength(unseen, classes, of_these, self.farthest_um, self.smooth_weight)
 
     @property
     def farthest_um(self) -> float:
@@ -194,6 +210,11 @@ class AcrossStep(Step[Across]):
         return Across(folder)
 
 
+def _with_places(sections: Iterable[str], brain: Reconstruction) -> list[str]:
+    """Those sections that have a place in the brain, along the cutting axis too."""
+    return [one for one in sections if one in brain.sections and brain[one].linked and brain[one].z_um is not None]
+
+
 def _kept(nodes: Nodes) -> Nodes:
     """The points that have probabilities, these summing to 1."""
     known = nodes.known
@@ -202,14 +223,13 @@ def _kept(nodes: Nodes) -> Nodes:
     return own
 
 
-def _changes(nodes: Mapping[str, Nodes], smoothed: Smoothed) -> dict[str, Changes]:
-    """What smoothing changed at the points of every section."""
+def _changes(nodes: Mapping[str, Nodes], smoothed: Smoothed, only: Collection[str]) -> Iterator[tuple[str, Changes]]:
+    """What smoothing changed at the points of some sections, one by one."""
     ends = np.cumsum([0, *(len(one.line) for one in nodes.values())])
     parts = zip(nodes.items(), ends[:-1], ends[1:], strict=True)
-    return {
-        section_id: Changes.between(own.places_um, own.probabilities, smoothed.probabilities[start:stop])
-        for (section_id, own), start, stop in parts
-    }
+    for (section_id, own), start, stop in parts:
+        if section_id in only:
+            yield section_id, Changes.between(own.places_um, own.probabilities, smoothed.probabilities[start:stop])
 
 
 def _probabilities(nodes: Collection[Nodes]) -> NDArray[np.float32]:
@@ -276,14 +296,26 @@ def unseen_labels(brain: OpenBrain, card: HeadCard) -> tuple[str, ...]:
     return tuple(one.section_id for one in sections_with(brain, LABELS) if learned and one.section_id not in learned)
 
 
+def cannot_smooth(brain: OpenBrain, midline: Stored[Any]) -> str:
+    """Why maps of a brain cannot be smoothed from section to section along a middle; blank: they can be."""
+    traced = {one.section_id: midline.record(Place(brain, one)).facts for one in sections_with(brain, midline)}
+    with_points = [one for one, facts in traced.items() if facts["points"]]
+    if not with_points:
+        return f"no section has points along its cortex in the middle {midline.name}"
+    RECONSTRUCTION.record(Place(brain))
+    if not _with_places(with_points, RECONSTRUCTION.open(Place(brain))):
+        return f"none of the {len(with_points)} sections with points {UNPLACED}"
+    return ""
+
+
 def notes_across(brain: OpenBrain, name: str, card: HeadCard) -> dict[str, str]:
     """What a person is told of smoothing a map across sections."""
     facts = brain.catalogue.require(Stored(AcrossStep, name).product(WHOLE_BRAIN), "smooth across sections first").facts
     before, after = facts["before"], facts["after"]
-    choice = facts["choice"]
-    chosen = f"{facts['strength']:g}" + (", chosen on sections that the model has not seen" if choice else "")
+    chosen = f"{facts['strength']:g}" + ("" if facts["decided"] == "stated" else f", {DECIDED[facts['decided']]}")
     told = {
-        "strength across sections": chosen + ("" if facts["strength"] else "; nothing is changed"),
+        "strength across sections": chosen
+        + ("" if facts["strength"] or facts["reassigned"] else "; nothing is changed"),
         "across sections": f"{facts['points']:,} points on {facts['sections']} sections; nothing smoothed between "
         f"{facts['apart']} pairs of neighbours",
         "borders between points": f"{before['borders']:,} before, {after['borders']:,} after",

@@ -1,6 +1,6 @@
 """Where the vision transformer that embedded a brain's points looks in some of their patches."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -19,9 +19,10 @@ from cytoarch.reporting.pictures import patch_picture
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.points import PointsStep
 from cytoarch.steps.sections import SECTION
-from cytoarch.steps.sources import Each, EncoderSource, sections_with
+from cytoarch.steps.sources import Each, EncoderSource, FactsOf, sections_with
 from cytoarch.steps.step import Facts, Inputs, MissingInputError, Step, Stored
 from cytoarch.store.staging import Staging
+from cytoarch.tiling import evenly
 
 Float64 = NDArray[np.float64]
 
@@ -38,6 +39,7 @@ class AttentionStep(Step[Path]):
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "draw attention"
 
+    counted: Each[Facts]
     patches: int
     encoder: EncoderSource
     pixel_size_um: float
@@ -61,6 +63,7 @@ class AttentionStep(Step[Path]):
             tile_px=made["patch_px"], pixel_size_um=made["pixel_size_um"], channels=tuple(made["channels"]),
         )  # fmt: skip
         return cls(
+            Each(FactsOf(stored), (stored,)),
             attend.patches, EncoderSource(settings), made["pixel_size_um"], made["patch_px"], record.inputs["encoder"],
             Each(stored), Each(SECTION, (stored, SECTION)),
         )  # fmt: skip
@@ -76,7 +79,7 @@ class AttentionStep(Step[Path]):
         encoder, images = inputs[self.encoder], inputs[self.images]
         looking = attentive(encoder)
         edge_um, rows = self.patch_px * self.pixel_size_um, []
-        for section_id, from_corner_mm in _spread(inputs[self.points], self.patches):
+        for section_id, from_corner_mm in _spread(inputs[self.counted], inputs[self.points], self.patches):
             image = images[section_id]
             y_um, x_um = (np.array(image.grid.corner_um) + 1000 * from_corner_mm).tolist()
             reader = SectionReader.open(image, encoder, self.encoder.settings, self.pixel_size_um)
@@ -99,12 +102,20 @@ class AttentionStep(Step[Path]):
         return folder / SHEET_FILE
 
 
-def _spread(points: Mapping[str, Path], count: int) -> list[tuple[str, Float64]]:
-    """Sections and places (y, x) mm from their corners of some points, evenly chosen among all."""
-    places = {}
-    for section_id, folder in points.items():
-        table = open_points([folder])
-        places[section_id] = np.asarray(table.obsm["section_mm"], dtype=np.float64)[table.obs["draw"].to_numpy() == 0]
-    every = [(section_id, place) for section_id, one in places.items() for place in one]
-    chosen = np.unique(np.linspace(0, len(every) - 1, min(count, len(every)) + 2)[1:-1].round().astype(np.int64))
-    return [every[at] for at in chosen.tolist()]
+def _spread(counted: Mapping[str, Facts], points: Mapping[str, Path], count: int) -> Iterator[tuple[str, Float64]]:
+    """Sections and places (y, x) mm from their corners of some points, evenly chosen among all.
+
+    Only tables that one is chosen of are read. Raises MissingInputError if they hold none.
+    """
+    ends = np.cumsum([int(one["points"]) for one in counted.values()], dtype=np.int64)
+    if not ends.size or not ends[-1]:
+        raise MissingInputError(
+            "there is not one point to draw attention in; run embed-points with a table that has some"
+        )
+    chosen = evenly(int(ends[-1]), count)
+    for section_id, start, stop in zip(counted, [0, *ends[:-1]], ends, strict=True):
+        own = chosen[(start <= chosen) & (chosen < stop)] - start
+        if own.size:
+            table = open_points([points[section_id]])
+            places = np.asarray(table.obsm["section_mm"], dtype=np.float64)[table.obs["draw"].to_numpy() == 0]
+            yield from ((section_id, place) for place in places[own])

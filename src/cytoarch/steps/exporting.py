@@ -172,8 +172,7 @@ def _write_nifti(taken: Taken, draft: Path, on_progress: Progress) -> dict[str, 
         _write(draft / taken.names.of_brain(kind, "json"), _json(known))
         on_progress(done, len(by_kind))
     if not list(draft.rglob("*.nii.gz")):
-        reasons = "; ".join(f"{one}: {why}" for one, why in left_out.items())
-        raise StoreError(f"{taken.brain.name}: no map could be put together to a volume ({reasons})")
+        raise StoreError(f"{taken.brain.name}: no map could be put together to a volume ({_listed(left_out)})")
     return left_out
 
 
@@ -183,15 +182,24 @@ def _write_points(taken: Taken, draft: Path, on_progress: Progress) -> dict[str,
     left_out: dict[str, str] = {}
     names = taken.brain.catalogue.names(PointsStep.step)
     for done, name in enumerate(names, start=1):
-        stored = Stored(PointsStep, name)
-        sections = sections_with(taken.brain, stored)
-        folders = [stored.open(Place(taken.brain, one)) for one in sections]
-        table = open_points(folders)
+        stored, sections = Stored(PointsStep, name), []
+        for one in sections_with(taken.brain, stored):
+            try:
+                stored.record(Place(taken.brain, one))  # those older than their section lie at places of before
+            except StoreError as error:
+                left_out[f"{name} of {one.section_id}"] = str(error)
+            else:
+                sections.append(one)
+        if not sections:
+            continue
+        table = open_points([stored.open(Place(taken.brain, one)) for one in sections])
         describe_points(table, _said_of_points(taken, sections, table.obs, left_out), taken.legends)
         path = draft / taken.names.of_brain(name, "h5ad", "points")
         path.parent.mkdir(parents=True, exist_ok=True)
         table.write_h5ad(path)
         on_progress(done, len(names))
+    if not list(draft.rglob("*.h5ad")):
+        raise StoreError(f"{taken.brain.name}: no points are current ({_listed(left_out)})")
     return left_out
 
 
@@ -233,6 +241,10 @@ WRITERS: Mapping[Format, Callable[[Taken, Path, Progress], dict[str, str]]] = {
     "points": _write_points,
     "neuroglancer": _write_neuroglancer,
 }
+
+
+def _listed(left_out: Mapping[str, str]) -> str:
+    return "; ".join(f"{one}: {why}" for one, why in left_out.items())
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

@@ -23,6 +23,7 @@ from cytoarch.anatomy.reconstruction.placed import link_facts, link_of
 from cytoarch.anatomy.reconstruction.viewers import viewers
 from cytoarch.anatomy.reconstruction.volume import VolumeSettings, slabs, volume_grid
 from cytoarch.anatomy.tissue import TissueMask
+from cytoarch.brains import Brain
 from cytoarch.digests import values_digest
 from cytoarch.errors import SectionError, StoreError
 from cytoarch.geometry import Transform
@@ -106,6 +107,12 @@ def _along_the_axis(rows: Mapping[str, Mapping[str, Any]], spacing_um: float | N
     thick = {row["thickness_um"] for row in rows.values()}
     spacing = spacing_um if spacing_um is not None else thick.pop() if len(thick) == 1 else None
     return {one: None if spacing is None else row["section_number"] * spacing for one, row in rows.items()}
+
+
+def has_stated_places(brain: Brain, spacing_um: float | None) -> bool:
+    """Whether the manifest, or the spacing of section numbers, says where sections lie along the cutting axis."""
+    rows = {one.section_id: one.model_dump(mode="json", include=set(PLACING)) for one in brain.kept}
+    return any(place is not None for place in _along_the_axis(rows, spacing_um).values())
 
 
 def _transform(numbers: Sequence[float]) -> Transform:

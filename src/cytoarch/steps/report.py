@@ -229,7 +229,7 @@ class ReportStep(Step[Path]):
             notices=[*of_model, *notices],
             sections=entries,
             legends=_legends(card, brain.label_table, next((len(one["sizes"]) for one in clusters.values()), 0)),
-            scores=score_rows(training, unseen, learned),
+            scores=score_rows(training, unseen, learned, self._is_chosen_on(inputs)),
             per_class=shown_classes,
             charts=charts,
             provenance=self._provenance(brain, inputs),
@@ -253,6 +253,11 @@ class ReportStep(Step[Path]):
         """What smoothing from section to section changed, where the map was."""
         found = None if self.across is None else inputs[self.across]
         return None if found is None or card is None else said_across(found.facts, [one.name for one in card.classes])
+
+    def _is_chosen_on(self, inputs: Inputs) -> bool:
+        """Whether how strongly the map is smoothed across sections was chosen on labelled sections."""
+        found = None if self.across is None else inputs[self.across]
+        return found is not None and found.facts["choice"] is not None
 
     def _shown(self) -> dict[str, Any]:
         """What the pages show, so that they can be drawn again."""

@@ -26,6 +26,7 @@ from cytoarch.reporting.findings import (
     Strength,
     bars,
 )
+from cytoarch.steps.across import DECIDED
 from cytoarch.steps.layouts import NAMES
 from cytoarch.steps.step import Facts
 
@@ -118,10 +119,9 @@ def said_across(facts: Mapping[str, Any], names: Sequence[str]) -> AcrossSaid:
     ]
     counted += [("of the former, areas that touch on no labelled section", *wrong)] if any(wrong) else []
     left = [(names[one], names[other], pairs) for one, other, pairs in after["violations"][:LISTED]]
-    chosen = "chosen on labelled sections that the model has not seen" if facts["choice"] else "as it was set"
     said = (
         f"{facts['points']:,} points along the cortex of {facts['sections']} sections, strength {facts['strength']:g} "
-        f"({chosen})"
+        f"({DECIDED[facts['decided']]})"
     )
     if facts["apart"]:
         said += f"; nothing is smoothed across {facts['apart']} gaps and doubtful sections"

@@ -124,10 +124,16 @@ def confused(held_out: Mapping[str, Any] | None, scored: MapScore | None) -> tup
     return "The map", scored.confusion[1:, 1:]
 
 
-def score_rows(training: Training | None, unseen: MapScore | None, learned: MapScore | None) -> Rows:
-    """The rows of the table of scores."""
+def score_rows(
+    training: Training | None, unseen: MapScore | None, learned: MapScore | None, is_chosen_on: bool = False
+) -> Rows:
+    """The rows of the table of scores; `is_chosen_on`: smoothing across sections was chosen on the unseen ones."""
     rows: Rows = [_score_row(PART_NAMES[part], facts) for part, facts in training.metrics.items()] if training else []
-    maps = (("the map, sections not learned from", unseen), ("the map, sections it learned from: no test", learned))
+    but_for = " (but how strongly it is smoothed across sections was chosen on them)" if is_chosen_on else ""
+    maps = (
+        (f"the map, sections not learned from{but_for}", unseen),
+        ("the map, sections it learned from: no test", learned),
+    )
     for name, score in maps:
         if score is not None and score.confusion.sum():
             figures = score.metrics("map")

@@ -44,15 +44,20 @@ class StructurePageStep(Step[Path]):
 
     @classmethod
     def of(
-        cls, study: str, places: BrainPlacesStep, structure: Stored[Judged], attention: Stored[Path] | None = None
+        cls,
+        study: str,
+        places: BrainPlacesStep,
+        structure: Stored[Judged],
+        attention: Stored[Path] | None = None,
+        drawn: tuple[str, ...] = (),
     ) -> "StructurePageStep":
-        """That of the brains whose places were told."""
+        """That of the brains whose places were told; the sheets of attention are those `drawn`."""
         brains = places.brains.brain_ids
         facts = OfBrains(brains, FactsOf(structure))
         page = cls(study, places.points, places.judged, places.brains, facts, places.stored)
-        if attention is None:
+        if attention is None or not drawn:
             return page
-        return replace(page, attention=OfBrains(brains, attention), attended=OfBrains(brains, FactsOf(attention)))
+        return replace(page, attention=OfBrains(drawn, attention), attended=OfBrains(drawn, FactsOf(attention)))
 
     @property
     def name(self) -> str:
@@ -65,7 +70,12 @@ class StructurePageStep(Step[Path]):
         entries = [_entry(staging, name, one, facts[name]) for name, one in inputs[self.brains].items()]
         if self.attention is not None and self.attended is not None:
             sheets, said = inputs[self.attention], inputs[self.attended]
-            entries = [_with_attention(staging, one, sheets[one.brain_id], said[one.brain_id]) for one in entries]
+            entries = [
+                _with_attention(staging, one, sheets[one.brain_id], said[one.brain_id])
+                if one.brain_id in sheets
+                else one
+                for one in entries
+            ]
         settings = [
             (name.replace("_", " "), ", ".join(map(str, one)) if isinstance(one, list) else str(one))
             for name, one in self.judged.model_dump(mode="json").items()

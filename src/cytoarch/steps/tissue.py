@@ -133,7 +133,7 @@ class QualityStep(Step[Path]):
     """Figures and picture of how good the scan of a section is."""
 
     step: ClassVar[str] = "quality"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     view: ClassVar[bool] = True
     verb: ClassVar[str] = "judge"
 

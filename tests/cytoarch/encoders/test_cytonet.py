@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_models import changed_copy, random_tiles, randomised
 
+from cytoarch.embeddings.attention import attentive
 from cytoarch.encoders.cytonet import (
     CytoNetConfig,
     CytoNetEncoder,
@@ -158,6 +159,9 @@ def test_attention_maps_are_the_class_tokens_softmax_over_the_patches(folders):
 def test_a_resnet_has_no_attention_maps(folders):
     with pytest.raises(ModelError, match="cytonet_r50_vit"):
         loaded(folders[R50]).attention_maps(tiles_of())
+    with pytest.raises(ModelError, match="has no attention that could be drawn"):
+        attentive(loaded(folders[R50]))
+    assert attentive(loaded(folders[HYBRID])).attended == 1
 
 
 @pytest.mark.parametrize("model_type", [R50, HYBRID])

@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from cytoarch.embeddings.attention import attentive
 from cytoarch.encoders.dino import LVD, SAT, SHORT_NAMES, STATISTICS, DinoEncoder, load_dino
 from cytoarch.encoders.inference import device_name
 from cytoarch.encoders.registry import EncoderSettings, load_encoder
@@ -154,6 +155,8 @@ def test_attention_is_the_class_tokens_row_of_the_deepest_block_as_transformers_
 def test_a_convnext_has_no_attention(folders):
     with pytest.raises(ModelError, match="ConvNeXt without attention"):
         loaded(folders["dinov3_convnext"]).attention_maps(random_tiles(1, 64))
+    with pytest.raises(ModelError, match="has no attention that could be drawn"):
+        attentive(loaded(folders["dinov3_convnext"]))
 
 
 def test_a_convnext_repeats_coarse_stages_onto_the_grid_of_the_finest(folders):

@@ -27,8 +27,10 @@ from cytoarch.steps.opened import open_brain
 from cytoarch.steps.points import PointsStep, PointTable
 from cytoarch.steps.running import make_sections, make_together
 from cytoarch.steps.taken import Taken
+from cytoarch.store.catalogue import Catalogue
 from cytoarch.store.collection import write_collection
 from cytoarch.store.drafts import remove_others
+from cytoarch.store.records import Committed
 from cytoarch.store.staging import Staging
 from tests.cytoarch.steps.small_brain import HEIGHT, IDS, SIZE_UM, TABLE, WIDTH, SmallBrain, labels_of
 
@@ -182,7 +184,9 @@ def test_the_volume_holds_what_lies_in_the_sections(taken: Taken, home: Path) ->
     assert table[1] == "3\tcortex\t#ff0000\tn/a"
 
 
-def test_sampled_points_are_read_by_anndata_with_their_places(taken: Taken, tmp_path: Path) -> None:
+def test_sampled_points_are_read_by_anndata_with_their_places(
+    taken: Taken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """AnnData as scanpy takes it: finite floats in X, unique names, places in obsm, the section as a category."""
     import anndata
 
@@ -193,6 +197,21 @@ def test_sampled_points_are_read_by_anndata_with_their_places(taken: Taken, tmp_
     step = PointsStep.of(embed, SampleSettings(), PointTable.of(table), taken.brain)
     make_together(step, taken.brain, ["s0", "s4"])
     assert export(taken, "points", tmp_path / "out") == {}
+    outdated, old = Catalogue.outdated, {"s4"}
+
+    def changed(self: Catalogue, record: Committed) -> str:
+        is_old = record.product.step == step.step and record.product.section_id in old
+        return "sections/section/s4" if is_old else outdated(self, record)
+
+    monkeypatch.setattr(Catalogue, "outdated", changed)
+    (left_out,) = export(taken, "points", tmp_path / "old").items()
+    assert left_out[0] == f"{step.name} of s4"
+    assert "were made from an older section" in left_out[1]
+    (path,) = (tmp_path / "old" / "B1" / "points").glob("*.h5ad")
+    assert set(anndata.read_h5ad(path).obs["section_id"]) == {"s0"}
+    old.add("s0")
+    with pytest.raises(StoreError, match="no points are current"):
+        export(taken, "points", tmp_path / "none")
     remove_others(taken.brain.catalogue, step.step, step.name, ())  # the brain is that of all tests here
     (path,) = (tmp_path / "out" / "B1" / "points").glob("*.h5ad")
     found = anndata.read_h5ad(path)

@@ -233,6 +233,7 @@ def chosen_on(section: int, sections: list[np.ndarray], labels: np.ndarray, tmp_
     part = slice(*ends[section : section + 2])
 
     def changes_by(strength: float) -> dict[str, Changes]:
+        assert strength > 0, "0 changes nothing and needs no solving"
         settings = AcrossSettings(method="poisson", strength=strength)
         after = smooth_across(p.copy(), graph, np.ones(len(p)), settings, {}).probabilities
         return {"s": Changes.between(nodes[section].places_um, p[part], after[part])}

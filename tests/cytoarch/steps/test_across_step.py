@@ -14,7 +14,7 @@ from cytoarch.errors import SectionError, StoreError
 from cytoarch.parcellation.across import AcrossSettings
 from cytoarch.parcellation.strength import STRENGTHS
 from cytoarch.sampling import UnreadableSectionError
-from cytoarch.steps.across import AcrossStep, notes_across, touching_classes, unseen_labels
+from cytoarch.steps.across import AcrossStep, cannot_smooth, notes_across, touching_classes, unseen_labels
 from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.map_points import NodesStep
 from cytoarch.steps.midline import MidlineStep
@@ -25,7 +25,7 @@ from cytoarch.steps.report_findings import said_across
 from cytoarch.steps.running import make
 from cytoarch.steps.sections import LABELS
 from cytoarch.steps.sources import Each, open_head
-from cytoarch.steps.step import MissingInputError, Place, is_current
+from cytoarch.steps.step import MissingInputError, Place, Stored, is_current
 from tests.cytoarch.steps.small_brain import HELD_OUT, IDS, TRAIN, SmallBrain, Steps
 
 pytestmark = pytest.mark.xdist_group("steps")
@@ -87,6 +87,7 @@ def test_points_are_smoothed_and_maps_follow_them(placed: SmallBrain, opened: Op
     make(ReconstructionStep(ALIGN), opened)
     nodes = NodesStep.of(raw.stored, opened, "")
     assert nodes.spacing_um == 200.0
+    assert not cannot_smooth(opened, nodes.midline)
     steps.each(nodes)
     whole = AcrossStep.of(nodes, raw.head, AcrossSettings(method="poisson", strength=3.0))
     facts = make(whole, opened)[0].facts
@@ -113,6 +114,15 @@ def test_points_are_smoothed_and_maps_follow_them(placed: SmallBrain, opened: Op
     assert unseen_labels(opened, card) == ()  # it was fitted again on all of them
     assert unseen_labels(opened, card.model_copy(update={"learned_from": {"B1": TRAIN}})) == HELD_OUT
     assert unseen_labels(opened, card.model_copy(update={"learned_from": {"another": TRAIN}})) == ()
+    assert facts["decided"] == "stated"
+    names = [one.name for one in card.classes]
+    none_seen = make(AcrossStep.of(nodes, raw.head, AcrossSettings(method="poisson")), opened)[0].facts
+    assert none_seen["decided"] == "default"
+    assert "the default: no labelled section was left" in said_across(none_seen, names).said
+    assert "the default: no labelled" in notes_across(opened, whole.name, card)["strength across sections"]
+    small = make(AcrossStep.of(nodes, raw.head, AcrossSettings(method="poisson", strength=0, smallest_mm2=2)), opened)
+    assert small[0].facts["reassigned"]
+    assert notes_across(opened, whole.name, card)["strength across sections"] == "0"
     asked = AcrossStep.of(nodes, raw.head, AcrossSettings(method="poisson"), HELD_OUT, 0.0)
     facts = make(asked, opened)[0].facts
     tried = dict(facts["choice"]["macro_f1"])
@@ -120,7 +130,7 @@ def test_points_are_smoothed_and_maps_follow_them(placed: SmallBrain, opened: Op
     assert facts["strength"] == facts["choice"]["weight"]
     assert tried[facts["strength"]] >= tried[0.0]
     assert asked.stored.open(Place(opened)).facts == facts
-    said = said_across(facts, [one.name for one in card.classes])
+    said = said_across(facts, names)
     assert "chosen on labelled sections" in said.said
     assert said.counted[0][1:] == (facts["before"]["borders"], facts["after"]["borders"])
 
@@ -132,6 +142,8 @@ def test_a_brain_whose_sections_have_no_place_says_so(small: SmallBrain) -> None
         steps.each(depth, MidlineStep.of(depth, TRACED), LinksStep.of(ALIGN))
         make(ReconstructionStep(ALIGN), opened)
         nodes = NodesStep.of(steps.parcellation[0].stored, opened, "")
+        assert "state position_um or thickness_um" in cannot_smooth(opened, nodes.midline)
+        assert "no section has points" in cannot_smooth(opened, Stored(MidlineStep, "another"))
         steps.each(nodes)
         with pytest.raises(StoreError, match="state position_um or thickness_um"):
             make(AcrossStep.of(nodes, steps.parcellation[0].head, AcrossSettings(method="poisson")), opened)

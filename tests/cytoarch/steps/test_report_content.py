@@ -164,6 +164,13 @@ def test_the_table_of_scores_has_a_row_for_every_part_and_one_for_maps_seen_and_
     ]
 
 
+def test_the_row_of_unseen_sections_says_what_was_chosen_on_them() -> None:
+    (row,) = report_scores.score_rows(None, mapped_score(), None, is_chosen_on=True)
+    assert row["name"] == (
+        "the map, sections not learned from (but how strongly it is smoothed across sections was chosen on them)"
+    )
+
+
 def test_classes_have_a_row_from_held_out_embeddings_or_else_from_the_map(mapped: SmallBrain) -> None:
     with mapped.opened() as opened:
         card = open_head(opened.store, Steps(mapped, opened).model).card
