@@ -184,9 +184,10 @@ def overlooked(brain: OpenBrain, embed: EmbedSettings, encoder: Encoder) -> str 
     ]
     if not several:
         return None
+    shown = ", ".join(several[:8]) + (", ..." if len(several) > 8 else "")
     return (
-        f"{brain.name}: {len(several)} section(s) have several channels that are not red, green and blue "
-        f"({', '.join(several[:8])}{', ...' if len(several) > 8 else ''}); {embed.encoder} sees channel 0 of them only: "
+        f"{brain.name}: {len(several)} section(s) have several channels that are not red, green and blue ({shown}); "
+        f"{embed.encoder} sees channel 0 of them only: "
         "choose the channel with --embed.channels, or an encoder that sees all, as texture does"
     )
 
