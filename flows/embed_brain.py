@@ -7,7 +7,7 @@ from prefect import flow, get_run_logger
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.errors import StoreError
 from cytoarch.steps.colours import ColourFitStep, ColoursStep
-from cytoarch.steps.embeddings import EmbeddingsStep, Regions, check_space
+from cytoarch.steps.embeddings import EmbeddingsStep, Regions, check_space, overlooked
 from cytoarch.steps.encoders import encoder_for
 from cytoarch.steps.running import plan_engine
 from cytoarch.steps.sections import ready_sections
@@ -58,6 +58,8 @@ def embed_brain(
         named = None if regions is None else regions.table(opened).section_ids
         not_ready = {} if named is None else not_ingested(opened, named)
         step = EmbeddingsStep.of(embed, opened, regions)
+        if said := overlooked(opened, embed, step.encoder.encoder):
+            get_run_logger().warning(said)
         plan = plan_engine(step, opened, [one for one in sections if named is None or one.section_id in named])
         check_space(opened.store, plan.needed_bytes, f"embeddings of {len(sections)} sections")
         tokens = f"{plan.tiles * step.tokens_per_tile:,}"

@@ -14,7 +14,7 @@ from cytoarch.learning.studies import ALL, OTHERS, Role
 from cytoarch.learning.training import ContextSettings, DecoderSettings, HeadSettings, ProbeSettings
 from cytoarch.paths import ID_PATTERN
 from cytoarch.settings import Settings
-from cytoarch.steps.embeddings import EmbeddingsStep, section_facts
+from cytoarch.steps.embeddings import EmbeddingsStep, overlooked, section_facts
 from cytoarch.steps.encoders import encoder_for
 from cytoarch.steps.opened import open_study, read_only
 from cytoarch.steps.scales import ScaleStep
@@ -157,12 +157,17 @@ def _spoken(row: Mapping[str, str]) -> dict[str, str]:
 
 
 def _one_pixel_size(study: StudyChoice, embed: EmbedSettings) -> EmbedSettings:
-    """The settings with the one pixel size that all brains are read at: the coarsest one's, where none is asked for."""
-    sizes = []
+    """The settings with the one pixel size that all brains are read at: the coarsest one's, where none is asked for.
+
+    Raises StoreError where a brain is not ingested, or the encoder would see one channel of several that nobody chose.
+    """
+    sizes, encoder = [], encoder_for(embed)
     for brain_id in study.roles:
         brain = read_only(study.store_path, brain_id)
         found = [float(facts["pixel_size_um"]) for facts in section_facts(brain).values()]
         if not found:
             raise StoreError(f"{brain.name}: no section is ingested; run ingest-brain")
+        if said := overlooked(brain, embed, encoder):
+            raise StoreError(said)
         sizes += found
-    return embed.model_copy(update={"pixel_size_um": working_pixel_size_um(embed, encoder_for(embed), sizes)})
+    return embed.model_copy(update={"pixel_size_um": working_pixel_size_um(embed, encoder, sizes)})

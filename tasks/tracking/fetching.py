@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cytoarch.digests import content_digest, hash_file
-from cytoarch.encoders.registry import EncoderSettings, parts_of
+from cytoarch.encoders.registry import EncoderSettings, parts_of, takes
 from cytoarch.errors import ModelError, StoreError
 from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE, HeadCard
 from cytoarch.learning.heads import load_domain, load_head
@@ -128,12 +128,9 @@ def _check_listing(model_uri: str, listing: Sequence[Any]) -> None:
 
 def _check_encoder(store: BrainStore, model_uri: str, card: HeadCard, allow: Sequence[EncoderSettings]) -> None:
     """Raise ModelError if using the head would load an encoder that nobody here has chosen."""
-    wanted = _loaded(card.embedding)
-    if all(":" not in one or one.startswith("lite0:") for one in parts_of(wanted[0])):
-        return  # texture, or encoders of installed packages and their stages: nothing is loaded by name
-    known = {_loaded(settings) for settings in allow} | _encoders_in(store)
-    if wanted not in known:
-        encoder, revision = wanted
+    known = {one for settings in allow for one in _loaded(settings)} | _encoders_in(store)
+    if not _loaded(card.embedding) <= known:
+        encoder, revision = card.embedding.encoder, card.embedding.revision
         listed = ", ".join(_shown(*one) for one in sorted(known, key=str)) or "none"
         raise ModelError(
             f"{model_uri} needs the encoder {_shown(encoder, revision)}, which it names itself and which would be read "
@@ -142,9 +139,13 @@ def _check_encoder(store: BrainStore, model_uri: str, card: HeadCard, allow: Seq
         )
 
 
-def _loaded(settings: EncoderSettings) -> tuple[str, str | None]:
-    """What is read when an encoder is loaded: the folder or repository, and its commit."""
-    return settings.encoder, settings.revision
+def _loaded(settings: EncoderSettings) -> set[tuple[str, str | None]]:
+    """What is read by name when an encoder is loaded, of each that it joins: the folder or repository, and its commit.
+
+    Nothing of texture, or of encoders of installed packages and their stages.
+    """
+    named = [one for one in parts_of(settings.encoder) if ":" in one and not one.startswith("lite0:")]
+    return {(one, settings.revision if takes(one, "revision") else None) for one in named}
 
 
 def _shown(encoder: str, revision: str | None) -> str:
@@ -153,8 +154,8 @@ def _shown(encoder: str, revision: str | None) -> str:
 
 def _encoders_in(store: BrainStore) -> set[tuple[str, str | None]]:
     """The encoders of the heads in the store: trained here, or let in before."""
-    found = set()
+    found: set[tuple[str, str | None]] = set()
     for path in (store.root / "models").glob(f"*/{CARD_FILE}"):
         if _is_kept(store, path.parent.name):  # a damaged head vouches for nothing
-            found.add(_loaded(HeadCard.model_validate_json(path.read_bytes()).embedding))
+            found.update(_loaded(HeadCard.model_validate_json(path.read_bytes()).embedding))
     return found

@@ -292,6 +292,21 @@ def test_the_encoder_of_a_head_in_the_store_may_be_named(foreign: Registered) ->
     assert fetch_head(foreign.store, MODEL) == foreign.digest
 
 
+def test_what_is_allowed_may_stand_beside_what_comes_along(tmp_path: Path) -> None:
+    store = BrainStore(tmp_path / "store")
+    known = Registered(store, register_in(store, 1, 0.5, encoder=f"texture+{HOSTILE}"))
+    with pytest.raises(ModelError, match="which it names itself"):
+        fetch_head(store, MODEL, [EncoderSettings(encoder=HOSTILE, revision="0" * 40)])
+    assert fetch_head(store, MODEL, [EncoderSettings(encoder=HOSTILE)]) == known.digest
+
+
+def test_each_part_must_be_allowed(tmp_path: Path) -> None:
+    store = BrainStore(tmp_path / "store")
+    Registered(store, register_in(store, 1, 0.5, encoder=f"compact:/evil+{HOSTILE}"))
+    with pytest.raises(ModelError, match="which it names itself"):
+        fetch_head(store, MODEL, [EncoderSettings(encoder=HOSTILE)])
+
+
 def test_damaged_heads_in_the_store_allow_nothing(foreign: Registered) -> None:
     card = json.loads(files_of_head(2, encoder=HOSTILE)[CARD_FILE])
     digest = hashlib.sha256(b"damaged").hexdigest()

@@ -21,7 +21,10 @@ class EmbedSettings(EncoderSettings):
     """Fields that do not decide results."""
 
     channels: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        default=(), max_length=8, description="Channels to read, from 0; blank: all, or what the encoder can take."
+        default=(),
+        max_length=8,
+        description="Channels to read, from 0; blank: all; by encoders that take one, or red, green and blue: the "
+        "first.",
     )
     margin_px: int = Field(
         default=0,
@@ -59,8 +62,8 @@ class AcrossBrainsSettings(EmbedSettings):
         default=ACROSS_BRAINS,
         max_length=500,
         description="texture+lite0:3,4: a bank of filters and the middle stages of EfficientNet-Lite0 side by side, "
-        "which carry further to other brains than either alone; texture: smaller and faster; or any other encoder of "
-        "embed-brain.",
+        "which carry further to other brains than either alone; texture: faster, and a seventh of the values "
+        "of sections in colour, an eighteenth of grey ones; or any other encoder of embed-brain.",
     )
 
 

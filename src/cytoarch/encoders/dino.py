@@ -8,6 +8,7 @@ authors' own `get_intermediate_layers`, we apply the final norm to every block; 
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -141,8 +142,8 @@ class DinoEncoder:
         """
         if not self.prefix_tokens:
             raise ModelError(f"{self.encoder_id}: is a ConvNeXt without attention; maps need a vision transformer")
-        with torch.inference_mode(), arithmetic(self.device, self.precision), _weighing(self.model):
-            weights = self.model(self._pixels(tiles), output_attentions=True).attentions[-1]
+        with torch.inference_mode(), arithmetic(self.device, self.precision):
+            weights = _weighing(self.model)(self._pixels(tiles), output_attentions=True).attentions[-1]
             row = weights[:, :, 0, self.prefix_tokens :].float().cpu().numpy()
         grid = tiles.shape[2] // self.tiles.token_px
         return np.ascontiguousarray(row.reshape(*row.shape[:2], grid, grid))
@@ -286,15 +287,15 @@ def _model(folder: Path, model_type: str, config: Any, deepest: int) -> Any:
     return model.eval().requires_grad_(False)
 
 
-@contextmanager
-def _weighing(model: Any) -> Iterator[None]:
-    """A model that tells the weights of its attention, which its faster ways of computing it do not."""
-    usual = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(usual)
+def _weighing(model: Any) -> Any:
+    """The model as one that tells the weights of its attention, which its faster ways of computing it do not.
+
+    It has the same tensors; the model itself, which others may be computing with, stays as it is.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    told = deepcopy(model, {id(one): one for one in tensors})
+    told.set_attn_implementation("eager")
+    return told
 
 
 @contextmanager

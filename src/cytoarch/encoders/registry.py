@@ -90,20 +90,39 @@ class EncoderSettings(Settings):
 def parts_of(encoder: str) -> tuple[str, ...]:
     """The encoders that an id joins by `+`, in order; of any other id itself: folders may have a + in their names.
 
+    A folder that is there is taken as it is called, even where its name goes on as that of another encoder does.
+
     >>> parts_of("texture+lite0"), parts_of("dinov3:/models/a+b"), parts_of("compact:/a+b+texture")
     (('texture', 'lite0'), ('dinov3:/models/a+b',), ('compact:/a+b', 'texture'))
     """
-    first, *others = encoder.split(SEPARATOR)
-    if not others:
+    pieces = encoder.split(SEPARATOR)
+    if len(pieces) == 1:
         return (encoder,)
     known = {one.partition(":")[0] for one in OURS} | {point.name for point in entry_points(group=ENTRY_POINTS)}
-    parts = [first]
-    for one in others:
-        if one.partition(":")[0] in known:
-            parts.append(one)
-        else:
-            parts[-1] += SEPARATOR + one
+    parts, at = [], 0
+    while at < len(pieces):
+        ends = [end for end in range(at + 1, len(pieces)) if pieces[end].partition(":")[0] in known] + [len(pieces)]
+        folders = [end for end in ends if ":" in pieces[at] and _is_folder(_source(pieces[at:end]))]
+        end = folders[-1] if folders else ends[0]
+        parts.append(SEPARATOR.join(pieces[at:end]))
+        at = end
     return tuple(parts)
+
+
+def _source(pieces: Sequence[str]) -> str:
+    return SEPARATOR.join(pieces).partition(":")[2]
+
+
+def _is_folder(source: str) -> bool:
+    try:
+        return bool(source) and Path(source).expanduser().is_dir()
+    except (OSError, RuntimeError):  # names of no file, and homes of nobody
+        return False
+
+
+def takes(encoder: str, name: str) -> bool:
+    """Whether one encoder has a setting of this name."""
+    return name not in NOT_TAKEN.get(encoder.partition(":")[0], ())
 
 
 def kinds_of(encoder: str) -> tuple[str, ...]:
@@ -122,7 +141,7 @@ def _joined(settings: EncoderSettings, parts: Sequence[str]) -> Encoder:
     from cytoarch.encoders.joined import join
 
     for name in OF_ONE:
-        takers = [one for one in parts if name not in NOT_TAKEN.get(one.partition(":")[0], ())]
+        takers = [one for one in parts if takes(one, name)]
         if not _is_default(settings, name) and len(takers) != 1:
             raise ModelError(
                 f"{name} is set, which is of one model; of those that {settings.encoder} joins {len(takers)} have it "

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from cytoarch.anatomy.places import PLACE_CHANNELS, TissuePlaces
 from cytoarch.brains import LabelTable
+from cytoarch.embeddings.reading import channels_seen
 from cytoarch.interactive.holding import Held
 from cytoarch.interactive.lessons import Lesson
 from cytoarch.interactive.regions import Block, Blocks, Window
@@ -42,8 +43,7 @@ class Sight:
     def card(self, table: LabelTable, section_id: str) -> HeadCard:
         """What a head for these classes is fed, where it is told of a section as it is of all others."""
         step, encoder = self.blocks.step, self.blocks.step.encoder.encoder
-        channels = len(step.channels) or self.blocks.layout(section_id).image.channels
-        dims = encoder.dims(channels)
+        dims = encoder.dims(channels_seen(self.blocks.layout(section_id).image, encoder, step.embed))
         return HeadCard(
             kind="sketch",
             target="areas",

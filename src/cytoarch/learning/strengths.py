@@ -1,9 +1,10 @@
 """How strongly a probe is held small: told by parts of what it learns from, each by a fit to the others.
 
 Parts are whole brains, where tokens are of several, else every fourth section: areas of a stretch of sections may be
-nowhere else. Of strengths that are about as good the greatest is taken: what is held small says less of how these very
-brains were stained. The penalty does not change when axes are turned, so that fits in the first principal components
-tell the same for less.
+nowhere else. What lies in one part only cannot be told by the others, whatever the strength: scores are of classes that
+two parts have. Of strengths that are about as good the greatest is taken: what is held small says less of how these
+very brains were stained. The penalty does not change when axes are turned, so that fits in the first principal
+components tell the same for less.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.learning.probes import evened
-from cytoarch.measures.overlap import confusion_matrix, macro_f1
+from cytoarch.measures.overlap import class_scores, confusion_matrix, mean_of_defined
 from cytoarch.reproducible import single_threaded
 from cytoarch.sampling import moments
 from cytoarch.tiling import evenly
@@ -60,21 +61,24 @@ def choose_strength(
     """The strength for tokens (n, c) of classes (n,) from sections (n,), numbered in cutting order.
 
     `dims` are the lengths of the layers that c holds; `groups` says how many of the sections, one after the other, are
-    of each brain; none: all are of one. None: there is one section only, so that nothing can be left out.
+    of each brain; none: all are of one. None: no class lies in two parts, so that nothing tells one from another.
     """
-    folds = folds_of(sections, groups)
-    if len(np.unique(folds)) < 2:
-        return None
     chosen = evenly(len(tokens), TOKENS)
     classes, targets = np.unique(strata[chosen], return_inverse=True)
-    reduced, parts = _components(tokens[chosen], dims), folds[chosen]
+    parts = folds_of(sections, groups)[chosen]
+    shared = np.array([len(np.unique(parts[targets == one])) > 1 for one in range(len(classes))])
+    if not shared.any():
+        return None
+    reduced = _components(tokens[chosen], dims)
     confusions = {strength: np.zeros((len(classes), len(classes)), dtype=np.int64) for strength in STRENGTHS}
     for fold in np.unique(parts):
-        learned, asked = parts != fold, parts == fold
+        learned, asked = parts != fold, (parts == fold) & shared[targets]
+        if not asked.any():
+            continue
         for strength, told in _path(reduced[learned], targets[learned], reduced[asked], len(classes)):
             counts = confusion_matrix(targets[asked], told, len(classes))
             np.add(confusions[strength], counts, out=confusions[strength])
-    scores = {strength: macro_f1(counts) for strength, counts in confusions.items()}
+    scores = {one: mean_of_defined(class_scores(counts).f1[shared]) for one, counts in confusions.items()}
     return _chosen(scores, len(tokens))
 
 
@@ -135,7 +139,9 @@ def _improve(free: "Tensor", x: "Tensor", y: "Tensor", penalty: float) -> None:
 
 
 def _chosen(scores: Mapping[float, float], tokens: int) -> Strength:
-    """The greatest strength that is about as good as the best, for so many tokens."""
+    """The greatest strength that is about as good as the best, for so many tokens; the default where all are equal."""
+    if len(set(scores.values())) == 1:
+        return Strength(DEFAULT_STRENGTH, tuple(scores.items()))
     best = max(scores.values())
     strength = max(one for one, score in scores.items() if score >= best - ABOUT)
     return Strength(strength * tokens / TOKENS, tuple(scores.items()))

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.embeddings.attention import AttentionSettings, attentive
 from cytoarch.embeddings.reading import SectionReader
@@ -21,6 +22,7 @@ from cytoarch.steps.points import PointsStep
 from cytoarch.steps.sections import SECTION
 from cytoarch.steps.sources import Each, EncoderSource, FactsOf, sections_with
 from cytoarch.steps.step import Facts, Inputs, MissingInputError, Step, Stored
+from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.staging import Staging
 from cytoarch.tiling import evenly
 
@@ -48,6 +50,8 @@ class AttentionStep(Step[Path]):
     """Digest of the encoder that embedded the points."""
     points: Each[Path]
     images: Each[StoredImage]
+    tissue: Each[TissueMask] | None = None
+    """Where the background was filled."""
 
     @classmethod
     def of(cls, points: str, attend: AttentionSettings, brain: OpenBrain) -> "AttentionStep":
@@ -57,15 +61,16 @@ class AttentionStep(Step[Path]):
         record = brain.catalogue.record(stored.product(there[0].section_id)) if there else None
         if record is None:
             raise MissingInputError(f"{brain.name}: no section has points {points}; run embed-points first")
-        made = record.settings
+        made, filled = record.settings, "tissue" in record.inputs
         settings = EmbedSettings(
             encoder=attend.encoder, revision=attend.revision, blocks=attend.blocks, device=attend.device,
             tile_px=made["patch_px"], pixel_size_um=made["pixel_size_um"], channels=tuple(made["channels"]),
+            background="filled" if filled else "as-scanned",
         )  # fmt: skip
         return cls(
             Each(FactsOf(stored), (stored,)),
             attend.patches, EncoderSource(settings), made["pixel_size_um"], made["patch_px"], record.inputs["encoder"],
-            Each(stored), Each(SECTION, (stored, SECTION)),
+            Each(stored), Each(SECTION, (stored, SECTION)), Each(TISSUE, (stored, TISSUE)) if filled else None,
         )  # fmt: skip
 
     @property
@@ -78,11 +83,14 @@ class AttentionStep(Step[Path]):
         """Draw patches spread over all sections. Raises ModelError where the encoder has no attention."""
         encoder, images = inputs[self.encoder], inputs[self.images]
         looking = attentive(encoder)
+        tissue: Mapping[str, TissueMask] = {} if self.tissue is None else inputs[self.tissue]
         edge_um, rows = self.patch_px * self.pixel_size_um, []
         for section_id, from_corner_mm in _spread(inputs[self.counted], inputs[self.points], self.patches):
             image = images[section_id]
             y_um, x_um = (np.array(image.grid.corner_um) + 1000 * from_corner_mm).tolist()
-            reader = SectionReader.open(image, encoder, self.encoder.settings, self.pixel_size_um)
+            reader = SectionReader.open(
+                image, encoder, self.encoder.settings, self.pixel_size_um, tissue.get(section_id)
+            )
             y, x = (first_around(one, self.patch_px) for one in reader.view.grid.from_corner(np.array([y_um, x_um])))
             seen = reader.read(y, x, self.patch_px, self.patch_px)
             picture = patch_picture(image, (y_um, x_um), edge_um, PICTURE_PX)

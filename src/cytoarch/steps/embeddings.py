@@ -16,6 +16,7 @@ from cytoarch.embeddings.dense import DensePlan, dense_job, estimated_bytes, til
 from cytoarch.embeddings.jobs import Float32, Job
 from cytoarch.embeddings.places import RegionTable, check_inside, read_regions
 from cytoarch.embeddings.reading import channels_seen
+from cytoarch.encoders.protocol import Encoder
 from cytoarch.errors import ModelError, SectionError, StoreError
 from cytoarch.images.views import StoredImage
 from cytoarch.steps.engine_step import EngineStep
@@ -114,7 +115,7 @@ class EmbeddingsStep(EngineStep[SectionEmbeddings]):
         plan = tile_plan(encoder, view.height, view.width, self.embed)
         windows = self._windows(inputs, image)
         tiles = int(wanted_tiles(plan, view.grid, inputs[self.tissue], windows).sum())
-        return tiles, estimated_bytes(tiles, plan, encoder.dims(len(self.channels) or image.channels))
+        return tiles, estimated_bytes(tiles, plan, encoder.dims(channels_seen(image, encoder, self.embed)))
 
     def job(self, inputs: Inputs, staging: Staging | None, finish: Callable[[Facts], Any]) -> Job:
         """The section's tiles, shard by shard."""
@@ -172,6 +173,23 @@ def check_same_depth(step: EmbeddingsStep, brain: OpenBrain, images: Mapping[str
             f"{others}: {shown}. Embeddings of both cannot be compared: name the channels to read in embed.channels, "
             "or exclude these sections in the manifest"
         )
+
+
+def overlooked(brain: OpenBrain, embed: EmbedSettings, encoder: Encoder) -> str | None:
+    """What to say where an encoder sees the first of several channels, and nobody has chosen it; None: nothing."""
+    if embed.channels or encoder.channels is None:
+        return None
+    several = [
+        one for one, facts in section_facts(brain).items() if facts["kind"] != "rgb" and int(facts["shape"][0]) > 1
+    ]
+    if not several:
+        return None
+    shown = ", ".join(several[:8]) + (", ..." if len(several) > 8 else "")
+    return (
+        f"{brain.name}: {len(several)} section(s) have several channels that are not red, green and blue ({shown}); "
+        f"{embed.encoder} sees channel 0 of them only: "
+        "choose the channel with --embed.channels, or an encoder that sees all, as texture does"
+    )
 
 
 def check_space(store: BrainStore, needed_bytes: int, what: str, remedy: str = COARSER) -> None:

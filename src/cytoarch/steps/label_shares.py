@@ -32,6 +32,7 @@ class LabelSharesStep(Step[Path]):
     """The scores of probes that learn from shares of a brain's labels."""
 
     step: ClassVar[str] = "label-shares"
+    version: ClassVar[int] = 2
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "evaluate"
 

@@ -48,6 +48,18 @@ def test_an_id_is_cut_where_an_encoder_follows_and_nowhere_else() -> None:
     assert kinds_of("texture+lite0:3,4") == ("texture", "lite0")
 
 
+def test_a_folder_that_is_there_is_taken_as_it_is_called(tmp_path: Path) -> None:
+    (tmp_path / "a+texture").mkdir()
+    assert parts_of(f"dinov3:{tmp_path}/a+texture") == (f"dinov3:{tmp_path}/a+texture",)
+    assert parts_of(f"texture+dinov3:{tmp_path}/a+texture+lite0") == (
+        "texture",
+        f"dinov3:{tmp_path}/a+texture",
+        "lite0",
+    )
+    assert parts_of(f"dinov3:{tmp_path}/b+texture") == (f"dinov3:{tmp_path}/b", "texture")
+    assert parts_of(f"dinov3:{'x' * 300}+texture") == (f"dinov3:{'x' * 300}", "texture")
+
+
 def test_tiles_leave_a_border_as_wide_as_the_bank_reaches_around_what_the_network_sees(both: JoinedEncoder) -> None:
     assert both.tiles == TileShape(TILE_PX + 640, 4, None, 16, 320)
     assert both.tiles.core_px == patch_size_px(EncoderSettings(), both) == TILE_PX

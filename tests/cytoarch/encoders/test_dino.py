@@ -152,6 +152,21 @@ def test_attention_is_the_class_tokens_row_of_the_deepest_block_as_transformers_
         np.testing.assert_array_equal(one, same)
 
 
+def test_a_model_is_not_another_one_while_its_attention_is_told(folders, monkeypatch: pytest.MonkeyPatch):
+    """Others may be computing with it."""
+    encoder, kept = loaded(folders["dinov2"], tile_px=TILE_PX["dinov2"]), []
+    usual, read = encoder.model.config._attn_implementation, type(encoder)._pixels
+    assert usual != "eager"
+
+    def looked(self, tiles):
+        kept.append(self.model.config._attn_implementation)
+        return read(self, tiles)
+
+    monkeypatch.setattr(type(encoder), "_pixels", looked)
+    encoder.attention_maps(random_tiles(1, TILE_PX["dinov2"]))
+    assert kept == [usual]
+
+
 def test_a_convnext_has_no_attention(folders):
     with pytest.raises(ModelError, match="ConvNeXt without attention"):
         loaded(folders["dinov3_convnext"]).attention_maps(random_tiles(1, 64))

@@ -61,6 +61,41 @@ def test_one_section_leaves_nothing_out() -> None:
     assert choose_strength((WIDTH,), tokens, strata, 0 * sections) is None
 
 
+def test_areas_of_one_section_each_tell_nothing_of_the_strength() -> None:
+    rng = np.random.default_rng(3)
+    sections = np.repeat(np.arange(3), 400)
+    assert choose_strength((WIDTH,), rng.normal(size=(1200, WIDTH)), sections, sections) is None
+
+
+def test_where_all_strengths_are_equal_the_default_is_taken() -> None:
+    tokens = np.repeat(np.eye(2, 3), 40, axis=0)
+    strata, sections = np.repeat([0, 1], 40), np.arange(80) % 2
+    found = choose_strength((3,), tokens, strata, sections)
+    assert found is not None
+    assert {score for _, score in found.macro_f1} == {1.0}
+    assert found.regularisation == strengths.DEFAULT_STRENGTH
+
+
+def test_what_one_section_alone_has_does_not_decide() -> None:
+    """A class that no other part can tell is wrong at every strength; others are chosen by as without it."""
+    tokens, strata, sections = stained(np.random.default_rng(0), 3, 60, 2.0)
+    alone = sections == 0
+    tokens, sections = (np.concatenate([one, one[alone]]) for one in (tokens, sections))
+    tokens[-alone.sum() :, 0] = 40
+    strata = np.concatenate([strata, np.full(alone.sum(), 2)])
+    found = choose_strength((WIDTH,), tokens, strata, sections, (2, 2, 2))
+    assert found is not None
+    assert max(score for _, score in found.macro_f1) > 0.7
+
+
+def test_a_part_that_thinning_takes_away_leaves_nothing_to_choose_by() -> None:
+    count = 20_000
+    tokens, strata = np.random.default_rng(4).normal(size=(count, 3)), np.arange(count) % 2
+    sections = np.zeros(count, dtype=np.int64)
+    sections[1] = 1
+    assert choose_strength((3,), tokens, strata, sections) is None
+
+
 def test_a_probe_says_which_strength_it_was_held_with(card, section) -> None:
     sections = [section(f"s{i}", i) for i in range(4)]
     settings = ProbeSettings(tokens_per_class=20)

@@ -10,21 +10,25 @@ import pytest
 import tifffile
 
 from cytoarch.embeddings import EmbedSettings
+from cytoarch.embeddings.attention import AttentionSettings
 from cytoarch.embeddings.engine import NO_SPEED
 from cytoarch.embeddings.sampled import SampleSettings, open_points
 from cytoarch.encoders.inference import device_name
 from cytoarch.errors import ManifestError, ModelError, StoreError
 from cytoarch.images.views import intensity_range
-from cytoarch.steps import encoders
+from cytoarch.interactive.regions import Blocks
+from cytoarch.interactive.sight import Sight
+from cytoarch.steps import attention, encoders
 from cytoarch.steps import running as running_module
-from cytoarch.steps.embeddings import EmbeddingsStep, Regions, check_space, section_facts
+from cytoarch.steps.attention import AttentionStep
+from cytoarch.steps.embeddings import EmbeddingsStep, Regions, check_space, overlooked, section_facts
 from cytoarch.steps.encoders import encoder_for, own_gpu
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.points import PointsStep, PointTable, patch_size_px
-from cytoarch.steps.running import Outcome, make_together, plan_engine
+from cytoarch.steps.running import Outcome, make, make_together, plan_engine
 from cytoarch.steps.sections import SECTION
 from cytoarch.steps.step import Place
-from tests.cytoarch.steps.small_brain import IDS, SIZE_UM, SmallBrain, Steps, scan_of
+from tests.cytoarch.steps.small_brain import IDS, SIZE_UM, TABLE, SmallBrain, Steps, scan_of
 
 pytestmark = pytest.mark.xdist_group("steps")
 
@@ -184,6 +188,27 @@ def test_sections_of_other_channels_than_the_others_are_named(
         assert plan_engine(step, brain, brain.sections).failed == {}
 
 
+def test_an_encoder_that_sees_one_of_several_channels_is_said_to(small: SmallBrain) -> None:
+    for one in IDS:
+        both = np.stack([scan_of(one), 255 - scan_of(one)])
+        tifffile.imwrite(small.scans / f"{one}.tif", both, photometric="minisblack", metadata={"axes": "CYX"}, ome=True)
+    with small.opened() as brain:
+        Steps(small, brain).each(*small.ingestion())
+        embed = EMBED.model_copy(update={"encoder": "texture+lite0:3", "tile_px": None})
+        step = EmbeddingsStep.of(embed, brain)
+        encoder = step.encoder.encoder
+        said = overlooked(brain, embed, encoder)
+        assert said is not None
+        assert "6 section(s) have several channels" in said
+        assert "texture+lite0:3 sees channel 0 of them only: choose the channel with --embed.channels" in said
+        assert overlooked(brain, embed.model_copy(update={"channels": (1,)}), encoder) is None
+        assert overlooked(brain, EMBED, encoder_for(EMBED)) is None
+        plan = plan_engine(step, brain, brain.sections)
+        assert plan.needed_bytes == plan.tiles * step.tokens_per_tile * sum(encoder.dims(1)) * 2
+        card = Sight(brain, Blocks(small.folder / "store", "B1", embed), with_places=False).card(TABLE, "s0")
+        assert card.dims == encoder.dims(1)
+
+
 def test_what_does_not_fit_on_the_disk_is_refused(opened: OpenBrain, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2_000_000_000))
     check_space(opened.store, 2_000_000_000, "embeddings")
@@ -279,6 +304,34 @@ def test_points_are_counted_for_the_plan_and_kept_under_a_name_of_all_that_decid
     wider = PointsStep.of(EMBED.model_copy(update={"tile_px": 128}), SampleSettings(), PointTable.of(path), opened)
     assert wider.name != plain.name
     assert patch_size_px(EmbedSettings(encoder="texture"), plain.encoder.encoder) == 512
+
+
+def test_attention_is_told_of_what_the_encoder_saw_of_points(
+    opened: OpenBrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the background was filled for them, it is filled for the drawing."""
+    path, looked = table(tmp_path, {"s0": [(16.0, 16.0)], "s3": [(16.0, 16.0)]}), []
+
+    class Looking:
+        attended = 1
+
+        def attention_maps(self, tiles: Any) -> Any:
+            looked.append(tiles)
+            return np.zeros((len(tiles), 1, 2, 2), dtype=np.float32)
+
+    monkeypatch.setattr(attention, "attentive", lambda _: Looking())
+    told = {}
+    for background in ("as-scanned", "filled"):
+        embed = EMBED.model_copy(update={"background": background})
+        step = PointsStep.of(embed, SampleSettings(), PointTable.of(path), opened)
+        embedded = sampled(step, opened)
+        drawn = AttentionStep.of(step.name, AttentionSettings(encoder="texture", patches=2), opened)
+        make(drawn, opened)
+        told[background] = np.concatenate(looked)
+        seen = step.encoder.encoder.embed(told[background])
+        np.testing.assert_allclose(seen, np.asarray(embedded.X), rtol=1e-4, atol=1e-5)
+        looked.clear()
+    assert (told["filled"] != told["as-scanned"]).any()
 
 
 def test_points_of_one_section_that_changed_outdate_its_table_alone(opened: OpenBrain, tmp_path: Path) -> None:
