@@ -248,7 +248,7 @@ def test_a_block_is_part_of_the_embeddings_of_its_section(small: SmallBrain) -> 
         session.embed(VIEW)
         blocks = session.blocks.layout("s0").blocks("s0", session.window(VIEW))
         apart = {block: session.blocks.read(block).copy() for block in blocks}
-        session.blocks._held.clear()
+    with Session.opened(small.folder / "store", "B1", "ada", small_embed(), FAST) as session:  # holds none of them
         with open_brain(small.folder / "store", "B1") as brain:
             session.blocks.compute_section("s0", brain)
         for block in blocks:
