@@ -60,7 +60,9 @@ def _home(scans_folder: Path, labels_folder: Path | None) -> Path:
     """Where a manifest finds scans and labels by itself: above both folders where these lie side by side."""
     parent = scans_folder.resolve().parent
     is_beside = labels_folder is not None and labels_folder.resolve().parent == parent
-    return scans_folder.parent if is_beside else scans_folder
+    if not is_beside:
+        return scans_folder
+    return scans_folder.parent if scans_folder.parent.resolve() == parent else parent  # "." is its own parent
 
 
 def phantom(

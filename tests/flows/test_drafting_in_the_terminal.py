@@ -36,6 +36,17 @@ def test_files_that_cannot_be_drafted_are_told_beside_the_draft(
     assert "?labels/a_01-v2.png" in row
 
 
+def test_the_draft_lies_above_scans_and_labels_also_for_who_stands_among_the_scans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans, labels = folder_of(tmp_path / "scans", b"a_01.tif"), folder_of(tmp_path / "labels", b"a_01.png")
+    monkeypatch.chdir(scans)
+    assert run(["manifest", ".", "--labels-folder", "../labels"]) == EXIT_OK
+    assert "--scans-path" not in capsys.readouterr().out
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["labels", "manifest.csv", "scans"]
+    assert [[one.name for one in folder.iterdir()] for folder in (scans, labels)] == [["a_01.tif"], ["a_01.png"]]
+
+
 def test_the_command_to_go_on_with_is_one_that_a_shell_understands(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

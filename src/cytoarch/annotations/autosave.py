@@ -39,6 +39,8 @@ class Drawing:
     """The last version in the store that all of was drawn or taken up here, whatever was drawn since; blank: none."""
     rounds: int = 0
     """How often a model was trained on it."""
+    closed: bool = field(default=False, compare=False)
+    """Its file may be another window's by now: whatever still works with it writes no more."""
     _writing: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
     """A model is trained beside the window in which strokes are drawn."""
 
@@ -52,9 +54,9 @@ class Drawing:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        drawing = cls(path)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            drawing = cls(path)
             drawing._replay()
             yield drawing
         except BlockingIOError:
@@ -62,6 +64,8 @@ class Drawing:
                 f"{path.stem} is drawing on this brain in another window; close it, or draw under another name"
             ) from None
         finally:
+            with drawing._writing:
+                drawing.closed = True
             os.close(handle)
 
     @property
@@ -132,7 +136,17 @@ class Drawing:
     def _do(self, what: str, value: Any) -> None:
         text = canonical_json([what, value])
         line = f"{google_crc32c.value(text.encode()):08x} {text}\n".encode()
-        with self._writing, writing(self.path), self.path.open("ab", buffering=0) as file:
+        with self._writing, writing(self.path):
+            self._append(line)
+            self._apply(what, value)
+
+    def _append(self, line: bytes) -> None:
+        if self.closed:
+            raise StoreError(
+                f"{self.path}: the drawing was closed before this was noted; what is in the store by now is found when "
+                "it is opened again"
+            )
+        with self.path.open("ab", buffering=0) as file:
             start = file.seek(0, os.SEEK_END)
             try:
                 if file.write(line) != len(line):
@@ -141,7 +155,6 @@ class Drawing:
             except OSError:
                 os.ftruncate(file.fileno(), start)  # else the next stroke would be glued to a part of this one
                 raise
-            self._apply(what, value)
 
     def _apply(self, what: str, value: Any) -> None:
         self.saved = value if what == "saved" else self.saved if what == "trained" else ""

@@ -60,6 +60,7 @@ def draft_manifest(
     label_cells, label_remarks = _label_cells(list(paths), labels, root)
     stated_sizes, unread = _stated_sizes(list(paths), on_progress)
     names = [bare_name(path.name) for path in paths]
+    told_sizes = pixel_sizes(names, [stated_sizes.get(path, "") for path in paths])
     _write(
         output_path,
         [
@@ -72,7 +73,7 @@ def draft_manifest(
                 "labels": label_cells.get(path, ""),
             }
             for (path, cell), section_id, number, size in zip(
-                paths.items(), section_ids(names), section_numbers(names), pixel_sizes(names), strict=True
+                paths.items(), section_ids(names), section_numbers(names), told_sizes, strict=True
             )
         ],
     )

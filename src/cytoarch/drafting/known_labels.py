@@ -2,12 +2,13 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cytoarch.brains import Label
+from cytoarch.brains import MOST_ID, Label
 from cytoarch.containment import Contained
 from cytoarch.drafting.asking import answered, ask
 from cytoarch.drafting.folders import images_in, lacks_content
@@ -24,6 +25,11 @@ WINDOW_PX = 4096
 """Edge of the windows that ids are counted in."""
 MOST_LABELS = 4096
 """An image of more values is no label image, but a scan that lies among them."""
+FEW_LABELS = 32
+"""An image of so many values or fewer is no scan."""
+LEAST_ALIKE = 0.5
+"""Of the pixels of a label image at least such a share has a neighbour of the same label, as areas have; of the pixels
+of a scan few have one of the same grey. The commonest value is left out: both may have an even background."""
 
 
 class KnownLabel(NamedTuple):
@@ -80,12 +86,32 @@ def _labels_in(path: Path, alive: Callable[[], None]) -> dict[str, Any]:
     if path.suffix.lower() in DRAWN_SUFFIXES:
         drawn = read_outlines(path)
         return {"ids": [], "names": sorted({one.name for one in drawn if one.name and one.shape.geom_type in AREAL})}
-    ids: set[int] = set()
+    ids, alike = Counter[int](), Counter[int]()
     with open_labels(path, Spooling(on_progress=lambda _done, _total: alive())) as labels:
         for y, x, height, width in partition(*labels.shape[1:], WINDOW_PX):
-            ids.update(counted_ids(labels.read(y, x, height, width)))
+            window = labels.read(y, x, height, width)[0]
+            ids.update(counted_ids(window))
+            alike.update(counted_ids(window[:, 1:][window[:, 1:] == window[:, :-1]]))
             alive()
             if len(ids) > MOST_LABELS:
                 raise ScanError(f"{path}: holds more than {MOST_LABELS} values; it looks like a scan, not like labels")
         colours = labels.colours
-    return {"ids": [(one, colours[one] if one < len(colours) else "") for one in sorted(ids - {0})], "names": []}
+    _check_ids(path, ids, alike)
+    return {"ids": [(one, colours[one] if one < len(colours) else "") for one in sorted(ids) if one], "names": []}
+
+
+def _check_ids(path: Path, ids: Counter[int], alike: Counter[int]) -> None:
+    """Raise ScanError if what an image holds can be no labels, or looks like greys.
+
+    Both count pixels by their value: all, and those like their neighbour.
+    """
+    if max(ids) > MOST_ID:
+        raise ScanError(f"{path}: holds id {max(ids)}; ids of labels are from 1 to {MOST_ID}, number them anew")
+    if len(ids) <= FEW_LABELS:
+        return
+    commonest, count = ids.most_common(1)[0]
+    if alike.total() - alike[commonest] < LEAST_ALIKE * (ids.total() - count):
+        raise ScanError(
+            f"{path}: holds {len(ids)} values, and most pixels differ from their neighbours; it looks like a scan, not "
+            "like labels"
+        )

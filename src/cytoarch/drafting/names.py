@@ -5,6 +5,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isclose
 from pathlib import PurePath
 
 from cytoarch.brains import PIXEL_SIZE_LIMITS_UM, RESERVED_IDS
@@ -15,11 +16,13 @@ _NUMBER = re.compile(r"\d+")
 _LENGTH = r"um|\N{MICRO SIGN}m|\N{GREEK SMALL LETTER MU}m|micron|nm"
 _SIZE = re.compile(rf"(?<![\w.])(\d+(?:[.p]\d+)?) ?({_LENGTH})(?![A-Za-z])", re.IGNORECASE)
 """A length in a name: `5um`, `0.5 um`, `0p5um`, `250nm`."""
-_QUANTITY = re.compile(
-    rf"\d+(?:[.p]\d+)? ?(?:{_LENGTH}|mm|px|dpi|bit|x)(?![A-Za-z0-9])|(?<![A-Za-z])x\d+(?:\.\d+)?", re.IGNORECASE
-)
-"""Numbers that count something else than sections: lengths, pixels, depths, magnifications (`20x`, `x4`)."""
+_QUANTITY = re.compile(rf"\d+(?:[.p]\d+)? ?(?:{_LENGTH}|mm|px|dpi|bit|x)(?![A-Za-z0-9])", re.IGNORECASE)
+"""Numbers that count something else than sections: lengths, pixels, depths, magnifications (`20x`)."""
+_TIMES = re.compile(r"(?<![A-Za-z])x(\d+(?:\.\d+)?)", re.IGNORECASE)
+"""A magnification (`x4`), or the number of a section (`x001`)."""
 _BETWEEN_WORDS = re.compile(r"[\W_]+")
+ALIKE = 0.05
+"""A name rounds the size that its file states."""
 Words = tuple[str, ...]
 
 
@@ -40,12 +43,24 @@ def section_numbers(names: Sequence[str]) -> list[int | None]:
 
     Of the numbers in the names (first, second, ...), the last is taken that most files have and no two share.
 
-    Numbers with a unit are none.
+    Numbers with a unit are none; one behind an x is none where it is the same in all names, or where others tell as
+    many files apart.
 
     >>> section_numbers(["B20_0012_x4", "B20_0027_x4", "overview"]), section_numbers(["left", "right_5um"])
     ([12, 27, None], [None, None])
+    >>> section_numbers(["x001", "x002"]), section_numbers(["s1_x4", "s2_x10"])
+    ([1, 2], [1, 2])
     """
-    found = [[int(number) for number in _NUMBER.findall(_QUANTITY.sub("_", name))] for name in names]
+    plain = [_QUANTITY.sub("_", name) for name in names]
+    readings = [[_TIMES.sub("_", name) for name in plain]]
+    if len({times for name in plain for times in _TIMES.findall(name)}) > 1:
+        readings.append(plain)
+    return max(map(_telling, readings), key=lambda numbers: sum(number is not None for number in numbers))
+
+
+def _telling(names: Sequence[str]) -> list[int | None]:
+    """Of the numbers in names (first, second, ...) the last that most have and no two share."""
+    found = [[int(number) for number in _NUMBER.findall(name)] for name in names]
     best: list[int | None] = [None] * len(names)
     for place in range(max(len(numbers) for numbers in found)):
         column = [numbers[place] if place < len(numbers) else None for numbers in found]
@@ -55,13 +70,19 @@ def section_numbers(names: Sequence[str]) -> list[int | None]:
     return best
 
 
-def pixel_sizes(names: Sequence[str]) -> list[str]:
+def pixel_sizes(names: Sequence[str], stated: Sequence[str] = ()) -> list[str]:
     """The one length (um) in each bare name, as text; blank where there is none, or several that differ.
+
+    Names tell nothing where a file `stated` another size itself: lengths are of something else, as the cut is thick.
 
     >>> pixel_sizes(["cells_5um", "B1_0.25 um_s001", "B1_500nm", "50um_thick_2um", "human"])
     ['5', '0.25', '0.5', '', '']
+    >>> pixel_sizes(["a_20um_1", "a_20um_2"], ["0.5", ""]), pixel_sizes(["a_0.5um_1", "a_0.5um_2"], ["0.5", ""])
+    (['', ''], ['0.5', '0.5'])
     """
-    return [_pixel_size(name) for name in names]
+    found = [_pixel_size(name) for name in names]
+    pairs = [(float(size), float(own)) for size, own in zip(found, stated, strict=False) if size and own]
+    return found if all(isclose(size, own, rel_tol=ALIKE) for size, own in pairs) else [""] * len(names)
 
 
 def _pixel_size(name: str) -> str:

@@ -19,6 +19,8 @@ MAX_PIXELS = 200_000_000_000
 MAX_TILE_BYTES = 256 << 20
 """Largest decoded tile or strip that is believed."""
 MAX_CHANNELS = 64
+CHECKED_BYTES = 8 << 20
+"""Pixels are looked at in bands of about so many bytes: what is worked out for each takes little beside them."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def narrowed(scan: Scan, dtype: np.dtype[Any], remedy: str) -> Scan:
     def read(y: int, x: int, height: int, width: int) -> NDArray[Any]:
         stored = scan.read(y, x, height, width)
         low, high = float(stored.min()), float(stored.max())  # NaN where one is NaN
-        is_whole = stored.dtype.kind != "f" or np.array_equal(np.rint(stored), stored)
+        is_whole = stored.dtype.kind != "f" or all(np.array_equal(np.rint(band), band) for band in _bands(stored))
         if not (low >= 0 and high <= top and is_whole):
             raise ScanError(
                 f"its pixels are {scan.dtype} from {low:g} to {high:g}{'' if is_whole else ', not all whole'}; whole "
@@ -148,6 +150,13 @@ def narrowed(scan: Scan, dtype: np.dtype[Any], remedy: str) -> Scan:
     is_same = scan.dtype == dtype
     remarks = () if is_same else (f"whole numbers stored as {scan.dtype} are kept as {dtype}",)
     return replace(scan, dtype=dtype, remarks=(*scan.remarks, *remarks), _read=read)
+
+
+def _bands(pixels: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Rows of (c, y, x), some at a time."""
+    rows = max(1, CHECKED_BYTES // max(1, pixels[:, :1].nbytes))
+    for first in range(0, pixels.shape[1], rows):
+        yield pixels[:, first : first + rows]
 
 
 def check_size(c: int, h: int, w: int) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qtpy.QtWidgets import QStackedWidget, QVBoxLayout, QWidget
 
 from cytoarch.embeddings import EmbedSettings
-from cytoarch.errors import CytoarchError
+from cytoarch.errors import CytoarchError, SectionError
 from cytoarch.interactive.lessons import SessionSettings
 from cytoarch.interactive.session import Session
 from cytoarch.interactive.showing import Opened, first_opened, opened, small_pictures
@@ -131,22 +131,41 @@ class BrainWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
             self.panel.sections.choose(self.section_id)
 
     def _show(self, section: Opened) -> None:
-        session = self.session
+        """Show a section in place of the one before; where its pixels cannot be read, none is shown."""
+        session, section_id = self.session, section.section.section_id
         if session is None:
             return
         if self.layers is not None:
             self.layers.remove()
-        if self.panel.status.text() == _reading(section.section.section_id):
+            self.layers = None  # nothing is drawn on it any more, whatever becomes of the next
+        if self.panel.status.text() == _reading(section_id):
             self.panel.say("")
-        self.layers = SectionLayers(self.viewer, section.section, section.layout, session.cells_per_token)
-        for known in section.known:
-            self.layers.add_known(known)
+        try:
+            layers = self._layers_of(section, session)
+        except Exception as error:  # noqa: BLE001 - napari reads in this thread, and hands on whatever a damaged file raises
+            self.viewer.layers.clear()
+            self._not_shown(section_id, error)
+            return
+        self.layers = layers
         self.viewer.canvas.overlays.scale_bar.visible = True
-        self.layers.set_opacity(self.panel.opacity.value())
-        self.layers.show_confidence(self.panel.confident.isChecked())
-        self.viewer.layers.selection.active = self.layers.scribbles
+        layers.set_opacity(self.panel.opacity.value())
+        layers.show_confidence(self.panel.confident.isChecked())
+        self.viewer.layers.selection.active = layers.scribbles
         self.viewer.reset_view()
         self.section_shown()
+
+    def _layers_of(self, section: Opened, session: Session) -> SectionLayers:
+        """Raises SectionError if pixels that are shown at once are damaged."""
+        try:
+            layers = SectionLayers(self.viewer, section.section, section.layout, session.cells_per_token)
+            for known in section.known:
+                layers.add_known(known)
+        except (ValueError, RuntimeError) as error:
+            raise SectionError(
+                f"section {section.section.section_id} cannot be shown ({error}): its pixels are damaged, or those of "
+                "what is known of it; run verify, which names the file"
+            ) from error
+        return layers
 
     def _picture(self, section_ids: list[str]) -> None:
         """Read small pictures of sections that came into view."""

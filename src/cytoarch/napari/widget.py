@@ -75,13 +75,16 @@ class DrawWidget(BrainWidget):
 
     # -- drawing -------------------------------------------------------------------------------------------------------
 
-    def draw(self, path_px: NDArray[np.float64]) -> None:
-        """Draw in the chosen class along places (n, 2) of the section's image; it is on disk before it is seen."""
+    def draw(self, path_px: NDArray[np.float64], section_id: str = "") -> None:
+        """Draw in the chosen class along places (n, 2) of a section's image; it is on disk before it is seen.
+
+        The section is the one that is shown where none is named.
+        """
         label = RUBBER if self.panel.rubber.isChecked() else self.panel.classes.selected
         if self.session is None or label is None:
             self.panel.say("Add a class first: it is what you draw in.")
             return
-        self.session.stroke(self.section_id, label, path_px, float(self.panel.width.value()))
+        self.session.stroke(section_id or self.section_id, label, path_px, float(self.panel.width.value()))
         self._show_classes()
 
     def undo(self) -> None:
@@ -95,16 +98,20 @@ class DrawWidget(BrainWidget):
     def _drag(self, _viewer: Any, event: Any) -> Iterator[None]:
         """A stroke of the mouse, while pen or rubber is on."""
         drawing = self.panel.pen.isChecked() or self.panel.rubber.isChecked()
-        layers = self.layers
+        layers, session = self.layers, self.session
         if layers is None or event.button != 1 or not drawing:
             return
         path = [layers.to_section_px(event.position)]
         yield
-        while event.type == "mouse_move":
+        while event.type == "mouse_move" and layers is self.layers:
             path.append(layers.to_section_px(event.position))
             yield
-        if layers is self.layers:  # else another section was shown meanwhile
-            self.draw(np.array(path))
+        if session is not self.session:  # the brain was closed, and its drawing with it
+            return
+        section_id = layers.section.section_id
+        self.draw(np.array(path), section_id)
+        if layers is not self.layers:
+            self.panel.say(f"What you were drawing is kept on section {section_id}, up to where another was shown.")
 
     def _toggled(self, button: QPushButton, _on: bool) -> None:
         self.panel.only(button)
@@ -182,18 +189,19 @@ class DrawWidget(BrainWidget):
 
     def train(self) -> None:
         """Train, and show the map of what is in view, nearest to the middle first; what is not embedded yet follows."""
-        self._ask(lambda session, view: session.update(view), self.view_or_none, "training")
+        if self._has_section():
+            self._ask(lambda session, view: session.update(view), self.view, "training")
 
     def map_section(self) -> None:
         """Show the map of the whole section."""
-        whole = self.whole_view if self.layers is not None else None
-        self._ask(lambda session, view: session.stream(view), whole, "mapping the section")
+        if self._has_section():
+            self._ask(lambda session, view: session.stream(view), self.whole_view, "mapping the section")
 
     def reset(self) -> None:
         """Forget what was learned, not what was drawn."""
         if self.session is not None:
             self.session.reset()
-            self._shown.clear_map()
+            self._with_layers(SectionLayers.clear_map)
             self.panel.say("The model has forgotten what it learned; your strokes are all there.")
 
     def annotate_next(self) -> None:
@@ -202,8 +210,9 @@ class DrawWidget(BrainWidget):
         if session is None or session.head is None:
             self.panel.say("Train first (T): then the model can say where it is least sure.")
             return
-        whole = [self.whole_view]
-        self.working.do(lambda: iter([session.least_sure(whole)]), self._jump, "looking for doubts")
+        if self._has_section():
+            whole = [self.whole_view]
+            self.working.do(lambda: iter([session.least_sure(whole)]), self._jump, "looking for doubts")
 
     def save(self) -> None:
         """Commit what is drawn as a version in the store."""
@@ -248,10 +257,11 @@ class DrawWidget(BrainWidget):
 
         self._do_once(work, "asking the server")
 
-    @property
-    def view_or_none(self) -> View | None:
-        """What the canvas shows; None: no section is shown."""
-        return self.view if self.layers is not None else None
+    def _has_section(self) -> bool:
+        """Whether a section of a brain is shown; said where none is."""
+        if self.session is not None and self.layers is None:
+            self.panel.say("No section is shown: choose one first.")
+        return self.layers is not None
 
     def _ask(self, work: Callable[[Session, Any], Iterator[Any]], view: View | None, what: str) -> None:
         session = self.session
@@ -274,6 +284,8 @@ class DrawWidget(BrainWidget):
     def _jump(self, spot: Spot | None) -> None:
         if spot is None:
             self.panel.say("Nothing is embedded here yet: train once with this part in view.")
+            return
+        if spot.section_id != self.section_id:  # another one was chosen meanwhile
             return
         self.viewer.scene.camera.center = (0.0, *self._shown.to_world((spot.y_px, spot.x_px)))
         self.panel.say(f"The model is least sure here (section {spot.section_id}). Draw what it is, then press T.")

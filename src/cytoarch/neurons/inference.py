@@ -85,6 +85,18 @@ class NoTiles:
         """There is nothing."""
 
 
+def waiting_bytes(shape: tuple[int, int, int], tiles: TileShape) -> int:
+    """Bytes of what waits in files at most while a volume (z, y, x) is segmented: tiles, and planes being blended.
+
+    >>> waiting_bytes((1000, 2000, 2000), TileShape(64, 96)) // 1_000_000
+    9347
+    """
+    depth, height, width = shape
+    layers, plane = tiles.plan(depth, tiles.depth), tiles.plan(height, tiles.edge, width)
+    together = min(len(layers.rows), -(-tiles.depth // layers.step_px))
+    return 4 * tiles.depth * (together * plane.tile_count * tiles.edge**2 + height * width)
+
+
 def segment_volume(
     segment: Segment,
     pixels: Any,
@@ -99,9 +111,9 @@ def segment_volume(
     """The probability of a neuron in every voxel of a volume (z, y, x), one plane (y, x) float32 after the other.
 
     A pure function of its arguments but `scratch`, a folder for a file of `tiles.depth` planes of float32, and `kept`:
-    tiles that are there are not segmented again. They are forgotten when the planes that need them have been taken, up
-    to a multiple of 16: whoever keeps planes keeps 16 of them before asking for the next, and goes on with
-    `first_plane`.
+    batches of which all tiles are there are not segmented again. Tiles are forgotten when the planes that need them
+    have been taken, up to a multiple of 16: whoever keeps planes keeps 16 of them before asking for the next, and goes
+    on with `first_plane`.
     """
     depth, height, width = pixels.shape
     layers = tiles.plan(depth, tiles.depth)
@@ -150,23 +162,31 @@ class _Tiles:
 
     def of(self, layer: int, z: int) -> tuple[ReadTile, ComputeTiles]:
         """Both halves of a layer's work, for `map_tiles`, which reads the tiles of a batch before computing it."""
-        asked: list[tuple[int, Float32 | None]] = []
+        asked: list[tuple[int, int, int, Float32 | None]] = []
 
-        def read(y: int, x: int, height: int, width: int) -> Float32:
+        def window(y: int, x: int) -> Float32:
+            edge = self.plane.tile_px
+            high = z + self.depth, y + edge, x + edge
+            return self.scale.shown(read_window(self.pixels, (z, y, x), high, self.scale.black))
+
+        def read(y: int, x: int, _height: int, _width: int) -> Float32:
             tile = self.plane.rows.index(y) * len(self.plane.columns) + self.plane.columns.index(x)
-            asked.append((tile, self.kept.load(layer, tile)))
-            if (there := asked[-1][1]) is not None:
-                return there
-            window = read_window(self.pixels, (z, y, x), (z + self.depth, y + height, x + width), self.scale.black)
-            return self.scale.shown(window)
+            there = self.kept.load(layer, tile)
+            asked.append((tile, y, x, there))
+            return window(y, x) if there is None else there
 
         def compute(batch: Float32) -> Float32:
-            missing = [at for at, (_, there) in enumerate(asked) if there is None]
-            found = batch.copy()
-            if missing:
-                found[missing] = self.segment(batch[missing])
-            for at in missing:
-                self.kept.save(layer, asked[at][0], found[at])
+            missing = [tile for tile, _, _, there in asked if there is None]
+            found = batch
+            if missing:  # the whole batch: a network's result depends on what it is given together, in the last bits
+                given = [
+                    window(y, x) if there is not None else own
+                    for (_, y, x, there), own in zip(asked, batch, strict=True)
+                ]
+                found = self.segment(np.stack(given))
+            for (tile, *_), told in zip(asked, found, strict=True):
+                if tile in missing:
+                    self.kept.save(layer, tile, told)
             asked.clear()
             return found
 

@@ -1,6 +1,5 @@
 """Sections, or regions of them, as token grids of a frozen encoder."""
 
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from cytoarch.embeddings.jobs import Float32, Job
 from cytoarch.embeddings.places import RegionTable, check_inside, read_regions
 from cytoarch.embeddings.reading import channels_seen
 from cytoarch.encoders.protocol import Encoder
-from cytoarch.errors import ModelError, SectionError, StoreError
+from cytoarch.errors import ModelError, SectionError
 from cytoarch.images.views import StoredImage
 from cytoarch.steps.engine_step import EngineStep
 from cytoarch.steps.opened import OpenBrain
@@ -26,6 +25,7 @@ from cytoarch.steps.sources import EncoderSource, OutsideTable, Row
 from cytoarch.steps.step import Facts, Inputs, Place, Stored
 from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.brain_store import BrainStore
+from cytoarch.store.disk import check_room
 from cytoarch.store.staging import Staging
 
 COARSER = "a coarser pixel_size_um, fewer blocks"
@@ -194,12 +194,7 @@ def overlooked(brain: OpenBrain, embed: EmbedSettings, encoder: Encoder) -> str 
 
 def check_space(store: BrainStore, needed_bytes: int, what: str, remedy: str = COARSER) -> None:
     """Raise StoreError if the disk has less space than something takes uncompressed; `remedy` says what takes less."""
-    free = shutil.disk_usage(store.root).free
-    if needed_bytes > free:
-        raise StoreError(
-            f"{what} take up to {needed_bytes / 1e9:.1f} GB, {store.root} has {free / 1e9:.1f} GB free; "
-            f"choose {remedy}, fewer sections, or another disk"
-        )
+    check_room(store.root, needed_bytes, what, f"{remedy}, fewer sections")
 
 
 @dataclass(frozen=True)

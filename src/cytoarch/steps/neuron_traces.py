@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cytoarch.digests import canonical_json, content_digest, hash_file
 from cytoarch.errors import ModelError
 from cytoarch.images.volumes import CHUNK, StoredVolume, Voxels, planes_there, write_volume
-from cytoarch.neurons.inference import segment_volume, segmented_by
+from cytoarch.neurons.inference import segment_volume, segmented_by, waiting_bytes
 from cytoarch.neurons.kept import CARD_FILE, WEIGHTS_FILE, NeuronCard, load_network
 from cytoarch.neurons.network import NeuronNetwork
 from cytoarch.neurons.scoring import score_trees, score_voxels
@@ -24,6 +24,7 @@ from cytoarch.neurons.tubes import Tubes
 from cytoarch.steps.neurons import TREE_FILE, KnownTreeStep, NeuronVolumeStep, scale_of, write_tree
 from cytoarch.steps.sources import FactsOf
 from cytoarch.steps.step import Facts, Inputs, Place, Source, Step, Stored
+from cytoarch.store.disk import check_room
 from cytoarch.store.staging import Staging
 
 Float32 = NDArray[np.float32]
@@ -32,6 +33,7 @@ MOST_VOXELS = 1 << 27
 """Voxels are compared in volumes of at most so many, which are held in memory; trees in all."""
 TILE_TYPE = np.dtype("<f4")
 """Of segmented tiles that wait: all that was computed, so that going on gives the same bits."""
+LESS_WAITS = "a larger segment.step, which makes fewer tiles, or a smaller segment.tile_depth"
 FULL = 255
 """The value of a voxel that surely belongs to a neuron."""
 
@@ -78,6 +80,11 @@ class _StagedTiles:
         for tile in range(tiles):
             self.staging.drop(self._key(layer, tile))
 
+    @property
+    def held_bytes(self) -> int:
+        """What a run before this one kept."""
+        return sum(one.stat().st_size for one in self.staging.path.glob("tile-*.f32"))
+
     @staticmethod
     def _key(layer: int, tile: int) -> str:
         return f"tile-{layer}-{tile}.f32"
@@ -111,11 +118,15 @@ class NeuronMapStep(Step[StoredVolume]):
         """Blend the tiles plane by plane; memory is that of a layer of tiles along one of its rows.
 
         Tiles that an interrupted run segmented are not segmented again: they wait in the staging folder, those of two
-        layers at a step of half a tile, until the planes they belong to are written.
+        layers at a step of half a tile, until the planes they belong to are written. Raises StoreError before the first
+        one if the disk has no room for them.
         """
         (network, card), volume = inputs[self.network], inputs[self.volume]
         grid, tiles = volume.grid, self.segment.tiles
         there = planes_there(staging, grid)
+        kept = _StagedTiles(staging, (tiles.depth, tiles.edge, tiles.edge))
+        needed = waiting_bytes(grid.shape, tiles) - kept.held_bytes
+        check_room(staging.path, needed, f"tiles of volume {self.name} that wait to be blended", LESS_WAITS)
         planes = segment_volume(
             segmented_by(network, self.segment.device),
             volume.pixels,
@@ -124,7 +135,7 @@ class NeuronMapStep(Step[StoredVolume]):
             staging.scratch,
             self.segment.batch_size,
             inputs.on_progress,
-            _StagedTiles(staging, (tiles.depth, tiles.edge, tiles.edge)),
+            kept,
             there,
         )
 

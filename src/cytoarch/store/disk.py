@@ -70,3 +70,13 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def check_room(folder: Path, needed_bytes: int, what: str, remedy: str) -> None:
+    """Raise StoreError if the disk of a folder has less space than something takes; `remedy` says what takes less."""
+    free = shutil.disk_usage(folder).free
+    if needed_bytes > free:
+        raise StoreError(
+            f"{what} take up to {needed_bytes / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free; "
+            f"choose {remedy}, or another disk"
+        )

@@ -258,6 +258,21 @@ def test_damage_within_is_told_and_nothing_is_thrown_away(tmp_path: Path) -> Non
     assert path.read_bytes() == lines
 
 
+def test_what_works_on_after_a_drawing_was_closed_writes_into_it_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "ada.jsonl"
+    with Drawing.opened(path) as left:
+        left.set_classes((Label(id=1, name="a"),))
+    with Drawing.opened(path) as again:
+        with pytest.raises(StoreError, match="was closed before this was noted"):
+            left.note_saved("v0001")
+        with pytest.raises(StoreError, match="is drawing on this brain in another window"), Drawing.opened(path):
+            pass
+        again.note_training()
+    assert (left.saved, left.closed) == ("", True)
+    with Drawing.opened(path) as last:
+        assert (last.saved, last.rounds) == ("", 1)
+
+
 def test_two_windows_never_draw_as_one(tmp_path: Path) -> None:
     with (
         Drawing.opened(tmp_path / "ada.jsonl"),

@@ -76,6 +76,35 @@ def test_what_is_no_label_image_is_told_and_costs_only_itself(tmp_path: Path) ->
     assert any("looks like a scan" in remark for remark in remarks)
 
 
+@pytest.mark.parametrize("background", [0, 235, 255])
+def test_a_grey_picture_among_labels_is_told_and_an_atlas_numbered_without_gaps_is_not_doubted(
+    tmp_path: Path, background: int
+) -> None:
+    grey = np.full((120, 120), background, dtype=np.uint8)
+    y, x = np.mgrid[:90, :90]
+    grey[10:100, 10:100] = 20 + y + x + np.random.default_rng(0).integers(0, 40, (90, 90))
+    folder = labels(tmp_path / "labels", "overview.png", grey)
+    atlas = np.kron(np.arange(196, dtype=np.uint8).reshape(14, 14), np.ones((6, 6), dtype=np.uint8))
+    labels(folder, "s1.png", atlas)
+    count, remarks = draft_label_table(folder, tmp_path / "labels.csv")
+    assert count == 195
+    (remark,) = remarks
+    assert remark.startswith(str(folder / "overview.png"))
+    assert "looks like a scan" in remark
+
+
+def test_ids_that_no_table_may_hold_are_told(tmp_path: Path) -> None:
+    folder = labels(tmp_path / "labels", "a.png", np.array([[4]], dtype=np.uint8))
+    labels(folder, "b.tif", np.array([[0, 2**31 - 1]], dtype=np.uint32))
+    labels(folder, "c.tif", np.array([[0, 2**31]], dtype=np.uint32))
+    count, remarks = draft_label_table(folder, tmp_path / "labels.csv")
+    assert [row["id"] for row in drafted(tmp_path / "labels.csv")] == ["4", str(2**31 - 1)]
+    assert count == 2
+    (remark,) = remarks
+    assert remark.startswith(str(folder / "c.tif"))
+    assert "id 2147483648" in remark
+
+
 def test_a_table_that_is_there_is_left_alone(tmp_path: Path) -> None:
     folder = labels(tmp_path / "labels", "a.png", np.array([[4]], dtype=np.uint8))
     (tmp_path / "labels.csv").write_text("work")

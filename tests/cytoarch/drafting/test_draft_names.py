@@ -28,6 +28,10 @@ from tests.cytoarch.drafting.drafts import completed, drafted, scans, scans_in
         (["s3 20x", "s4 20x", "s5 10x"], [3, 4, 5]),
         (["B1_s3_0.5\N{MICRO SIGN}m", "B1_s4_0.5\N{MICRO SIGN}m"], [3, 4]),
         (["s010", "s10"], [None, None]),
+        (["x001", "x002", "x003"], [1, 2, 3]),
+        (["B20_x1", "B20_x2"], [1, 2]),
+        (["s1_x4", "s2_x10"], [1, 2]),
+        (["left_x4"], [None]),
     ],
 )
 def test_the_number_that_tells_the_files_apart_is_the_section_number(stems: list[str], numbers: list[int]) -> None:

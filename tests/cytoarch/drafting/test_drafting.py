@@ -222,6 +222,15 @@ def test_files_that_end_the_process_reading_them_cost_a_remark_each(
     assert seen[-1] == (5, 5)
 
 
+def test_lengths_in_names_are_proposed_unless_a_file_states_another(tmp_path: Path) -> None:
+    scans_in(tmp_path / "thick", "b_20um_1.tif", "b_20um_2.tif")
+    draft_manifest(tmp_path / "thick", tmp_path / "m.csv")
+    assert [row["pixel_size_um"] for row in drafted(tmp_path / "m.csv")] == ["?20", "?20"]
+    ome_scan(tmp_path / "thick" / "b_20um_3.ome.tif", 0.5)
+    draft_manifest(tmp_path / "thick", tmp_path / "n.csv")
+    assert [row["pixel_size_um"] for row in drafted(tmp_path / "n.csv")] == ["", "", "0.5"]
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
 def test_scans_are_read_in_chunks_and_none_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr("cytoarch.drafting.asking.AT_ONCE", 3)

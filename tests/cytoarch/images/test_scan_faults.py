@@ -9,6 +9,7 @@ from known_scans import FILES, H, W, read_or_refused, refusal, smooth, tiff
 from PIL import Image
 
 from cytoarch.errors import ScanError
+from cytoarch.images.planes import Scan, narrowed
 from cytoarch.images.scans import SUFFIXES, open_scan
 
 
@@ -101,6 +102,31 @@ def test_greys_that_16_bits_do_not_hold_are_refused_with_what_to_do(tmp_path: Pa
     assert "float32" in text
     assert "whole numbers from 0 to 65535 are needed" in text
     assert "16-bit" in text
+
+
+@pytest.mark.parametrize("band_bytes", [1, 7 * 4 * W, 1 << 30])
+@pytest.mark.parametrize("row", range(0, H, 11))
+def test_a_part_of_a_number_is_found_in_whatever_rows_are_looked_at_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, band_bytes: int, row: int
+) -> None:
+    monkeypatch.setattr("cytoarch.images.planes.CHECKED_BYTES", band_bytes)
+    pixels = np.arange(H * W).reshape(H, W).astype(np.float32)
+    path = tiff(tmp_path / "a.tif", pixels, photometric="minisblack")
+    with open_scan(path) as scan:
+        np.testing.assert_array_equal(scan.read(0, 0, H, W)[0], pixels)
+    pixels[row, W - 1] += 0.5
+    assert "not all whole" in refusal(tiff(path, pixels, photometric="minisblack"))
+
+
+def test_what_is_looked_at_for_parts_of_numbers_is_small_beside_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+    rint = np.rint
+    monkeypatch.setattr(np, "rint", lambda band: (looked_at.append(band.nbytes), rint(band))[1])
+    pixels = np.zeros((2, 3000, 700))
+    scan = Scan(pixels.shape, pixels.dtype, "multichannel", (), (), lambda *_: pixels)
+    narrowed(scan, np.dtype(np.uint16), "save it so").read(0, 0, 3000, 700)
+    assert sum(looked_at) == pixels.nbytes
+    assert max(looked_at) <= 8 << 20
 
 
 def test_pixels_of_two_parts_are_refused(tmp_path: Path) -> None:

@@ -359,6 +359,61 @@ def test_a_damaged_section_costs_itself_only(window: DrawWidget, small: SmallBra
     assert window.panel.sections.item(3).toolTip()
 
 
+def damage(folder: Path) -> None:
+    """Every chunk of an image is cut short; what its metadata tell stays whole."""
+    for chunk in (one for one in folder.rglob("*") if one.is_file() and one.name != "zarr.json"):
+        chunk.write_bytes(chunk.read_bytes()[:8])
+
+
+def test_nothing_is_drawn_on_a_section_whose_successor_turns_out_to_be_damaged(
+    window: DrawWidget, small: SmallBrain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[BaseException] = []
+    monkeypatch.setattr(notification_manager, "receive_error", lambda _kind, error, _trace: told.append(error))
+    halves(window)
+    window.train()
+    settle(window)
+    damage(small.folder / "store" / "brains" / "B1" / "sections.ome.zarr" / "s3")
+    window.panel.sections.setCurrentRow(3)
+    settle(window)
+    assert "section s3 cannot be shown" in window.panel.status.text()
+    assert "section s3 cannot be shown" in window.panel.sections.item(3).toolTip()
+    assert (window.layers, window.section_id, list(window.viewer.layers)) == (None, "", [])
+    place = SimpleNamespace(type="mouse_press", button=1, position=(300.0, 300.0))
+    assert list(window._drag(window.viewer, place)) == []
+    for button in (window.panel.next, window.panel.mapping, window.panel.training, window.panel.resetting):
+        button.click()
+        settle(window)
+    assert told == []
+    assert len(window.session.drawing.scribbles) == 2
+    window.panel.sections.setCurrentRow(1)
+    settle(window)
+    assert window.section_id == "s1"
+    halves(window)
+    assert {one.section_id for one in window.session.drawing.scribbles} == {"s0", "s1"}
+
+
+def test_a_stroke_that_another_section_interrupts_is_kept_where_it_began(window: DrawWidget) -> None:
+    def to(y: float, x: float) -> tuple[float, ...]:
+        return tuple(window.layers.to_world((y, x)))
+
+    event = SimpleNamespace(type="mouse_press", button=1, position=to(20, 30))
+    stroke = window._drag(window.viewer, event)
+    next(stroke)
+    event.type, event.position = "mouse_move", to(50, 30)
+    next(stroke)
+    window.panel.sections.setCurrentRow(1)
+    settle(window)
+    assert window.section_id == "s1"
+    event.position = to(80, 30)
+    assert list(stroke) == []
+    (kept,) = window.session.drawing.scribbles
+    assert kept.section_id == "s0"
+    np.testing.assert_allclose(kept.paths_px[0], [(20, 30), (50, 30)], atol=1e-6)
+    assert "is kept on section s0" in window.panel.status.text()
+    assert len(window.layers.scribbles.data) == 0
+
+
 def test_large_maps_are_drawn_thinned(window: DrawWidget, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cytoarch.napari.layers.THINNED_PX", 16)
     window.show_section("s1")

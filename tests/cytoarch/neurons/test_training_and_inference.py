@@ -8,7 +8,7 @@ import torch
 
 from cytoarch.errors import ModelError, TrainingError
 from cytoarch.measures.greys import grey_range
-from cytoarch.neurons.inference import TileShape, segment_volume, segmented_by
+from cytoarch.neurons.inference import TileShape, segment_volume, segmented_by, waiting_bytes
 from cytoarch.neurons.kept import NeuronCard, load_network, network_files
 from cytoarch.neurons.network import Architecture
 from cytoarch.neurons.patches import Known, Scale, draw_batch, read_window, scale_of
@@ -131,6 +131,8 @@ def test_a_volume_cut_off_anywhere_goes_on_with_the_next_tile_to_the_same_bits(
     count = int(np.prod([len(tiles.starts(size, edge)) for size, edge in zip(shape, (32, 16, 16), strict=True)]))
     assert not shelf.held
     assert shelf.most <= 3 * count // len(tiles.starts(shape[0], 32)), "those of two layers, and the one at work"
+    blending = 32 * shape[1] * shape[2]
+    assert 4 * (shelf.most * 32 * 16 * 16 + blending) == waiting_bytes(shape, tiles)
     done, planes = 0, list[np.ndarray]()
     while len(planes) < shape[0]:
         left = 5  # batches until it is cut off
@@ -154,6 +156,32 @@ def test_a_volume_cut_off_anywhere_goes_on_with_the_next_tile_to_the_same_bits(
     assert done == count
     assert np.array_equal(np.stack(planes), whole)
     assert not shelf.held
+
+
+@pytest.mark.parametrize("cut_off", [1, 2, 4, 5, 10])
+def test_a_batch_cut_off_while_its_tiles_are_kept_is_segmented_together_again(cut_off: int, tmp_path: Path) -> None:
+    """A network's last bits depend on what it is given together; of this one all bits do."""
+    pixels = np.random.default_rng(0).integers(0, 255, (33, 40, 33), dtype=np.uint8)
+    tiles, shelf = TileShape(32, 16), Shelf()
+
+    def segment(given: np.ndarray) -> np.ndarray:
+        return given + given.mean()
+
+    def planes(kept: Shelf) -> np.ndarray:
+        return np.stack(list(segment_volume(segment, pixels, PLAIN, tiles, tmp_path, 3, None, kept)))
+
+    class CutOff(Shelf):
+        def save(self, layer: int, tile: int, told: np.ndarray) -> None:
+            if len(self.held) == cut_off:
+                raise KeyboardInterrupt
+            super().save(layer, tile, told)
+
+    cut = CutOff()
+    with pytest.raises(KeyboardInterrupt):
+        planes(cut)
+    assert len(cut.held) == cut_off
+    shelf.held = cut.held
+    assert np.array_equal(planes(shelf), planes(Shelf()))
 
 
 def test_weights_of_tiles_are_those_of_three_dimensions(tmp_path: Path) -> None:

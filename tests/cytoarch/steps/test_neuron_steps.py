@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,14 +14,15 @@ import tifffile
 import torch
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
-from cytoarch.errors import ManifestError
+from cytoarch.errors import ManifestError, StoreError
+from cytoarch.neurons.inference import waiting_bytes
 from cytoarch.neurons.kept import NeuronCard, network_files
 from cytoarch.neurons.phantoms import NeuronPhantom, make_phantom
 from cytoarch.neurons.settings import NeuronSegmentation, NeuronTraining, TraceSettings
 from cytoarch.neurons.swc import write_swc
 from cytoarch.neurons.table import read_volumes
 from cytoarch.neurons.training import new_network
-from cytoarch.steps import neuron_training
+from cytoarch.steps import neuron_traces, neuron_training
 from cytoarch.steps.neuron_report import NeuronReportStep, neuron_metrics
 from cytoarch.steps.neuron_traces import NeuronMapStep, NeuronScoreStep, NeuronTraceStep
 from cytoarch.steps.neuron_training import CHECKPOINT, NeuronTrainingStep
@@ -170,6 +172,27 @@ def test_a_volume_whose_segmenting_is_killed_goes_on_with_the_next_tile(folder: 
         record = segment.stored.record(Place(study))
         assert (record.digest, record.facts) == (undisturbed.digest, undisturbed.facts)
         assert not list(study.catalogue.path(segment.product()).glob("tile-*"))
+
+
+@pytest.mark.usefixtures("in_process")
+def test_tiles_that_the_disk_does_not_hold_are_told_before_the_first_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = TRAIN.architecture
+    card = NeuronCard(**sizes.as_json(), voxel_um=(1, 1, 1), learned_from=("learn",))
+    with open_study(folder / "store", "pair") as study:
+        make(NeuronVolumeStep.of(read_volumes(folder / "volumes.csv")[1], folder), study)
+        digest = study.store.models.add(network_files(new_network(sizes, 0).eval(), card))
+        needed = waiting_bytes((20, 32, 32), SEGMENT.tiles)
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=needed - 1))
+        segmented: list[int] = []
+        monkeypatch.setattr(neuron_traces, "segmented_by", lambda *_: lambda tiles: (segmented.append(1), tiles)[1])
+        with pytest.raises(StoreError, match=r"tiles of volume score .*choose a larger segment\.step"):
+            make(NeuronMapStep.of("score", SEGMENT, digest), study)
+        assert segmented == []
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=needed))
+        make(NeuronMapStep.of("score", SEGMENT, digest), study)
+        assert segmented
 
 
 @pytest.mark.slow
