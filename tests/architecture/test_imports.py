@@ -196,10 +196,12 @@ def found_by_importing() -> dict[str, list[str]]:
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
+@pytest.mark.long
 def test_importing_any_module_does_no_work(found_by_importing: dict[str, list[str]]) -> None:
     """No connection, no folder or file made, no process, no environment read, by any module of ours."""
     assert found_by_importing["faults"] == []
 
 
+@pytest.mark.long
 def test_the_steps_need_neither_prefect_nor_mlflow(found_by_importing: dict[str, list[str]]) -> None:
     assert found_by_importing["above"] == []

@@ -14,6 +14,7 @@ from tests.flows.conftest import MappedBrain
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flows")]
 
 
+@pytest.mark.long
 def test_shares_of_the_labels_are_scored_on_sections_held_out(mapped: MappedBrain, tmp_path: Path) -> None:
     shutil.copytree(mapped.store_path, tmp_path / "store")
     brain = StoredBrain(brain_id="P01", store_path=tmp_path / "store")

@@ -52,6 +52,7 @@ def test_the_page_shows_only_files_that_exist(mapped: MappedBrain) -> None:
     assert all((folder / one).is_file() for one in shown)
 
 
+@pytest.mark.long
 def test_what_is_current_is_not_made_again_and_settings_are_heard(mapped: MappedBrain, tmp_path: Path) -> None:
     shutil.copytree(mapped.store_path, tmp_path / "store")
     stored = StoredBrain(brain_id="P01", store_path=tmp_path / "store")

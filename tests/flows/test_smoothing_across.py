@@ -32,6 +32,7 @@ def maps(store_path: Path, name: str) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.long
 def test_maps_follow_their_neighbours_and_the_report_says_what_changed(mapped: MappedBrain, tmp_path: Path) -> None:
     """The cortex is traced for it."""
     shutil.copytree(mapped.store_path, tmp_path / "store")

@@ -523,6 +523,7 @@ REFUSED = {
 """What a person who presses anything may be told that it cannot be done."""
 
 
+@pytest.mark.long
 def test_no_sequence_of_presses_raises_or_loses_a_stroke(window: DrawWidget, monkeypatch: pytest.MonkeyPatch) -> None:
     faults: list[Exception] = []
     for owner, name in ((Working, "_failed"), (Working, "_ahead_failed"), (DrawWidget, "_not_read")):

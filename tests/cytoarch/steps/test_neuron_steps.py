@@ -144,6 +144,7 @@ def test_an_interrupted_training_goes_on_to_the_same_model(folder: Path, monkeyp
         assert again.facts["model"] == whole.facts["model"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_process")
 def test_a_volume_whose_segmenting_is_killed_goes_on_with_the_next_tile(folder: Path) -> None:
