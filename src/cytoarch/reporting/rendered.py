@@ -21,5 +21,5 @@ def templates() -> Environment:
 def figure_png(figure: "Figure") -> bytes:
     """A figure as a PNG file that does not name the program."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": ""})
+    figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -63,7 +63,7 @@ class ProfileBordersStep(Step[Path]):
     """The distance of neighbouring blocks of profiles along the cortex of a section, and where it shows a border."""
 
     step: ClassVar[str] = "profile-borders"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     verb: ClassVar[str] = "compare profiles"
 
     depth: Stored[DepthMap]
