@@ -10,9 +10,10 @@ from cytoarch.brains import Brain
 from cytoarch.errors import ManifestError, StoreError
 from cytoarch.images.sections import IngestSettings
 from cytoarch.steps.agreement import AgreementStep
+from cytoarch.steps.brain_metrics import map_metrics
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.parcellations import ParcellationStep
-from cytoarch.steps.report import ReportStep, drawn_steps, map_metrics, shown_before
+from cytoarch.steps.report import ReportStep, drawn_steps, shown_before
 from cytoarch.steps.sections import LABELS, LabelsStep, ManifestFile
 from cytoarch.steps.sources import HeadSource, sections_with
 from cytoarch.steps.step import Stored

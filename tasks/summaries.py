@@ -18,11 +18,12 @@ from pydantic import BaseModel
 from cytoarch.brains import Brain
 from cytoarch.digests import canonical_json, content_digest
 from cytoarch.reporting.alone import thumbnail
+from cytoarch.steps.brain_metrics import brain_metrics
 from cytoarch.steps.familiarity import Familiarity, FamiliarityStep
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.parcellations import is_smoothed_across
 from cytoarch.steps.pictures import Shown
-from cytoarch.steps.report import INDEX_FILE, RegisteredModel, brain_metrics
+from cytoarch.steps.report import INDEX_FILE, RegisteredModel
 from cytoarch.steps.report_files import map_pictures
 from cytoarch.steps.report_scores import origin
 from cytoarch.steps.running import Outcome

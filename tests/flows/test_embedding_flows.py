@@ -8,7 +8,6 @@ import anndata
 import numpy as np
 import pytest
 import torch
-from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from cytoarch.embeddings import EmbedSettings, SectionEmbeddings
 from cytoarch.embeddings.sampled import SampleSettings, open_points
@@ -27,6 +26,7 @@ from flows.stages import Summary
 from flows.terminal import run as command
 from tasks.progress import listening
 from tests.artifacts import every_artifact
+from tests.tiny_transformer import tiny_transformer
 from tests.verified import damaged
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("more flows")]
@@ -52,14 +52,7 @@ def store(ingested: Path, tmp_path: Path) -> BrainStore:
 @pytest.fixture(scope="module")
 def tiny_vit(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A randomly initialised DINOv3 in a folder."""
-    folder = tmp_path_factory.mktemp("vit")
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)
-        config = DINOv3ViTConfig(
-            hidden_size=16, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2, num_register_tokens=4
-        )
-        DINOv3ViTModel(config).save_pretrained(folder)
-    return f"dinov3:{folder}"
+    return tiny_transformer(tmp_path_factory.mktemp("vit"), blocks=4)
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from cytoarch.anatomy.tissue import Tissue, write_tissue
 from cytoarch.brains import Brain, Section
@@ -23,6 +21,7 @@ from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.drafts import ensure
 from cytoarch.store.products import Work
+from tests.tiny_transformer import tiny_transformer
 from tests.verified import damaged
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("more flows")]
@@ -68,14 +67,7 @@ def stored_brain(root: Path) -> BrainStore:
 @pytest.fixture(scope="module")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A randomly initialised DINOv3 in a folder."""
-    folder = tmp_path_factory.mktemp("vit")
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)
-        config = DINOv3ViTConfig(
-            hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_register_tokens=4
-        )
-        DINOv3ViTModel(config).save_pretrained(folder)
-    return f"dinov3:{folder}"
+    return tiny_transformer(tmp_path_factory.mktemp("vit"))
 
 
 def embed(store: BrainStore, encoder: str, folder: Path, moments: list[str]) -> list[int]:

@@ -9,10 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from mlflow import MlflowClient
 from pydantic import ValidationError
-from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from cytoarch.anatomy.midline import MidlineSettings
 from cytoarch.embeddings import EmbedSettings
@@ -28,6 +26,7 @@ from flows.parameters import RunSettings, StoredBrain
 from flows.trace_cortex import trace_cortex
 from tasks.tracking import tracking_uri
 from tests.flows.conftest import MappedBrain
+from tests.tiny_transformer import tiny_transformer
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flows")]
 
@@ -69,17 +68,6 @@ def test_measures_are_told_scored_and_shown(mapped: MappedBrain, tmp_path: Path)
     assert evaluate_structure(choice, EVALUATE, COLUMNS, attention).made == 0
     with pytest.raises(ModelError, match="texture: has no attention"):
         evaluate_structure(choice, EVALUATE, COLUMNS, AttentionSettings(encoder="texture"))
-
-
-def tiny_transformer(folder: Path) -> str:
-    """The id of a small vision transformer of random weights."""
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)
-        config = DINOv3ViTConfig(
-            hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_register_tokens=4
-        )
-        DINOv3ViTModel(config).save_pretrained(folder)
-    return f"dinov3:{folder}"
 
 
 def test_a_brain_with_too_few_points_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

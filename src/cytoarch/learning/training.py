@@ -18,10 +18,10 @@ from cytoarch.learning.decoder import Fit, fit_decoder
 from cytoarch.learning.evaluation import Score, score_split
 from cytoarch.learning.heads import Head, head_kind
 from cytoarch.learning.ordering import Ordering, Trial
+from cytoarch.learning.penalties import DEFAULT_PENALTY, choose_penalty
 from cytoarch.learning.probes import fit_bytes_per_token, fit_probe
 from cytoarch.learning.smoothing import Smoothing, choose_smoothing
 from cytoarch.learning.splits import Split
-from cytoarch.learning.strengths import DEFAULT_STRENGTH, choose_strength
 from cytoarch.learning.targets import UNLABELLED
 from cytoarch.progress import Progress
 from cytoarch.sampling import OnDemand, TokenSample, draw_tokens
@@ -159,10 +159,10 @@ def train_head(
         _check_classes(sample.strata, card.classes, sections)
         chosen = None
         if settings.regularisation is None:
-            chosen = choose_strength(card.dims, sample.tokens, sample.strata, sample.sections, groups)
-        strength = settings.regularisation or (chosen.regularisation if chosen else DEFAULT_STRENGTH)
-        probe, fit = fit_probe(card, sample.tokens, sample.strata, strength)
-        tried = chosen.facts() if chosen else {"regularisation": strength}
+            chosen = choose_penalty(card.dims, sample.tokens, sample.strata, sample.sections, groups)
+        penalty = settings.regularisation or (chosen.regularisation if chosen else DEFAULT_PENALTY)
+        probe, fit = fit_probe(card, sample.tokens, sample.strata, penalty)
+        tried = chosen.facts() if chosen else {"regularisation": penalty}
         return probe, {**sample.facts(), **tried, **fit, "untrained": untrained(sample.strata, card.classes)}
     if isinstance(settings, ContextSettings):
         crops = cut_crops(sections, card, settings.seed, settings.crop_tokens)

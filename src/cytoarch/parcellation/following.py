@@ -11,7 +11,7 @@ from cytoarch.geometry import Grid
 from cytoarch.images.views import Level, StoredImage, View
 from cytoarch.learning.cards import Order
 from cytoarch.learning.ordering import COARSE_CELLS, ordered
-from cytoarch.parcellation.sparse import CHUNK_CELLS, Likeliest, Readable
+from cytoarch.parcellation.sparse import CHUNK_CELLS, Likeliest, Readable, Reweighted
 
 if TYPE_CHECKING:
     import zarr
@@ -20,10 +20,9 @@ Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Following:
+class Following(Reweighted):
     """Probabilities, each multiplied by what the order of the classes says of it."""
 
-    probabilities: Readable
     factors: View
     """(k, y, x) on the grid of the probabilities, known on a coarser one."""
 
@@ -39,16 +38,6 @@ class Following:
         factors = ordered(seen[1:], seen[0] < seen[1:].sum(axis=0), order, codes, cortex)
         level = Level(_in_memory(factors), grid.cell_um, grid.origin_um[0])
         return cls(probabilities, StoredImage((level,), {}).on(probabilities.grid))
-
-    @property
-    def grid(self) -> Grid:
-        """Where the cells lie."""
-        return self.probabilities.grid
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What the channels mean."""
-        return self.probabilities.names
 
     def read(self, y: int, x: int, height: int, width: int) -> Likeliest:
         """The most likely classes of a window of cells, in their new order."""

@@ -167,6 +167,23 @@ class Readable(Protocol):
 
 
 @dataclass(frozen=True)
+class Reweighted:
+    """Probabilities that are read from others cell by cell: on their grid, of their classes."""
+
+    probabilities: Readable
+
+    @property
+    def grid(self) -> Grid:
+        """Where the cells lie."""
+        return self.probabilities.grid
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the channels mean."""
+        return self.probabilities.names
+
+
+@dataclass(frozen=True)
 class SparseProbabilities:
     """The class probabilities of a section in the store."""
 

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from cytoarch.geometry import Grid
 from cytoarch.parcellation.graph import Floats
-from cytoarch.parcellation.sparse import Likeliest, SparseProbabilities, UInt16
+from cytoarch.parcellation.sparse import Likeliest, Reweighted, UInt16
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -52,23 +51,12 @@ class Changes(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Weighted:
+class Weighted(Reweighted):
     """Probabilities of a section, multiplied by what smoothing across sections changed at the nearest point."""
 
-    probabilities: SparseProbabilities
     changes: Changes
     farthest_um: float
     """Cells farther from all points are left as they are."""
-
-    @property
-    def grid(self) -> Grid:
-        """Where the cells lie."""
-        return self.probabilities.grid
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What the channels mean."""
-        return self.probabilities.names
 
     def read(self, y: int, x: int, height: int, width: int) -> Likeliest:
         """The most likely classes of a window of cells, in their new order."""

@@ -2,20 +2,16 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
-
-from cytoarch.brains import Brain, LabelTable
-from cytoarch.exports.legends import legend_of_classes
+from cytoarch.brains import Brain
 from cytoarch.learning.cards import HeadCard
-from cytoarch.palette import distinct_colours
 from cytoarch.reporting.charts import MAX_NUMBERED, confusion_chart
 from cytoarch.reporting.findings import AcrossSaid
-from cytoarch.reporting.page import LegendEntry, Page, Placement, SectionEntry, render_pages
+from cytoarch.reporting.page import Page, Placement, SectionEntry, render_pages
 from cytoarch.steps.across import Across, AcrossStep
 from cytoarch.steps.agreement import AgreementStep, parted
 from cytoarch.steps.cluster_checks import ClusterChecksStep
@@ -29,8 +25,8 @@ from cytoarch.steps.parcellations import ParcellationStep
 from cytoarch.steps.pictures import PICTURES_NAME, THUMBNAIL_FILE, PicturesStep, Shown
 from cytoarch.steps.reconstruction import ALIGNMENT, ALIGNMENT_PAGE, RECONSTRUCTION, SHEET_FILE
 from cytoarch.steps.report_findings import findings, of_clusters, said_across
+from cytoarch.steps.report_head import headline, legends, notices, subtitle
 from cytoarch.steps.report_scores import (
-    PART_NAMES,
     UNTESTED,
     class_rows,
     confused,
@@ -50,14 +46,11 @@ from cytoarch.steps.sources import (
     HeadSource,
     MadeFrom,
     Maybe,
-    Sections,
     Statements,
-    open_head,
-    sections_with,
 )
-from cytoarch.steps.step import Facts, Inputs, Place, Step, Stored
-from cytoarch.steps.tissue import TISSUE, QualityPageStep
-from cytoarch.steps.training import HARDEST, Training, TrainingStep, training_of
+from cytoarch.steps.step import Facts, Inputs, Step, Stored
+from cytoarch.steps.tissue import QualityPageStep
+from cytoarch.steps.training import HARDEST, Training, TrainingStep
 from cytoarch.store.products import Product
 from cytoarch.store.staging import Staging
 
@@ -211,7 +204,7 @@ class ReportStep(Step[Path]):
         hardest = next((one for one in HARDEST if one in training.metrics), "") if training else ""
         if training and hardest and training.metrics[hardest]["macro_f1"] is not None:
             metrics |= {"headline/macro_f1": training.metrics[hardest]["macro_f1"]}
-        notices = _notices(brain, inputs[self.embedded], inputs[self.label_files], inputs[self.pixels])
+        of_data = notices(brain, inputs[self.embedded], inputs[self.label_files], inputs[self.pixels])
         label = f"{self.model_name} version {self.model_version}" + (", champion" if self.is_champion else "")
         label = label if self.model_name else ""
         of_model = [] if card is None else said_of_model(label, brain.brain_id, card, compared, (unseen, learned))
@@ -224,11 +217,11 @@ class ReportStep(Step[Path]):
             of_model += said_of_order(inputs[self.maps].values(), tried)
         page = Page(
             brain_id=brain.brain_id,
-            subtitle=_subtitle(brain),
-            headline=_headline(brain, entries, drawn, metrics, hardest),
-            notices=[*of_model, *notices],
+            subtitle=subtitle(brain),
+            headline=headline(brain, entries, drawn, metrics, hardest),
+            notices=[*of_model, *of_data],
             sections=entries,
-            legends=_legends(card, brain.label_table, next((len(one["sizes"]) for one in clusters.values()), 0)),
+            legends=legends(card, brain.label_table, next((len(one["sizes"]) for one in clusters.values()), 0)),
             scores=score_rows(training, unseen, learned, self._is_chosen_on(inputs)),
             per_class=shown_classes,
             charts=charts,
@@ -363,112 +356,6 @@ def shown_before(brain: OpenBrain) -> ShownBefore | None:
     return ShownBefore(shown, said["training"], model, any(one.partition("/")[0] == "placed" for one in record.inputs))
 
 
-def brain_metrics(brain: OpenBrain, shown: Shown, training: str | None) -> dict[str, float]:
-    """The figures by which a brain is compared with others: sections, tissue, scores of head and map, purities."""
-    tissue = [TISSUE.record(Place(brain, one)).facts["area_mm2"] for one in sections_with(brain, TISSUE)]
-    metrics: dict[str, float] = {
-        "sections/mapped": len(brain.sections),
-        "sections/failed": len(brain.failed),
-        "sections/excluded": len(brain.brain.sections) - len(brain.brain.kept),
-        "tissue/area_mm2": sum(tissue),
-    }
-    if training is not None:
-        metrics |= training_of(brain, training)[0].facts["scores"]
-    if shown.parcellation is not None and shown.model_digest is not None:
-        metrics |= map_metrics(brain, shown.parcellation, shown.model_digest)
-    if shown.clusters is not None:
-        clusters = Stored(ClustersStep, shown.clusters)
-        metrics |= purities(clusters.record(Place(brain, one)).facts for one in sections_with(brain, clusters))
-    return {name: value for name, value in metrics.items() if np.isfinite(value)}
-
-
-def map_metrics(brain: OpenBrain, parcellation: str, model_digest: str) -> dict[str, float]:
-    """Scores of the maps of sections that the model did not learn from, and how far the brain lies from it."""
-    card = open_head(brain.store, model_digest).card
-    unseen, _ = parted(card, brain.brain_id, _facts(brain, Stored(AgreementStep, parcellation)))
-    compared = Familiarity.of(_facts(brain, Stored(FamiliarityStep, parcellation)).values())
-    return (unseen.metrics("map") if unseen else {}) | (compared.metrics() if compared else {})
-
-
-def _facts(brain: OpenBrain, stored: Stored[Any]) -> dict[str, Facts]:
-    return {one.section_id: stored.record(Place(brain, one)).facts for one in sections_with(brain, stored)}
-
-
 def _name_of(each: Each[Facts] | None) -> str | None:
     """The name of the products whose facts these are."""
     return each.source.source.name if each is not None and isinstance(each.source, FactsOf) else None
-
-
-def _legends(card: HeadCard | None, table: LabelTable | None, clusters: int) -> dict[str, Sequence[LegendEntry]]:
-    legends: dict[str, Sequence[LegendEntry]] = {}
-    if card is not None:
-        rows = legend_of_classes(card.classes, table)
-        legends[card.target.capitalize()] = [LegendEntry(one.name, one.colour, one.group) for one in rows]
-    if clusters:
-        legends["Clusters"] = [LegendEntry(f"{i + 1}", rgb) for i, rgb in enumerate(distinct_colours(clusters))]
-    return legends
-
-
-def _subtitle(brain: Brain) -> str:
-    """Species, stain and cutting plane, as far as the manifest states them."""
-    columns = ([getattr(one, name) for one in brain.sections] for name in ("species", "stain", "plane"))
-    stated = [sorted({value for value in column if value != "unstated"}) for column in columns]
-    return ", ".join("/".join(values) for values in stated if values)
-
-
-def _headline(
-    brain: Brain, entries: Iterable[SectionEntry], drawn: Sections[Facts], metrics: Mapping[str, float], hardest: str
-) -> list[tuple[str, str]]:
-    figures = [
-        ("sections mapped", f"{len(drawn)} of {len(brain.sections)}"),
-        ("sections failed", str(sum(entry.status == "failed" for entry in entries))),
-        ("mm2 of tissue", f"{sum(one['area_mm2'] for one in drawn.values()):.1f}"),
-    ]
-    for name, what in (
-        ("headline/macro_f1", f"macro-F1, {PART_NAMES.get(hardest, hardest)}"),
-        ("map/macro_f1", "macro-F1 of the map, sections not learned from"),
-        ("clusters/purity_labels", "cluster purity against labels"),
-        ("clusters/purity_sections", "cluster purity against sections"),
-    ):
-        if name in metrics:
-            figures.append((what, f"{metrics[name]:.3f}"))
-    if "familiarity/outside95" in metrics:
-        figures.append(
-            ("of it looks unlike what the model learned from", f"{100 * metrics['familiarity/outside95']:.0f} %")
-        )
-    return figures
-
-
-def _notices(
-    brain: Brain, embedded: Mapping[str, Facts], labels: Mapping[str, Any], pixels: Mapping[str, str]
-) -> list[str]:
-    origins = sorted({section.labels_origin for section in brain.sections if section.section_id in labels})
-    words = {
-        "automatic": "made automatically (by registration to an atlas), not drawn by an expert",
-        "molecular": "derived from gene expression, not from cytoarchitecture",
-        "phantom": "those of a phantom",
-        "unstated": "of unstated origin (column labels_origin of the manifest)",
-    }
-    notices = [
-        f"The labels are {words[origin]}: scores say how well the map agrees with them, no more."
-        for origin in origins
-        if origin in words
-    ]
-    upsampled = [one for one, facts in embedded.items() if facts["upsampled"]]
-    if upsampled:
-        notices.append(
-            f"{len(upsampled)} section(s) are coarser than the pixel size the encoder sees and were upsampled for it: "
-            + ", ".join(upsampled[:8])
-            + (", ..." if len(upsampled) > 8 else "")
-        )
-    alike: dict[str, list[str]] = {}
-    for one, digest in pixels.items():
-        alike.setdefault(digest, []).append(one)
-    notices += [
-        f"Sections {', '.join(ids)} show the very same pixels: check the manifest. No score compares them."
-        for ids in alike.values()
-        if len(ids) > 1
-    ]
-    if not labels:
-        notices.append("No section has labels: nothing was trained on this brain.")
-    return notices

@@ -1,20 +1,55 @@
 """Tests of the window need napari and Qt."""
 
 import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.cytoarch.steps.small_brain import SmallBrain
+
+if TYPE_CHECKING:
+    from cytoarch.napari.widget import DrawWidget
 
 collect_ignore: list[str] = []
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # napari's and its libraries' own, when they are imported
     try:
-        import napari  # noqa: F401
+        import napari
         import npe2  # noqa: F401
         from PyQt6 import QtWidgets  # noqa: F401
 
         import cytoarch.napari.widget  # noqa: F401
     except ImportError:
-        collect_ignore = ["test_window.py"]
+        collect_ignore = ["test_browsing.py", "test_window.py", "windows.py"]
 
 
 def pytest_report_header() -> str:
     """Why tests of the window are not run, where they are not."""
     return "napari or Qt is not installed: tests of the window are left out" if collect_ignore else "napari is found"
+
+
+@pytest.fixture
+def viewer(screen: None) -> Iterator[Any]:
+    """A window of napari's own."""
+    from qtpy.QtWidgets import QApplication
+
+    opened = napari.Viewer(show=True)
+    yield opened
+    opened.close()
+    QApplication.processEvents()
+
+
+@pytest.fixture
+def window(viewer: Any, small: SmallBrain) -> "Iterator[DrawWidget]":
+    """Our part of it, with a brain opened."""
+    from cytoarch.napari.opening import Opening
+    from cytoarch.napari.widget import DrawWidget
+    from tests.cytoarch.napari.windows import FAST, settle
+
+    widget = DrawWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Draw and map")
+    widget.open(Opening(small.folder / "store", "B1", "ada", "texture"), FAST)
+    settle(widget)
+    yield widget
+    widget.close_session()

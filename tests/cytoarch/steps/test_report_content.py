@@ -11,10 +11,11 @@ from cytoarch.brains import Brain, Section
 from cytoarch.measures.class_boundaries import ClassBoundaries
 from cytoarch.palette import distinct_colours
 from cytoarch.reporting.page import SectionEntry
-from cytoarch.steps import report, report_scores
+from cytoarch.steps import report_head, report_scores
 from cytoarch.steps.agreement import MapScore
+from cytoarch.steps.brain_metrics import brain_metrics
 from cytoarch.steps.pictures import PicturesStep
-from cytoarch.steps.report import RegisteredModel, ReportStep, brain_metrics
+from cytoarch.steps.report import RegisteredModel, ReportStep
 from cytoarch.steps.running import make
 from cytoarch.steps.sources import open_head
 from cytoarch.steps.training import Training, training_of
@@ -43,7 +44,7 @@ def notices(
     embedded = {one: {"upsampled": one in upsampled} for one in ids}
     labels = dict.fromkeys(labelled, "")
     pixels = {one: (scans or {}).get(one, one) for one in ids}
-    return report._notices(brain, embedded, labels, pixels)
+    return report_head.notices(brain, embedded, labels, pixels)
 
 
 # -- notices -----------------------------------------------------------------------------------------------------------
@@ -100,8 +101,8 @@ def test_a_brain_without_labels_is_told_what_it_has() -> None:
 
 def test_the_subtitle_is_what_the_manifest_states_of_the_sections() -> None:
     rows = ({"species": "human", "stain": "silver"}, {"species": "human", "stain": "nissl", "plane": "coronal"})
-    assert report._subtitle(brain_of(*rows)) == "human, nissl/silver, coronal"
-    assert report._subtitle(brain_of({}, {})) == ""
+    assert report_head.subtitle(brain_of(*rows)) == "human, nissl/silver, coronal"
+    assert report_head.subtitle(brain_of({}, {})) == ""
 
 
 def test_the_figures_at_the_top_are_counted_from_the_sections() -> None:
@@ -109,7 +110,7 @@ def test_the_figures_at_the_top_are_counted_from_the_sections() -> None:
     statuses = ("kept", "kept", "failed", "excluded")
     entries = [SectionEntry(one.section_id, 0, status) for one, status in zip(brain.sections, statuses, strict=True)]
     drawn: Any = {"s0": {"area_mm2": 1.23}, "s1": {"area_mm2": 2.5}}
-    figures = report._headline(brain, entries, drawn, {}, "")
+    figures = report_head.headline(brain, entries, drawn, {}, "")
     assert figures == [("sections mapped", "2 of 4"), ("sections failed", "1"), ("mm2 of tissue", "3.7")]
     metrics = {
         "headline/macro_f1": 0.12345,
@@ -118,7 +119,7 @@ def test_the_figures_at_the_top_are_counted_from_the_sections() -> None:
         "clusters/purity_sections": 0.2,
         "held_out/top1": 0.9,
     }
-    assert report._headline(brain, entries, drawn, metrics, "block")[3:] == [
+    assert report_head.headline(brain, entries, drawn, metrics, "block")[3:] == [
         ("macro-F1, held-out block", "0.123"),
         ("macro-F1 of the map, sections not learned from", "0.500"),
         ("cluster purity against labels", "0.750"),
@@ -219,11 +220,11 @@ def test_it_is_said_what_a_model_was_trained_on_and_whether_it_has_seen_the_brai
 
 
 def test_a_legend_of_clusters_needs_no_head() -> None:
-    legends = report._legends(None, None, 3)
+    legends = report_head.legends(None, None, 3)
     assert {name: [(one.name, one.colour) for one in entries] for name, entries in legends.items()} == {
         "Clusters": [(f"{number}", rgb) for number, rgb in enumerate(distinct_colours(3), start=1)]
     }
-    assert report._legends(None, None, 0) == {}
+    assert report_head.legends(None, None, 0) == {}
 
 
 # -- a whole brain -----------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from cytoarch.learning.label_tables import named_alike
 from cytoarch.learning.training import ProbeSettings
 from cytoarch.measures.class_boundaries import ClassBoundaries
 from cytoarch.steps.agreement import MapScore, parted
-from cytoarch.steps.report import brain_metrics
+from cytoarch.steps.brain_metrics import brain_metrics
 from cytoarch.steps.running import make
 from cytoarch.steps.sources import open_head
 from cytoarch.steps.training import training_of

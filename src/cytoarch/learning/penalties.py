@@ -1,8 +1,8 @@
 """How strongly a probe is held small: told by parts of what it learns from, each by a fit to the others.
 
 Parts are whole brains, where tokens are of several, else every fourth section: areas of a stretch of sections may be
-nowhere else. What lies in one part only cannot be told by the others, whatever the strength: scores are of classes that
-two parts have. Of strengths that are about as good the greatest is taken: what is held small says less of how these
+nowhere else. What lies in one part only cannot be told by the others, whatever the penalty: scores are of classes that
+two parts have. Of penalties that are about as good the greatest is taken: what is held small says less of how these
 very brains were stained. The penalty does not change when axes are turned, so that fits in the first principal
 components tell the same for less.
 """
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-DEFAULT_STRENGTH = 1.0
+DEFAULT_PENALTY = 1.0
 """Where there is nothing to choose by."""
-STRENGTHS = (1e4, 1e3, 100.0, 10.0, 1.0)
-"""Strengths of the penalty that are tried, for `TOKENS` tokens; each fit begins where the one before ended."""
+PENALTIES = (1e4, 1e3, 100.0, 10.0, 1.0)
+"""That are tried, for `TOKENS` tokens; each fit begins where the one before ended."""
 TOKENS = 6000
 """Tokens that are tried on, at most, evenly chosen; the penalty grows with their number."""
 COMPONENTS = 256
@@ -36,13 +36,13 @@ COMPONENTS = 256
 FOLDS = 4
 """Parts, at most."""
 ABOUT = 0.01
-"""Macro-F1 by which strengths may miss the best."""
+"""Macro-F1 by which penalties may miss the best."""
 STEPS, ENOUGH = 40, 1e-5
 """Of L-BFGS, which ends where the loss of a token changes by less."""
 
 
-class Strength(NamedTuple):
-    """The strength that was chosen, and what each gave on the parts left out."""
+class Penalty(NamedTuple):
+    """The penalty that was chosen, and what each gave on the parts left out."""
 
     regularisation: float
     macro_f1: tuple[tuple[float, float], ...]
@@ -51,14 +51,14 @@ class Strength(NamedTuple):
         """As JSON values."""
         return {
             "regularisation": self.regularisation,
-            "strengths": [[strength, round(score, 6)] for strength, score in self.macro_f1],
+            "strengths": [[penalty, round(score, 6)] for penalty, score in self.macro_f1],
         }
 
 
-def choose_strength(
+def choose_penalty(
     dims: Sequence[int], tokens: NDArray[Any], strata: Int64, sections: Int64, groups: Sequence[int] = ()
-) -> Strength | None:
-    """The strength for tokens (n, c) of classes (n,) from sections (n,), numbered in cutting order.
+) -> Penalty | None:
+    """The penalty for tokens (n, c) of classes (n,) from sections (n,), numbered in cutting order.
 
     `dims` are the lengths of the layers that c holds; `groups` says how many of the sections, one after the other, are
     of each brain; none: all are of one. None: no class lies in two parts, so that nothing tells one from another.
@@ -70,14 +70,14 @@ def choose_strength(
     if not shared.any():
         return None
     reduced = _components(tokens[chosen], dims)
-    confusions = {strength: np.zeros((len(classes), len(classes)), dtype=np.int64) for strength in STRENGTHS}
+    confusions = {penalty: np.zeros((len(classes), len(classes)), dtype=np.int64) for penalty in PENALTIES}
     for fold in np.unique(parts):
         learned, asked = parts != fold, (parts == fold) & shared[targets]
         if not asked.any():
             continue
-        for strength, told in _path(reduced[learned], targets[learned], reduced[asked], len(classes)):
+        for penalty, told in _path(reduced[learned], targets[learned], reduced[asked], len(classes)):
             counts = confusion_matrix(targets[asked], told, len(classes))
-            np.add(confusions[strength], counts, out=confusions[strength])
+            np.add(confusions[penalty], counts, out=confusions[penalty])
     scores = {one: mean_of_defined(class_scores(counts).f1[shared]) for one, counts in confusions.items()}
     return _chosen(scores, len(tokens))
 
@@ -105,17 +105,17 @@ def _components(tokens: NDArray[Any], dims: Sequence[int]) -> Float32:
 
 
 def _path(learned: Float32, targets: Int64, asked: Float32, classes: int) -> Iterator[tuple[float, Int64]]:
-    """The classes (m,) that a probe tells of tokens (m, c), by strength, having learned from others (n, c)."""
+    """The classes (m,) that a probe tells of tokens (m, c), by penalty, having learned from others (n, c)."""
     import torch
 
     with single_threaded():
         mean = learned.mean(axis=0)
         x, y = torch.from_numpy(learned - mean), torch.from_numpy(targets)
         free = torch.zeros(classes, x.shape[1] + 1, requires_grad=True)
-        for strength in STRENGTHS:
-            _improve(free, x, y, strength / TOKENS)
+        for penalty in PENALTIES:
+            _improve(free, x, y, penalty / TOKENS)
             weight, bias = free.detach()[:, :-1].numpy(), free.detach()[:, -1].numpy()
-            yield strength, np.asarray(((asked - mean) @ weight.T + bias).argmax(axis=1), dtype=np.int64)
+            yield penalty, np.asarray(((asked - mean) @ weight.T + bias).argmax(axis=1), dtype=np.int64)
 
 
 def _improve(free: "Tensor", x: "Tensor", y: "Tensor", penalty: float) -> None:
@@ -138,10 +138,10 @@ def _improve(free: "Tensor", x: "Tensor", y: "Tensor", penalty: float) -> None:
     solver.step(loss)  # type: ignore[no-untyped-call]  # torch leaves LBFGS.step untyped
 
 
-def _chosen(scores: Mapping[float, float], tokens: int) -> Strength:
-    """The greatest strength that is about as good as the best, for so many tokens; the default where all are equal."""
+def _chosen(scores: Mapping[float, float], tokens: int) -> Penalty:
+    """The greatest penalty that is about as good as the best, for so many tokens; the default where all are equal."""
     if len(set(scores.values())) == 1:
-        return Strength(DEFAULT_STRENGTH, tuple(scores.items()))
+        return Penalty(DEFAULT_PENALTY, tuple(scores.items()))
     best = max(scores.values())
-    strength = max(one for one, score in scores.items() if score >= best - ABOUT)
-    return Strength(strength * tokens / TOKENS, tuple(scores.items()))
+    penalty = max(one for one, score in scores.items() if score >= best - ABOUT)
+    return Penalty(penalty * tokens / TOKENS, tuple(scores.items()))

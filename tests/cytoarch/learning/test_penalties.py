@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cytoarch.learning import strengths
-from cytoarch.learning.strengths import choose_strength, folds_of
+from cytoarch.learning import penalties
+from cytoarch.learning.penalties import choose_penalty, folds_of
 from cytoarch.learning.training import ProbeSettings, train_head
 
 WIDTH = 12
@@ -33,57 +33,57 @@ def test_parts_are_brains_or_every_fourth_section() -> None:
     assert folds_of(np.array([4, 4, 9])).tolist() == [0, 0, 1], "sections without labels are no part"
 
 
-def test_the_greatest_strength_that_is_about_as_good_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_greatest_penalty_that_is_about_as_good_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens, strata, sections = stained(np.random.default_rng(0), 3, 60, 2.0)
-    found = choose_strength((WIDTH,), tokens, strata, sections, (2, 2, 2))
+    found = choose_penalty((WIDTH,), tokens, strata, sections, (2, 2, 2))
     assert found is not None
     scores = dict(found.macro_f1)
-    assert tuple(scores) == strengths.STRENGTHS
-    about = [one for one, score in scores.items() if score >= max(scores.values()) - strengths.ABOUT]
-    assert found.regularisation == pytest.approx(max(about) * len(tokens) / strengths.TOKENS)
-    monkeypatch.setattr(strengths, "ABOUT", 1.0)
-    strongest = choose_strength((WIDTH,), tokens, strata, sections, (2, 2, 2))
+    assert tuple(scores) == penalties.PENALTIES
+    about = [one for one, score in scores.items() if score >= max(scores.values()) - penalties.ABOUT]
+    assert found.regularisation == pytest.approx(max(about) * len(tokens) / penalties.TOKENS)
+    monkeypatch.setattr(penalties, "ABOUT", 1.0)
+    strongest = choose_penalty((WIDTH,), tokens, strata, sections, (2, 2, 2))
     assert strongest is not None
-    assert strongest.regularisation == pytest.approx(max(strengths.STRENGTHS) * len(tokens) / strengths.TOKENS)
+    assert strongest.regularisation == pytest.approx(max(penalties.PENALTIES) * len(tokens) / penalties.TOKENS)
 
 
 def test_parts_are_scored_by_fits_that_have_not_seen_them() -> None:
     """Classes by chance cannot be told of what was left out, however well they can be learned by heart."""
     rng = np.random.default_rng(1)
     tokens, strata = rng.normal(size=(80, 60)), rng.integers(0, 2, 80)
-    found = choose_strength((60,), tokens, strata, np.repeat(np.arange(4), 20))
+    found = choose_penalty((60,), tokens, strata, np.repeat(np.arange(4), 20))
     assert found is not None
     assert all(score < 0.7 for _, score in found.macro_f1)
 
 
 def test_one_section_leaves_nothing_out() -> None:
     tokens, strata, sections = stained(np.random.default_rng(2), 1, 30, 1.0)
-    assert choose_strength((WIDTH,), tokens, strata, 0 * sections) is None
+    assert choose_penalty((WIDTH,), tokens, strata, 0 * sections) is None
 
 
-def test_areas_of_one_section_each_tell_nothing_of_the_strength() -> None:
+def test_areas_of_one_section_each_tell_nothing_of_the_penalty() -> None:
     rng = np.random.default_rng(3)
     sections = np.repeat(np.arange(3), 400)
-    assert choose_strength((WIDTH,), rng.normal(size=(1200, WIDTH)), sections, sections) is None
+    assert choose_penalty((WIDTH,), rng.normal(size=(1200, WIDTH)), sections, sections) is None
 
 
-def test_where_all_strengths_are_equal_the_default_is_taken() -> None:
+def test_where_all_penalties_are_equal_the_default_is_taken() -> None:
     tokens = np.repeat(np.eye(2, 3), 40, axis=0)
     strata, sections = np.repeat([0, 1], 40), np.arange(80) % 2
-    found = choose_strength((3,), tokens, strata, sections)
+    found = choose_penalty((3,), tokens, strata, sections)
     assert found is not None
     assert {score for _, score in found.macro_f1} == {1.0}
-    assert found.regularisation == strengths.DEFAULT_STRENGTH
+    assert found.regularisation == penalties.DEFAULT_PENALTY
 
 
 def test_what_one_section_alone_has_does_not_decide() -> None:
-    """A class that no other part can tell is wrong at every strength; others are chosen by as without it."""
+    """A class that no other part can tell is wrong at every penalty; others are chosen by as without it."""
     tokens, strata, sections = stained(np.random.default_rng(0), 3, 60, 2.0)
     alone = sections == 0
     tokens, sections = (np.concatenate([one, one[alone]]) for one in (tokens, sections))
     tokens[-alone.sum() :, 0] = 40
     strata = np.concatenate([strata, np.full(alone.sum(), 2)])
-    found = choose_strength((WIDTH,), tokens, strata, sections, (2, 2, 2))
+    found = choose_penalty((WIDTH,), tokens, strata, sections, (2, 2, 2))
     assert found is not None
     assert max(score for _, score in found.macro_f1) > 0.7
 
@@ -93,22 +93,22 @@ def test_a_part_that_thinning_takes_away_leaves_nothing_to_choose_by() -> None:
     tokens, strata = np.random.default_rng(4).normal(size=(count, 3)), np.arange(count) % 2
     sections = np.zeros(count, dtype=np.int64)
     sections[1] = 1
-    assert choose_strength((3,), tokens, strata, sections) is None
+    assert choose_penalty((3,), tokens, strata, sections) is None
 
 
-def test_a_probe_says_which_strength_it_was_held_with(card, section) -> None:
+def test_a_probe_says_which_penalty_it_was_held_with(card, section) -> None:
     sections = [section(f"s{i}", i) for i in range(4)]
     settings = ProbeSettings(tokens_per_class=20)
     _, facts = train_head(card("probe", (3, 4)), settings, sections[:4])
-    strength = facts["regularisation"]
-    assert [one for one, _ in facts["strengths"]] == list(strengths.STRENGTHS)
+    penalty = facts["regularisation"]
+    assert [one for one, _ in facts["strengths"]] == list(penalties.PENALTIES)
     stated, others = train_head(
-        card("probe", (3, 4)), settings.model_copy(update={"regularisation": strength}), sections[:4]
+        card("probe", (3, 4)), settings.model_copy(update={"regularisation": penalty}), sections[:4]
     )
-    assert others["regularisation"] == strength
+    assert others["regularisation"] == penalty
     assert "strengths" not in others
     chosen, _ = train_head(card("probe", (3, 4)), settings, sections[:4])
     for name, one in chosen.tensors().items():
         np.testing.assert_array_equal(one, stated.tensors()[name])
     _, alone = train_head(card("probe", (3, 4)), settings, sections[:1])
-    assert alone["regularisation"] == strengths.DEFAULT_STRENGTH
+    assert alone["regularisation"] == penalties.DEFAULT_PENALTY
