@@ -9,13 +9,13 @@ from cytoarch.brains import Brain, LabelTable, Section
 from cytoarch.digests import canonical_json, content_digest, hash_file, values_digest
 from cytoarch.embeddings.settings import EmbedSettings
 from cytoarch.encoders import Encoder
-from cytoarch.errors import ManifestError, ModelError, SectionError, StoreError
+from cytoarch.errors import ManifestError, ModelError, StoreError
 from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE
 from cytoarch.learning.heads import Head, load_head
 from cytoarch.sampling import UnreadableSectionError, reading
 from cytoarch.steps.encoders import encoder_for
 from cytoarch.steps.opened import OpenBrain, OpenStudy
-from cytoarch.steps.step import MissingInputError, Place, Source, Step, Stored, Traced
+from cytoarch.steps.step import MissingInputError, Place, Source, Step, Stored
 from cytoarch.store.brain_store import BrainStore
 
 T = TypeVar("T")
@@ -202,25 +202,15 @@ class Each(Source[Sections[T]]):
 
     def digests(self, place: Place) -> Mapping[str, str]:
         """Those of every section."""
-        return self._of_all(self.places(place), self.source.digests)
+        return self._of_all(place, self.source.digests)
 
     def addresses(self, place: Place) -> Mapping[str, str]:
         """Those of every section."""
-        return self._of_all(self.places(place), self.source.addresses)
+        return self._of_all(place, self.source.addresses)
 
-    def traced(self, place: Place, at_once: bool = False) -> Traced | None:
-        """Both, of the same sections."""
-        places = self.places(place)
-        try:
-            digests = self._of_all(places, self.source.digests)
-        except (MissingInputError, SectionError):
-            if at_once:
-                return None
-            raise
-        return Traced(digests, self._of_all(places, self.source.addresses))
-
-    def _of_all(self, places: Mapping[str, Place], told: Callable[[Place], Mapping[str, str]]) -> dict[str, str]:
-        return {_joined(one, part): text for one, at in places.items() for part, text in told(at).items()}
+    def _of_all(self, place: Place, told: Callable[[Place], Mapping[str, str]]) -> dict[str, str]:
+        places = self.places(place).items()
+        return {_joined(one, part): text for one, at in places for part, text in told(at).items()}
 
     def open(self, place: Place) -> Sections[T]:
         """The products by section."""
