@@ -24,7 +24,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True)
 class Row(Source[Mapping[str, Any]]):
-    """Columns of the manifest's row for the section at hand, as JSON values."""
+    """Columns of the manifest's row for the section at hand, which JSON can hold."""
 
     columns: tuple[str, ...]
 
@@ -36,12 +36,12 @@ class Row(Source[Mapping[str, Any]]):
         """The values by column."""
         if place.section is None:
             raise TypeError("a row of the manifest belongs to a section")
-        return place.section.model_dump(mode="json", include=set(self.columns))
+        return {one: getattr(place.section, one) for one in self.columns}
 
 
 @dataclass(frozen=True)
 class Rows(Source[Mapping[str, Mapping[str, Any]]]):
-    """Columns of the manifest's rows of all sections of a brain, as JSON values by section."""
+    """Columns of the manifest's rows of all sections of a brain, by section."""
 
     columns: tuple[str, ...]
 
@@ -51,8 +51,8 @@ class Rows(Source[Mapping[str, Mapping[str, Any]]]):
 
     def open(self, place: Place) -> Mapping[str, Mapping[str, Any]]:
         """The values by section and column."""
-        chosen = set(self.columns)
-        return {one.section_id: one.model_dump(mode="json", include=chosen) for one in place.brain.brain.sections}
+        sections = place.brain.brain.sections
+        return {section.section_id: {one: getattr(section, one) for one in self.columns} for section in sections}
 
 
 @dataclass(frozen=True)

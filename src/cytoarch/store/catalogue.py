@@ -176,11 +176,11 @@ class Catalogue:
             except FileNotFoundError:
                 return None
         if not like and product.section_id != WHOLE_BRAIN:
-            self._like[product.family] = committed.text
+            self._like[product.family] = committed.unpacked
         return committed
 
     def _changed_source(self, record: Committed) -> str:
-        inputs, sources, _ = record.provenance
+        inputs, sources, *_ = record.said
         for label, address in sources.items():
             product = product_of(*address.split("/"))
             self._dependents.setdefault(product, []).append(record.product)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import marshal
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from cytoarch.digests import FileSeal, canonical_json, content_digest, open_sealed, sealed_text
+from cytoarch.digests import FileSeal, canonical_json, content_digest, open_sealed, sealed_text, values_digest
 from cytoarch.errors import StoreError
 from cytoarch.store.products import Product, Work, product_of
 
@@ -52,29 +53,30 @@ class Record(BaseModel):
         return _committed(self.model_dump(mode="json"))
 
 
-class Provenance(NamedTuple):
-    """What a product was made from, as its record says."""
+class Said(NamedTuple):
+    """What a record says of a product beside its files; see `Record`."""
 
     inputs: Mapping[str, str]
     sources: Mapping[str, str]
     settings: Mapping[str, Any]
+    facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Committed:
     """What a run remembers of a committed product: its record without the list of files. There are tens of thousands.
 
-    The attributes are those of the record. What is seldom asked for is kept packed, in a fifth of the memory that
-    dictionaries take: records of a family differ in little.
+    What is seldom asked for is kept packed, in a fifth of the memory that dictionaries take: records of the same family
+    differ in little.
     """
 
     product: Product
     _digests: bytes
     """Fingerprint and digest, 32 bytes each."""
     _packed: bytes
-    """Its text, against `_like`."""
+    """What it says, as what differs from `_like`."""
     _like: bytes
-    """The text of another record, or nothing."""
+    """What another record says, or nothing."""
 
     @property
     def fingerprint(self) -> str:
@@ -87,75 +89,62 @@ class Committed:
         return self._digests[32:].hex()
 
     @property
-    def text(self) -> bytes:
-        """Two lines of canonical JSON: inputs, sources and settings; facts."""
-        return _unpacked(self._packed, self._like)
+    def unpacked(self) -> bytes:
+        """What it says, to pack others against."""
+        return zlib.decompressobj(_WINDOW_BITS, self._like).decompress(self._packed)
+
+    @property
+    def said(self) -> Said:
+        """All that it says: of thousands of inputs this is made anew with every call."""
+        return Said(*marshal.loads(self.unpacked))  # noqa: S302 - this process wrote it
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """Digests of everything it was made from."""
+        return self.said.inputs
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """Addresses of those inputs that are products of the same brain or study."""
+        return self.said.sources
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What it was made with, as JSON values."""
+        return self.said.settings
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Small JSON values about it."""
+        return self.said.facts
+
+    @property
+    def facts_digest(self) -> str:
+        """sha256 of the facts."""
+        return values_digest(self.facts)
+
+    def is_of(self, version: int) -> bool:
+        """Whether it was made by this version of its step."""
+        said = self.said
+        return self.fingerprint == fingerprint(self.product.step, Work(version, said.inputs, said.settings))
 
     def __eq__(self, other: object) -> bool:
         """Whether they say the same, however packed."""
-        return isinstance(other, Committed) and self._told == other._told
+        return isinstance(other, Committed) and self._whole == other._whole
 
     def __hash__(self) -> int:
         """Of what was made."""
         return hash((self.product, self._digests))
 
     @property
-    def _told(self) -> tuple[Product, bytes, bytes]:
-        return self.product, self._digests, self.text
-
-    @property
-    def provenance(self) -> Provenance:
-        """What it was made from."""
-        return Provenance(*json.loads(self.text.partition(b"\n")[0]))
-
-    @property
-    def inputs(self) -> Mapping[str, str]:
-        """Digests of everything it was made from."""
-        return self.provenance.inputs
-
-    @property
-    def sources(self) -> Mapping[str, str]:
-        """Addresses of those inputs that are products of the same brain or study."""
-        return self.provenance.sources
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What it was made with, as JSON values."""
-        return self.provenance.settings
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Small JSON values about it."""
-        facts: dict[str, Any] = json.loads(self._facts)
-        return facts
-
-    @property
-    def facts_digest(self) -> str:
-        """sha256 of the facts."""
-        return hashlib.sha256(self._facts).hexdigest()
-
-    @property
-    def _facts(self) -> bytes:
-        return self.text.partition(b"\n")[2]
-
-    def is_of(self, version: int) -> bool:
-        """Whether it was made by this version of its step."""
-        inputs, _, settings = self.provenance
-        return self.fingerprint == fingerprint(self.product.step, Work(version, inputs, settings))
+    def _whole(self) -> tuple[Product, bytes, Said]:
+        return self.product, self._digests, self.said
 
 
 _WINDOW_BITS = -12
 """A raw stream, in which what is like something else is found 4 kB back."""
-
-
-def _packed(data: bytes, like: bytes) -> bytes:
-    """`data` in as little as it takes to tell how it differs from `like`, in some 20 us."""
-    stream = zlib.compressobj(1, wbits=_WINDOW_BITS, memLevel=4, zdict=like)
-    return stream.compress(data) + stream.flush()
-
-
-def _unpacked(data: bytes, like: bytes) -> bytes:
-    return zlib.decompressobj(_WINDOW_BITS, like).decompress(data)
+_UNSHARED = 2
+"""The version of marshal that writes equal values alike, whichever of them are one in memory."""
 
 
 def _committed(content: Mapping[str, Any], like: bytes = b"") -> Committed:
@@ -163,9 +152,9 @@ def _committed(content: Mapping[str, Any], like: bytes = b"") -> Committed:
     product = product_of(content["step"], content["name"], content["section"])
     digest = content_digest({key: seal["sha256"] for key, seal in content["files"].items()})
     digests = bytes.fromhex(content["fingerprint"]) + bytes.fromhex(digest)
-    provenance = canonical_json([content["inputs"], content["sources"], content["settings"]])
-    text = f"{provenance}\n{canonical_json(content['facts'])}".encode()
-    return Committed(product, digests, _packed(text, like), like)
+    said = marshal.dumps(tuple(content[one] for one in Said._fields), _UNSHARED)
+    stream = zlib.compressobj(1, wbits=_WINDOW_BITS, memLevel=4, zdict=like)
+    return Committed(product, digests, stream.compress(said) + stream.flush(), like)
 
 
 def fingerprint(step: str, work: Work) -> str:
@@ -210,7 +199,7 @@ def read_record(path: Path) -> Record:
 def read_committed(path: str, like: bytes = b"") -> tuple[Committed, dict[str, int]]:
     """What is remembered of the record in a file, and the sizes (bytes) of the product's files by key.
 
-    `like` is the text of another record, one that it resembles: it is packed against that.
+    `like` is what another record says that it resembles, unpacked: it is packed against that.
     Raises StoreError if it is no record or not the one that was written. What is sealed is what was written: it is not
     looked at again, since there are tens of thousands.
     """

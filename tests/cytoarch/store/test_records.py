@@ -119,7 +119,7 @@ def test_what_is_remembered_is_the_same_whatever_it_was_packed_against(tmp_path:
     (tmp_path / "s1.json").write_bytes(sealed_json(whole))
     other = record(inputs={"scan": "02" * 32, "stated": '{"flip":"none"}'}, facts={"area_mm2": 2.5, "remarks": ""})
     alone, sizes = read_committed(str(tmp_path / "s1.json"))
-    beside, _ = read_committed(str(tmp_path / "s1.json"), other.committed().text)
+    beside, _ = read_committed(str(tmp_path / "s1.json"), other.committed().unpacked)
     assert sizes == {"a": 1}
     for kept in (alone, beside):
         assert (kept.inputs, kept.settings, kept.facts) == (inputs, {"pixel_size_um": 64.0}, facts)
