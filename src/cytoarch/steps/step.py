@@ -17,11 +17,12 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel
 
 from cytoarch.brains import Section
+from cytoarch.digests import canonical_json
 from cytoarch.errors import SectionError, StoreError
 from cytoarch.progress import Progress
 from cytoarch.steps.opened import OpenBrain, OpenHome
 from cytoarch.store.products import WHOLE_BRAIN, Product, Work, product_of
-from cytoarch.store.records import Committed, fingerprint
+from cytoarch.store.records import Committed, fingerprint_of
 from cytoarch.store.staging import Staging
 
 T = TypeVar("T")
@@ -179,15 +180,19 @@ class Step(ABC, Generic[T_co]):
             addresses |= _labelled(name, source.addresses(place))
         return Work(self.version, inputs, self.settings, addresses, self.view)
 
-    def known_work(self, place: Place) -> Work | None:
-        """The same, without addresses; None if an input is not there, or large files would have to be read to tell."""
+    def known_fingerprint(self, place: Place) -> str | None:
+        """That of this work; None if an input is not there, or large files would have to be read to tell."""
         inputs: dict[str, str] = {}
         for name, source in self.sources.items():
             digests = source.known_digests(place)
             if digests is None:
                 return None
             inputs |= _labelled(name, digests)
-        return Work(self.version, inputs, self.settings)
+        return fingerprint_of(self.step, self.version, inputs, self._settings_json)
+
+    @cached_property
+    def _settings_json(self) -> str:
+        return canonical_json(self.settings)
 
     def _fields(self) -> list[tuple[str, Any]]:
         own = [one.name for one in dataclasses.fields(self) if not one.metadata.get("conduct")]
@@ -242,8 +247,7 @@ def is_current(step: Step[Any], place: Place) -> bool:
     if place.section is not None and not step.applies(place.section):
         return not catalogue.is_committed(product)
     record = catalogue.record(product)
-    work = None if record is None else step.known_work(place)
-    return record is not None and work is not None and record.fingerprint == fingerprint(product.step, work)
+    return record is not None and record.fingerprint == step.known_fingerprint(place)
 
 
 def _labelled(field: str, parts: Mapping[str, str]) -> dict[str, str]:

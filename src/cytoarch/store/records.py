@@ -4,11 +4,12 @@ import hashlib
 import json
 import marshal
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import orjson
 from pydantic import BaseModel, ConfigDict
 
 from cytoarch.digests import FileSeal, canonical_json, content_digest, open_sealed, sealed_text, values_digest
@@ -72,7 +73,7 @@ class Committed:
 
     product: Product
     _digests: bytes
-    """Fingerprint and digest, 32 bytes each."""
+    """The fingerprint and the sha256 of content and facts, 32 bytes each."""
     _packed: bytes
     """What it says, as what differs from `_like`."""
     _like: bytes
@@ -86,7 +87,7 @@ class Committed:
     @property
     def digest(self) -> str:
         """That of its content."""
-        return self._digests[32:].hex()
+        return self._digests[32:64].hex()
 
     @property
     def unpacked(self) -> bytes:
@@ -121,7 +122,7 @@ class Committed:
     @property
     def facts_digest(self) -> str:
         """sha256 of the facts."""
-        return values_digest(self.facts)
+        return self._digests[64:].hex()
 
     def is_of(self, version: int) -> bool:
         """Whether it was made by this version of its step."""
@@ -150,8 +151,9 @@ _UNSHARED = 2
 def _committed(content: Mapping[str, Any], like: bytes = b"") -> Committed:
     """What is remembered of the content of a record file."""
     product = product_of(content["step"], content["name"], content["section"])
-    digest = content_digest({key: seal["sha256"] for key, seal in content["files"].items()})
-    digests = bytes.fromhex(content["fingerprint"]) + bytes.fromhex(digest)
+    files = content["files"]
+    digest = content_digest({key: files[key]["sha256"] for key in files})
+    digests = bytes.fromhex(content["fingerprint"] + digest + values_digest(content["facts"]))
     said = marshal.dumps(tuple(content[one] for one in Said._fields), _UNSHARED)
     stream = zlib.compressobj(1, wbits=_WINDOW_BITS, memLevel=4, zdict=like)
     return Committed(product, digests, stream.compress(said) + stream.flush(), like)
@@ -166,24 +168,15 @@ def fingerprint(step: str, work: Work) -> str:
     >>> a == fingerprint("tissue", Work(2, {"scan": "00"}, {"pixel_size_um": 64.0}))
     False
     """
-    digest = hashlib.sha256()
-    for text in _deciding(step, work):
-        digest.update(text.encode())
-    return digest.hexdigest()
+    return fingerprint_of(step, work.version, work.inputs, canonical_json(work.settings))
 
 
-def _deciding(step: str, work: Work) -> Iterator[str]:
-    """The canonical JSON of all that decides, in parts: a report is made from tens of thousands of inputs."""
-    yield f'{{"format":{RECORD_FORMAT},"inputs":{{'
-    labels = sorted(work.inputs)
-    for first in range(0, len(labels), _LABELS):
-        part = canonical_json({one: work.inputs[one] for one in labels[first : first + _LABELS]})
-        yield f"{',' if first else ''}{part[1:-1]}"
-    yield f'}},"settings":{canonical_json(work.settings)},"step":{canonical_json(step)},"version":{work.version}}}'
-
-
-_LABELS = 1000
-"""Inputs that are made into text at once."""
+def fingerprint_of(step: str, version: int, inputs: Mapping[str, str], settings_json: str) -> str:
+    """The same, of settings that are canonical JSON already: those of a step serve thousands of sections."""
+    inputs_json = orjson.dumps(inputs, option=orjson.OPT_SORT_KEYS)  # of texts alone it is the same canonical JSON
+    parts = b'{"format":%d,"inputs":%s,"settings":%s,"step":"%s","version":%d}'
+    decided = parts % (RECORD_FORMAT, inputs_json, settings_json.encode(), step.encode(), version)
+    return hashlib.sha256(decided).hexdigest()
 
 
 def read_record(path: Path) -> Record:
@@ -196,6 +189,10 @@ def read_record(path: Path) -> Record:
     return record
 
 
+_LARGE_BYTES = 1 << 18
+"""Records of fits and reports, which orjson would need sixteen times their size for."""
+
+
 def read_committed(path: str, like: bytes = b"") -> tuple[Committed, dict[str, int]]:
     """What is remembered of the record in a file, and the sizes (bytes) of the product's files by key.
 
@@ -205,7 +202,8 @@ def read_committed(path: str, like: bytes = b"") -> tuple[Committed, dict[str, i
     """
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - a `Path` takes as long to make as a record to read
-            content = json.loads(sealed_text(file.read()))
+            text = sealed_text(file.read())
+        content = orjson.loads(text) if len(text) < _LARGE_BYTES else json.loads(text)
         _check_format(path, content["format"])
         return _committed(content, like), {key: seal["size_bytes"] for key, seal in content["files"].items()}
     except (ValueError, LookupError, TypeError, AttributeError) as error:
