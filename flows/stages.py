@@ -167,8 +167,7 @@ def run_steps(
         check(left)
     wanted = [one.section_id for one in left]
     with stage_progress(title, len(chosen), sizes_of(left) if sizes_of and left else None) as progress:
-        for section_id in {one.section_id for one in chosen}.difference(wanted):
-            progress.finished(section_id)
+        progress.finished(*{one.section_id for one in chosen}.difference(wanted))
         home = home_of(brain)
         parameters = {"home": home, "title": title, "steps": tuple(steps), "threads": cores_each(run.workers)}
         futures = [
@@ -193,8 +192,7 @@ def compute_step(
     brain.failed |= plan.failed
     current = [one for group in plan.groups if group.is_current for one in group.sections]
     with stage_progress(title, sum(len(group.sections) for group in plan.groups)) as progress:
-        for section_id in current:
-            progress.finished(section_id)
+        progress.finished(*current)
         parameters = {"title": title, "step": step, "noun": noun, "per_tile": per_tile}
         futures = [
             runner.submit(compute_sections, {"home": home_of(brain), "section_ids": group.sections, **parameters})

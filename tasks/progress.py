@@ -135,12 +135,13 @@ class StageProgress:
         if due:
             self._send()
 
-    def finished(self, section_id: str) -> None:
-        """Note that a section is finished; called from the flow, which also keeps the artifact up to date."""
+    def finished(self, *section_ids: str) -> None:
+        """Note that sections are finished; called from the flow, which also keeps the artifact up to date."""
         with self._lock:
-            self._parts.pop(section_id, None)
-            self._finished += 1
-            self._finished_bytes += self._sizes.get(section_id, 0)
+            for section_id in section_ids:
+                self._parts.pop(section_id, None)
+                self._finished += 1
+                self._finished_bytes += self._sizes.get(section_id, 0)
             if self._sizes:
                 self._note = self._bytes_note()
         self._tell()

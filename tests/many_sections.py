@@ -153,7 +153,6 @@ def _copy(catalogue: Catalogue, step: Step[Any], place: Place, original: Record)
 
 def _record(catalogue: Catalogue, step: Step[Any], place: Place, original: Record, files: dict[str, Any]) -> None:
     work = step.work(place)
-    assert work is not None
     product: Product = step.product(place.section_id)
     changes = {"section": product.section_id, "fingerprint": fingerprint(step.step, work), "files": files}
     changes |= {"inputs": dict(work.inputs), "sources": dict(work.sources)}

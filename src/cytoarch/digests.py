@@ -33,7 +33,7 @@ class Checksum(BaseModel):
 
 def content_digest(hashes: Mapping[str, str]) -> str:
     """sha256 over sorted (key, sha256) pairs."""
-    lines = (f"{key}\0{hashes[key]}\n" for key in sorted(hashes))
+    lines = [f"{key}\0{hashes[key]}\n" for key in sorted(hashes)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -42,7 +42,9 @@ def files_digest(files: Mapping[str, bytes]) -> str:
     return content_digest({key: hashlib.sha256(data).hexdigest() for key, data in files.items()})
 
 
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False, check_circular=False
+)
 
 
 def canonical_json(value: object) -> str:

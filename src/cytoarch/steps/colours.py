@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self, TypeVar
 
 from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.discovery.colours import ColourMap, colour_sample, write_colours
@@ -16,29 +16,36 @@ from cytoarch.steps.tissue import TISSUE
 from cytoarch.store.staging import Staging
 
 FIT_FILE = "fit.safetensors"
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True)
-class ColourFitStep(Step[ColourMap]):
-    """One map from embeddings to colours for a whole brain."""
+class BrainFit(Step[T_co]):
+    """What is fitted to tokens drawn from the tissue of every section, by the name of the embeddings."""
 
-    step: ClassVar[str] = "colours"
-    version: ClassVar[int] = 5
     scope: ClassVar = "brain"
-    verb: ClassVar[str] = "fit colours"
 
     embeddings: Each[SectionEmbeddings]
     tissue: Each[TissueMask]
 
     @classmethod
-    def of(cls, embeddings: Stored[SectionEmbeddings]) -> "ColourFitStep":
-        """The colours of one way of embedding."""
+    def of(cls, embeddings: Stored[SectionEmbeddings]) -> Self:
+        """The fit to one way of embedding."""
         return cls(Each(embeddings), Each(TISSUE, having=(embeddings,)))
 
     @property
     def name(self) -> str:
         """That of the embeddings."""
         return name_of(self.embeddings)
+
+
+@dataclass(frozen=True)
+class ColourFitStep(BrainFit[ColourMap]):
+    """One map from embeddings to colours for a whole brain."""
+
+    step: ClassVar[str] = "colours"
+    version: ClassVar[int] = 5
+    verb: ClassVar[str] = "fit colours"
 
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
         """Fit to tokens drawn from every section."""

@@ -1,6 +1,6 @@
 """The page of a study of neurons."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -18,7 +18,7 @@ from cytoarch.steps.neuron_traces import FULL, NeuronMapStep, NeuronScoreStep, N
 from cytoarch.steps.neuron_training import NeuronFit
 from cytoarch.steps.neurons import KnownTreeStep, NeuronVolumeStep
 from cytoarch.steps.sources import FactsOf, Maybe
-from cytoarch.steps.step import Facts, Inputs, Place, Source, Step, Stored, Traced
+from cytoarch.steps.step import Facts, Inputs, Place, Source, Step, Stored
 from cytoarch.store.staging import Staging
 
 PAGE_FILE = "index.html"
@@ -59,20 +59,15 @@ class ShownVolumes(Source[Mapping[str, Shown]]):
 
     def digests(self, place: Place) -> Mapping[str, str]:
         """Those of all of it."""
-        return self._each(place).digests
+        return self._of_all(lambda source: source.digests(place))
 
     def addresses(self, place: Place) -> Mapping[str, str]:
         """Those of all of it."""
-        return self._each(place).addresses
+        return self._of_all(lambda source: source.addresses(place))
 
-    def _each(self, place: Place) -> Traced:
-        digests: dict[str, str] = {}
-        addresses: dict[str, str] = {}
-        for volume_id, sources in self._sources().items():
-            for name, source in sources.items():
-                digests |= {f"{volume_id}/{name}": one for one in source.digests(place).values()}
-                addresses |= {f"{volume_id}/{name}": one for one in source.addresses(place).values()}
-        return Traced(digests, addresses)
+    def _of_all(self, told: Callable[[Source[Any]], Mapping[str, str]]) -> dict[str, str]:
+        named = ((f"{one}/{name}", part) for one, parts in self._sources().items() for name, part in parts.items())
+        return {name: text for name, source in named for text in told(source).values()}
 
     def open(self, place: Place) -> Mapping[str, Shown]:
         """Volumes read where they are asked for."""

@@ -97,8 +97,6 @@ def _made(step: Step[Any], place: Place, on_progress: Progress, threads: int) ->
     before: Work | None = None
     while True:
         work = step.work(place)
-        if work is None:
-            raise TypeError("a step that is not asked at once knows its work")
         try:
             return drafts.ensure(place.home.catalogue, product, work, lambda staging: step.write(inputs, staging))
         except ChangedInputError:
@@ -185,8 +183,6 @@ def make_together(
 
 def _job(step: EngineStep[Any], place: Place) -> Job:
     work = step.work(place)
-    if work is None:
-        raise TypeError("a step that is not asked at once knows its work")
     begun = drafts.begin(place.home.catalogue, step.product(place.section_id), work)
     inputs = Inputs(step, place, silent)
     if isinstance(begun, Draft) and begun.sealed is not None:

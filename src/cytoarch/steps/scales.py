@@ -7,41 +7,24 @@ from typing import ClassVar
 import numpy as np
 from safetensors.numpy import load, save
 
-from cytoarch.anatomy.tissue import TissueMask
 from cytoarch.discovery.colours import SMALLEST_SPREAD, colour_sample
 from cytoarch.embeddings import Scale, SectionEmbeddings
 from cytoarch.errors import StoreError
 from cytoarch.learning.cards import Standardise
 from cytoarch.reproducible import single_threaded
 from cytoarch.sampling import moments
-from cytoarch.steps.colours import FIT_FILE, name_of, tissue_sources
-from cytoarch.steps.sources import Each
-from cytoarch.steps.step import Facts, Inputs, Step, Stored
-from cytoarch.steps.tissue import TISSUE
+from cytoarch.steps.colours import FIT_FILE, BrainFit, tissue_sources
+from cytoarch.steps.step import Facts, Inputs, Stored
 from cytoarch.store.staging import Staging
 
 
 @dataclass(frozen=True)
-class ScaleStep(Step[Scale]):
+class ScaleStep(BrainFit[Scale]):
     """The scale of a brain's embeddings: of tokens drawn evenly from the tissue of every section."""
 
     step: ClassVar[str] = "scales"
     version: ClassVar[int] = 2
-    scope: ClassVar = "brain"
     verb: ClassVar[str] = "fit scale"
-
-    embeddings: Each[SectionEmbeddings]
-    tissue: Each[TissueMask]
-
-    @classmethod
-    def of(cls, embeddings: Stored[SectionEmbeddings]) -> "ScaleStep":
-        """The scale of one way of embedding."""
-        return cls(Each(embeddings), Each(TISSUE, having=(embeddings,)))
-
-    @property
-    def name(self) -> str:
-        """That of the embeddings."""
-        return name_of(self.embeddings)
 
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
         """Draw tokens and measure them; raises StoreError if no token lies in tissue."""

@@ -9,13 +9,13 @@ from cytoarch.brains import Brain, LabelTable, Section
 from cytoarch.digests import canonical_json, content_digest, hash_file, values_digest
 from cytoarch.embeddings.settings import EmbedSettings
 from cytoarch.encoders import Encoder
-from cytoarch.errors import ManifestError, ModelError, SectionError, StoreError
+from cytoarch.errors import ManifestError, ModelError, StoreError
 from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE
 from cytoarch.learning.heads import Head, load_head
 from cytoarch.sampling import UnreadableSectionError, reading
 from cytoarch.steps.encoders import encoder_for
 from cytoarch.steps.opened import OpenBrain, OpenStudy
-from cytoarch.steps.step import MissingInputError, Place, Source, Step, Stored, Traced
+from cytoarch.steps.step import MissingInputError, Place, Source, Step, Stored
 from cytoarch.store.brain_store import BrainStore
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True)
 class Row(Source[Mapping[str, Any]]):
-    """Columns of the manifest's row for the section at hand, as JSON values."""
+    """Columns of the manifest's row for the section at hand, which JSON can hold."""
 
     columns: tuple[str, ...]
 
@@ -36,12 +36,12 @@ class Row(Source[Mapping[str, Any]]):
         """The values by column."""
         if place.section is None:
             raise TypeError("a row of the manifest belongs to a section")
-        return place.section.model_dump(mode="json", include=set(self.columns))
+        return {one: getattr(place.section, one) for one in self.columns}
 
 
 @dataclass(frozen=True)
 class Rows(Source[Mapping[str, Mapping[str, Any]]]):
-    """Columns of the manifest's rows of all sections of a brain, as JSON values by section."""
+    """Columns of the manifest's rows of all sections of a brain, by section."""
 
     columns: tuple[str, ...]
 
@@ -51,8 +51,8 @@ class Rows(Source[Mapping[str, Mapping[str, Any]]]):
 
     def open(self, place: Place) -> Mapping[str, Mapping[str, Any]]:
         """The values by section and column."""
-        chosen = set(self.columns)
-        return {one.section_id: one.model_dump(mode="json", include=chosen) for one in place.brain.brain.sections}
+        sections = place.brain.brain.sections
+        return {section.section_id: {one: getattr(section, one) for one in self.columns} for section in sections}
 
 
 @dataclass(frozen=True)
@@ -202,25 +202,15 @@ class Each(Source[Sections[T]]):
 
     def digests(self, place: Place) -> Mapping[str, str]:
         """Those of every section."""
-        return self._of_all(self.places(place), self.source.digests)
+        return self._of_all(place, self.source.digests)
 
     def addresses(self, place: Place) -> Mapping[str, str]:
         """Those of every section."""
-        return self._of_all(self.places(place), self.source.addresses)
+        return self._of_all(place, self.source.addresses)
 
-    def traced(self, place: Place, at_once: bool = False) -> Traced | None:
-        """Both, of the same sections."""
-        places = self.places(place)
-        try:
-            digests = self._of_all(places, self.source.digests)
-        except (MissingInputError, SectionError):
-            if at_once:
-                return None
-            raise
-        return Traced(digests, self._of_all(places, self.source.addresses))
-
-    def _of_all(self, places: Mapping[str, Place], told: Callable[[Place], Mapping[str, str]]) -> dict[str, str]:
-        return {_joined(one, part): text for one, at in places.items() for part, text in told(at).items()}
+    def _of_all(self, place: Place, told: Callable[[Place], Mapping[str, str]]) -> dict[str, str]:
+        places = self.places(place).items()
+        return {_joined(one, part): text for one, at in places for part, text in told(at).items()}
 
     def open(self, place: Place) -> Sections[T]:
         """The products by section."""

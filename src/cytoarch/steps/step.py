@@ -17,11 +17,12 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel
 
 from cytoarch.brains import Section
+from cytoarch.digests import canonical_json
 from cytoarch.errors import SectionError, StoreError
 from cytoarch.progress import Progress
 from cytoarch.steps.opened import OpenBrain, OpenHome
 from cytoarch.store.products import WHOLE_BRAIN, Product, Work, product_of
-from cytoarch.store.records import Committed, fingerprint
+from cytoarch.store.records import Committed, fingerprint_of
 from cytoarch.store.staging import Staging
 
 T = TypeVar("T")
@@ -59,13 +60,6 @@ class Place(NamedTuple):
         return self.home
 
 
-class Traced(NamedTuple):
-    """The digests of a source's parts, and the addresses of those that are products."""
-
-    digests: Mapping[str, str]
-    addresses: Mapping[str, str]
-
-
 class Source(ABC, Generic[T_co]):
     """Something that steps are made from. If its digests are the same as before, so is what it holds."""
 
@@ -90,11 +84,6 @@ class Source(ABC, Generic[T_co]):
     def addresses(self, place: Place) -> Mapping[str, str]:  # noqa: ARG002 - for sources that are products
         """The address of each part that is a committed product of the same brain or study."""
         return {}
-
-    def traced(self, place: Place, at_once: bool = False) -> "Traced | None":
-        """Digests and addresses together. With `at_once` None if the digests are not known without much reading."""
-        digests = self.known_digests(place) if at_once else self.digests(place)
-        return None if digests is None else Traced(digests, self.addresses(place))
 
 
 def conduct(default: Any) -> Any:
@@ -182,21 +171,28 @@ class Step(ABC, Generic[T_co]):
         """Where the product of a section, or of the whole, lives."""
         return product_of(self.step, self.name, section_id)
 
-    def work(self, place: Place, at_once: bool = False) -> Work | None:
-        """What the product would be made from now.
-
-        Raises MissingInputError or SectionError if an input is not there. With `at_once` it returns None then, and also
-        if large files would have to be read to tell.
-        """
+    def work(self, place: Place) -> Work:
+        """What the product would be made from now; raises MissingInputError or SectionError if that is not there."""
         inputs: dict[str, str] = {}
         addresses: dict[str, str] = {}
         for name, source in self.sources.items():
-            traced = source.traced(place, at_once)
-            if traced is None:
-                return None
-            inputs |= {_label(name, part): digest for part, digest in traced.digests.items()}
-            addresses |= {_label(name, part): one for part, one in traced.addresses.items()}
+            inputs |= _labelled(name, source.digests(place))
+            addresses |= _labelled(name, source.addresses(place))
         return Work(self.version, inputs, self.settings, addresses, self.view)
+
+    def known_fingerprint(self, place: Place) -> str | None:
+        """That of this work; None if an input is not there, or large files would have to be read to tell."""
+        inputs: dict[str, str] = {}
+        for name, source in self.sources.items():
+            digests = source.known_digests(place)
+            if digests is None:
+                return None
+            inputs |= _labelled(name, digests)
+        return fingerprint_of(self.step, self.version, inputs, self._settings_json)
+
+    @cached_property
+    def _settings_json(self) -> str:
+        return canonical_json(self.settings)
 
     def _fields(self) -> list[tuple[str, Any]]:
         own = [one.name for one in dataclasses.fields(self) if not one.metadata.get("conduct")]
@@ -251,12 +247,11 @@ def is_current(step: Step[Any], place: Place) -> bool:
     if place.section is not None and not step.applies(place.section):
         return not catalogue.is_committed(product)
     record = catalogue.record(product)
-    work = None if record is None else step.work(place, at_once=True)
-    return record is not None and work is not None and record.fingerprint == fingerprint(product.step, work)
+    return record is not None and record.fingerprint == step.known_fingerprint(place)
 
 
-def _label(field: str, part: str) -> str:
-    return f"{field}/{part}" if part else field
+def _labelled(field: str, parts: Mapping[str, str]) -> dict[str, str]:
+    return {f"{field}/{part}" if part else field: text for part, text in parts.items()}
 
 
 def _plain(value: Any) -> Any:

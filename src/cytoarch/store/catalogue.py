@@ -1,6 +1,7 @@
 """What is committed of one brain or study: its records, each read once, and the question "is this current?"."""
 
 import os
+import sys
 import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -28,10 +29,11 @@ class Catalogue:
         """The folder of the brain or study."""
         self.records_read = 0
         """How many record files have been read."""
-        self._known: dict[str, dict[str, Committed | None]] = {}  # by section, then address
+        self._known: dict[str, dict[str, Committed | None]] = {}  # by family, then section
+        self._like: dict[str, bytes] = {}  # by family, what the first of its records said
         self._listed: dict[str, set[str]] = {}
-        self._outdated: dict[str, str] = {}
-        self._dependents: dict[str, set[str]] = {}  # by address, what was found to be made from it
+        self._outdated: dict[Product, str] = {}
+        self._dependents: dict[Product, list[Product]] = {}  # what was found to be made from a product
         self._lock = threading.RLock()
 
     # -- addresses ---------------------------------------------------------------------------------------------------
@@ -56,12 +58,12 @@ class Catalogue:
         The record must read back as it was written, the files must all be present in full length, and `verify` must
         not have found any of them changed.
         """
-        address = product.address
+        section_id = product.section_id
         with self._lock:
-            known = self._known.setdefault(product.section_id, {})
-            if address not in known:
-                known[address] = self._read(product)
-            return known[address]
+            known = self._known.setdefault(product.family, {})
+            if section_id not in known:
+                known[section_id] = self._read(product)
+            return known[section_id]
 
     def is_committed(self, product: Product) -> bool:
         """Whether the product has a record, whatever has happened to its files since."""
@@ -84,11 +86,12 @@ class Catalogue:
 
         Asked of these products in turn: what was made from something older is older itself.
         """
-        address = record.product.address
+        product = record.product
         with self._lock:
-            if address not in self._outdated:
-                self._outdated[address] = self._changed_source(record)
-            return self._outdated[address]
+            changed = self._outdated.get(product)
+            if changed is None:
+                changed = self._outdated[product] = self._changed_source(record)
+            return changed
 
     def forget(self, product: Product) -> None:
         """Take the product's record away, so that it is made again; its files stay until they are replaced."""
@@ -104,14 +107,12 @@ class Catalogue:
     def refresh(self, product: Product) -> None:
         """Look at a product, and at those inside it, anew: something was committed or taken away."""
         with self._lock:
-            known = self._known.get(product.section_id, {})
             inside = tuple(f"{guest}/" for guest in product.guests)  # their files may have gone with it
-            for address in [one for one in known if one.startswith(inside)] if inside else []:
-                del known[address]
-                self._unsettle(address)
-            known.pop(product.address, None)
-            self._unsettle(product.address)
-            listing = self._listed.get(f"{product.step}/{product.name}")
+            guests = [one for one in self._known if one.startswith(inside)] if inside else []
+            for one in (product, *(product_of(*family.split("/"), product.section_id) for family in guests)):
+                self._known.get(one.family, {}).pop(one.section_id, None)
+                self._unsettle(one)
+            listing = self._listed.get(product.family)
             if listing is None:
                 return
             for path in (self.record_path(product), self.damage_path(product)):
@@ -153,7 +154,7 @@ class Catalogue:
             if key not in self._listed:
                 try:
                     names = os.listdir(self.folder / "records" / step / name)  # noqa: PTH208 - names are all that is asked for, of thousands of files
-                    self._listed[key] = {one for one in names if not is_litter(one)}
+                    self._listed[key] = {sys.intern(one) for one in names if not is_litter(one)}
                 except FileNotFoundError:
                     self._listed[key] = set()
             return self._listed[key]
@@ -163,9 +164,9 @@ class Catalogue:
         if f"{product.section_id}.json" not in listing or f"{product.section_id}{DAMAGE}" in listing:
             return None
         self.records_read += 1
-        home = str(self.folder)
+        home, like = str(self.folder), self._like.get(product.family, b"")
         try:
-            committed, sizes = read_committed(f"{home}/records/{product.address}.json")
+            committed, sizes = read_committed(f"{home}/records/{product.address}.json", like)
         except (StoreError, FileNotFoundError):  # nothing vouches for what it spoke of; `verify` names it
             return None
         for key, size_bytes in sizes.items():
@@ -174,24 +175,28 @@ class Catalogue:
                     return None
             except FileNotFoundError:
                 return None
+        if not like and product.section_id != WHOLE_BRAIN:
+            self._like[product.family] = committed.unpacked
         return committed
 
     def _changed_source(self, record: Committed) -> str:
-        for label, address in record.sources.items():
-            self._dependents.setdefault(address, set()).add(record.product.address)
-            source = self.record(product_of(*address.split("/")))
-            if source is None or source.digest != record.inputs[label]:
+        inputs, sources, *_ = record.said
+        for label, address in sources.items():
+            product = product_of(*address.split("/"))
+            self._dependents.setdefault(product, []).append(record.product)
+            source = self.record(product)
+            if source is None or source.digest != inputs[label]:
                 return label
             deeper = self.outdated(source)
             if deeper:
                 return deeper
         return ""
 
-    def _unsettle(self, address: str) -> None:
+    def _unsettle(self, product: Product) -> None:
         """Forget whether a product, and whatever was made from it, is outdated.
 
         No more than that: a fit to thousands of sections is not looked at again for every section that it is used on.
         """
-        self._outdated.pop(address, None)
-        for dependent in self._dependents.pop(address, ()):
+        self._outdated.pop(product, None)
+        for dependent in self._dependents.pop(product, ()):
             self._unsettle(dependent)

@@ -1,6 +1,7 @@
 """What the store can hold, and where: the address of a product, and what it is made from."""
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,6 +24,9 @@ PLACES: Mapping[str, str] = {
 WHOLE_BRAIN = "_brain"
 """Stands in place of a section id in products that belong to a brain or study as a whole."""
 
+MOST_REMEMBERED = 1 << 14
+"""Products of a step and name that are remembered at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Product:
@@ -31,14 +35,19 @@ class Product:
     step: str
     name: str
     section_id: str = WHOLE_BRAIN
-    address: str = field(init=False, repr=False, compare=False)
-    """The step, name and section: what tells it from every other product of its brain or study."""
+    family: str = field(init=False, repr=False, compare=False)
+    """The step and name: what it shares with the products of other sections."""
 
     def __post_init__(self) -> None:
         for text in (self.step, self.name, self.section_id):
             if not is_id(text) and text != WHOLE_BRAIN:
                 raise StoreError(f"{text!r} cannot be part of an address; letters, digits, '.', '_' and '-' are needed")
-        object.__setattr__(self, "address", f"{self.step}/{self.name}/{self.section_id}")
+        object.__setattr__(self, "family", sys.intern(f"{self.step}/{self.name}"))
+
+    @property
+    def address(self) -> str:
+        """The step, name and section: what tells it from every other product of its brain or study."""
+        return f"{self.family}/{self.section_id}"
 
     @property
     def key(self) -> str:
@@ -61,10 +70,21 @@ class Product:
         return ("labels",) if self.step == "sections" else ()
 
 
-@lru_cache(1 << 17)
 def product_of(step: str, name: str, section_id: str = WHOLE_BRAIN) -> Product:
     """The product, made once: a run over thousands of sections asks for each many times."""
-    return Product(step, name, section_id)
+    family = _family(step, name)
+    product = family.get(section_id)
+    if product is None:
+        if len(family) >= MOST_REMEMBERED:
+            family.clear()
+        product = family[section_id] = Product(step, name, section_id)
+    return product
+
+
+@lru_cache(256)
+def _family(step: str, name: str) -> dict[str, Product]:  # noqa: ARG001 - one for each
+    """Products that were asked for, by section: a third of the memory that a cache of all three parts takes."""
+    return {}
 
 
 def _pattern(template: str) -> re.Pattern[str]:

@@ -29,14 +29,30 @@ def pytest_report_header() -> str:
     return "napari or Qt is not installed: tests of the window are left out" if collect_ignore else "napari is found"
 
 
-@pytest.fixture
-def viewer(screen: None) -> Iterator[Any]:
-    """A window of napari's own."""
+@pytest.fixture(scope="session")
+def napari_window(screen: None) -> Iterator[Any]:
+    """A window of napari's own: it takes seconds to open and to close."""
     from qtpy.QtWidgets import QApplication
 
     opened = napari.Viewer(show=True)
     yield opened
     opened.close()
+    QApplication.processEvents()
+
+
+@pytest.fixture
+def viewer(napari_window: Any) -> Iterator[Any]:
+    """The same window for every test, empty again after each."""
+    from qtpy.QtWidgets import QApplication
+
+    moved = napari_window.scene.camera.events
+    before = moved.callbacks
+    yield napari_window
+    napari_window.window.remove_dock_widget("all")
+    napari_window.layers.clear()
+    napari_window.mouse_drag_callbacks.clear()
+    for callback in set(moved.callbacks) - set(before):
+        moved.disconnect(callback)
     QApplication.processEvents()
 
 

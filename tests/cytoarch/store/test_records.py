@@ -10,12 +10,12 @@ import pytest
 from cytoarch.digests import FileSeal, canonical_json, sealed_json, values_digest
 from cytoarch.errors import StoreError
 from cytoarch.store.products import Work
-from cytoarch.store.records import RECORD_FORMAT, Record, fingerprint, read_record
+from cytoarch.store.records import RECORD_FORMAT, Record, fingerprint, read_committed, read_record
 
 
 def record(**changes: Any) -> Record:
-    facts = {"step": "tissue", "name": "slide", "section": "s1", "fingerprint": "f", "inputs": {}, "settings": {}}
-    return Record(**{**facts, "files": {}, **changes})
+    made = {"step": "tissue", "name": "slide", "section": "s1", "fingerprint": "f" * 64, "inputs": {}, "settings": {}}
+    return Record(**{**made, "files": {}, **changes})
 
 
 def test_a_fingerprint_changes_with_everything_a_product_depends_on() -> None:
@@ -37,6 +37,16 @@ def test_a_fingerprint_does_not_depend_on_the_order_in_which_things_are_named() 
     assert fingerprint("x", Work(1, {"a": "1", "b": "2"}, {"c": 1, "d": [1, 2]})) == fingerprint(
         "x", Work(1, {"b": "2", "a": "1"}, {"d": [1, 2], "c": 1})
     )
+
+
+@pytest.mark.parametrize("count", [0, 1, 2500])
+def test_a_fingerprint_is_the_sha256_of_one_canonical_text(count: int) -> None:
+    """However many inputs there are: it is taken in parts."""
+    inputs = {f"scan/s{number}": f"{number:064x}" for number in range(count)}
+    settings = {"size_um": 4.0, "of": {"b": [1, None], "a": "\u00e4"}}
+    parts = {"format": RECORD_FORMAT, "step": "x", "version": 3, "inputs": inputs, "settings": settings}
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert fingerprint("x", Work(3, inputs, settings)) == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_a_setting_that_is_no_number_has_no_fingerprint() -> None:
@@ -100,6 +110,22 @@ def test_what_is_remembered_of_a_record_is_what_it_says() -> None:
     assert (kept.product, kept.fingerprint, kept.digest) == (whole.product, whole.fingerprint, whole.digest)
     assert (kept.inputs, kept.sources, kept.facts) == (whole.inputs, whole.sources, facts)
     assert kept.facts_digest == values_digest(facts)
+
+
+def test_what_is_remembered_is_the_same_whatever_it_was_packed_against(tmp_path: Path) -> None:
+    seal = FileSeal(sha256="0" * 64, size_bytes=1)
+    inputs, facts = {"scan": "01" * 32, "stated": '{"flip":"none"}'}, {"area_mm2": 3.5, "remarks": "Zellb\u00e4nder \n"}
+    whole = record(files={"a": seal}, inputs=inputs, facts=facts, settings={"pixel_size_um": 64.0})
+    (tmp_path / "s1.json").write_bytes(sealed_json(whole))
+    other = record(inputs={"scan": "02" * 32, "stated": '{"flip":"none"}'}, facts={"area_mm2": 2.5, "remarks": ""})
+    alone, sizes = read_committed(str(tmp_path / "s1.json"))
+    beside, _ = read_committed(str(tmp_path / "s1.json"), other.committed().unpacked)
+    assert sizes == {"a": 1}
+    for kept in (alone, beside):
+        assert (kept.inputs, kept.settings, kept.facts) == (inputs, {"pixel_size_um": 64.0}, facts)
+        assert kept == whole.committed() != other.committed()
+        assert kept != record(files={"a": seal}, inputs=inputs, settings={"pixel_size_um": 64.0}).committed()
+    assert len({alone, beside}) == 1
 
 
 def test_a_record_of_another_format_is_none(tmp_path: Path) -> None:
