@@ -3,8 +3,8 @@
 A stack that drifts a little from section to section fits its neighbours as well as the true one does. People mount
 sections much alike, though: upright, in the middle of the slide. For one section that says little, but its error is its
 own, while drift is shared by many; so the slides tell what neighbours cannot. How sections lean on their slides, by
-their links, is smoothed along the series; how much of that is each section's own scatter is measured (generalised
-cross-validation, Craven and Wahba 1979; smoothing by cosines, Garcia 2010). What is smooth is drift, and taken away.
+their links, is smoothed along the series; how much of that is each section's own scatter is told by what is likeliest
+(restricted maximum likelihood, Wahba 1985; smoothing by cosines, Garcia 2010). What is smooth is drift, and taken away.
 Where scans are cropped to their tissue, or were mounted in batches, neighbours share most of how they lean: slides say
 nothing then.
 """
@@ -28,8 +28,8 @@ CLIPPED = 3.0
 """A section that leans by so many deviations more than most is no witness of more than that."""
 NORMAL = 1.4826
 """Standard deviation of a normal population over its median absolute deviation."""
-STRENGTHS = np.logspace(2.5, 8, 56)
-"""Strengths of smoothing that are tried. The least keeps half of a wave of 26 sections: what is faster, links see."""
+STRENGTHS = np.logspace(0, 8, 81)
+"""Strengths of smoothing that are tried: half is kept of waves of 6 to 630 sections."""
 
 
 class Mounted(NamedTuple):
@@ -91,11 +91,15 @@ def shared(off: Float64) -> float:
 
 
 def smooth(values: Float64) -> Float64:
-    """Numbers (n,) smoothed as much as predicts each best from the others (generalised cross-validation)."""
+    """Numbers (n,) smoothed as much as is likeliest, if they bend at random and scatter about that.
+
+    The amounts of both follow from their waves by restricted maximum likelihood (Wahba 1985). Unlike cross-validation,
+    it seldom takes the scatter of so few sections for bends.
+    """
     count = len(values)
     waves = dct(values, norm="ortho")
     bend = (2 - 2 * np.cos(np.pi * np.arange(count) / count)) ** 2
-    kept = 1 / (1 + STRENGTHS[:, None] * bend)
-    left = (((1 - kept) * waves) ** 2).sum(axis=1)
-    best = int(np.argmin(left / (count - kept.sum(axis=1)) ** 2))
-    return np.asarray(idct(kept[best] * waves, norm="ortho"), dtype=np.float64)
+    spread = 1 + 1 / (STRENGTHS[:, None] * bend[1:])  # variance of a wave, in that of the scatter
+    scatter = np.maximum((waves[1:] ** 2 / spread).mean(axis=1), np.finfo(np.float64).tiny)
+    best = int(np.argmin((count - 1) * np.log(scatter) + np.log(spread).sum(axis=1)))
+    return np.asarray(idct(waves / (1 + STRENGTHS[best] * bend), norm="ortho"), dtype=np.float64)
