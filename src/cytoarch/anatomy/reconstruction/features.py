@@ -22,8 +22,8 @@ NEAR_CELLS = 3.0
 TRIALS = 1000
 SURE = 0.9999
 """RANSAC stops early where a better sample is less likely than 1 in 10000."""
-KEPT = 24
-"""Pictures whose features are kept (some 100 kB each): both ways up of a section and of the ten that it may reach."""
+KEPT = 96
+"""Pictures whose features are kept (some 100 kB each): more than a dozen workers ask for at once."""
 _LATELY: dict[tuple[bytes, tuple[int, ...]], tuple[Float64, NDArray[np.uint8]]] = {}
 """Cells and descriptors by what a picture shows, the last ones used last."""
 
