@@ -233,16 +233,16 @@ def _map(
 
 def _traced(brain: StoredBrain, settings: MapSettings, run: RunSettings) -> Traced:
     """Trace the cortex; where its middle cannot be made a surface, as every section has it, which is noted."""
+    reason = ""
     try:
-        traced: Traced = trace_cortex(brain, settings.depth, settings.midline, settings.surface, run=run)
-        return traced
+        traced = trace_cortex(brain, settings.depth, settings.midline, settings.surface, run=run)
     except CytoarchError as error:
         if settings.midline.line != "surface":
             raise
         reason = f"none: {error}. Lines are those that every section has by its own depth"
         get_run_logger().warning("surface: %s", reason)
-    traced = trace_cortex(brain, settings.depth, settings.midline.model_copy(update={"line": "depth"}), run=run)
-    return replace(traced, notes={**traced.notes, "surface": reason})
+        traced = trace_cortex(brain, settings.depth, settings.midline.model_copy(update={"line": "depth"}), run=run)
+    return replace(traced, notes={**traced.notes, **({"surface": reason} if reason else {})})
 
 
 def _remembered(

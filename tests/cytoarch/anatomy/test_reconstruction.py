@@ -126,7 +126,8 @@ def test_features_of_a_section_are_found_once_however_many_it_is_linked_to(monke
     pictures = [(f"s{at}", overview(one)) for at, one in enumerate(lying(ANGLES[:4]))]
 
     def links() -> str:
-        return repr([linked_back(one, pictures[max(0, at - 2) : at], 64.0, SETTINGS) for at, one in enumerate(pictures)])
+        numbered = enumerate(pictures)
+        return repr([linked_back(one, pictures[max(0, at - 2) : at], 64.0, SETTINGS) for at, one in numbered])
 
     kept = links()
     assert len(found) == len(set(found)) == 7, "both ways up, but for the first, which nothing lies before"
