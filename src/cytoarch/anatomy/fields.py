@@ -1,7 +1,7 @@
 """Whether a picture is a field within tissue, of which no slide is to be seen.
 
-Pale tissue may be as bright as glass, and is taken for the slide where the rim of a picture shows it. Cells tell the two
-apart: tissue holds some everywhere, glass none.
+Pale tissue may be as bright as glass, and is taken for the slide where the rim of a picture shows it. Cells tell the
+two apart: tissue holds some everywhere, glass none.
 """
 
 from collections.abc import Callable
