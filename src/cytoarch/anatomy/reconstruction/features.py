@@ -56,8 +56,9 @@ def features_of(section: Likeness, mirrored: bool) -> Features:
     """
     values, grid = section.plane.values / MOST, section.plane.grid
     values = np.ascontiguousarray(values[:, ::-1] if mirrored else values)
-    picture = (blake2b(values, digest_size=16).digest(), values.shape)
-    cells, descriptors = _LATELY[picture] = _LATELY.pop(picture, None) or _found(values)
+    picture = (blake2b(values.tobytes(), digest_size=16).digest(), values.shape)
+    known = _LATELY.pop(picture, None)
+    cells, descriptors = _LATELY[picture] = known if known is not None else _found(values)
     for oldest in list(_LATELY)[:-KEPT]:
         _LATELY.pop(oldest, None)
     if mirrored:
