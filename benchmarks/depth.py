@@ -1,7 +1,7 @@
 """Depth in the cortex: seconds against the bare solver, error against truth, and layers learned with and without it.
 
-`python -m benchmarks.depth [time] [truth] [layers]` prints the parts asked for; with none, all of them, and writes them
-into the README. The human sections are read from CYTOARCH_REAL_DATA and left out where that is missing.
+`python -m benchmarks.depth [time] [truth] [solid] [layers]` prints the parts asked for; with none, all of them, and
+writes them into the README. The human sections are read from CYTOARCH_REAL_DATA and left out where that is missing.
 """
 
 import csv
@@ -16,14 +16,14 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import sparse
+from scipy import ndimage, sparse
 from scipy.spatial import cKDTree
 
 from benchmarks.cases import write_block
 from cytoarch.anatomy import depth as depth_science
 from cytoarch.anatomy.depth import DepthKind, DepthSettings, measure_depth
 from cytoarch.anatomy.depth_maps import DepthMap
-from cytoarch.anatomy.midline import MidlineSettings
+from cytoarch.anatomy.midline import MidlineSettings, depth_lines
 from cytoarch.anatomy.points import section_midline
 from cytoarch.anatomy.ribbons import Ribbon, Sides
 from cytoarch.anatomy.tissue import TissueSettings, find_tissue
@@ -34,6 +34,7 @@ from cytoarch.geometry import Grid
 from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.probes import fit_probe
 from cytoarch.measures.overlap import class_scores, confusion_matrix
+from cytoarch.phantoms.nuisances import Nuisances
 from cytoarch.phantoms.points import midline_points
 from cytoarch.phantoms.rendering import render
 from cytoarch.phantoms.sections import PhantomSection, PhantomSettings, Window, cut, make_phantom, section_count
@@ -54,6 +55,8 @@ SHARES = (0.35, 0.5, 0.65)
 """Where sections lie along a phantom."""
 MIDDLES: tuple[DepthKind, ...] = ("laplace", "equidistant")
 """Kinds of depth whose middle is traced."""
+SOLID_UM, MIDDLE_UM = 160.0, 40.0
+"""Cells of a whole brain, and of a section that its middle is traced on."""
 STRAIGHT_DEG = 60.0
 """Columns that lie this much in the section: elsewhere its picture of the cortex is stretched."""
 
@@ -155,6 +158,81 @@ def _middle(section: PhantomSection, classes: Array, kind: DepthKind) -> str:
     return (
         f"{len(away)} of {len(coarse)} | {(away < 150).mean():.2f} | {(straight < 150).mean():.2f} | "
         f"{(known.tissue == 1).mean():.3f} | {covered.mean():.2f}"
+    )
+
+
+class SolidField(NamedTuple):
+    """Depth in a whole phantom, by one of our definitions instead of the phantom's rays."""
+
+    values: Array
+    """(z, y, x) float32: 0 outside, 1 in white matter."""
+    to_cells: Array
+    """(3, 4) from x, y, z mm in the brain to cells."""
+
+    def at(self, section: PhantomSection, slide_um: Array) -> Array:
+        """Depth (n,) at places (n, 2) um of a section; linear between cells."""
+        place = section.brain_mm(slide_um / 1000) @ self.to_cells[:, :3].T + self.to_cells[:, 3]
+        return np.asarray(ndimage.map_coordinates(self.values, place.T, order=1, mode="nearest"))
+
+
+def solid_field(seed: int, kind: DepthKind) -> SolidField:
+    """Depth in the whole brain of a seed, from its true classes in cells of `SOLID_UM`."""
+    whole = make_phantom(PhantomSettings(seed=seed, resolution=100, nuisances=Nuisances.none()))
+    step = round(SOLID_UM / whole.settings.thickness_um)
+    cuts = [cut(whole, number) for number in range(0, section_count(whole), step)]
+    classes = np.stack([classes_of(one, SOLID_UM)[0] for one in cuts])
+    found = measure_depth(Ribbon.of(classes, (SOLID_UM,) * 3), kind)
+    to_brain = np.eye(4)
+    plane, apart = cuts[0].to_brain, cuts[1].origin_mm - cuts[0].origin_mm
+    to_brain[:3, 0], to_brain[:3, 1:3] = apart, plane[:, :2] * SOLID_UM / 1000
+    to_brain[:3, 3] = plane[:, :2].sum(axis=1) * SOLID_UM / 2000 + plane[:, 2]
+    field = np.where(found.cortex, found.depth, (classes == 2).astype(np.float32))
+    return SolidField(field, np.linalg.inv(to_brain)[:3])
+
+
+def against_solid(seeds: Sequence[int] = (0, 1, 2)) -> Iterator[str]:
+    """Error of depth and of the middle in sections with all nuisances, against the same definition in the whole brain.
+
+    That is what is true of it if the phantom's depth were defined as ours is: what is left are tissue classes, cells,
+    and that a section shows its brain in 2D.
+    """
+    columns = ["seed, share", "depth", "true classes: error", "as found: error", "middle within 150 um"]
+    columns += ["where cut straight", "in cortex", "middle covered"]
+    yield f"| {' | '.join(columns)} |"
+    yield "|---" * len(columns) + "|"
+    for seed in seeds:
+        for kind in MIDDLES:
+            solid = solid_field(seed, kind)
+            for share, section in zip(SHARES, sections_of(seed, SHARES), strict=True):
+                yield f"| {seed}, {share} | {kind} | {_beside(section, solid, kind)} |"
+
+
+def _beside(section: PhantomSection, solid: SolidField, kind: DepthKind) -> str:
+    """How depth of a section, and the middle that it gives, lie beside those of the whole brain."""
+    classes, known = classes_of(section, CELL_UM)
+    grid = Grid.at_corner(classes.shape, CELL_UM, (0.0, 0.0))
+    pixels = render(section, Window(0, 0, *section.size_px(CELL_UM)), CELL_UM)
+    planes = np.moveaxis(pixels.reshape(*classes.shape, -1), -1, 0).astype(np.float32)
+    found = find_tissue(planes, CELL_UM, TissueSettings()).classes
+    errors = []
+    for one in (classes, found):
+        ribbon = Ribbon.of(one, CELL_UM)
+        both = ribbon.cortex & (known.tissue == 1)
+        true = solid.at(section, grid.um(np.argwhere(both)))
+        errors.append(float(np.abs(measure_depth(ribbon, kind).depth[both] - true).mean()))
+    fine = grid.covered_by(MIDDLE_UM)
+    places = fine.um(np.argwhere(np.ones(fine.shape, bool)))
+    on_section, told = solid.at(section, places).reshape(fine.shape), truth_at(section, places / 1000)
+    middle = depth_lines(on_section, told.tissue.reshape(fine.shape) == 1, on_section >= 1, 0.0)
+    wanted = np.concatenate([fine.um(line.places) for line in middle])
+    depth, _ = DepthMap.measure(found, grid, DepthSettings(kind=kind))
+    points = section_midline(found, depth, grid, MidlineSettings()).places_um
+    away, covered = cKDTree(wanted).query(points)[0], cKDTree(points).query(wanted)[0] <= 1000
+    there = truth_at(section, points / 1000)
+    straight = away[there.cut_angle_deg >= STRAIGHT_DEG]
+    return (
+        f"{errors[0]:.3f} | {errors[1]:.3f} | {(away < 150).mean():.2f} | {(straight < 150).mean():.2f} | "
+        f"{(there.tissue == 1).mean():.3f} | {covered.mean():.2f}"
     )
 
 
@@ -286,7 +364,7 @@ def rows_of(name: str, split: str, train: Sequence[Learned], test: Sequence[Lear
 
 def main(arguments: Sequence[str]) -> int:
     """Print the parts asked for; all of them are written into the README."""
-    parts = {"time": times, "truth": against_truth, "layers": layers}
+    parts = {"time": times, "truth": against_truth, "solid": against_solid, "layers": layers}
     held: list[list[str]] = []
     for name in arguments or parts:
         held.append([])

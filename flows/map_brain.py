@@ -1,6 +1,7 @@
 """The chain: from a manifest to maps and a report."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from prefect import flow, get_run_logger
@@ -8,7 +9,7 @@ from prefect import flow, get_run_logger
 from cytoarch.anatomy.depth import DepthSettings
 from cytoarch.anatomy.depth_maps import DepthInput
 from cytoarch.brains import Brain
-from cytoarch.errors import ModelError, StoreError
+from cytoarch.errors import CytoarchError, ModelError, StoreError
 from cytoarch.steps.across import cannot_smooth, notes_across
 from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.embeddings import EmbeddingsStep
@@ -29,7 +30,17 @@ from flows.ingest_brain import ingest_brain
 from flows.parameters import BrainSource, MapSettings, RunSettings, StoredBrain
 from flows.parcellate_brain import parcellate_brain
 from flows.reconstruct_brain import reconstruct_brain
-from flows.stages import Summary, final_state, for_each_brain, held_brain, run_name, run_steps, run_whole, workers
+from flows.stages import (
+    Summary,
+    Traced,
+    final_state,
+    for_each_brain,
+    held_brain,
+    run_name,
+    run_steps,
+    run_whole,
+    workers,
+)
 from flows.trace_cortex import trace_cortex
 from flows.training import train_on_brain
 from tasks.cancelling import HOOKS
@@ -176,7 +187,7 @@ def _map(
     embeddings = Stored(EmbeddingsStep, embedded.embedding)
     across, is_mapped = settings.across, chosen is not None or is_labelled(brain, embeddings)
     if settings.is_traced(is_mapped):
-        traced = trace_cortex(stored, settings.depth, settings.midline, settings.surface, run=run)
+        traced = _traced(stored, settings, run)
         made, notes = made + traced.made, dict(traced.notes)
         across = across.model_copy(update={"midline": across.midline or traced.midline})
         kept.echo()
@@ -218,6 +229,20 @@ def _map(
     made += clustered.made
     kept.echo()
     return _remembered(brain, found._replace(clusters=clustered.clusters), settings, run, kept, made, notes)
+
+
+def _traced(brain: StoredBrain, settings: MapSettings, run: RunSettings) -> Traced:
+    """Trace the cortex; where its middle cannot be made a surface, as every section has it, which is noted."""
+    reason = ""
+    try:
+        traced = trace_cortex(brain, settings.depth, settings.midline, settings.surface, run=run)
+    except CytoarchError as error:
+        if settings.midline.line != "surface":
+            raise
+        reason = f"none: {error}. Lines are those that every section has by its own depth"
+        get_run_logger().warning("surface: %s", reason)
+        traced = trace_cortex(brain, settings.depth, settings.midline.model_copy(update={"line": "depth"}), run=run)
+    return replace(traced, notes={**traced.notes, **({"surface": reason} if reason else {})})
 
 
 def _remembered(

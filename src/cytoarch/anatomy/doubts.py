@@ -14,6 +14,7 @@ INKED = 0.01
 CLEFTS = 0.03
 """Clefts opened, as a share of the tissue's area."""
 EOSIN = "eosin beside another dye: grey and white matter are not told apart; draw white matter (tissue_path)"
+WITHIN = "no slide is to be seen, cells lie everywhere: all was taken for tissue; draw the tissue if that is wrong"
 USUAL_PIECES = 2
 """Two hemispheres."""
 FIELD_MM = 2.0

@@ -89,6 +89,8 @@ def midsurface(
     # where white matter meets the outside there is no cortex between them, and no middle
     at = tuple(np.clip(np.rint(cells).astype(np.int64), 0, np.array(cortex.shape) - 1).T)
     kept = cortex[at][triangles].any(axis=1)
+    if not kept.any():
+        raise CytoarchError("depth passes one half nowhere within the cortex of the volume; check tissue classes")
     return evened(cleaned(Mesh.of(to_mm(cells), triangles[kept]), settings.smallest_share), settings)
 
 

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage
 
-from cytoarch.anatomy.doubts import EOSIN, doubts_of
+from cytoarch.anatomy.doubts import EOSIN, WITHIN, doubts_of
 from cytoarch.anatomy.dyes import has_eosin
+from cytoarch.anatomy.fields import CLOSE_UM, FARTHEST_UM, Look, is_within_tissue
 from cytoarch.anatomy.matter import GREY, WHITE, UInt8, matter
 from cytoarch.anatomy.outline import OutlineRules, outline
 from cytoarch.anatomy.paper_chain import paper_classes
@@ -106,12 +107,19 @@ class Tissue:
         return float(self.mask.mean())
 
 
-def find_tissue(pixels: Float32, pixel_size_um: float, settings: TissueSettings, drawn: UInt8 | None = None) -> Tissue:
+def find_tissue(
+    pixels: Float32,
+    pixel_size_um: float,
+    settings: TissueSettings,
+    drawn: UInt8 | None = None,
+    look: Look | None = None,
+) -> Tissue:
     """The tissue in an overview (c, y, x) or (y, x) float32 of any range.
 
     The slide is taken to be what most of the scan's rim shows. `drawn` are classes (y, x) that a person drew: they are
-    taken as they are, and only where they name no white matter is that looked for within them. Raises SectionError if
-    the overview is flat.
+    taken as they are, and only where they name no white matter is that looked for within them. `look` reads windows of
+    the overview closer: where cells lie everywhere in what looks like slide, all is tissue. Raises SectionError if the
+    overview is flat.
     """
     planes = pixels if pixels.ndim == 3 else pixels[None]
     slide = find_slide(planes, None if settings.polarity == "auto" else settings.polarity)
@@ -138,6 +146,8 @@ def find_tissue(pixels: Float32, pixel_size_um: float, settings: TissueSettings,
         classes, threshold = paper_classes(grey, slide.polarity == "bright", rules.smallest_px)
         return Tissue(classes, pixel_size_um, slide.polarity, threshold, int(ndimage.label(classes)[1]))
     found = outline(planes, slide, rules)
+    if look is not None and is_within_tissue(slide, found, look, pixel_size_um):
+        return Tissue(slide.scanned.astype(np.uint8), pixel_size_um, slide.polarity, 0.0, doubts=(WITHIN,))
     eosin = has_eosin(planes, slide, found.mask)
     classes = np.where(found.mask, np.uint8(GREY), np.uint8(0))
     if not eosin:
@@ -166,6 +176,19 @@ def overview_channels(image: StoredImage, pixel_size_um: float) -> tuple[Float32
     pixels = view.level.pixels()
     shrunk = [_shrunk(plane, view.level.grid, view.grid) for plane in (pixels if pixels.ndim == 3 else pixels[None])]
     return np.stack(shrunk), view.grid
+
+
+def closer(image: StoredImage, grid: Grid) -> Look | None:
+    """What reads windows of an overview's grid so that cells are seen; None where the scan is too coarse for that."""
+    if image.pixel_size_um > FARTHEST_UM:
+        return None
+    close_um = max(CLOSE_UM, image.pixel_size_um)
+
+    def look(y: int, x: int, height: int, width: int) -> Float32:
+        view = image.on(grid.window(y, x, height, width).covered_by(close_um))
+        return view.read(0, 0, view.height, view.width)
+
+    return look
 
 
 def _shrunk(plane: NDArray[Any], fine: Grid, coarse: Grid) -> Float32:

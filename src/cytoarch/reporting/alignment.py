@@ -16,6 +16,7 @@ from cytoarch.geometry import Grid
 from cytoarch.palette import Rgb
 from cytoarch.reporting.rendered import templates
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Picture = NDArray[np.uint8]
 """(y, x, 3)"""
 PANEL_PX = 300
@@ -26,7 +27,10 @@ MOST_ON_SHEET = 96
 """Sections on a contact sheet: more are drawn evenly from the series, besides all that are flagged."""
 OUTLINE: Rgb = (255, 140, 0)
 INK, FAINT, FLAGGED, UNLINKED = (29, 35, 48), (102, 102, 119), (217, 142, 4), (179, 38, 30)
-LINE_PX = 15
+TEXT_PX, LINE_PX = 22, 28
+"""Of a section's picture, which pages show at little more than half its size."""
+NAME_PX, NAME_LINE_PX = 14, 18
+"""Of a contact sheet."""
 LEAST_SIZED = 0.0005
 """Changes of size below this share are not told."""
 
@@ -96,14 +100,16 @@ def caption(one: PlacedSection, neighbour: PlacedSection | None) -> list[str]:
 def section_picture(one: Shown, other: Shown | None) -> bytes:
     """One PNG: the section outlined, over its neighbour, and what is known of its place."""
     panels = np.concatenate([outlined(one), over_neighbour(one, other)], axis=1)
-    lines = caption(one.section, other.section if other else None)
-    wrapped = [part for text in one.section.flags for part in _wrapped(f"! {text}", panels.shape[1] // 6)]
-    image = Image.new("RGB", (panels.shape[1], panels.shape[0] + LINE_PX * (len(lines) + len(wrapped)) + 8), "white")
+    high, wide = panels.shape[:2]
+    font, colour = ImageFont.load_default(TEXT_PX), FLAGGED if one.section.linked else UNLINKED
+    said = [(text, INK) for text in caption(one.section, other.section if other else None)]
+    said += [(f"! {text}", colour) for text in one.section.flags]
+    lines = [(part, ink) for text, ink in said for part in _wrapped(_plain(text), wide - 12, font)]
+    image = Image.new("RGB", (wide, high + LINE_PX * len(lines) + 10), "white")
     image.paste(Image.fromarray(panels), (0, 0))
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(12)
-    colour = FLAGGED if one.section.linked else UNLINKED
-    for row, (text, ink) in enumerate([*((line, INK) for line in lines), *((line, colour) for line in wrapped)]):
-        draw.text((6, panels.shape[0] + 4 + LINE_PX * row), _plain(text), fill=ink, font=font)
+    draw = ImageDraw.Draw(image)
+    for row, (text, ink) in enumerate(lines):
+        draw.text((6, high + 4 + LINE_PX * row), text, fill=ink, font=font)
     return _png(image)
 
 
@@ -122,10 +128,10 @@ def contact_sheet(brain: Reconstruction, pictures: Sequence[tuple[PlacedSection,
     columns = min(SHEET_COLUMNS, max(1, len(pictures)))
     high = max((picture.shape[0] for _, picture in pictures), default=SHEET_PX)
     wide = max((picture.shape[1] for _, picture in pictures), default=SHEET_PX)
-    cell = (wide + 10, high + 10 + LINE_PX)
+    cell = (wide + 10, high + 10 + NAME_LINE_PX)
     rows = max(1, -(-len(pictures) // columns))
     image = Image.new("RGB", (columns * cell[0], rows * cell[1]), "white")
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(11)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(NAME_PX)
     for number, (section, picture) in enumerate(pictures):
         x, y = number % columns * cell[0] + 5, number // columns * cell[1] + 5
         image.paste(Image.fromarray(picture), (x, y))
@@ -163,8 +169,9 @@ def _plain(text: str) -> str:
     return text.encode("latin-1", "replace").decode("latin-1")
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width)
+def _wrapped(text: str, wide_px: int, font: Font) -> list[str]:
+    """Text in lines that are no wider than so many pixels, as far as its words allow."""
+    return textwrap.wrap(text, max(8, int(len(text) * wide_px / max(1.0, font.getlength(text)))))
 
 
 def _png(image: Image.Image) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cytoarch.anatomy.tissue import TissueMask, TissueSettings, find_tissue, overview_channels, write_tissue
+from cytoarch.anatomy.tissue import TissueMask, TissueSettings, closer, find_tissue, overview_channels, write_tissue
 from cytoarch.brains import Section
 from cytoarch.errors import SectionError
 from cytoarch.images.sections import IngestSettings
@@ -84,7 +84,7 @@ class TissueStep(Step[TissueMask]):
     """The tissue of a section, on an overview grid."""
 
     step: ClassVar[str] = "tissue"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     verb: ClassVar[str] = "find tissue"
 
     found: TissueSettings = field(default_factory=TissueSettings)
@@ -99,12 +99,13 @@ class TissueStep(Step[TissueMask]):
 
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
         """Find the tissue and write it over the overview."""
-        pixels, grid = overview_channels(inputs[self.section], self.found.pixel_size_um)
+        image = inputs[self.section]
+        pixels, grid = overview_channels(image, self.found.pixel_size_um)
         drawn, stated = inputs[self.drawn], inputs[self.stated]["tissue_path"]
         if stated is not None and drawn is None:
             raise SectionError(f"{stated}: is not in the store yet; run the ingestion of the manifest that names it")
         classes = None if drawn is None else drawn.classes_on_grid(grid)
-        tissue = find_tissue(pixels, grid.cell_um, self.found, classes)
+        tissue = find_tissue(pixels, grid.cell_um, self.found, classes, closer(image, grid))
         write_tissue(staging, np.asarray(pixels.mean(axis=0)), tissue, grid)
         return {
             "origin": "found" if classes is None else "person",

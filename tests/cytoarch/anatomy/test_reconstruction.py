@@ -7,8 +7,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from skimage.feature import SIFT
 
-from cytoarch.anatomy.reconstruction import Overview, Reconstruction, ReconstructionSettings, Rigid, reconstruct
+from cytoarch.anatomy.reconstruction import (
+    Overview,
+    Reconstruction,
+    ReconstructionSettings,
+    Rigid,
+    features,
+    reconstruct,
+)
+from cytoarch.anatomy.reconstruction.links import linked_back
 from cytoarch.anatomy.reconstruction.order import insertion
 from cytoarch.anatomy.reconstruction.solving import Measured, solved
 from cytoarch.errors import SectionError, StoreError
@@ -101,6 +111,30 @@ def test_transforms_lead_into_the_brain_and_back(turned_brain: tuple[Reconstruct
         assert z == pytest.approx(one.section_number * SPACING_UM / 1000)
         np.testing.assert_allclose(one.plane(place) / 1000, (y, x))
         np.testing.assert_allclose(one.to_section(np.array([x, y, z])), place, atol=1e-6)
+
+
+def test_features_of_a_section_are_found_once_however_many_it_is_linked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[bytes] = []
+
+    class Counted(SIFT):
+        def detect_and_extract(self, image: NDArray[np.float32]) -> None:
+            found.append(image.tobytes())
+            super().detect_and_extract(image)
+
+    monkeypatch.setattr(features, "SIFT", Counted)
+    monkeypatch.setattr(features, "_LATELY", {})
+    pictures = [(f"s{at}", overview(one)) for at, one in enumerate(lying(ANGLES[:4]))]
+
+    def links() -> str:
+        numbered = enumerate(pictures)
+        return repr([linked_back(one, pictures[max(0, at - 2) : at], 64.0, SETTINGS) for at, one in numbered])
+
+    kept = links()
+    assert len(found) == len(set(found)) == 7, "both ways up, but for the first, which nothing lies before"
+    monkeypatch.setattr(features, "KEPT", 1)
+    assert links() == kept
+    assert len(found) > 14
+    assert len(features._LATELY) == 1
 
 
 def test_a_brain_of_two_equal_halves_gets_no_flip() -> None:

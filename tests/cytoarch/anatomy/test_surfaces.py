@@ -147,3 +147,11 @@ def test_distances_are_a_metric_and_other_pieces_are_out_of_reach() -> None:
     assert (np.diag(between) == 0).all()
     sums = between[:, :, None] + between[None, :, :]
     assert (between[:, None, :] <= sums * 1.03 + 1e-9).all()
+
+
+def test_no_surface_is_made_of_depth_that_passes_one_half_outside_the_cortex() -> None:
+    cortex, white = np.zeros((2, 9, 9, 9), dtype=bool)
+    cortex[1:3], white[5:8, 2:7, 2:7] = True, True
+    depth = np.where(cortex, np.float32(0.2), np.float32(0))
+    with pytest.raises(CytoarchError, match="nowhere within the cortex"):
+        midsurface(depth, cortex, white, Transform.scaling((1.0, 1.0, 1.0)), SETTINGS)

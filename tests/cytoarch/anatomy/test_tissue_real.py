@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from cytoarch.anatomy.tissue import Tissue, TissueMask, TissueSettings, find_tissue, overview_channels
+from cytoarch.anatomy.doubts import WITHIN
+from cytoarch.anatomy.tissue import Tissue, TissueMask, TissueSettings, closer, find_tissue, overview_channels
 from cytoarch.geometry import Grid
 from cytoarch.images.layout import Pyramid
 from cytoarch.images.pyramids import write_pyramid
@@ -32,8 +33,9 @@ def find(tmp_path: Path) -> Find:
         layout = Pyramid(pixels.shape, pixels.dtype, pixel_size_um, "mean")
         write_pyramid(staging, layout, lambda y, x, h, w: pixels[..., y : y + h, x : x + w], name="x")
         settings = TissueSettings()
-        overview, grid = overview_channels(StoredImage.open(staging.path), settings.pixel_size_um)
-        return find_tissue(overview, grid.cell_um, settings), grid
+        image = StoredImage.open(staging.path)
+        overview, grid = overview_channels(image, settings.pixel_size_um)
+        return find_tissue(overview, grid.cell_um, settings, look=closer(image, grid)), grid
 
     return found
 
@@ -88,3 +90,14 @@ def test_the_outlines_of_a_mouse_series_are_those_of_the_atlas(real_data: Path, 
     assert 0.97 < np.median(ratios) < 1.01
     assert min(ratios) > 0.945
     assert max(ratios) < 1.03
+
+
+@pytest.mark.parametrize("pixel_size_um", [1.4, 5.6])
+def test_a_photomicrograph_is_tissue_up_to_its_edges(real_data: Path, find: Find, pixel_size_um: float) -> None:
+    with Image.open(real_data / "rat_ca1_nissl" / "ca1.jpg") as image:
+        factor = round(pixel_size_um / 0.35)
+        size = image.width // factor, image.height // factor
+        pixels = np.moveaxis(np.asarray(image.convert("RGB").resize(size, Image.Resampling.BOX)), -1, 0)
+    tissue, _ = find(pixels, pixel_size_um)
+    assert tissue.mask.all()
+    assert tissue.doubts == (WITHIN,)

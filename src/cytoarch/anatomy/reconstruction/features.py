@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from skimage.feature import SIFT, match_descriptors
 from skimage.measure import ransac
 from skimage.transform import EuclideanTransform
 
-from cytoarch.anatomy.reconstruction.likeness import MOST, Likeness
+from cytoarch.anatomy.reconstruction.likeness import MOST, Float32, Likeness
 from cytoarch.anatomy.reconstruction.rigid import Rigid
 from cytoarch.geometry import Float64
 
@@ -21,6 +22,10 @@ NEAR_CELLS = 3.0
 TRIALS = 1000
 SURE = 0.9999
 """RANSAC stops early where a better sample is less likely than 1 in 10000."""
+KEPT = 96
+"""Pictures whose features are kept (some 100 kB each): more than a dozen workers ask for at once."""
+_LATELY: dict[tuple[bytes, tuple[int, ...]], tuple[Float64, NDArray[np.uint8]]] = {}
+"""Cells and descriptors by what a picture shows, the last ones used last."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +50,29 @@ class Matched(NamedTuple):
 
 
 def features_of(section: Likeness, mirrored: bool) -> Features:
-    """The SIFT features (Lowe 2004) of a section or of its mirror image; none where nothing in it stands out."""
+    """The SIFT features (Lowe 2004) of a section or of its mirror image; none where nothing in it stands out.
+
+    Those of the last pictures are kept, since a section is linked to several others, one after another.
+    """
     values, grid = section.plane.values / MOST, section.plane.grid
+    values = np.ascontiguousarray(values[:, ::-1] if mirrored else values)
+    picture = (blake2b(values.tobytes(), digest_size=16).digest(), values.shape)
+    known = _LATELY.pop(picture, None)
+    cells, descriptors = _LATELY[picture] = known if known is not None else _found(values)
+    for oldest in list(_LATELY)[:-KEPT]:
+        _LATELY.pop(oldest, None)
+    if mirrored:
+        cells = np.stack([cells[:, 0], grid.shape[1] - 1 - cells[:, 1]], axis=1)
+    return Features(grid.um(cells), descriptors)
+
+
+def _found(values: Float32) -> tuple[Float64, NDArray[np.uint8]]:
     finder = SIFT(upsampling=1)
     try:
-        finder.detect_and_extract(np.ascontiguousarray(values[:, ::-1]) if mirrored else values)
+        finder.detect_and_extract(values)
     except RuntimeError:  # how scikit-image says that it found no feature
-        return Features(np.empty((0, 2)), np.empty((0, 128), np.uint8))
-    cells = finder.keypoints.astype(np.float64)
-    if mirrored:
-        cells[:, 1] = grid.shape[1] - 1 - cells[:, 1]
-    return Features(grid.um(cells), finder.descriptors)
+        return np.empty((0, 2)), np.empty((0, 128), np.uint8)
+    return finder.keypoints.astype(np.float64), finder.descriptors
 
 
 def matched(fixed: Features, moving: Features, mirrored: bool, cell_um: float, least: int) -> Matched | None:

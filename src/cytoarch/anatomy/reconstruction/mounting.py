@@ -3,8 +3,8 @@
 A stack that drifts a little from section to section fits its neighbours as well as the true one does. People mount
 sections much alike, though: upright, in the middle of the slide. For one section that says little, but its error is its
 own, while drift is shared by many; so the slides tell what neighbours cannot. How sections lean on their slides, by
-their links, is smoothed along the series; how much of that is each section's own scatter is measured (generalised
-cross-validation, Craven and Wahba 1979; smoothing by cosines, Garcia 2010). What is smooth is drift, and taken away.
+their links, is smoothed along the series; how much of that is each section's own scatter is told by what is likely
+(a walk among scatter, Harvey 1989; smoothing by cosines, Garcia 2010). What is smooth is drift, and taken away.
 Where scans are cropped to their tissue, or were mounted in batches, neighbours share most of how they lean: slides say
 nothing then.
 """
@@ -28,8 +28,8 @@ CLIPPED = 3.0
 """A section that leans by so many deviations more than most is no witness of more than that."""
 NORMAL = 1.4826
 """Standard deviation of a normal population over its median absolute deviation."""
-STRENGTHS = np.logspace(2.5, 8, 56)
-"""Strengths of smoothing that are tried. The least keeps half of a wave of 26 sections: what is faster, links see."""
+STEPS, BENDS = np.logspace(0, 7, 36), np.logspace(0, 9, 46)
+"""Variances of a section's scatter, in those of what each link adds to the drift and to its slope, that are tried."""
 
 
 class Mounted(NamedTuple):
@@ -91,11 +91,18 @@ def shared(off: Float64) -> float:
 
 
 def smooth(values: Float64) -> Float64:
-    """Numbers (n,) smoothed as much as predicts each best from the others (generalised cross-validation)."""
+    """Numbers (n,) without their scatter, if they are a walk whose steps and whose slope change at random.
+
+    Links err each by itself, which makes steps, and follow what moves on through many sections, which makes a slope
+    (the local linear trend of Harvey 1989). So few sections do not tell how much there is of either: what is expected
+    is the mean over all amounts, each as likely as it makes the waves of the numbers (restricted likelihood).
+    """
     count = len(values)
     waves = dct(values, norm="ortho")
-    bend = (2 - 2 * np.cos(np.pi * np.arange(count) / count)) ** 2
-    kept = 1 / (1 + STRENGTHS[:, None] * bend)
-    left = (((1 - kept) * waves) ** 2).sum(axis=1)
-    best = int(np.argmin(left / (count - kept.sum(axis=1)) ** 2))
-    return np.asarray(idct(kept[best] * waves, norm="ortho"), dtype=np.float64)
+    apart = 2 - 2 * np.cos(np.pi * np.arange(1, count) / count)
+    walk = 1 / (STEPS[:, None, None] * apart) + 1 / (BENDS[:, None] * apart**2)  # variance, in that of the scatter
+    scatter = np.maximum((waves[1:] ** 2 / (1 + walk)).mean(axis=-1), np.finfo(np.float64).tiny)
+    unlikely = ((count - 1) * np.log(scatter) + np.log1p(walk).sum(axis=-1)) / 2
+    likely = np.exp(unlikely.min() - unlikely)
+    kept = (likely[..., None] * walk / (1 + walk)).sum(axis=(0, 1)) / likely.sum()
+    return np.asarray(idct(np.append(1.0, kept) * waves, norm="ortho"), dtype=np.float64)
