@@ -20,6 +20,7 @@ from cytoarch.store.brain_store import BrainStore
 from tasks.reports import reports_token
 
 HOST = "127.0.0.1"
+"""Where it listens, and what it is to be called; in a container that publishes it on loopback it listens elsewhere."""
 SUFFIXES = {".html", ".png", ".jpg", ".css"}
 FOLDERS = {"report", "derived"}
 HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
@@ -68,10 +69,11 @@ def main() -> int:
     """Serve until interrupted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--store", type=Path, default=Path("work/store"), help="store whose reports are served")
+    parser.add_argument("--host", default=HOST, help="address to listen at")
     parser.add_argument("--port", type=int, default=8230)
     options = parser.parse_args()
     app = application(BrainStore(options.store), reports_token(options.store))
-    uvicorn.run(app, host=HOST, port=options.port, log_level="warning", access_log=False)
+    uvicorn.run(app, host=options.host, port=options.port, log_level="warning", access_log=False)
     return 0
 
 

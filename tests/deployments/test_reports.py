@@ -83,7 +83,7 @@ def test_links_are_those_of_the_store_that_is_served(
 ) -> None:
     monkeypatch.delenv(REPORTS_URL, raising=False)
     assert report_url(store.root, "B1") == ""
-    monkeypatch.setenv(REPORTS_URL, "http://127.0.0.1:8230/t")
+    monkeypatch.setenv(REPORTS_URL, "http://127.0.0.1:8230")
     monkeypatch.setenv(REPORTS_STORE, str(store.root))
-    assert report_url(store.root, "B1") == "http://127.0.0.1:8230/t/B1/report/index.html"
+    assert report_url(store.root, "B1") == f"http://127.0.0.1:8230/{reports_token(store.root)}/B1/report/index.html"
     assert report_url(tmp_path / "other", "B1") == ""

@@ -14,6 +14,7 @@ import ome_zarr_models
 import pytest
 import tifffile
 import zarr
+from distributed import LocalCluster
 from mlflow import MlflowClient
 from ome_zarr_models.v05.bioformats2raw import BioFormats2Raw
 from ome_zarr_models.v05.image import Image as NgffImage
@@ -386,6 +387,18 @@ def test_dask_processes_give_the_same_content(mapped: MappedBrain, tmp_path: Pat
     store = BrainStore(tmp_path / "store")
     source = BrainSource(manifest_path=mapped.manifest_path, store_path=store.root)
     map_brain(source=source, run=RunSettings(workers=2, runner="dask"))
+    assert store.catalogue("P01").content_digest() == mapped.store.catalogue("P01").content_digest()
+
+
+@pytest.mark.long
+def test_a_scheduler_that_is_running_gives_the_same_content_and_goes_on_running(
+    mapped: MappedBrain, tmp_path: Path
+) -> None:
+    store = BrainStore(tmp_path / "store")
+    source = BrainSource(manifest_path=mapped.manifest_path, store_path=store.root)
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        map_brain(source=source, run=RunSettings(runner="dask", scheduler=cluster.scheduler_address))
+        assert len(cluster.scheduler_info["workers"]) == 2
     assert store.catalogue("P01").content_digest() == mapped.store.catalogue("P01").content_digest()
 
 
