@@ -75,7 +75,7 @@ class Lab:
         self.start("worker")
 
     def start(self, name: str) -> None:
-        """Start a server or the worker."""
+        """Start a server, the worker, or a second one (worker-2)."""
         python = [sys.executable, "-m", "prefect"]
         commands = {
             "prefect-server": [*python, "server", "start", "--host", "127.0.0.1"],
@@ -85,7 +85,7 @@ class Lab:
         own = dict(self.environment)
         if name == "prefect-server":
             own.pop("PREFECT_API_URL")
-        self.servers.start(name, commands[name], own)
+        self.servers.start(name, commands[name.removesuffix("-2")], own)
 
     def wait_for(self, name: str) -> None:
         """Wait until a server answers."""

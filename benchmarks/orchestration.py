@@ -41,12 +41,13 @@ class WaitingStep(Step[None]):
     step: ClassVar[str] = "waiting"
     verb: ClassVar[str] = "wait"
 
+    stage: str
     seconds: float
 
     @property
     def name(self) -> str:
-        """There is one."""
-        return "waited"
+        """One for every stage of a flow."""
+        return self.stage
 
     def write(self, inputs: Inputs, staging: Staging) -> Facts:  # noqa: ARG002 - as steps have it
         """Wait."""
@@ -91,7 +92,7 @@ def main(arguments: list[str]) -> int:
     count, seconds, database = int(arguments[0]), float(arguments[1]), "".join(arguments[2:])
     with tempfile.TemporaryDirectory() as scratch, served(Path(scratch), database) as server:
         before_mb = memory_mb(server)
-        wall_s = run(Path(scratch), count, seconds)
+        wall_s = run(Path(scratch), count, {"waited": seconds})
         kind = database.partition("+")[0].partition(":")[0] or "sqlite"
         found = Seen(kind, count, seconds, round(wall_s, 2), round(before_mb, 1), round(memory_mb(server), 1))
     SEEN_PATH.parent.mkdir(exist_ok=True)
@@ -139,8 +140,8 @@ def memory_mb(server: psutil.Process) -> float:
     return found / 1e6
 
 
-def run(folder: Path, count: int, seconds: float) -> float:
-    """The time in which so many sections are run through the step, as any stage of a flow is."""
+def run(folder: Path, count: int, stages: Mapping[str, float]) -> float:
+    """The time in which so many sections are run through stages that wait, as a flow runs them."""
     from prefect import flow
 
     from cytoarch.steps.opened import open_brain
@@ -154,9 +155,10 @@ def run(folder: Path, count: int, seconds: float) -> float:
     def wait_for_all() -> float:
         with open_brain(folder / "store", brain) as opened, workers(conduct) as runner:
             start = time.perf_counter()
-            made = run_steps("wait", runner, opened, [WaitingStep(seconds)], conduct)
-            if made != count:
-                raise RuntimeError(f"{made} of {count} sections were made: {opened.failed}")
+            for stage, seconds in stages.items():
+                made = run_steps(stage, runner, opened, [WaitingStep(stage, seconds)], conduct)
+                if made != count:
+                    raise RuntimeError(f"{made} of {count} sections were made: {opened.failed}")
             return time.perf_counter() - start
 
     return float(wait_for_all())
