@@ -42,6 +42,10 @@ class Chaos:
         self.counts: Counter[str] = Counter()
         self.runs: list[str] = []
         """Those of the store at hand."""
+        self.lost: dict[str, float] = {}
+        """Runs whose worker was killed with them -> when."""
+        self.settled_s: list[float] = []
+        """How long such runs read Running."""
         self.wrong: list[str] = []
 
     def go_on(self, seconds: float) -> None:
@@ -53,6 +57,7 @@ class Chaos:
                 self.runs.append(self.lab.begin())
                 self.counts["runs"] += 1
             time.sleep(self.draw.uniform(SHORTEST_S, LONGEST_S))
+            self._look_after_lost()
             if any(self.lab.state(one).kind == "COMPLETED" for one in self.runs):
                 self._compare()
                 self._another_store()
@@ -64,7 +69,8 @@ class Chaos:
     def end(self) -> None:
         """Let what is at work end, map the last store whole, and compare it."""
         wait_until(lambda: not self._live(), "the end of the last runs")
-        self.lab.settle()
+        self._look_after_lost()
+        self.lab.settle()  # as at the next start of `make serve`
         last = self.lab.wait_end(self.lab.begin())
         if last.kind != "COMPLETED":
             self.wrong.append(f"the last run ended as {last.name}: {last.message[:200]}")
@@ -92,10 +98,18 @@ class Chaos:
 
     def _kill_worker(self) -> None:
         name = self.draw.choice(WORKERS)
+        at_work = {one.environ()[RUN] for one in self._processes()}
         os.killpg(self.lab.servers.process(name).pid, signal.SIGKILL)
         self.lab.servers.stop([name])
+        gone = at_work - {one.environ()[RUN] for one in self._processes()}
+        self.lost |= dict.fromkeys(gone, time.monotonic())
         self.lab.start(name)
         self.counts["workers killed"] += 1
+
+    def _look_after_lost(self) -> None:
+        """Note which runs, lost with their worker, the server has called crashed since."""
+        for one in [one for one in self.lost if self.lab.state(one).kind in SETTLED]:
+            self.settled_s.append(time.monotonic() - self.lost.pop(one))
 
     def _another_store(self) -> None:
         """Begin anew where nothing is mapped; runs of the store before may still be at work there."""
@@ -132,7 +146,12 @@ def main(arguments: list[str]) -> int:
         chaos.end()
     said = ", ".join(f"{count} {what}" for what, count in chaos.counts.items())
     wrong = "; ".join(chaos.wrong) or "none"
-    body = f"{seconds} s, seed {seed}, two workers: {said}; faults found: {wrong}."
+    slowest = f"within {max(chaos.settled_s):.0f} s" if chaos.settled_s else "not yet"
+    body = (
+        f"{seconds} s, seed {seed}, two workers: {said}. Of runs lost with their worker the server called "
+        f"{len(chaos.settled_s)} crashed {slowest} by their silence; {len(chaos.lost)} were lost too shortly before "
+        f"the end, and were settled as `make serve` does when it starts. Faults found: {wrong}."
+    )
     write_block(DOCS, BLOCK, body)
     print(body)
     return 1 if chaos.wrong else 0
