@@ -199,8 +199,8 @@ def table(found: Iterable[Seen]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {one.database} | {one.sections:,} | {one.seconds:g} | {one.wall_s:.1f} | {one.commit_ms:.1f} | {one.added_ms:.1f} "
-        f"| {one.share(ASKED_S):.1%} | {one.server_before_mb:.0f}, {one.server_after_mb:.0f} |"
+        f"| {one.database} | {one.sections:,} | {one.seconds:g} | {one.wall_s:.1f} | {one.commit_ms:.1f} "
+        f"| {one.added_ms:.1f} | {one.share(ASKED_S):.1%} | {one.server_before_mb:.0f}, {one.server_after_mb:.0f} |"
         for one in found
     ]
     return "\n".join(lines)
