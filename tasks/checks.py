@@ -141,7 +141,8 @@ def _disk(store: BrainStore) -> Iterator[Finding]:
     usage = shutil.disk_usage(there)
     few = usage.free < LITTLE_ROOM_BYTES
     room = f"{usage.free / 1e9:.0f} of {usage.total / 1e9:.0f} GB free"
-    found = f"{store.root.resolve()}: {len(store.brain_ids())} brains, {room}"
+    count = len(store.brain_ids())
+    found = f"{store.root.resolve()}: {count} brain{'' if count == 1 else 's'}, {room}"
     yield Finding("store", "note" if few else "well", found, "`python -m flows gc` says what can go" if few else "")
     try:
         with tempfile.TemporaryFile(dir=there) as file:
