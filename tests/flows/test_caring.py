@@ -157,7 +157,7 @@ def test_a_check_that_breaks_is_a_finding(store: BrainStore, monkeypatch: pytest
 
     monkeypatch.setattr(checks, "_encoders", breaks)
     found = list(checks.examine(store, tmp_path / "none.txt"))
-    assert Finding("this check", "wrong", "could not be made: PermissionError: no way in") in found
+    assert Finding("encoders", "wrong", "could not be looked at: PermissionError: no way in") in found
     assert found[-1].what == "MLflow"
 
 
