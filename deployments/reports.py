@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # started as a 
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
@@ -16,12 +17,15 @@ from starlette.routing import Mount, Route
 
 from cytoarch.errors import StoreError
 from cytoarch.paths import is_id
+from cytoarch.reporting.alone import thumbnail
 from cytoarch.store.brain_store import BrainStore
 from tasks.reports import reports_token
 
 HOST = "127.0.0.1"
 """Where it listens, and what it is to be called; in a container that publishes it on loopback it listens elsewhere."""
-SUFFIXES = {".html", ".png", ".jpg", ".css"}
+SUFFIXES = {".html", ".png", ".webp", ".jpg", ".css"}
+SMALL_PX = 160
+"""The longest edge of a picture that is asked for with `?small`, as tables of sections show them."""
 FOLDERS = {"report", "derived"}
 HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
 
@@ -38,7 +42,12 @@ def application(store: BrainStore, token: str) -> Starlette:
     async def file(request: Request) -> Response:
         brain, key = request.path_params["brain"], request.path_params["key"]
         path = _page_of(store, brain, key)
-        return FileResponse(path, headers=HEADERS) if path else await nothing(request)
+        if path is None:
+            return await nothing(request)
+        if path.suffix == ".png" and "small" in request.query_params:
+            small = await run_in_threadpool(lambda: thumbnail(path.read_bytes(), SMALL_PX))
+            return Response(small, media_type="image/jpeg", headers=HEADERS)
+        return FileResponse(path, headers=HEADERS)
 
     async def health(_request: Request) -> Response:
         return PlainTextResponse("well")

@@ -41,9 +41,9 @@ def reports_address(base: str, store_path: Path) -> str:
     return f"{base}/{reports_token(store_path)}"
 
 
-def report_url(store_path: Path, brain_id: str) -> str:
-    """The address of a brain's report; blank: this store's reports are not served."""
+def report_url(store_path: Path, brain_id: str, key: str = "report/index.html") -> str:
+    """The address of a brain's report, or of another page or picture; blank: this store's reports are not served."""
     base, store = os.environ.get(REPORTS_URL, ""), os.environ.get(REPORTS_STORE, "")
     if not base or store_path.resolve() != Path(store).resolve():
         return ""
-    return f"{reports_address(base, store_path)}/{brain_id}/report/index.html"
+    return f"{reports_address(base, store_path)}/{brain_id}/{key}"

@@ -194,6 +194,11 @@ def test_prefect_shows_a_table_a_summary_and_progress(mapped: MappedBrain) -> No
     artifacts = every_artifact()
     kinds = {one.key: one.type for one in artifacts if one.key}
     assert kinds["qc-p01"] == "table"
+    rows = json.loads(str(next(one.data for one in artifacts if one.key == "qc-p01")))
+    assert [one["section"] for one in rows] == [one.section_id for one in mapped.brain.sections]
+    assert all(one["pixel"].endswith(" um") and "mm2" in one["tissue"] for one in rows if one["status"] == "kept")
+    summary = next(str(one.data) for one in artifacts if one.key == "summary-p01")
+    assert "![The map, section by section](data:image/jpeg;base64," in summary
     assert kinds["summary-p01"] == "markdown"
     progress = [one for one in artifacts if one.type == "progress"]
     assert progress
