@@ -43,6 +43,7 @@ from flows.parcellate_brain import parcellate_brain
 from flows.stages import Summary
 from tasks.tracking import fetch_head, tracking_uri
 from tests.artifacts import every_artifact
+from tests.deployments.scripts import imported
 from tests.flows.conftest import MappedBrain
 from tests.verified import damaged
 
@@ -226,6 +227,7 @@ def test_the_report_shows_every_section_and_only_files_that_exist(mapped: Mapped
     assert len(of_brain) == 2
     at_a_glance = [one for one in sources if one.endswith(("/scan.webp", "/map.png"))]
     assert len(at_a_glance) == 2 * 5
+    assert {Path(one).suffix for one in sources} <= imported("reports").SUFFIXES, "what is shown is served, too"
     assert len(sources) - len(looks) - len(of_brain) - len(at_a_glance) == 5 * 6 + 1
     assert all((page.parent / source).is_file() for source in sources)
     assert not re.search(r"https?://", html)
