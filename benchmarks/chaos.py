@@ -79,18 +79,18 @@ class Chaos:
     def _live(self) -> set[str]:
         """Runs that wait for a worker or have a process."""
         waiting = {one for one in self.runs if self.lab.state(one).kind in ("SCHEDULED", "PENDING")}
-        return waiting | {one.environ()[RUN] for one in self._processes()}
+        return waiting | set(self._processes().values())
 
-    def _processes(self) -> list[psutil.Process]:
-        found = []
+    def _processes(self) -> dict[psutil.Process, str]:
+        """Processes of the runs of the store at hand -> the run."""
+        found = {}
         for one in self.lab.run_processes():
             with suppress(psutil.Error):
-                if one.environ().get(RUN) in self.runs:
-                    found.append(one)
-        return found
+                found[one] = one.environ().get(RUN, "")
+        return {one: run for one, run in found.items() if run in self.runs}
 
     def _kill_run(self) -> None:
-        found = self._processes()
+        found = list(self._processes())
         if found:
             with suppress(psutil.NoSuchProcess):
                 self.draw.choice(found).kill()
@@ -98,10 +98,10 @@ class Chaos:
 
     def _kill_worker(self) -> None:
         name = self.draw.choice(WORKERS)
-        at_work = {one.environ()[RUN] for one in self._processes()}
+        at_work = set(self._processes().values())
         os.killpg(self.lab.servers.process(name).pid, signal.SIGKILL)
         self.lab.servers.stop([name])
-        gone = at_work - {one.environ()[RUN] for one in self._processes()}
+        gone = at_work - set(self._processes().values())
         self.lost |= dict.fromkeys(gone, time.monotonic())
         self.lab.start(name)
         self.counts["workers killed"] += 1
