@@ -4,6 +4,7 @@
 its own, with SQLite or the database of that URL, and writes the table in docs/lab.md; what was seen before stays in it.
 """
 
+import contextvars
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,12 +43,13 @@ class WaitingStep(Step[None]):
     step: ClassVar[str] = "waiting"
     verb: ClassVar[str] = "wait"
 
+    stage: str
     seconds: float
 
     @property
     def name(self) -> str:
-        """There is one."""
-        return "waited"
+        """One for every stage of a flow."""
+        return self.stage
 
     def write(self, inputs: Inputs, staging: Staging) -> Facts:  # noqa: ARG002 - as steps have it
         """Wait."""
@@ -67,13 +70,15 @@ class Seen(NamedTuple):
     sections: int
     seconds: float
     wall_s: float
+    commit_ms: float
+    """What a section takes where nothing but the store is at work."""
     server_before_mb: float
     server_after_mb: float
 
     @property
     def added_ms(self) -> float:
-        """What a section takes beside its waiting, at WORKERS at once."""
-        return 1000 * (self.wall_s - self.sections * self.seconds / WORKERS) / self.sections
+        """What a section takes beside its waiting and its commit, at WORKERS at once."""
+        return 1000 * (self.wall_s - self.sections * self.seconds / WORKERS) / self.sections - self.commit_ms
 
     def share(self, seconds: float) -> float:
         """The part of a run's time that is not its sections', where each takes so many seconds."""
@@ -91,9 +96,11 @@ def main(arguments: list[str]) -> int:
     count, seconds, database = int(arguments[0]), float(arguments[1]), "".join(arguments[2:])
     with tempfile.TemporaryDirectory() as scratch, served(Path(scratch), database) as server:
         before_mb = memory_mb(server)
-        wall_s = run(Path(scratch), count, seconds)
+        wall_s = run(Path(scratch), count, {"waited": seconds})
+        commit_ms = 1000 * commit(Path(scratch), count) / count
         kind = database.partition("+")[0].partition(":")[0] or "sqlite"
-        found = Seen(kind, count, seconds, round(wall_s, 2), round(before_mb, 1), round(memory_mb(server), 1))
+        memory = round(before_mb, 1), round(memory_mb(server), 1)
+        found = Seen(kind, count, seconds, round(wall_s, 2), round(commit_ms, 2), *memory)
     SEEN_PATH.parent.mkdir(exist_ok=True)
     with SEEN_PATH.open("a") as file:
         file.write(f"{json.dumps(found._asdict())}\n")
@@ -139,41 +146,61 @@ def memory_mb(server: psutil.Process) -> float:
     return found / 1e6
 
 
-def run(folder: Path, count: int, seconds: float) -> float:
-    """The time in which so many sections are run through the step, as any stage of a flow is."""
+def run(folder: Path, count: int, stages: Mapping[str, float]) -> float:
+    """The time in which so many sections are run through stages that wait, as a flow runs them."""
     from prefect import flow
 
     from cytoarch.steps.opened import open_brain
     from flows.parameters import RunSettings
     from flows.stages import run_steps, workers
 
-    rows = (Section(brain_id="N1", section_id=f"s{one}", section_number=one, path="x.tif") for one in range(count))
-    brain, conduct = Brain(brain_id="N1", sections=tuple(rows)), RunSettings(workers=WORKERS)
+    brain, conduct = brain_of("N1", count), RunSettings(workers=WORKERS)
 
     @flow
     def wait_for_all() -> float:
         with open_brain(folder / "store", brain) as opened, workers(conduct) as runner:
             start = time.perf_counter()
-            made = run_steps("wait", runner, opened, [WaitingStep(seconds)], conduct)
-            if made != count:
-                raise RuntimeError(f"{made} of {count} sections were made: {opened.failed}")
+            for stage, seconds in stages.items():
+                made = run_steps(stage, runner, opened, [WaitingStep(stage, seconds)], conduct)
+                if made != count:
+                    raise RuntimeError(f"{made} of {count} sections were made: {opened.failed}")
             return time.perf_counter() - start
 
     return float(wait_for_all())
+
+
+def commit(folder: Path, count: int) -> float:
+    """The time in which so many sections are committed by as many threads, without Prefect and without waiting."""
+    from cytoarch.steps.opened import open_brain
+    from cytoarch.steps.running import make_sections
+
+    with open_brain(folder / "store", brain_of("N2", count)) as opened, ThreadPoolExecutor(WORKERS) as threads:
+        start = time.perf_counter()
+        parts = [opened.sections[first::WORKERS] for first in range(WORKERS)]
+        step = [WaitingStep("waited", 0.0)]
+        for done in [threads.submit(contextvars.copy_context().run, make_sections, step, opened, one) for one in parts]:
+            done.result()
+        return time.perf_counter() - start
+
+
+def brain_of(brain_id: str, count: int) -> Brain:
+    """A brain of so many sections that are never read."""
+    rows = (Section(brain_id=brain_id, section_id=f"s{one}", section_number=one, path="x.tif") for one in range(count))
+    return Brain(brain_id=brain_id, sections=tuple(rows))
 
 
 def table(found: Iterable[Seen]) -> str:
     """What was seen, a line for every run."""
     lines = [
         (
-            "| database | sections | seconds each | wall (s) | added a section (ms) "
+            "| database | sections | seconds each | wall (s) | a section's commit (ms) | added a section (ms) "
             f"| share of the time at {ASKED_S:g} s a section | server's memory before, after (MB) |"
         ),
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {one.database} | {one.sections:,} | {one.seconds:g} | {one.wall_s:.1f} | {one.added_ms:.1f} "
-        f"| {one.share(ASKED_S):.1%} | {one.server_before_mb:.0f}, {one.server_after_mb:.0f} |"
+        f"| {one.database} | {one.sections:,} | {one.seconds:g} | {one.wall_s:.1f} | {one.commit_ms:.1f} "
+        f"| {one.added_ms:.1f} | {one.share(ASKED_S):.1%} | {one.server_before_mb:.0f}, {one.server_after_mb:.0f} |"
         for one in found
     ]
     return "\n".join(lines)

@@ -44,8 +44,8 @@ _BRAIN_OR_NULL = {
     "__prefect_kind": "jinja",
     "template": '{% if event.payload.brain_id %}"{{ event.payload.brain_id }}"{% else %}null{% endif %}',
 }
-SILENCE = timedelta(seconds=540)
-"""Three heartbeats (Prefect's default is one every 180 s)."""
+SILENCE = timedelta(seconds=360)
+"""Four heartbeats of our runs: a run bears a server that is away for four minutes, and then has 90 s to say so."""
 
 
 def main() -> int:
@@ -133,7 +133,7 @@ def zombie_automation() -> AutomationCore:
         threshold=1,
         within=SILENCE,
     )
-    action = ChangeFlowRunState(state=StateType.CRASHED, message="No sign of life for nine minutes.")
+    action = ChangeFlowRunState(state=StateType.CRASHED, message="No sign of life for six minutes.")
     return AutomationCore(name=ZOMBIES, trigger=trigger, actions=[action])
 
 

@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # started as a 
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
@@ -16,11 +17,15 @@ from starlette.routing import Mount, Route
 
 from cytoarch.errors import StoreError
 from cytoarch.paths import is_id
+from cytoarch.reporting.alone import thumbnail
 from cytoarch.store.brain_store import BrainStore
 from tasks.reports import reports_token
 
 HOST = "127.0.0.1"
-SUFFIXES = {".html", ".png", ".jpg", ".css"}
+"""Where it listens, and what it is to be called; in a container that publishes it on loopback it listens elsewhere."""
+SUFFIXES = {".html", ".png", ".webp", ".jpg", ".css"}
+SMALL_PX = 160
+"""The longest edge of a picture that is asked for with `?small`, as tables of sections show them."""
 FOLDERS = {"report", "derived"}
 HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
 
@@ -37,7 +42,12 @@ def application(store: BrainStore, token: str) -> Starlette:
     async def file(request: Request) -> Response:
         brain, key = request.path_params["brain"], request.path_params["key"]
         path = _page_of(store, brain, key)
-        return FileResponse(path, headers=HEADERS) if path else await nothing(request)
+        if path is None:
+            return await nothing(request)
+        if path.suffix == ".png" and "small" in request.query_params:
+            small = await run_in_threadpool(lambda: thumbnail(path.read_bytes(), SMALL_PX))
+            return Response(small, media_type="image/jpeg", headers=HEADERS)
+        return FileResponse(path, headers=HEADERS)
 
     async def health(_request: Request) -> Response:
         return PlainTextResponse("well")
@@ -68,10 +78,11 @@ def main() -> int:
     """Serve until interrupted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--store", type=Path, default=Path("work/store"), help="store whose reports are served")
+    parser.add_argument("--host", default=HOST, help="address to listen at")
     parser.add_argument("--port", type=int, default=8230)
     options = parser.parse_args()
     app = application(BrainStore(options.store), reports_token(options.store))
-    uvicorn.run(app, host=HOST, port=options.port, log_level="warning", access_log=False)
+    uvicorn.run(app, host=options.host, port=options.port, log_level="warning", access_log=False)
     return 0
 
 

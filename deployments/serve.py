@@ -16,7 +16,7 @@ from types import FrameType
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # started as a script from the checkout
 
 from flows.serving import SERVING_PATH, answers, direct_loopback, unusable_proxies
-from tasks.reports import REPORTS_STORE, REPORTS_URL, reports_token
+from tasks.reports import REPORTS_STORE, REPORTS_URL, reports_address
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
@@ -133,8 +133,8 @@ def main() -> int:
     options = parser.parse_args()
     prefect_url = f"http://{HOST}:{options.prefect_port}"
     mlflow_url = f"http://{HOST}:{options.mlflow_port}"
-    reports_url = f"http://{HOST}:{options.reports_port}/{reports_token(ROOT / options.store)}"
-    looked_at = (f"{prefect_url}/api/health", f"{mlflow_url}/health", f"http://{HOST}:{options.reports_port}/health")
+    reports_url = f"http://{HOST}:{options.reports_port}"
+    looked_at = (f"{prefect_url}/api/health", f"{mlflow_url}/health", f"{reports_url}/health")
     taken = [url for url in looked_at if answers(url)]
     if taken:
         print(f"something already answers at {', '.join(taken)}; stop it or choose other ports", file=sys.stderr)
@@ -153,8 +153,6 @@ def main() -> int:
     try:
         _start(servers, options, environment, prefect_url, mlflow_url)
         clients = {name: environment[name] for name in CLIENT_NAMES}
-        SERVING_PATH.touch(0o600)
-        SERVING_PATH.chmod(0o600)  # it holds the secret of the reports
         SERVING_PATH.write_text(json.dumps(clients))
         _say_where(options, environment, clients)
         while not servers.stopping.wait(2):
@@ -210,7 +208,7 @@ def _say_where(options: argparse.Namespace, environment: Mapping[str, str], clie
     rows = {
         "Prefect": environment["PREFECT_API_URL"].removesuffix("/api"),
         "MLflow": f"{environment['MLFLOW_TRACKING_URI']}/#/experiments/{_experiment(store)}/runs?{VIEW}",
-        "reports": f"{environment[REPORTS_URL]}/",
+        "reports": f"{reports_address(environment[REPORTS_URL], store)}/",
         "store": str(store),
         "histories": f"{database.partition(':///')[2] or database} (Prefect), {store / 'mlflow'} (MLflow)",
         "logs": str(ROOT / "work" / "logs"),

@@ -1,6 +1,6 @@
 """Ends runs whose process is gone with the worker of this machine; `serve.py` asks for it at its start and end.
 
-Left alone they would read Running for nine minutes, and the inbox would wait for them.
+Left alone they would read Running for six minutes, and the inbox would wait for them.
 """
 
 import sys

@@ -79,12 +79,12 @@ def status(
         except StoreError as error:
             if brain:
                 raise
-            say(stderr_console(), "left", str(error))
+            say(stderr_console(), "damaged", str(error))
     if as_json:
         print(json.dumps({name: [one._asdict() for one in rows] for name, rows in found.items()}, indent=1))
     elif brain:
         _print_brain(store, brain, found[brain])
-    else:
+    elif found:
         _print_brains(store, found)
     return EXIT_OK
 
@@ -150,7 +150,10 @@ def _print_brains(store: BrainStore, found: dict[str, list[Standing]]) -> None:
         size = sum(one.nbytes for one in rows) / 1e9
         table.add_row(name, str(sections), *map(str, sums), f"{size:.2f}", _cost(store, name, rows, durations))
     _stdout().print(table)
-    print(f"`status BRAIN` has every product; times are those of {store.root / DURATIONS_FILE}")
+    print(
+        "`status BRAIN` has every product; `verify BRAIN` reads every byte; times are those of "
+        f"{store.root / DURATIONS_FILE}"
+    )
 
 
 def _print_brain(store: BrainStore, brain: str, rows: list[Standing]) -> None:

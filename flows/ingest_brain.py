@@ -4,7 +4,6 @@ from prefect import flow
 
 from cytoarch.anatomy.tissue import TissueSettings
 from cytoarch.images.sections import IngestSettings
-from cytoarch.steps.running import Outcome
 from cytoarch.steps.sections import LabelsStep, ManifestFile, SectionStep, scan_sizes
 from cytoarch.steps.tissue import DrawnTissueStep, QualityPageStep, QualityStep, TissueStep
 from cytoarch.store.collection import write_collection
@@ -45,7 +44,7 @@ def ingest_brain(
         made = run_steps("ingest", runner, brain, steps, run, sizes_of=lambda left: scan_sizes(left, scans))
         write_collection(brain.catalogue, brain.brain)
         made += run_whole("quality", brain, QualityPageStep())
-        publish_section_table(brain.brain, [Outcome(one, "failed", why) for one, why in brain.failed.items()])
+        publish_section_table(brain)
         page = QualityPageStep.opened(brain.catalogue.path(QualityPageStep().product()))
         notes = {"store": str(brain.catalogue.folder), "quality": str(page)}
         return final_state(Summary(brain.brain_id, made, dict(brain.failed), notes))

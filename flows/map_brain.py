@@ -19,7 +19,6 @@ from cytoarch.steps.models import check_model, misfit, settings_for
 from cytoarch.steps.opened import OpenBrain
 from cytoarch.steps.reconstruction import has_stated_places
 from cytoarch.steps.report import RegisteredModel, ReportStep, drawn_steps
-from cytoarch.steps.running import Outcome
 from cytoarch.steps.sections import LABELS, ready_sections
 from cytoarch.steps.sources import open_head, sections_with
 from cytoarch.steps.step import Stored
@@ -276,7 +275,7 @@ def _remembered(
     page = line.tell("this run", lambda: _told(brain, found, kept, metrics))
     notes = {**notes_of(brain, found, model, metrics, page), **noted}
     notes |= {"MLflow does not know": line.left} if line.left else {}
-    publish_section_table(brain.brain, [Outcome(one, "failed", why) for one, why in brain.failed.items()])
+    publish_section_table(brain)
     publish_summary(brain, made, notes)
     return Summary(brain.brain_id, made, dict(brain.failed), notes)
 

@@ -223,5 +223,21 @@ class RunSettings(Settings):
     runner: Literal["threads", "dask"] = Field(
         title="Where the work is done",
         default="threads",
-        description="threads: in this process; dask: a Dask cluster of as many processes.",
+        description="threads: in this process; dask: a Dask cluster of as many processes, or one that is running.",
     )
+    scheduler: str = Field(
+        title="Running Dask scheduler",
+        examples=["tcp://10.0.0.5:8786"],
+        default="",
+        pattern=r"^$|^(tcp|tls|ucx)://\S+:\d+$",
+        description="For dask: address of a scheduler whose workers see the store and this checkout under the same "
+        "paths. Blank: a cluster of this run's own.",
+    )
+
+    @model_validator(mode="after")
+    def _scheduler_is_used(self) -> Self:
+        if self.scheduler and self.runner != "dask":
+            raise ValueError(
+                f"scheduler is {self.scheduler} and runner is {self.runner}, which does not use it; set runner to dask"
+            )
+        return self

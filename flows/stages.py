@@ -136,8 +136,9 @@ def workers(run: RunSettings) -> Iterator[TaskRunner[Any]]:
     if run.runner == "dask":
         from prefect_dask import DaskTaskRunner
 
-        cluster = {"n_workers": run.workers, "threads_per_worker": 1, "dashboard_address": None}
-        with DaskTaskRunner(cluster_kwargs=cluster) as dask_runner:
+        own = {"n_workers": run.workers, "threads_per_worker": 1, "dashboard_address": None}
+        choice: dict[str, Any] = {"address": run.scheduler} if run.scheduler else {"cluster_kwargs": own}
+        with DaskTaskRunner(**choice) as dask_runner:
             yield dask_runner
         return
     runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=run.workers)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from prefect import flow
+from prefect.runtime import flow_run
 from pydantic import Field
 
 from cytoarch.errors import ManifestError, StoreError
@@ -15,7 +16,13 @@ from tasks.cancelling import HOOKS
 from tasks.inbox import Looked, arrival_of, publish_inbox, with_labels
 
 
-@flow(name="take-arrival", flow_run_name="take-{manifest_path}", **HOOKS)
+def _run_name() -> str:
+    """`take-B08`, or what the manifest is called in its folder where the event names no brain."""
+    given = flow_run.parameters
+    return f"take-{given.get('brain_id') or '/'.join(Path(given['manifest_path']).parts[-2:])}"
+
+
+@flow(name="take-arrival", flow_run_name=_run_name, **HOOKS)
 def take_arrival(
     manifest_path: Path,
     brain_id: Annotated[str | None, Field(pattern=ID_PATTERN)] = None,

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, entry_points, version
@@ -26,6 +26,7 @@ from cytoarch.errors import CytoarchError
 from cytoarch.store.brain_store import BrainStore
 from tasks.encoders import GPU_LIMIT
 from tasks.tracking import reached, tracking_uri
+from tasks.tracking.outages import NO_DATABASE
 
 Verdict = Literal["well", "note", "wrong"]
 
@@ -54,20 +55,20 @@ class Finding(NamedTuple):
 
 def examine(store: BrainStore, constraints_path: Path) -> Iterator[Finding]:
     """Everything, one finding after the other; a check that breaks is a finding itself."""
-    checks: tuple[Callable[[], Iterator[Finding]], ...] = (
-        lambda: _versions(constraints_path),
-        _encoders,
-        _gpu,
-        _memory,
-        lambda: _disk(store),
-        _prefect,
-        lambda: _mlflow(store),
-    )
-    for check in checks:
+    checks: Mapping[str, Callable[[], Iterator[Finding]]] = {
+        "versions": lambda: _versions(constraints_path),
+        "encoders": _encoders,
+        "GPU": _gpu,
+        "machine": _memory,
+        "store": lambda: _disk(store),
+        "Prefect": _prefect,
+        "MLflow": lambda: _mlflow(store),
+    }
+    for what, check in checks.items():
         try:
             yield from check()
         except (OSError, httpx.HTTPError, CytoarchError, PrefectHTTPStatusError) as error:
-            yield Finding("this check", "wrong", f"could not be made: {type(error).__name__}: {error}")
+            yield Finding(what, "wrong", f"could not be looked at: {type(error).__name__}: {error}")
 
 
 def _versions(constraints_path: Path) -> Iterator[Finding]:
@@ -141,7 +142,8 @@ def _disk(store: BrainStore) -> Iterator[Finding]:
     usage = shutil.disk_usage(there)
     few = usage.free < LITTLE_ROOM_BYTES
     room = f"{usage.free / 1e9:.0f} of {usage.total / 1e9:.0f} GB free"
-    found = f"{store.root.resolve()}: {len(store.brain_ids())} brains, {room}"
+    count = len(store.brain_ids())
+    found = f"{store.root.resolve()}: {count} brain{'' if count == 1 else 's'}, {room}"
     yield Finding("store", "note" if few else "well", found, "`python -m flows gc` says what can go" if few else "")
     try:
         with tempfile.TemporaryFile(dir=there) as file:
@@ -222,7 +224,11 @@ def _mlflow(store: BrainStore) -> Iterator[Finding]:
     reason = reached(store)
     uri = tracking_uri(store)
     if reason:
-        remedy = "start it (`make serve`), or unset MLFLOW_TRACKING_URI; maps are made without it, and told to it later"
+        remedy = (
+            "restore it from a backup, or move it away to begin anew; maps are made without it, and told to it later"
+            if reason.startswith(NO_DATABASE)
+            else "start it (`make serve`), or unset MLFLOW_TRACKING_URI; maps are made without it, and told to it later"
+        )
         yield Finding("MLflow", "wrong", f"{uri}: {reason}", remedy)
     else:
         yield Finding("MLflow", "well", uri)

@@ -8,7 +8,7 @@ from pathlib import Path
 from cytoarch.errors import StoreError
 
 REPORTS_URL = "CYTOARCH_REPORTS_URL"
-"""Variable with the address below which the reports are served."""
+"""Variable with the address of the server of reports, without the secret, which lies in the store."""
 REPORTS_STORE = "CYTOARCH_REPORTS_STORE"
 """Variable with the folder of the store whose reports these are."""
 _FILE = ".reports-token"
@@ -36,9 +36,14 @@ def made_once(path: Path, text: str, mode: int) -> str:
     return found
 
 
-def report_url(store_path: Path, brain_id: str) -> str:
-    """The address of a brain's report; blank: this store's reports are not served."""
+def reports_address(base: str, store_path: Path) -> str:
+    """The address below which the server at `base` shows a store's reports."""
+    return f"{base}/{reports_token(store_path)}"
+
+
+def report_url(store_path: Path, brain_id: str, key: str = "report/index.html") -> str:
+    """The address of a brain's report, or of another page or picture; blank: this store's reports are not served."""
     base, store = os.environ.get(REPORTS_URL, ""), os.environ.get(REPORTS_STORE, "")
     if not base or store_path.resolve() != Path(store).resolve():
         return ""
-    return f"{base}/{brain_id}/report/index.html"
+    return f"{reports_address(base, store_path)}/{brain_id}/{key}"

@@ -15,9 +15,9 @@ from prefect.artifacts import (
 )
 from pydantic import BaseModel
 
-from cytoarch.brains import Brain
 from cytoarch.digests import canonical_json, content_digest
 from cytoarch.reporting.alone import thumbnail
+from cytoarch.reporting.quality.figures import shown_figures
 from cytoarch.steps.brain_metrics import brain_metrics
 from cytoarch.steps.familiarity import Familiarity, FamiliarityStep
 from cytoarch.steps.opened import OpenBrain
@@ -26,11 +26,10 @@ from cytoarch.steps.pictures import Shown
 from cytoarch.steps.report import INDEX_FILE, RegisteredModel
 from cytoarch.steps.report_files import map_pictures
 from cytoarch.steps.report_scores import origin
-from cytoarch.steps.running import Outcome
 from cytoarch.steps.sections import LABELS, SECTION
 from cytoarch.steps.sources import open_head, sections_with
 from cytoarch.steps.step import Place, Stored
-from cytoarch.steps.tissue import TISSUE
+from cytoarch.steps.tissue import PAGE_FILE, PICTURE_FILE, QUALITY, TISSUE, QualityPageStep
 from cytoarch.steps.training import Trained, held_out_labels, training_of
 from cytoarch.store.brain_store import BrainStore
 from tasks.reports import report_url
@@ -45,6 +44,8 @@ SPOKEN = {
     "clusters/purity_sections": "purity of clusters against sections",
 }
 """How people call the figures of a brain."""
+MOST_SHOWN = 200
+"""Sections whose table shows pictures; with more it has links to them."""
 MOST_IN_A_CELL = 55
 """Characters that the page shows of a cell; what is longer is a paragraph, which is not cut."""
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~])")
@@ -101,18 +102,31 @@ def markdown_text(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
-def publish_section_table(brain: Brain, outcomes: Sequence[Outcome]) -> None:
-    """The QC table of a brain: every section, kept or not, with the reason."""
-    by_id = {outcome.section_id: outcome for outcome in outcomes}
+def publish_section_table(brain: OpenBrain) -> None:
+    """The QC table of a brain: every section, kept or not, with the reason, its figures and a small picture."""
+    stated = brain.brain
     rows = []
-    for section in brain.sections:
-        outcome = by_id.get(section.section_id)
-        status = "excluded" if section.exclude else "kept" if outcome is None else outcome.status
-        reason = section.reason if outcome is None else outcome.reason
-        rows.append(
-            {"section": section.section_id, "number": section.section_number, "status": status, "reason": reason}
-        )
-    create_table_artifact(rows, key=artifact_key("qc", brain.brain_id), description=f"Sections of {brain.brain_id}")
+    for section in stated.sections:
+        one = section.section_id
+        status = "excluded" if section.exclude else "failed" if one in brain.failed else "kept"
+        reason = brain.failed.get(one, section.reason)
+        row = {"section": one, "number": section.section_number, "status": status, "reason": reason}
+        rows.append(row | _figures(brain, one, is_shown=len(stated.sections) <= MOST_SHOWN))
+    page = report_url(brain.store.root, stated.brain_id, f"{QualityPageStep().product().key}/{PAGE_FILE}")
+    said = f"Sections of {stated.brain_id}" + (f": [all pictures and figures]({page})" if page else "")
+    create_table_artifact(rows, key=artifact_key("qc", stated.brain_id), description=said)
+
+
+def _figures(brain: OpenBrain, section_id: str, is_shown: bool) -> dict[str, str]:
+    """What the scan of a section is like: a cell for each figure, blank where it is not in the store."""
+    quality, tissue = (brain.catalogue.record(one.product(section_id)) for one in (QUALITY, TISSUE))
+    shown = shown_figures(quality.facts) if quality else {}
+    cells = {name: shown.get(name, "") for name in ("size", "pixel", "tissue", "finest detail", "blurred in parts")}
+    cells["look at"] = "; ".join(tissue.facts["doubts"]) if tissue else ""
+    picture = f"{QUALITY.product(section_id).key}/{PICTURE_FILE}"
+    address = report_url(brain.store.root, brain.brain_id, picture) if quality else ""
+    inside = f"![{section_id}]({address}?small)" if is_shown else "look"
+    return cells | ({"picture": f"[{inside}]({address})" if address else ""})
 
 
 def publish_summary(brain: OpenBrain, made: int, notes: Mapping[str, str]) -> None:
@@ -123,10 +137,11 @@ def publish_summary(brain: OpenBrain, made: int, notes: Mapping[str, str]) -> No
     lines.append(f"{made} products were made." if made else "Everything was current; nothing was made.")
     lines += [f"- **{markdown_text(one)}** failed: {markdown_text(reason)}" for one, reason in failed.items()]
     pictures = map_pictures(brain)
-    if pictures:
+    if pictures:  # in the summary, and for pages that show none there, by itself
         small = f"data:image/jpeg;base64,{base64.b64encode(thumbnail(pictures)).decode()}"
         key = artifact_key("map", brain.brain_id)
         create_image_artifact(small, key=key, description=f"The map of {brain.brain_id}, section by section")
+        lines += ["", f"![The map, section by section]({small})"]
     page = report_url(brain.store.root, brain.brain_id)
     if page:
         lines += ["", f"**[Open the report]({page})**"]

@@ -21,6 +21,8 @@ STAGE = "MLflow"
 PASSING = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED"}
 """MLflow's words for what may pass by itself; a connection that is refused is the first of them."""
 
+NO_DATABASE = "its database cannot be used"
+
 T = TypeVar("T")
 
 
@@ -104,10 +106,12 @@ def needed(store: BrainStore, what: str, call: Callable[[], T]) -> T:
         return call()
     except Exception as error:
         reason, may_pass = _outage(error)
-        if not reason or isinstance(error, StoreError) or not may_pass:
+        is_broken = reason.startswith(NO_DATABASE)
+        if not reason or isinstance(error, StoreError) or not (may_pass or is_broken):
             raise
+        remedy = "restore it from a backup, or move it away to begin anew" if is_broken else "start it"
         raise StoreError(
-            f"MLflow at {tracking_uri(store)} does not answer ({reason}), and {what} is looked up there; start it "
+            f"MLflow at {tracking_uri(store)} does not answer ({reason}), and {what} is looked up there; {remedy} "
             "(a model of the store can also be named by its digest)"
         ) from None
 
@@ -142,12 +146,15 @@ def _outage(error: Exception) -> tuple[str, bool]:
     """
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
+    from sqlalchemy.exc import DBAPIError, OperationalError
 
     if isinstance(error, MlflowException):
         code = str(error.error_code)
         return (_told(error), True) if code in PASSING else (f"{code}: {_told(error)}", False)
     if isinstance(error, StoreError):  # its files may not be written, or lie where nothing is written
         return str(error), False
+    if isinstance(error, DBAPIError):  # MLflow says others in words of its own
+        return f"{NO_DATABASE}: {error.orig}", isinstance(error, OperationalError)
     is_away = isinstance(error, (ConnectionError, TimeoutError, RequestException))
     return (_told(error), True) if is_away else ("", False)
 

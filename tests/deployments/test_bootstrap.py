@@ -11,9 +11,11 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.schedules import CronSchedule
 
+from flows.__main__ import DEFAULTS
 from tests.deployments.scripts import imported
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+HEARTBEAT = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
 INBOX = "watch-inbox/inbox"
 pytestmark = pytest.mark.xdist_group("more flows")
 
@@ -110,6 +112,17 @@ def test_the_automation_for_lost_runs_is_renewed_where_it_differs_and_stays_off(
     finally:
         for one in client.read_automations_by_name(bootstrap.ZOMBIES):
             client.delete_automation(one.id)
+
+
+def test_a_run_is_given_up_when_it_missed_several_signs_of_life_and_an_outage_that_runs_bear_is_no_reason(
+    bootstrap: ModuleType,
+) -> None:
+    stated = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text())["deployments"]
+    (every_s,) = {int(one["work_pool"]["job_variables"]["env"][HEARTBEAT]) for one in stated}
+    assert int(DEFAULTS[HEARTBEAT]) == every_s, "runs from the terminal are watched, too"
+    retries = int(imported("serve").OUTAGE_RETRIES)
+    outage_s = sum(2**one for one in range(1, retries + 1))
+    assert outage_s + every_s < bootstrap.SILENCE.total_seconds() == 4 * every_s
 
 
 def test_the_end_of_a_run_is_a_sign_of_life_whatever_its_state_is_called(bootstrap: ModuleType) -> None:

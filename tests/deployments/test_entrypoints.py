@@ -39,6 +39,8 @@ def test_a_deployment_is_found_by_its_name_and_explains_itself(flow: "Flow[..., 
     assert flow.name.endswith(own[0])
     assert all(name.startswith(own[0]) for name in own), "variants are named after it"
     assert len(flow.description or "") > 40, "what the page of the deployment shows"
+    tags = [one["tags"] for one in DEPLOYMENTS if one["name"] in own]
+    assert all(one[0] == "cytoarch" and len(one) > 1 for one in tags), "ours, and what about"
 
 
 def test_every_flow_ends_when_it_is_cancelled_whatever_its_worker_hears(flow: "Flow[..., Any]") -> None:

@@ -1,9 +1,11 @@
 """Reports are served below their secret, to this machine, and nothing else of the store is."""
 
+import io
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
 from cytoarch.store.brain_store import BrainStore
@@ -21,6 +23,7 @@ def store(tmp_path: Path) -> BrainStore:
     files = {
         "B1/report/index.html": b"<h1>B1</h1>",
         "B1/derived/pictures/map/s1/0.png": b"PNG",
+        "B1/derived/pictures/map/s1/scan.webp": b"WEBP",
         "B1/derived/embeddings/x/s1/zarr.json": b"{}",
         "B1/sections.ome.zarr/s1/0.png": b"no",
         "B1/brain.json": b"{}",
@@ -49,6 +52,7 @@ def test_pages_and_pictures_are_shown_below_the_secret_only(client: TestClient, 
     assert (shown.status_code, shown.text) == (200, "<h1>B1</h1>")
     assert shown.headers["x-content-type-options"] == "nosniff"
     assert client.get(f"/{token}/B1/derived/pictures/map/s1/0.png").content == b"PNG"
+    assert client.get(f"/{token}/B1/derived/pictures/map/s1/scan.webp").content == b"WEBP"
     listed = client.get(f"/{token}/").text
     assert "B1/report/index.html" in listed
     assert "B2" not in listed
@@ -73,6 +77,15 @@ def test_nothing_else_is(client: TestClient, store: BrainStore, key: str) -> Non
     assert client.get(f"/{reports_token(store.root)}/{key}").status_code == 404
 
 
+def test_a_picture_is_shown_small_where_that_is_asked_for(client: TestClient, store: BrainStore) -> None:
+    path = store.brain_path("B1") / "derived" / "quality.png"
+    Image.new("RGB", (1600, 800), "white").save(path)
+    small = client.get(f"/{reports_token(store.root)}/B1/derived/quality.png?small")
+    assert small.headers["content-type"] == "image/jpeg"
+    with Image.open(io.BytesIO(small.content)) as picture:
+        assert picture.size == (160, 80)
+
+
 def test_pages_of_other_names_are_refused(reports: ModuleType, store: BrainStore) -> None:
     app = reports.application(store, "t")
     assert TestClient(app, base_url="http://lab.example").get("/health").status_code == 400
@@ -83,7 +96,7 @@ def test_links_are_those_of_the_store_that_is_served(
 ) -> None:
     monkeypatch.delenv(REPORTS_URL, raising=False)
     assert report_url(store.root, "B1") == ""
-    monkeypatch.setenv(REPORTS_URL, "http://127.0.0.1:8230/t")
+    monkeypatch.setenv(REPORTS_URL, "http://127.0.0.1:8230")
     monkeypatch.setenv(REPORTS_STORE, str(store.root))
-    assert report_url(store.root, "B1") == "http://127.0.0.1:8230/t/B1/report/index.html"
+    assert report_url(store.root, "B1") == f"http://127.0.0.1:8230/{reports_token(store.root)}/B1/report/index.html"
     assert report_url(tmp_path / "other", "B1") == ""

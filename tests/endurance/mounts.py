@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 _NEW_MOUNTS, _NEW_USER = 0x20000, 0x10000000
+_DETACHED = 2
 _READ_ONLY, _REMOUNT, _RECURSIVE, _PRIVATE = 1, 32, 1 << 14, 1 << 18
 
 
@@ -36,6 +37,12 @@ def private_mounts() -> None:
 def mount_small_disk(target: Path, size_bytes: int) -> None:
     """An empty file system of this size at an existing folder."""
     _mount("none", target, "tmpfs", 0, f"size={size_bytes}")
+
+
+def unmount(target: Path) -> None:
+    """Take the file system away; whoever still has files open there goes on with them."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    _checked(libc.umount2(str(target).encode(), _DETACHED))
 
 
 def remount(target: Path, size_bytes: int, read_only: bool = False) -> None:

@@ -60,6 +60,11 @@ def test_status_says_what_is_due_and_what_it_would_cost(store: BrainStore, capsy
     code, _, err = told(capsys, "status", "B2", "--store-path", str(store.root))
     assert code == 2
     assert "brains there: B1" in err
+    (store.root / "brains" / "B3" / "staging").mkdir(parents=True)
+    code, out, err = told(capsys, "status", "--store-path", str(store.root))
+    assert code == 0
+    assert "B1" in out
+    assert "brain B3 was never taken in whole; run ingest-brain again" in " ".join(err.split())
 
 
 def test_a_brain_that_was_only_ingested_is_not_called_done(
@@ -138,7 +143,7 @@ def test_the_doctor_says_what_is_wrong_and_what_to_do(
     assert "the connection is refused" in found["MLflow"]["found"]
     assert "start it" in found["MLflow"]["remedy"]
     assert found["encoder texture"]["verdict"] == found["locks"]["verdict"] == "well"
-    assert "1 brains" in found["store"]["found"]
+    assert "1 brain," in found["store"]["found"]
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     monkeypatch.setattr(checks, "_memory", lambda: iter([Finding("machine", "well", "enough")]))
     code, out, _ = told(capsys, "doctor", "--store-path", str(store.root))
@@ -152,7 +157,7 @@ def test_a_check_that_breaks_is_a_finding(store: BrainStore, monkeypatch: pytest
 
     monkeypatch.setattr(checks, "_encoders", breaks)
     found = list(checks.examine(store, tmp_path / "none.txt"))
-    assert Finding("this check", "wrong", "could not be made: PermissionError: no way in") in found
+    assert Finding("encoders", "wrong", "could not be looked at: PermissionError: no way in") in found
     assert found[-1].what == "MLflow"
 
 

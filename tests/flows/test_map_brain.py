@@ -14,6 +14,7 @@ import ome_zarr_models
 import pytest
 import tifffile
 import zarr
+from distributed import LocalCluster
 from mlflow import MlflowClient
 from ome_zarr_models.v05.bioformats2raw import BioFormats2Raw
 from ome_zarr_models.v05.image import Image as NgffImage
@@ -42,6 +43,7 @@ from flows.parcellate_brain import parcellate_brain
 from flows.stages import Summary
 from tasks.tracking import fetch_head, tracking_uri
 from tests.artifacts import every_artifact
+from tests.deployments.scripts import imported
 from tests.flows.conftest import MappedBrain
 from tests.verified import damaged
 
@@ -193,6 +195,11 @@ def test_prefect_shows_a_table_a_summary_and_progress(mapped: MappedBrain) -> No
     artifacts = every_artifact()
     kinds = {one.key: one.type for one in artifacts if one.key}
     assert kinds["qc-p01"] == "table"
+    rows = json.loads(str(next(one.data for one in artifacts if one.key == "qc-p01")))
+    assert [one["section"] for one in rows] == [one.section_id for one in mapped.brain.sections]
+    assert all(one["pixel"].endswith(" um") and "mm2" in one["tissue"] for one in rows if one["status"] == "kept")
+    summary = next(str(one.data) for one in artifacts if one.key == "summary-p01")
+    assert "![The map, section by section](data:image/jpeg;base64," in summary
     assert kinds["summary-p01"] == "markdown"
     progress = [one for one in artifacts if one.type == "progress"]
     assert progress
@@ -220,6 +227,7 @@ def test_the_report_shows_every_section_and_only_files_that_exist(mapped: Mapped
     assert len(of_brain) == 2
     at_a_glance = [one for one in sources if one.endswith(("/scan.webp", "/map.png"))]
     assert len(at_a_glance) == 2 * 5
+    assert {Path(one).suffix for one in sources} <= imported("reports").SUFFIXES, "what is shown is served, too"
     assert len(sources) - len(looks) - len(of_brain) - len(at_a_glance) == 5 * 6 + 1
     assert all((page.parent / source).is_file() for source in sources)
     assert not re.search(r"https?://", html)
@@ -386,6 +394,18 @@ def test_dask_processes_give_the_same_content(mapped: MappedBrain, tmp_path: Pat
     store = BrainStore(tmp_path / "store")
     source = BrainSource(manifest_path=mapped.manifest_path, store_path=store.root)
     map_brain(source=source, run=RunSettings(workers=2, runner="dask"))
+    assert store.catalogue("P01").content_digest() == mapped.store.catalogue("P01").content_digest()
+
+
+@pytest.mark.long
+def test_a_scheduler_that_is_running_gives_the_same_content_and_goes_on_running(
+    mapped: MappedBrain, tmp_path: Path
+) -> None:
+    store = BrainStore(tmp_path / "store")
+    source = BrainSource(manifest_path=mapped.manifest_path, store_path=store.root)
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        map_brain(source=source, run=RunSettings(runner="dask", scheduler=cluster.scheduler_address))
+        assert len(cluster.scheduler_info["workers"]) == 2
     assert store.catalogue("P01").content_digest() == mapped.store.catalogue("P01").content_digest()
 
 

@@ -18,7 +18,7 @@ from requests.exceptions import ConnectionError as RequestsConnectionError
 from cytoarch.errors import ModelError, StoreError
 from cytoarch.store.brain_store import BrainStore
 from tasks.progress import listening
-from tasks.tracking import TrackingLine, needed, outages, reached
+from tasks.tracking import TrackingLine, database_path, experiment_id, needed, outages, reached
 
 REFUSED = MlflowException("API request failed: [Errno 111] Connection refused\nin the depths of a pool")
 
@@ -154,6 +154,22 @@ def answering_with(status: int) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
+
+
+def test_a_database_that_is_damaged_costs_no_map_and_is_told_in_words(
+    tmp_path: Path, slept: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store = BrainStore(tmp_path)
+    database_path(store).parent.mkdir(parents=True)
+    database_path(store).write_text("no database at all")
+    assert reached(store) == "its database cannot be used: file is not a database"
+    line = TrackingLine(store, logging.getLogger("test"))
+    assert line.tell("this run", lambda: experiment_id(store)) is None
+    assert line.left == "this run (its database cannot be used: file is not a database)"
+    assert slept == [], "waiting does not mend it"
+    with pytest.raises(StoreError, match="what is registered is looked up there; restore it from a backup"):
+        needed(store, "what is registered", lambda: experiment_id(store))
 
 
 def test_a_server_that_hangs_costs_a_look_and_no_request(

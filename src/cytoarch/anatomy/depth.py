@@ -33,11 +33,13 @@ class DepthSettings(Settings):
     """How depth in the cortex is measured."""
 
     kind: DepthKind = Field(
+        title="How depth is measured",
         default="laplace",
         description="laplace: the harmonic field between the sides; equidistant: share of the length of its columns; "
         "equivolumetric: share of their volume.",
     )
     sides: Sides = Field(
+        title="What is pial surface",
         default="outline",
         description="outline: all of the outline is pial surface; block: a piece cut out of a cortex, only what faces "
         "away from the white matter is.",

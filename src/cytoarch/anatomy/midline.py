@@ -35,16 +35,31 @@ class MidlineSettings(Settings):
     """Where along the cortex points are taken."""
 
     line: MidlineKind = Field(
+        title="What the middle is",
         default="depth",
         description="depth: where depth is one half; skeleton: of the grey matter, where no white matter is told; "
         "surface: where the section cuts the middle surface of the reconstructed brain.",
     )
-    spacing_um: float = Field(default=1000.0, ge=10, le=100_000, description="Between points, along a line (um).")
+    spacing_um: float = Field(
+        title="Spacing of points along the cortex (um)",
+        default=1000.0,
+        ge=10,
+        le=100_000,
+        description="Between points, along a line (um).",
+    )
     patch_um: float = Field(
-        default=1024.0, ge=10, le=100_000, description="Edge of the patch that holds tissue (um); 4096 in CytoNet."
+        title="Patch around a point (um)",
+        default=1024.0,
+        ge=10,
+        le=100_000,
+        description="Edge of the patch that holds tissue (um); 4096 in CytoNet.",
     )
     tissue_share: float = Field(
-        default=0.5, ge=0, le=1, description="Least share of its patch that is tissue, for a point to be kept."
+        title="Least tissue in a patch (share)",
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Least share of its patch that is tissue, for a point to be kept.",
     )
     farthest_um: float = Field(
         default=2000.0, ge=0, le=20_000, description="Lines of a surface are moved to the middle by at most this (um)."

@@ -32,32 +32,53 @@ class TissueSettings(Settings):
     """How tissue is told from the slide, and grey from white matter."""
 
     pixel_size_um: float = Field(
-        default=64.0, ge=1, le=1000, description="Pixel size of the overview (um); a coarser scan is used as it is."
+        title="Pixel size of the overview (um)",
+        default=64.0,
+        ge=1,
+        le=1000,
+        description="Pixel size of the overview (um); a coarser scan is used as it is.",
     )
     method: Literal["slide", "paper", "whole"] = Field(
+        title="How tissue is found",
         default="slide",
         description="slide: against the bare slide, in colour; paper: the chain of CytoNet's authors; whole: all that "
         "was scanned is tissue, as in a photomicrograph.",
     )
     polarity: Literal["auto", "dark", "bright"] = Field(
-        default="auto", description="Tissue against the slide: dark (brightfield), bright (fluorescence), or auto."
+        title="Tissue is darker or brighter than the slide",
+        default="auto",
+        description="Tissue against the slide: dark (brightfield), bright (fluorescence), or auto.",
     )
     smallest_mm2: float = Field(
-        default=0.05, ge=0, le=100, description="Pieces and holes below this are ignored (mm2)."
+        title="Smallest piece or hole (mm2)",
+        default=0.05,
+        ge=0,
+        le=100,
+        description="Pieces and holes below this are ignored (mm2).",
     )
     smallest_share: float = Field(
-        default=0.01, ge=0, le=1, description="Pieces below this share of the largest one are left out."
+        title="Smallest share of the largest piece",
+        default=0.01,
+        ge=0,
+        le=1,
+        description="Pieces below this share of the largest one are left out.",
     )
     thin_mm: float = Field(
-        default=0.25, ge=0, le=5, description="Dense things narrower than this are lines or letters (mm)."
+        title="Lines and letters are narrower than (mm)",
+        default=0.25,
+        ge=0,
+        le=5,
+        description="Dense things narrower than this are lines or letters (mm).",
     )
     pale_mm: float = Field(
+        title="Pale things that are no tissue are narrower than (mm)",
         default=0.8,
         ge=0,
         le=5,
         description="Pale things narrower than this, as rows of dots, are no tissue (mm).",
     )
     cleft_mm: float = Field(
+        title="Clefts that are no tissue are narrower than (mm)",
         default=0.0,
         ge=0,
         le=5,
@@ -65,6 +86,7 @@ class TissueSettings(Settings):
         "tissue (mm); 0: all are. It opens a thin callosum beneath a fissure, too: for folded brains, 0.32.",
     )
     molecular_mm: float = Field(
+        title="Pale layer along the outside is narrower than (mm)",
         default=0.4,
         ge=0,
         le=5,

@@ -37,6 +37,7 @@ class ParcellateSettings(Settings):
     """How a head is applied to whole sections."""
 
     source: Literal["encoder", "cache"] = Field(
+        title="Where embeddings come from",
         default="encoder",
         description="encoder: see every overlapping tile anew; cache: start from the stored embeddings (faster).",
     )
@@ -47,7 +48,9 @@ class ParcellateSettings(Settings):
         le=0.9,
         description="Share of a tile that the next one covers again.",
     )
-    window: Literal["radial", "gauss", "hann"] = Field(default="radial", description="Weights of overlapping tiles.")
+    window: Literal["radial", "gauss", "hann"] = Field(
+        title="How overlapping tiles are weighed", default="radial", description="Weights of overlapping tiles."
+    )
     kept_classes: int = Field(
         title="Classes kept a cell",
         default=6,

@@ -84,9 +84,13 @@ class BrainStore:
 
     def check_there(self, brain_id: str) -> None:
         """Raise StoreError, listing the brains there are, if a brain is not in the store."""
-        if not self.shared_path(brain_id).exists():
-            known = ", ".join(self.brain_ids()) or "none"
-            raise StoreError(f"{self.root} holds no brain {brain_id!r} (brains there: {known}); run ingest-brain first")
+        path = self.shared_path(brain_id)
+        if path.exists():
+            return
+        if brain_id in self.brain_ids():
+            raise StoreError(f"{path} is not there: brain {brain_id} was never taken in whole; run ingest-brain again")
+        known = ", ".join(self.brain_ids()) or "none"
+        raise StoreError(f"{self.root} holds no brain {brain_id!r} (brains there: {known}); run ingest-brain first")
 
     # -- scans ---------------------------------------------------------------------------------------------------------
 

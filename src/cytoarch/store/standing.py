@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from cytoarch.brains import Brain
+from cytoarch.errors import StoreError
 from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.catalogue import Catalogue
 from cytoarch.store.durations import Duration, speeds
 from cytoarch.store.products import WHOLE_BRAIN, Product
-from cytoarch.store.records import Record
+from cytoarch.store.records import read_record
 
 OF_LABELLED = ("labels", "agreement")
 """Steps that apply to sections with labels only."""
@@ -57,11 +59,11 @@ class Cost(NamedTuple):
 def standings(store: BrainStore, brain_id: str) -> list[Standing]:
     """How the products of a brain stand, by step and name. Raises StoreError if the brain is not in the store."""
     brain, catalogue = store.read_brain(brain_id), store.catalogue(brain_id)
-    found: dict[tuple[str, str], list[Record]] = {}
-    for record in catalogue.records():
-        found.setdefault((record.step, record.name), []).append(record)
-    rows = [_standing(brain, catalogue, records) for records in found.values()]
-    if ("sections", "scan") not in found and not any(step == "sections" for step, _ in found):
+    found: dict[tuple[str, str], list[Path]] = {}
+    for path in catalogue.record_paths():
+        found.setdefault((path.parts[-3], path.parts[-2]), []).append(path)
+    rows = [_standing(brain, catalogue, *key, paths) for key, paths in found.items()]
+    if not any(step == "sections" for step, _ in found):
         rows.append(Standing("sections", "", 0, 0, len(brain.kept), 0, 0))
     return sorted(rows, key=lambda one: (one.step != "sections", one.step, one.name))
 
@@ -128,9 +130,18 @@ def _ratio(ours: float, theirs: float) -> float:
     return ours / theirs if ours and theirs else 1.0
 
 
-def _standing(brain: Brain, catalogue: Catalogue, records: list[Record]) -> Standing:
-    current = stale = damaged = 0
-    for record in records:
+def _standing(brain: Brain, catalogue: Catalogue, step: str, name: str, paths: Iterable[Path]) -> Standing:
+    """How the products stand whose records lie there; one whose record cannot be read is damaged."""
+    current = stale = damaged = nbytes = 0
+    sections = set()
+    for path in paths:
+        sections.add(path.stem)
+        try:
+            record = read_record(path)
+        except StoreError:
+            damaged += 1
+            continue
+        nbytes += sum(seal.size_bytes for seal in record.files.values())
         committed = catalogue.record(record.product)
         if committed is None:
             damaged += 1
@@ -138,10 +149,7 @@ def _standing(brain: Brain, catalogue: Catalogue, records: list[Record]) -> Stan
             stale += 1
         else:
             current += 1
-    step, name = records[0].step, records[0].name
-    sections = {record.section for record in records}
     wanted = set() if sections == {WHOLE_BRAIN} else _wanted(brain, step)
-    nbytes = sum(seal.size_bytes for record in records for seal in record.files.values())
     return Standing(step, name, current, stale, len(wanted - sections), damaged, nbytes)
 
 

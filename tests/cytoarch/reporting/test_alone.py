@@ -10,7 +10,7 @@ from PIL import Image
 
 from cytoarch.reporting.alone import CELL_PX, MOST_SHOWN, map_sheet, one_page, thumbnail
 from cytoarch.reporting.comparison import ComparedRow, comparison_chart
-from cytoarch.reporting.pictures import png
+from cytoarch.reporting.pictures import png, webp
 
 
 def picture(path: Path, grey: int, shape: tuple[int, int] = (20, 40)) -> bytes:
@@ -43,6 +43,12 @@ def test_pictures_are_inside_and_links_to_the_store_are_taken_off(index: Path, t
     assert 'href="../' not in text
     assert '<a href="#s1">' in text
     assert '<a href="https://x.org">' in text
+
+
+def test_pictures_are_called_what_they_are(index: Path) -> None:
+    index.write_text('<img src="scan.webp" alt="">')
+    (index.parent / "scan.webp").write_bytes(webp(np.zeros((8, 8, 3), np.uint8)))
+    assert 'src="data:image/webp;base64,' in one_page(index).decode()
 
 
 def test_where_there_is_no_room_the_page_says_where_it_is_shown(index: Path, tmp_path: Path) -> None:

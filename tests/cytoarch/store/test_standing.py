@@ -67,6 +67,18 @@ def test_a_file_cut_short_is_damage(store: BrainStore) -> None:
     assert (found.current, found.damaged, found.due) == (0, 1, 3)
 
 
+def test_a_record_that_cannot_be_read_is_damage_and_costs_no_other(store: BrainStore) -> None:
+    catalogue = store.catalogue("B1")
+    before = {(one.step, one.name): one for one in standings(store, "B1")}
+    path = catalogue.record_paths()[0]
+    path.write_bytes(path.read_bytes()[:40])
+    after = {(one.step, one.name): one for one in standings(store, "B1")}
+    step, name = path.parts[-3:-1]
+    assert after[step, name].damaged == before[step, name].damaged + 1
+    assert after[step, name].missing == before[step, name].missing
+    assert after.keys() == before.keys()
+
+
 def test_a_brain_of_which_nothing_is_ingested_misses_its_sections(tmp_path: Path) -> None:
     store = BrainStore(tmp_path)
     row = Section(brain_id="B1", section_id="s1", section_number=1, path="x")

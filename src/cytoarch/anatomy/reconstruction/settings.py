@@ -57,23 +57,61 @@ class ReconstructionSettings(Settings):
         le=100_000,
         description="From one section number to the next (um); blank: the manifest's position, or thickness.",
     )
-    least_inliers: int = Field(default=12, ge=3, le=1000, description="Fewest matched features that make a link.")
-    least_inlier_share: float = Field(default=0.1, ge=0, le=1, description="Least share of them among all matches.")
+    least_inliers: int = Field(
+        title="Fewest features that link two sections",
+        default=12,
+        ge=3,
+        le=1000,
+        description="Fewest matched features that make a link.",
+    )
+    least_inlier_share: float = Field(
+        title="Least share of matching features that link",
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Least share of them among all matches.",
+    )
     flip_ratio: float = Field(
-        default=1.5, ge=1, le=10, description="So many times the inliers of the other one decide on a flip."
+        title="Features that decide on a flip (times)",
+        default=1.5,
+        ge=1,
+        le=10,
+        description="So many times the inliers of the other one decide on a flip.",
     )
     flip_margin: float = Field(
-        default=0.05, ge=0, le=1, description="So much more correlation than the other one decides on a flip."
+        title="Correlation that decides on a flip",
+        default=0.05,
+        ge=0,
+        le=1,
+        description="So much more correlation than the other one decides on a flip.",
     )
     least_correlation: float = Field(
-        default=0.45, ge=0, le=1, description="Least correlation of two aligned overviews that makes a link."
+        title="Least correlation of linked sections",
+        default=0.45,
+        ge=0,
+        le=1,
+        description="Least correlation of two aligned overviews that makes a link.",
     )
-    least_overlap: float = Field(default=0.5, ge=0, le=1, description="Least Dice overlap of tissue that makes a link.")
+    least_overlap: float = Field(
+        title="Least overlap of linked sections",
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Least Dice overlap of tissue that makes a link.",
+    )
     turned_deg: float = Field(
-        default=30.0, gt=0, le=180, description="Sections that lie turned by more are flagged (degrees)."
+        title="Turn that is flagged (degrees)",
+        default=30.0,
+        gt=0,
+        le=180,
+        description="Sections that lie turned by more are flagged (degrees).",
     )
     order_gain: float = Field(
-        default=0.1, ge=0, le=2, description="So much more correlation elsewhere makes a section seem out of order."
+        title="Correlation elsewhere that is flagged",
+        default=0.1,
+        ge=0,
+        le=2,
+        description="So much more correlation elsewhere makes a section seem out of order.",
     )
 
     @property
