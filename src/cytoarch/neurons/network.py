@@ -170,6 +170,11 @@ class NeuronNetwork(nn.Module):
         self.decoder = nn.ModuleList(_blocks(after, momentum) for _, after in pairs)
         self.heads = nn.ModuleList(nn.ConvTranspose3d(width, CLASSES, 1) for width in widths)
 
+    @property
+    def decoding(self) -> tuple[nn.Module, ...]:
+        """All but the encoder."""
+        return self.bottleneck, self.up, self.decoder, self.heads
+
     def forward(self, volumes: Tensor) -> list[Tensor]:
         """(b, 1, z, y, x) -> logits (b, 2, z, y, x), then at half, a quarter, an eighth, a sixteenth of the edges."""
         skips: list[Tensor | None] = list(self.encoder(volumes))
