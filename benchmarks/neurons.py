@@ -59,11 +59,13 @@ class Size:
     """Steps of it."""
     seeds: int = 3
     learning_rate: float = 2e-3
+    encoder_rate: float = 1.0
+    """Times that rate, which an inflated encoder learns with."""
 
 
 SIZES = {
     "trial": Size((8, 16, 32, 64), (1, 1, 1, 1), (32, 48, 48), 1, 1, 1, 32, 2, 4, 4, seeds=1),
-    "cpu": Size((8, 16, 32, 64), (1, 1, 1, 1), (48, 64, 64), 12, 2, 3, 32, 2, 120, 1500, learning_rate=3e-3),
+    "cpu": Size((8, 16, 32, 64), (1, 1, 1, 1), (48, 64, 64), 12, 2, 3, 32, 2, 180, 1500, learning_rate=3e-3),
     "gpu": Size((32, 64, 128, 256), (2, 2, 6, 2), (96, 160, 160), 8, 2, 6, 64, 4, 400, 600),
 }
 
@@ -84,6 +86,8 @@ ARMS = (
     Arm("inflated (centre), no line loss", "centre", "none"),
     Arm("random, no line loss", None, "none"),
 )
+OF_PRETRAINING = ("features", "depths", "shape", "slices", "batch", "pretraining")
+"""Of a size, what pretraining depends on."""
 FITS = "fits.json"
 """Of every fit, kept as it ends: a study that was cut off goes on with the next."""
 CONTEXT = multiprocessing.get_context("fork")
@@ -100,11 +104,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=1e9, help="most that all fits may take together")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--encoder-rate", type=float, help="of inflated encoders, instead of the size's own")
     parser.add_argument("--arms", default="", help="numbers of the arms to fit, such as 0,2,4; blank: all")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     size = SIZES[asked.size]
+    size = size if asked.encoder_rate is None else replace(size, encoder_rate=asked.encoder_rate)
     arms = [ARMS[int(one)] for one in asked.arms.split(",")] if asked.arms else ARMS
     slices, known, unseen = phantoms(size, asked.workers)
     _VOLUMES.extend(as_known(one) for one in known)
@@ -208,7 +214,7 @@ def pretrained(
     size: Size, volumes: list[NeuronVolume], device: str, out: Path
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """First and last loss of the pretraining, and its weights; those that are in the folder for the same size."""
-    folder, wanted = out / "convnext", {"size": asdict(size)}
+    folder, wanted = out / "convnext", {name: asdict(size)[name] for name in OF_PRETRAINING}
     told = kept(out / "pretraining.json", wanted).get("loss")
     if told is None:
         told = pretrain(size, volumes, device, folder)
@@ -246,7 +252,8 @@ def fitted(
     # it was pretrained on grey shown thrice, which the sum of the three weights sees alike
     encoder = None if arm.inflation is None else inflated(tensors, arm.inflation, "sum")
     network = new_network(Architecture(size.features, size.depths, layer_scale=1.0), fit.seed, encoder)
-    fit = replace(fit, loss=LineLoss(arm.topology))
+    rate = 1.0 if encoder is None else size.encoder_rate
+    fit = replace(fit, loss=LineLoss(arm.topology), encoder_rate=rate)
     return network, fit_network(network, [], fit, device, draw=partial(_as_batch, patches))
 
 
