@@ -140,8 +140,8 @@ class MedNextBlock(nn.Module):
 class Upward(nn.Module):
     """Twice the resolution: a transposed depthwise convolution, and every voxel repeated beside it.
 
-    MedNeXt's shortcut is a transposed convolution of one voxel, which fills every eighth voxel and leaves a checkerboard
-    that only long training takes away; ours has the same weights and fills all.
+    MedNeXt's shortcut is a transposed convolution of one voxel. It fills every eighth voxel and leaves a checkerboard
+    that only long training takes away; ours has as many weights and fills all.
     """
 
     def __init__(self, before: int, after: int, momentum: float) -> None:
