@@ -39,7 +39,7 @@ class PretrainingSettings(Settings):
         default=0.0,
         ge=0,
         le=1000,
-        description="Edge of cubes of every brain that are shown as often; 0: points as they are.",
+        description="Edge of cubes of every brain that are all shown equally often; 0: points as they are.",
     )
     network: str = Field(
         default="compact",
