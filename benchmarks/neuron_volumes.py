@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
+from scipy.ndimage import gaussian_filter
 from skimage.filters import threshold_otsu
 
 from cytoarch.images.stacks import write_stack
@@ -173,12 +174,12 @@ def one(depth: int) -> dict[str, float]:
 
 
 def gaps(file: Path) -> None:
-    """Draw a phantom, cut at a third of a neurite's brightness, traced without and with closing gaps."""
-    phantom = NeuronPhantom(shape=(40, 96, 128), neurons=1, seed=4, branches=6, gaps_per_um=0.02, background=6.0)
+    """Draw a phantom, smoothed and cut at a quarter of a neurite's brightness, traced without and with closing gaps."""
+    phantom = NeuronPhantom(shape=(40, 64, 80), neurons=1, seed=14, branches=6, gaps_per_um=0.02, background=6.0)
     made = make_phantom(phantom)
     scale = scale_of(np.bincount(made.pixels.ravel(), minlength=256))
     seen = projections(StoredVolume(made.pixels, VoxelGrid(made.pixels.shape, UM)), scale)[0]
-    mask = made.pixels > 2 * (phantom.background + phantom.photons / 3)
+    mask = gaussian_filter(made.pixels.astype(np.float32), 0.7) > 2 * (phantom.background + phantom.photons / 4)
     rules = (TraceRules(gap_um=0), TraceRules(gap_um=10))
     traced = [trace_mask(mask, UM, one) for one in rules]
     pictures = [drawn_errors(seen, one, made.tree, 1.0) for one in traced]

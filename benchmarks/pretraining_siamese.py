@@ -85,7 +85,7 @@ def area_patches(brains: BrainSet, labelled: Int64, patch_px: int) -> AreaPatche
     atlas = BrainsAtlas(brains.points[labelled], CLASSES - 1)
 
     def priors(brain: Int64, cells: Int64) -> NDArray[np.float32]:
-        told = np.eye(CLASSES, dtype=np.float32)[places.area[cells]]
+        told: NDArray[np.float32] = np.eye(CLASSES, dtype=np.float32)[places.area[cells]]
         cortex = places.tissue[cells] == CORTEX
         whose = np.broadcast_to(brain[:, None], cells.shape)[cortex]
         told[cortex, 0] = 0.0

@@ -114,7 +114,7 @@ class AreasStep(Step[AreaNetwork]):
                 place = placed_section(image, row, inputs[self.placed][brain_id])
                 seen = image.at(self.areas.pixel_size_um).grid
                 cells = seen.grouped(CELL_PX)
-                where_um = cells.um(np.stack(np.indices(cells.shape), axis=-1))
+                where_um = cells.um(np.moveaxis(np.indices(cells.shape), 0, -1))
                 position_mm = place.to_brain(where_um)
                 if position_mm.shape[-1] != AXES:
                     raise TrainingError(
