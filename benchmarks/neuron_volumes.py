@@ -1,9 +1,9 @@
 """A real neuron traced beside what scikit-image alone gives, memory along an axis, and a gap that is closed.
 
-`python -m benchmarks.neuron_volumes stack [--network FOLDER] [--rivulet PYTHON]` prints the scores of traces of
-`neuron_stack` in the folder of real data against its SWC file, those of Rivulet2 beside them where a Python that has it
-is named; `memory` prints the peak memory of ingesting, segmenting and tracing volumes
-that grow along z; `gaps FILE` draws a phantom traced with and without closing gaps.
+`python -m benchmarks.neuron_volumes stack [--network FOLDER] [--kimimaro PYTHON] [--rivulet PYTHON]` prints the scores
+of traces of `neuron_stack` in the folder of real data against its SWC file, those of kimimaro and Rivulet2 beside them
+where a Python that has them is named; `memory` prints the peak memory of ingesting, segmenting and tracing volumes that
+grow along z; `gaps FILE` draws a phantom traced with and without closing gaps.
 """
 
 import argparse
@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
+from scipy.ndimage import gaussian_filter
 from skimage.filters import threshold_otsu
 
 from cytoarch.images.stacks import write_stack
@@ -42,6 +44,8 @@ from cytoarch.store.staging import Staging
 UM: Triple = (1.0, 1.0, 1.0)
 BARE = TraceRules(gap_um=0, spur_um=0, piece_um=0)
 DEPTHS = (64, 256, 512)
+PEERS = {"kimimaro": "kimimaro (TEASAR)", "rivulet": "Rivulet2"}
+"""What is run in an environment of its own."""
 
 
 def main() -> None:
@@ -50,11 +54,12 @@ def main() -> None:
     parser.add_argument("what", choices=("stack", "memory", "gaps", "one"))
     parser.add_argument("file", type=Path, nargs="?", default=Path("gaps.png"))
     parser.add_argument("--network", type=Path, help="folder of network.json and network.safetensors")
-    parser.add_argument("--rivulet", type=Path, help="Python of an environment that has rivuletpy")
+    for peer in PEERS:
+        parser.add_argument(f"--{peer}", type=Path, help=f"Python of an environment that has {peer}")
     parser.add_argument("--depth", type=int, default=64)
     asked = parser.parse_args()
     if asked.what == "stack":
-        print(stack(asked.network, asked.rivulet))
+        print(stack(asked.network, {one: getattr(asked, one) for one in PEERS if getattr(asked, one)}))
     elif asked.what == "memory":
         print(memory())
     elif asked.what == "gaps":
@@ -63,8 +68,8 @@ def main() -> None:
         print(json.dumps(one(asked.depth)))
 
 
-def stack(network: Path | None, rivulet: Path | None) -> str:
-    """The table of scores of the real stack."""
+def stack(network: Path | None, peers: Mapping[str, Path]) -> str:
+    """The table of scores of the real stack; peers by the Python that has them."""
     folder = Path(os.environ.get("CYTOARCH_REAL_DATA", "../shared/data")) / "neuron_stack"
     pixels = tifffile.imread(folder / "test.tif")
     known = read_swc(folder / "test-expected_yflip.swc")
@@ -79,9 +84,9 @@ def stack(network: Path | None, rivulet: Path | None) -> str:
         traced["ours, on a network taught by phantoms alone"] = lambda: trace_mask(
             segmented(network, pixels), UM, TraceRules()
         )
-    if rivulet is not None:
-        traced["Rivulet2, on the Otsu mask"] = lambda: by_rivulet(rivulet, folder, float(threshold_otsu(pixels)))
-        traced["Rivulet2, on all signal"] = lambda: by_rivulet(rivulet, folder, 0.0)
+    for peer, python in peers.items():
+        for where, threshold in (("the Otsu mask", float(threshold_otsu(pixels))), ("all signal", 0.0)):
+            traced[f"{PEERS[peer]}, on {where}"] = partial(by_peer, peer, python, folder, threshold)
     rows = [
         "| trace | ESA | DSA | PDS | precision | recall | F1 | pieces | s |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -99,12 +104,12 @@ def row(name: str, score: TreeScore, pieces: int, seconds: float) -> str:
     return f"| {name} | {' | '.join(f'{one:.3f}' for one in figures)} | {pieces} | {seconds:.1f} |"
 
 
-def by_rivulet(python: Path, folder: Path, threshold: float) -> Tree:
-    """The tree that Rivulet2 traces in the voxels above a threshold."""
+def by_peer(peer: str, python: Path, folder: Path, threshold: float) -> Tree:
+    """The tree that another program traces in the voxels above a threshold."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "tree.swc"
-        peer = Path(__file__).parent / "rivulet_peer.py"
-        subprocess.run([python, peer, folder / "test.tif", str(threshold), path], check=True)
+        script = Path(__file__).parent / f"{peer}_peer.py"
+        subprocess.run([python, script, folder / "test.tif", str(threshold), path], check=True, stdout=sys.stderr)
         return read_swc(path)
 
 
@@ -169,12 +174,12 @@ def one(depth: int) -> dict[str, float]:
 
 
 def gaps(file: Path) -> None:
-    """Draw a phantom, cut at a third of a neurite's brightness, traced without and with closing gaps."""
-    phantom = NeuronPhantom(shape=(40, 96, 128), neurons=1, seed=4, branches=6, gaps_per_um=0.02, background=6.0)
+    """Draw a phantom, smoothed and cut at a quarter of a neurite's brightness, traced without and with closing gaps."""
+    phantom = NeuronPhantom(shape=(40, 64, 80), neurons=1, seed=14, branches=6, gaps_per_um=0.02, background=6.0)
     made = make_phantom(phantom)
     scale = scale_of(np.bincount(made.pixels.ravel(), minlength=256))
     seen = projections(StoredVolume(made.pixels, VoxelGrid(made.pixels.shape, UM)), scale)[0]
-    mask = made.pixels > 2 * (phantom.background + phantom.photons / 3)
+    mask = gaussian_filter(made.pixels.astype(np.float32), 0.7) > 2 * (phantom.background + phantom.photons / 4)
     rules = (TraceRules(gap_um=0), TraceRules(gap_um=10))
     traced = [trace_mask(mask, UM, one) for one in rules]
     pictures = [drawn_errors(seen, one, made.tree, 1.0) for one in traced]

@@ -1,10 +1,11 @@
 """What inflation and a loss that knows lines bring on phantom neurons, and what the network costs.
 
 `python -m benchmarks.neurons OUT [--size gpu] [--device cuda]` pretrains a small ConvNeXt on slices without labels
-(masked squares are filled in), inflates it, fits networks that begin in different ways with different losses to the
-very same patches, traces what they segment in volumes they have not seen, and scores the trees. It writes
-`results.json` and the weights of the first network; begun again in the same folder it goes on. It needs torch,
-transformers, scipy and scikit-image, and of ours `cytoarch.neurons` and the ground below it.
+(it tells what the planes beside a plane show), inflates it, fits networks that begin in different ways with different
+losses to the very same patches, traces what they segment in volumes they have not seen, and scores the trees. It
+writes `results.json` and the weights of the first network; begun again in the same folder it goes on with the next fit
+(`--arms` takes some of them first). It needs torch, transformers, scipy and scikit-image, and of ours
+`cytoarch.neurons` and the ground below it.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import json
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -58,11 +59,13 @@ class Size:
     """Steps of it."""
     seeds: int = 3
     learning_rate: float = 2e-3
+    encoder_rate: float = 1.0
+    """Times that rate, which an inflated encoder learns with."""
 
 
 SIZES = {
     "trial": Size((8, 16, 32, 64), (1, 1, 1, 1), (32, 48, 48), 1, 1, 1, 32, 2, 4, 4, seeds=1),
-    "cpu": Size((8, 16, 32, 64), (1, 1, 1, 1), (48, 64, 64), 4, 2, 3, 32, 2, 120, 1500, learning_rate=3e-3),
+    "cpu": Size((8, 16, 32, 64), (1, 1, 1, 1), (48, 64, 64), 12, 2, 3, 32, 2, 150, 1500, learning_rate=3e-3),
     "gpu": Size((32, 64, 128, 256), (2, 2, 6, 2), (96, 160, 160), 8, 2, 6, 64, 4, 400, 600),
 }
 
@@ -83,6 +86,8 @@ ARMS = (
     Arm("inflated (centre), no line loss", "centre", "none"),
     Arm("random, no line loss", None, "none"),
 )
+OF_PRETRAINING = ("features", "depths", "shape", "slices", "batch", "pretraining")
+"""Of a size, what pretraining depends on."""
 FITS = "fits.json"
 """Of every fit, kept as it ends: a study that was cut off goes on with the next."""
 CONTEXT = multiprocessing.get_context("fork")
@@ -99,15 +104,19 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=1e9, help="most that all fits may take together")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--encoder-rate", type=float, help="of inflated encoders, instead of the size's own")
+    parser.add_argument("--arms", default="", help="numbers of the arms to fit, such as 0,2,4; blank: all")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     size = SIZES[asked.size]
+    size = size if asked.encoder_rate is None else replace(size, encoder_rate=asked.encoder_rate)
+    arms = [ARMS[int(one)] for one in asked.arms.split(",")] if asked.arms else ARMS
     slices, known, unseen = phantoms(size, asked.workers)
     _VOLUMES.extend(as_known(one) for one in known)
     with ProcessPoolExecutor(asked.workers, CONTEXT) as pool:
         list(pool.map(abs, range(asked.workers)))  # forks them now
-        found = study(size, asked.device, asked.seconds, pool, (slices, unseen), asked.out)
+        found = study(size, asked.device, asked.seconds, pool, (slices, unseen), asked.out, arms)
     found["seconds"] = round(time.monotonic() - started, 1)
     found["size"] = asdict(size)
     found["machine"] = machine(asked.device)
@@ -150,6 +159,7 @@ def study(
     pool: ProcessPoolExecutor,
     volumes: tuple[list[NeuronVolume], list[NeuronVolume]],
     out: Path,
+    arms: Sequence[Arm],
 ) -> dict[str, Any]:
     """Fit and score every arm with every seed; what an earlier run of the same size kept is not done again."""
     slices, unseen = volumes
@@ -162,36 +172,26 @@ def study(
     fit = replace(base, steps=steps)
     rows: list[dict[str, Any]] = kept(out / FITS, {"size": asdict(size), "steps": steps}).get("fits", [])
     told_of = {"size": asdict(size), "steps": steps, "fits": rows}
-    scored_later: list[Callable[[], dict[str, Any]]] = []
-
-    def settle(left: int) -> None:
-        """Rows of all fits but the last few, whose scores are still computed."""
-        while len(scored_later) > left:
-            rows.append(scored_later.pop(0)())
-            (out / FITS).write_text(json.dumps(told_of, indent=1) + "\n")
-
     for seed in range(size.seeds):
-        for arm in ARMS:
+        for arm in arms:
             if any((one["arm"], one["seed"]) == (arm.name, seed) for one in rows):
                 continue
             network, losses = fitted(arm, size, replace(fit, seed=seed), patches[seed], tensors, device)
             maps = [segmented(network, as_known(one), size.patch, device) for one in unseen]
-            scores = [pool.submit(scored, *pair) for pair in zip(maps, unseen, strict=True)]
-            scored_later.append(partial(_row, arm.name, seed, losses, scores))
-            settle(1)
+            rows.append(row(arm.name, seed, losses, list(pool.map(scored, maps, unseen))))
+            (out / FITS).write_text(json.dumps(told_of, indent=1) + "\n")
             if seed == 0 and arm is ARMS[0]:
                 halves = {name: one.cpu().half().contiguous() for name, one in network.state_dict().items()}
                 save_file(halves, out / "network.safetensors")
                 (out / "network.json").write_text(json.dumps(network.sizes.as_json()))
-    settle(0)
-    plain = [pool.submit(scored, otsu(one.pixels), one) for one in unseen]
+    plain = list(pool.map(scored, [otsu(one.pixels) for one in unseen], unseen))
     return {
         "steps": steps,
         "seconds a step": per_step,
         "pretraining": told,
         "fits": rows,
-        "arms": {arm.name: summed([one for one in rows if one["arm"] == arm.name]) for arm in ARMS}
-        | {"skeleton of an Otsu mask": mean_of([one.result() for one in plain])},
+        "arms": {arm.name: summed([one for one in rows if one["arm"] == arm.name]) for arm in arms}
+        | {"skeleton of an Otsu mask": mean_of(plain)},
     }
 
 
@@ -204,16 +204,17 @@ def kept(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     return earlier if all(earlier.get(name) == one for name, one in alike.items()) else {}
 
 
-def _row(arm: str, seed: int, losses: list[float], scores: list[Any]) -> dict[str, Any]:
+def row(arm: str, seed: int, losses: list[float], scores: list[dict[str, float]]) -> dict[str, Any]:
+    """What one fit came to."""
     told = {"arm": arm, "seed": seed, "loss": float(np.mean(losses[-20:]))}
-    return told | {"losses": losses[:: max(1, len(losses) // 50)]} | mean_of([one.result() for one in scores])
+    return told | {"losses": losses[:: max(1, len(losses) // 50)]} | mean_of(scores)
 
 
 def pretrained(
     size: Size, volumes: list[NeuronVolume], device: str, out: Path
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """First and last loss of the pretraining, and its weights; those that are in the folder for the same size."""
-    folder, wanted = out / "convnext", {"size": asdict(size)}
+    folder, wanted = out / "convnext", {name: asdict(size)[name] for name in OF_PRETRAINING}
     told = kept(out / "pretraining.json", wanted).get("loss")
     if told is None:
         told = pretrain(size, volumes, device, folder)
@@ -251,7 +252,8 @@ def fitted(
     # it was pretrained on grey shown thrice, which the sum of the three weights sees alike
     encoder = None if arm.inflation is None else inflated(tensors, arm.inflation, "sum")
     network = new_network(Architecture(size.features, size.depths, layer_scale=1.0), fit.seed, encoder)
-    fit = replace(fit, loss=LineLoss(arm.topology))
+    rate = 1.0 if encoder is None else size.encoder_rate
+    fit = replace(fit, loss=LineLoss(arm.topology), encoder_rate=rate)
     return network, fit_network(network, [], fit, device, draw=partial(_as_batch, patches))
 
 
@@ -295,14 +297,20 @@ def summed(rows: list[dict[str, Any]]) -> dict[str, Any]:
 # -- pretraining in two dimensions -------------------------------------------------------------------------------------
 
 
-class Filling(nn.Module):
-    """A DINOv3 ConvNeXt that fills in what is masked, by its four stages projected and summed."""
+class Beside(nn.Module):
+    """A DINOv3 ConvNeXt that tells what lies beside a plane, by its four stages projected and summed.
 
-    def __init__(self, model: nn.Module, features: tuple[int, ...]) -> None:
+    Its stem halves once, as that of the network in three dimensions does: weights are learned at the strides that they
+    are used at.
+    """
+
+    def __init__(self, model: Any, features: tuple[int, ...]) -> None:
         super().__init__()
         self.model = model
+        stem = model.stages[0].downsample_layers[0]
+        stem.stride, stem.padding = (2, 2), (1, 1)
         self.project = nn.ModuleList(nn.Conv2d(width, features[0], 1) for width in features)
-        self.paint = nn.Conv2d(features[0], 16, 1)
+        self.paint = nn.Conv2d(features[0], 4, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """(b, 1, y, x) -> (b, 1, y, x)."""
@@ -310,12 +318,16 @@ class Filling(nn.Module):
         edge = states[0].shape[2:]
         maps = [functional.interpolate(layer(one), size=edge, mode="nearest")
                 for layer, one in zip(self.project, states, strict=True)]  # fmt: skip
-        painted: Tensor = functional.pixel_shuffle(self.paint(functional.gelu(torch.stack(maps).sum(0))), 4)
+        painted: Tensor = functional.pixel_shuffle(self.paint(functional.gelu(torch.stack(maps).sum(0))), 2)
         return painted
 
 
 def pretrain(size: Size, volumes: list[NeuronVolume], device: str, folder: Path) -> dict[str, float]:
-    """Fill in masked squares of slices; writes the ConvNeXt as transformers does, returns its first and last loss."""
+    """Tell the mean of the two planes beside a plane from that alone: their noise is their own, neurites go on.
+
+    After DeepInterpolation (Lecoq et al. 2021), which tells a plane from those beside it. Writes the ConvNeXt as
+    transformers does, returns its first and last loss.
+    """
     from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
     torch.manual_seed(7)
@@ -323,23 +335,20 @@ def pretrain(size: Size, volumes: list[NeuronVolume], device: str, folder: Path)
         hidden_sizes=list(size.features), depths=list(size.depths), layer_scale_init_value=1.0
     )
     model: Any = DINOv3ConvNextModel(config)
-    filling = Filling(model, size.features).to(device)
-    optimiser = torch.optim.AdamW(filling.parameters(), lr=1e-3, weight_decay=0.05)
+    beside = Beside(model, size.features).to(device)
+    optimiser = torch.optim.AdamW(beside.parameters(), lr=2e-3, weight_decay=0.05)
     shown = [torch.from_numpy(as_known(one).scale.shown(one.pixels)) for one in volumes]
     rng = np.random.default_rng(7)
     batch, edge = 4 * size.batch, size.shape[1] // 32 * 32
     losses: list[float] = []
     for step in range(size.pretraining):
-        planes = [one[int(rng.integers(len(one))), :edge, :edge] for one in _choices(shown, batch, rng)]
-        images = torch.stack(planes)[:, None].to(device)
-        hidden = torch.from_numpy(rng.random((batch, 1, edge // 8, edge // 8)) < 0.5).to(device)
-        hidden = hidden.repeat_interleave(8, 2).repeat_interleave(8, 3)
-        grey = -GREY_MEAN / GREY_SPREAD
-        painted = filling(torch.where(hidden, torch.full_like(images, grey), images))
-        weight = hidden * (1 + 4 * (images > grey + 2))  # neurites are few pixels of many
-        loss = (weight * (painted - images) ** 2).sum() / weight.sum()
+        places = [(one, int(rng.integers(1, len(one) - 1))) for one in _choices(shown, batch, rng)]
+        images = torch.stack([one[z, :edge, :edge] for one, z in places])[:, None].to(device)
+        wanted = torch.stack([(one[z - 1] + one[z + 1])[:edge, :edge] / 2 for one, z in places])[:, None].to(device)
+        weight = 1 + 4 * (wanted > 2 - GREY_MEAN / GREY_SPREAD)  # neurites are few pixels of many
+        loss = (weight * (beside(images) - wanted) ** 2).sum() / weight.sum()
         for group in optimiser.param_groups:
-            group["lr"] = 1e-3 * (1 - step / size.pretraining)
+            group["lr"] = 2e-3 * (1 - step / size.pretraining)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -10,14 +10,12 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from benchmarks.pretraining_bench import SHIFT_MM, Bench, networked, settings_of, trained
 from benchmarks.pretraining_phantoms import CELL_PX, BrainSet
@@ -26,9 +24,10 @@ from cytoarch.anatomy.surfaces import Mesh
 from cytoarch.phantoms.anatomy import draw_brain
 from cytoarch.phantoms.cortex import surfaces
 from cytoarch.phantoms.truth import NUCLEUS_AREA
-from cytoarch.pretraining.augmentation import Draws, changed, places_px
+from cytoarch.pretraining.areas import AreaPatches, BrainsAtlas
+from cytoarch.pretraining.augmentation import Draws
 from cytoarch.pretraining.pairs import PairBatches, Siamese, SurfacePairs
-from cytoarch.pretraining.patches import PatchBatches, PatchPoints, cut
+from cytoarch.pretraining.patches import PatchBatches, PatchPoints
 from cytoarch.pretraining.siamese import SiameseLearner, SiameseLoss
 from cytoarch.pretraining.tokens import CORTEX
 from cytoarch.pretraining.unet import AreaBatch, AreaScore, ExtendedUNet, area_score, finetune
@@ -40,8 +39,6 @@ COORDINATE_UNIT_MM = 10.0
 """Brings places to about one, as 100 mm do with those of a human brain."""
 PHASES = ("without atlas", "with atlas")
 """Of fine-tuning; scores are those at its end."""
-NEIGHBOURS = 24
-"""Labelled points of other brains that the atlas takes the areas of a place from."""
 ARMS: dict[str, SiameseLoss | None] = {
     "distances and coordinates": SiameseLoss(coordinate_unit_mm=COORDINATE_UNIT_MM),
     "coordinates": SiameseLoss(coordinate_unit_mm=COORDINATE_UNIT_MM, distances=False),
@@ -82,51 +79,20 @@ ABLATIONS = {
 }
 
 
-@dataclass(frozen=True)
-class AreaPatches:
-    """Patches around points with the areas of their cells, and an atlas of other brains laid over them."""
+def area_patches(brains: BrainSet, labelled: Int64, patch_px: int) -> AreaPatches:
+    """Patches with an atlas made of the labelled points of other brains; what is no cortex it knows."""
+    places = brains.places
+    atlas = BrainsAtlas(brains.points[labelled], CLASSES - 1)
 
-    brains: BrainSet
-    atlas: PatchPoints
-    """Points whose areas the atlas is made of."""
-    patch_px: int
-
-    def batch(self, chosen: Int64, draws: Draws) -> AreaBatch:
-        """The patches of some points (n,), as drawn."""
-        points = self.brains.points[chosen]
-        grid = self.patch_px // CELL_PX
-        every = np.broadcast_to(np.arange(grid * grid), (len(points), grid * grid))
-        where = places_px(points.centre_px, draws, self.patch_px, grid, every)
-        cells = self.brains.places.at(points.section, where)
-        areas = self.brains.places.area[cells].astype(np.int64).reshape(-1, grid, grid)
-        priors = np.moveaxis(self._priors(points.brain, cells).reshape(-1, grid, grid, CLASSES), -1, 1)
-        device = self.brains.pixels.device
-        pixels = changed(cut(self.brains.pixels, points, draws, self.patch_px), draws)
-        return AreaBatch(
-            pixels, torch.from_numpy(points.position_mm).to(device), torch.from_numpy(points.label).to(device),
-            torch.from_numpy(areas).to(device), torch.from_numpy(np.ascontiguousarray(priors)).to(device),
-        )  # fmt: skip
-
-    def _priors(self, brain: Int64, cells: Int64) -> NDArray[np.float32]:
-        """Probabilities (n, t, k) of the classes of cells (n, t): in cortex by the nearest points of other brains."""
-        places = self.brains.places
-        told = np.eye(CLASSES, dtype=np.float32)[places.area[cells]]  # what is no cortex is as it is
+    def priors(brain: Int64, cells: Int64) -> NDArray[np.float32]:
+        told: NDArray[np.float32] = np.eye(CLASSES, dtype=np.float32)[places.area[cells]]
         cortex = places.tissue[cells] == CORTEX
-        for one in np.unique(brain):
-            tree, labels = self._others[int(one)]
-            mine = cortex & (brain == one)[:, None]
-            near = tree.query(places.position_mm[cells[mine]], k=NEIGHBOURS)[1]
-            told[mine] = np.eye(CLASSES, dtype=np.float32)[1 + labels[near]].mean(axis=1)
+        whose = np.broadcast_to(brain[:, None], cells.shape)[cortex]
+        told[cortex, 0] = 0.0
+        told[cortex, 1:] = atlas.at(whose, places.position_mm[cells[cortex]])
         return told
 
-    @cached_property
-    def _others(self) -> dict[int, tuple[Any, Int64]]:
-        """Of every brain: the places of the labelled points of all others, and their areas."""
-        found = {}
-        for one in range(len(self.brains.plans)):
-            others = self.atlas[np.flatnonzero(self.atlas.brain != one)]
-            found[one] = (cKDTree(others.position_mm), others.label)
-        return found
+    return AreaPatches(brains.pixels, brains.points, places, patch_px, priors)
 
 
 def reference_surface(resolution: int) -> Mesh:
@@ -148,7 +114,7 @@ def run_ablation(bench: Bench, brains: BrainSet, roles: Roles) -> None:
     pairs = _pairs(bench.out / f"pairs-{bench.results['size']}.npz", points, mesh)
     labelled = rng.permutation(np.flatnonzero(roles.labelled))[: sizes.labelled]
     tests = {split: rng.permutation(np.flatnonzero(one))[: sizes.tests] for split, one in roles.tests.items()}
-    patches = AreaPatches(brains, brains.points[np.flatnonzero(roles.labelled)], bench.study.patch_px)
+    patches = area_patches(brains, np.flatnonzero(roles.labelled), bench.study.patch_px)
     told = {"sizes": asdict(sizes), "pairs": len(pairs.index), "vertices": len(mesh.vertices_mm)}
     kept_path = bench.out / "siamese.json"
     found = _found_before(kept_path, told)

@@ -22,8 +22,7 @@ from cytoarch.errors import CytoarchError
 from flows.compare_brains import CompareChoice
 from flows.console import EXIT_BROKEN, EXIT_OK, EXIT_SECTIONS_FAILED, bars, say, stderr_console
 from flows.evaluate_structure import JudgedChoice
-from flows.parameters import BrainSource, MapSettings, StoredBrain
-from flows.pretrain_encoder import PretrainingChoice
+from flows.parameters import BrainSource, LearnedBrains, MapSettings, StoredBrain
 from flows.segment_neurons import NeuronChoice
 from flows.serving import has_own_server, start_prefect, unwatched
 from flows.stages import Summary
@@ -38,7 +37,7 @@ UNPREFIXED = (
     StudyChoice,
     NeuronChoice,
     CompareChoice,
-    PretrainingChoice,
+    LearnedBrains,
     JudgedChoice,
 )
 """Their fields are flags of their own: they are said in every call."""

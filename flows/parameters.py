@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cytoarch.anatomy.depth import DepthSettings
 from cytoarch.anatomy.midline import MidlineSettings
@@ -107,6 +107,24 @@ class StoredBrain(Settings):
         default=DEFAULT_STORE,
         description="Folder of the store, on the machine that runs the flow.",
     )
+
+
+class LearnedBrains(Settings):
+    """Which brains are learned from. Several are given one after the other or with commas between them."""
+
+    name: str = Field(pattern=ID_PATTERN, description="Name of what is made: its folder below studies/.")
+    brains: tuple[str, ...] = Field(min_length=1, max_length=1000, description="Brains that are learned from.")
+    held_out: tuple[str, ...] = Field(
+        default=(), max_length=1000, description="Brains that are not learned from; they are told of as a test."
+    )
+    store_path: Path = Field(default=DEFAULT_STORE, description="Folder of the store that holds the brains.")
+
+    _split = field_validator("brains", "held_out", mode="before")(split_names)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        refuse_repeated([*self.brains, *self.held_out], "a brain is learned from or held out, and named once")
+        return self
 
 
 class MapSettings(Settings):

@@ -1,53 +1,30 @@
 """An encoder of one's own, pretrained on the patches of several brains."""
 
 import time
-from pathlib import Path
 
 from prefect import flow, get_run_logger
-from pydantic import Field, field_validator, model_validator
 
 from cytoarch.anatomy.depth import DepthSettings
 from cytoarch.anatomy.midline import MidlineSettings
 from cytoarch.anatomy.surfaces import SurfaceSettings
 from cytoarch.errors import TrainingError
-from cytoarch.paths import ID_PATTERN
 from cytoarch.pretraining.settings import PretrainingSettings
-from cytoarch.settings import Settings
 from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.midline import CortexPointsStep, MidlineStep, MidsurfaceStep
 from cytoarch.steps.opened import open_study
 from cytoarch.steps.pretraining import PretrainingStep
 from cytoarch.steps.step import Place
 from cytoarch.store.brain_store import BrainStore
-from flows.parameters import RunSettings, StoredBrain, refuse_repeated, split_names
-from flows.places import DEFAULT_STORE
+from flows.parameters import LearnedBrains, RunSettings, StoredBrain
 from flows.stages import Summary, final_state, run_in_study
 from flows.trace_cortex import trace_cortex
 from tasks.cancelling import HOOKS
 from tasks.tracking import TrackingLine, log_pretraining, run_url
 
 
-class PretrainingChoice(Settings):
-    """Which brains an encoder learns from. Several are given one after the other or with commas between them."""
-
-    name: str = Field(pattern=ID_PATTERN, description="Name of the encoder: its folder below studies/.")
-    brains: tuple[str, ...] = Field(min_length=1, max_length=1000, description="Brains whose patches are learned from.")
-    held_out: tuple[str, ...] = Field(
-        default=(), max_length=1000, description="Brains that are not learned from; places in them are told as a test."
-    )
-    store_path: Path = Field(default=DEFAULT_STORE, description="Folder of the store that holds the brains.")
-
-    _split = field_validator("brains", "held_out", mode="before")(split_names)
-
-    @model_validator(mode="after")
-    def _each_once(self) -> "PretrainingChoice":
-        refuse_repeated([*self.brains, *self.held_out], "a brain is learned from or held out, and named once")
-        return self
-
-
 @flow(name="pretrain-encoder", flow_run_name="pretraining-{encoder.name}", **HOOKS)
 def pretrain_encoder(
-    encoder: PretrainingChoice,
+    encoder: LearnedBrains,
     train: PretrainingSettings = PretrainingSettings(),
     depth: DepthSettings = DepthSettings(),
     midline: MidlineSettings = MidlineSettings(),

@@ -21,6 +21,7 @@ FLOWS = (
     "parcellate_brain",
     "score_brain",
     "evaluate_layers",
+    "evaluate_areas",
     "evaluate_structure",
     "study",
     "find_borders",

@@ -71,7 +71,7 @@ def test_default_parameters_are_valid(flow: "Flow[..., Any]") -> None:
         "judged": several,
         "neurons": {"name": "N1"},
     }
-    needed |= {"encoder": {"name": "E1", "brains": ["B01"]}}
+    needed |= {name: {"name": "E1", "brains": ["B01"]} for name in ("encoder", "drawn")}
     needed |= {"source": {"manifest_path": "B01.csv"}, "manifest_path": "B01.csv"}
     given = {name: value for name, value in needed.items() if name in schema.required}
     validated = flow.validate_parameters(given)

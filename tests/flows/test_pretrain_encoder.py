@@ -13,8 +13,8 @@ from cytoarch.pretraining.loop import LoopSettings
 from cytoarch.pretraining.settings import PretrainingSettings
 from cytoarch.store.brain_store import BrainStore
 from flows.ingest_brain import ingest_brain
-from flows.parameters import BrainSource
-from flows.pretrain_encoder import PretrainingChoice, pretrain_encoder
+from flows.parameters import BrainSource, LearnedBrains
+from flows.pretrain_encoder import pretrain_encoder
 from tasks.tracking import tracking_uri
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flows")]
@@ -33,7 +33,7 @@ def test_an_encoder_is_trained_used_and_remembered(tmp_path: Path) -> None:
         ingest_brain(
             BrainSource(manifest_path=write_phantom(tmp_path / name, name, request), store_path=tmp_path / "s")
         )
-    choice = PretrainingChoice(name="E1", brains=("P01",), held_out=("P02",), store_path=tmp_path / "s")
+    choice = LearnedBrains(name="E1", brains=("P01",), held_out=("P02",), store_path=tmp_path / "s")
     done = pretrain_encoder(choice, TRAIN, midline=MIDLINE)
     assert any("P02, held out" in one for one in done.notes)
     encoder = load_encoder(EncoderSettings(encoder=done.notes["encoder"]))
@@ -60,4 +60,4 @@ def test_an_encoder_is_trained_used_and_remembered(tmp_path: Path) -> None:
 
 def test_a_brain_is_learned_from_or_held_out() -> None:
     with pytest.raises(ValidationError, match="learned from or held out"):
-        PretrainingChoice(name="E1", brains=("P01,P02",), held_out=("P02",))
+        LearnedBrains(name="E1", brains=("P01,P02",), held_out=("P02",))

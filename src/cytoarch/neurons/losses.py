@@ -100,11 +100,12 @@ class LineLoss:
 def soft_skeleton(image: Tensor, iterations: int = SOFT_ITERATIONS) -> Tensor:
     """The soft skeleton of values in [0, 1], (b, z, y, x): what openings of ever thinner erosions take away."""
     image = image[:, None]
-    skeleton = functional.relu(image - _opened(image))
-    for _ in range(iterations):
-        image = _eroded(image)
-        rest = functional.relu(image - _opened(image))
+    skeleton = torch.zeros_like(image)
+    for _ in range(iterations + 1):
+        thinner = _eroded(image)
+        rest = functional.relu(image - functional.max_pool3d(thinner, 3, 1, 1))  # what an opening takes away
         skeleton = skeleton + functional.relu(rest - skeleton * rest)
+        image = thinner
     return skeleton[:, 0]
 
 
@@ -131,10 +132,6 @@ def _eroded(image: Tensor) -> Tensor:
     along = ((3, 1, 1), (1, 3, 1), (1, 1, 3))
     pools = [-functional.max_pool3d(-image, k, 1, tuple(n // 2 for n in k)) for k in along]
     return torch.minimum(torch.minimum(pools[0], pools[1]), pools[2])
-
-
-def _opened(image: Tensor) -> Tensor:
-    return functional.max_pool3d(_eroded(image), 3, 1, 1)
 
 
 # -- as released -------------------------------------------------------------------------------------------------------

@@ -138,7 +138,11 @@ class MedNextBlock(nn.Module):
 
 
 class Upward(nn.Module):
-    """Twice the resolution: a transposed depthwise convolution, and one of a single voxel beside it."""
+    """Twice the resolution: a transposed depthwise convolution, and every voxel repeated beside it.
+
+    MedNeXt's shortcut is a transposed convolution of one voxel. It fills every eighth voxel and leaves a checkerboard
+    that only long training takes away; ours has as many weights and fills all.
+    """
 
     def __init__(self, before: int, after: int, momentum: float) -> None:
         super().__init__()
@@ -146,13 +150,13 @@ class Upward(nn.Module):
         self.norm = nn.BatchNorm3d(before, momentum=momentum)
         self.widen = nn.Conv3d(before, EXPANSION * before, 1)
         self.narrow = nn.Conv3d(EXPANSION * before, after, 1)
-        self.beside = nn.ConvTranspose3d(before, after, 1, stride=2)
+        self.beside = nn.Conv3d(before, after, 1)
 
     def forward(self, features: Tensor) -> Tensor:
         """(b, c, z, y, x) -> (b, c', 2 z, 2 y, 2 x); the plane that a transposed convolution lacks is put in front."""
-        front = (1, 0, 1, 0, 1, 0)
         branch = self.narrow(functional.gelu(self.widen(self.norm(self.depthwise(features)))))
-        return functional.pad(branch, front) + functional.pad(self.beside(features), front)
+        beside = functional.interpolate(self.beside(features), scale_factor=2, mode="nearest")
+        return functional.pad(branch, (1, 0, 1, 0, 1, 0)) + beside
 
 
 class NeuronNetwork(nn.Module):
@@ -169,6 +173,11 @@ class NeuronNetwork(nn.Module):
         self.up = nn.ModuleList(Upward(before, after, momentum) for before, after in pairs)
         self.decoder = nn.ModuleList(_blocks(after, momentum) for _, after in pairs)
         self.heads = nn.ModuleList(nn.ConvTranspose3d(width, CLASSES, 1) for width in widths)
+
+    @property
+    def decoding(self) -> tuple[nn.Module, ...]:
+        """All but the encoder."""
+        return self.bottleneck, self.up, self.decoder, self.heads
 
     def forward(self, volumes: Tensor) -> list[Tensor]:
         """(b, 1, z, y, x) -> logits (b, 2, z, y, x), then at half, a quarter, an eighth, a sixteenth of the edges."""

@@ -34,6 +34,8 @@ class Fit:
     patch: Corner
     batch_size: int = 2
     learning_rate: float = 1e-3
+    encoder_rate: float = 1.0
+    """Times that rate, which the encoder learns with: a step of AdamW is as long as its rate, whatever the gradient."""
     weight_decay: float = 3e-5
     near: float = 0.7
     """Share of the patches that are drawn near a node of a tree."""
@@ -108,12 +110,14 @@ def fit_network(
         raise TrainingError("there is no volume with a known tree; add one with an SWC file to learn from")
     kept = checkpoint or NoCheckpoint()
     network.to(device).train()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=fit.learning_rate, weight_decay=fit.weight_decay, eps=EPS)
+    shares = [(network.encoder, fit.encoder_rate), *((one, 1.0) for one in network.decoding)]
+    groups = [{"params": list(one.parameters()), "share": share} for one, share in shares]
+    optimiser = torch.optim.AdamW(groups, lr=fit.learning_rate, weight_decay=fit.weight_decay, eps=EPS)
     losses = _resume(network, optimiser, kept)
     batches = draw or (lambda step: batch_of(volumes, fit, step))
     for step in range(len(losses), fit.steps):
         for group in optimiser.param_groups:
-            group["lr"] = fit.learning_rate * (1 - step / fit.steps) ** POWER
+            group["lr"] = group["share"] * fit.learning_rate * (1 - step / fit.steps) ** POWER
         losses.append(_step(network, optimiser, batches(step), fit.loss, device))
         if not np.isfinite(losses[-1]):
             raise TrainingError(f"the loss is {losses[-1]} in step {step + 1}; lower the learning rate")

@@ -47,16 +47,21 @@ class PatchLearner(nn.Module):
 
 
 def patch_embeddings(network: PatchNetwork, pixels: Tensor) -> Tensor:
-    """Embeddings (b, d) of patches (b, 1 or 3, T, T): one channel is repeated for a network of three, three made grey.
+    """Embeddings (b, d) of patches (b, 1 or 3, T, T)."""
+    return network.patch(in_channels(pixels, network.channels))
+
+
+def in_channels(pixels: Tensor, channels: int) -> Tensor:
+    """Patches (b, 1 or 3, T, T) for a network: one channel is repeated for a network of three, three made grey.
 
     As the encoder does that the network becomes.
     """
-    if pixels.shape[1] == 1 and network.channels == len(LUMINANCE):
-        pixels = pixels.expand(-1, len(LUMINANCE), -1, -1)
-    elif pixels.shape[1] == len(LUMINANCE) and network.channels == 1:
+    if pixels.shape[1] == 1 and channels == len(LUMINANCE):
+        return pixels.expand(-1, len(LUMINANCE), -1, -1)
+    if pixels.shape[1] == len(LUMINANCE) and channels == 1:
         shares = sent(LUMINANCE, pixels.device)
-        pixels = (pixels * shares[:, None, None]).sum(dim=1, keepdim=True)
-    return network.patch(pixels)
+        return (pixels * shares[:, None, None]).sum(dim=1, keepdim=True)
+    return pixels
 
 
 def computed_twice(parts: Sequence[nn.Module]) -> None:

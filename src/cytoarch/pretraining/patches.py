@@ -139,6 +139,14 @@ class PatchPoints:
             self.brain[chosen],
         )
 
+    def balanced(self, edge_mm: float) -> Float64 | None:
+        """How often every point (n,) is to be drawn for all cubes of a brain to be alike; None for cubes of no edge."""
+        if edge_mm == 0:
+            return None
+        cubes = np.column_stack([self.brain, np.floor(self.position_mm / edge_mm)])
+        _, cube, count = np.unique(cubes, axis=0, return_inverse=True, return_counts=True)
+        return np.asarray(1 / count[cube.ravel()])
+
 
 @dataclass(frozen=True)
 class Batch:

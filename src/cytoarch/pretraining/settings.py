@@ -35,6 +35,12 @@ class PretrainingSettings(Settings):
     patch_px: int = Field(default=192, ge=32, le=4096, multiple_of=32, description="Edge of a patch, in such pixels.")
     batch_size: int = Field(default=256, ge=2, le=65_536, description="Patches a step.")
     shift_mm: float = Field(default=0.1, ge=0, le=10, description="A patch's centre moves by up to so much.")
+    balanced_mm: float = Field(
+        default=0.0,
+        ge=0,
+        le=1000,
+        description="Edge of cubes of every brain that are all shown equally often; 0: points as they are.",
+    )
     network: str = Field(
         default="compact",
         max_length=500,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cytoarch.encoders.compact_model import TOKEN_PX, TOKEN_WIDTH, CompactNetwork
 from cytoarch.pretraining.augmentation import Draws, changed, places_px
+from cytoarch.pretraining.cells import CellMaps, laid_out
 from cytoarch.pretraining.losses import contrastive_loss, spatial_targets
 from cytoarch.pretraining.networks import projection_head
 from cytoarch.pretraining.patches import Batch, PatchPoints, SectionPixels, cut
@@ -28,41 +29,24 @@ CORTEX = 1
 
 
 @dataclass(frozen=True)
-class PlaceMaps:
-    """Where the cells of a coarse grid over every section lie in a brain; sections one after the other."""
+class PlaceMaps(CellMaps):
+    """Cells of which tissue, depth and layer are known, too. What is learned from are tissue, depth and place."""
 
-    first: Int64
-    shape: Int64
-    """(s, 2) cells."""
-    cell_px: int
     tissue: NDArray[np.uint8]
     """(cells,) 0 bare, 1 cortex, 2 white matter, 3 other grey matter."""
     depth: NDArray[np.float32]
     """(cells,) 0 to 1 within cortex."""
-    position_mm: NDArray[np.float32]
-    """(cells, 3)"""
     layer: NDArray[np.uint8]
-    """(cells,) for probes; not learned from."""
-    area: NDArray[np.uint8]
-    """(cells,) likewise."""
+    """(cells,) for probes, as areas are."""
 
     @classmethod
     def of(cls, maps: Sequence[dict[str, NDArray[np.generic]]], cell_px: int) -> Self:
         """The maps (y, x, ...) of every section, by the names of our fields."""
-        shape = np.array([one["tissue"].shape for one in maps], dtype=np.int64)
-        first = np.concatenate([[0], np.cumsum(shape.prod(axis=1))])[:-1]
         flat = {
             name: np.concatenate([one[name].reshape(-1, *one[name].shape[2:]) for one in maps])
             for name in ("tissue", "depth", "position_mm", "layer", "area")
         }
-        return cls(first, shape, cell_px, **flat)
-
-    def at(self, section: Int64, places: Float64) -> Int64:
-        """Cells (n, ...) of places (n, ..., 2) in pixels of sections (n,); the nearest if one is past the section."""
-        cell = np.floor(places / self.cell_px).astype(np.int64)
-        more = (slice(None), *[None] * (cell.ndim - 2))
-        rows, columns = (np.clip(cell[..., axis], 0, self.shape[section, axis][more] - 1) for axis in (0, 1))
-        return np.asarray(self.first[section][more] + rows * self.shape[section, 1][more] + columns)
+        return cls(*laid_out([one["tissue"].shape[:2] for one in maps]), cell_px, **flat)
 
     def coordinates(self, cells: Int64, sigma_mm: float, sigma_depth: float) -> NDArray[np.float32]:
         """(n, 4): place over sigma_mm, and depth over sigma_depth; what is no cortex is one place for each tissue."""

@@ -99,9 +99,10 @@ def train_encoder(
     made = trainable(settings.network, _wanted(pixels, settings))
     learner = _prepared(made, settings)
     objective = objective_of(settings)
+    points = patches.points[np.flatnonzero(patches.learned)]
     batches = PatchBatches(
-        pixels, patches.points[np.flatnonzero(patches.learned)], settings.pixel_size_um, settings.patch_px,
-        settings.batch_size, objective.views, settings.shift_mm, settings.seed, share=(rank(), company()),
+        pixels, points, settings.pixel_size_um, settings.patch_px, settings.batch_size, objective.views,
+        settings.shift_mm, settings.seed, points.balanced(settings.balanced_mm), share=(rank(), company()),
     )  # fmt: skip
     source: Callable[[int], Any] = batches
     if settings.learning == "siamese":

@@ -19,10 +19,13 @@ from cytoarch.measures.misplacement import UNLABELLED, misplacement
 from cytoarch.measures.overlap import confusion_matrix
 from cytoarch.pretraining.loop import LoopSettings, Trace, pretrain
 from cytoarch.pretraining.losses import label_targets
+from cytoarch.pretraining.networks import in_channels
 from cytoarch.pretraining.patches import Batch
 
 FIRST = 2
 """The stage of the texture path with that stride; deeper ones follow."""
+CELL_PX = 8
+"""Edge of the square that is told of."""
 PRIOR_WIDTH, WAY_WIDTH = 32, 64
 
 
@@ -58,7 +61,7 @@ class ExtendedUNet(nn.Module):
 
         Without priors their path is left out, and what it would have said is 0.
         """
-        stages = self.texture.through(pixels)
+        stages = self.texture.through(in_channels(pixels, self.texture.channels))
         seen = stages[FIRST:]
         told: Tensor | None = None
         known = self._known(priors, seen)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from cytoarch.geometry import HALF
 from cytoarch.images.volumes import StoredVolume
 from cytoarch.neurons.patches import Scale
 from cytoarch.neurons.scoring import DIFFERENT, distances
@@ -32,11 +33,14 @@ class Projection(NamedTuple):
     picture: Picture
     axis: int
     px_per_um: float
+    edges_um: tuple[float, float]
+    """Of a voxel, down and along the picture."""
 
     def places(self, points_um: Float64) -> Float64:
-        """(n, 3) um -> (n, 2) (column, row) of the picture."""
+        """(n, 3) um, 0 the middle of the first voxel -> (n, 2) (column, row) from the corner of the picture."""
         row, column = (one for one in range(3) if one != self.axis)
-        return np.asarray(points_um[:, [column, row]] * self.px_per_um)
+        from_corner = points_um[:, [column, row]] + HALF * np.array(self.edges_um[::-1])
+        return np.asarray(from_corner * self.px_per_um)
 
 
 def projections(volume: StoredVolume, scale: Scale) -> tuple[Projection, Projection]:
@@ -62,7 +66,7 @@ def _projection(
     grey = np.clip((brightest - scale.black) / (scale.white - scale.black), 0, 1) ** 0.7 * 255
     size = [max(1, round(n * edge * per_um)) for n, edge in zip(brightest.shape, edges_um, strict=True)]
     image = Image.fromarray(grey.astype(np.uint8)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return Projection(np.repeat(np.asarray(image)[..., None], 3, axis=2), axis, per_um)
+    return Projection(np.repeat(np.asarray(image)[..., None], 3, axis=2), axis, per_um, edges_um)
 
 
 def drawn_errors(projection: Projection, traced: Tree, known: Tree | None, unit_um: float) -> Picture:

@@ -16,7 +16,7 @@ from cytoarch.anatomy.points import SCHEMA, Placed, SectionMidline, points_table
 from cytoarch.anatomy.reconstruction import Reconstruction
 from cytoarch.anatomy.surfaces import Mesh, SurfaceSettings
 from cytoarch.anatomy.tissue import TissueMask
-from cytoarch.brains import stated_section
+from cytoarch.brains import Section, stated_section
 from cytoarch.digests import canonical_json
 from cytoarch.errors import SectionError
 from cytoarch.geometry import scan_to_section, section_to_brain
@@ -231,7 +231,7 @@ class CortexPointsStep(Step[PointsTable]):
         """Gather the points of all sections."""
         midlines, images, stated = inputs[self.midlines], inputs[self.images], inputs[self.placed]
         brain = inputs[self.brain]
-        placed = {one: _placed(one, images[one], stated[one], brain) for one in midlines}
+        placed = {one: placed_section(images[one], stated_section(one, stated[one]), brain) for one in midlines}
         table = points_table(midlines, placed)
         staging.write(TABLE_FILE, table.to_csv(index=False).encode())
         staging.write(PARQUET_FILE, table.to_parquet(None, index=False))
@@ -251,11 +251,10 @@ def schema_of(folder: Path) -> list[dict[str, str]]:
     return columns
 
 
-def _placed(section_id: str, image: StoredImage, row: Mapping[str, Any], brain: Reconstruction | None) -> Placed:
+def placed_section(image: StoredImage, section: Section, brain: Reconstruction | None) -> Placed:
     """Where a section lies: in the reconstructed brain where there is one, else by what the manifest states."""
-    section = stated_section(section_id, row)
     to_section = scan_to_section(image.grid, section.region_px)
     to_brain = section_to_brain(image.grid, section.flip, section.rotation, section.position_um)
-    if brain is not None and section_id in brain.sections:
-        to_brain = brain[section_id].to_brain
+    if brain is not None and section.section_id in brain.sections:
+        to_brain = brain[section.section_id].to_brain
     return Placed(to_section.inverse(), to_brain, section.hemisphere)

@@ -86,6 +86,7 @@ class NeuronReportStep(Step[Path]):
     """A page with projections of every volume, its trace, and where it differs from the known tree."""
 
     step: ClassVar[str] = "neuron-report"
+    version: ClassVar[int] = 2
     scope: ClassVar = "study"
     view: ClassVar[bool] = True
     verb: ClassVar[str] = "draw the report"

@@ -130,6 +130,7 @@ class NeuronTrainingStep(Step[NeuronFit]):
     """A network fitted to the known volumes of a study."""
 
     step: ClassVar[str] = "neuron-training"
+    version: ClassVar[int] = 2
     scope: ClassVar = "study"
     verb: ClassVar[str] = "train"
 

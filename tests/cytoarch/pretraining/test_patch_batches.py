@@ -148,6 +148,18 @@ def test_weights_decide_how_often_a_point_is_drawn() -> None:
     assert set(labels.tolist()) == set(range(5))
 
 
+def test_dense_cubes_of_a_brain_are_drawn_as_often_as_sparse_ones() -> None:
+    position = np.zeros((12, 3))
+    position[9:, 0] = 7.0
+    position[11, 1] = -0.5  # a cube of its own, and one more in the other brain
+    brain = np.arange(12) // 11
+    points = PatchPoints(np.zeros(12, np.int64), np.zeros((12, 2)), position, np.zeros(12, np.int64), brain)
+    weights = points.balanced(5.0)
+    assert weights is not None
+    assert [float(weights[part].sum()) for part in (slice(9), slice(9, 11), slice(11, 12))] == pytest.approx([1, 1, 1])
+    assert points.balanced(0.0) is None
+
+
 def test_two_views_show_the_same_points() -> None:
     batch = batches(10, views=2)(0)
     assert batch.pixels.shape == (8, 1, 16, 16)
