@@ -87,10 +87,10 @@ def convpaint(ground: Ground, folder: Path, python: Path, presses: int) -> dict[
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "image.npy", section.pixels.mean(axis=-1))
     np.save(folder / "labels.npy", strokes_of(section))
-    driver = Path(__file__).parent / "convpaint_peer.py"
     told = subprocess.run(
-        [str(python), str(driver), str(folder), str(presses)], capture_output=True, text=True, check=False
-    )
+        [str(python.absolute()), "-m", "benchmarks.convpaint_peer", str(folder.absolute()), str(presses)],
+        cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False,
+    )  # fmt: skip
     if told.returncode:
         raise RuntimeError(f"napari-convpaint ended with {told.returncode}: {told.stderr[-2000:]}")
     found = json.loads(told.stdout.strip().splitlines()[-1])

@@ -22,7 +22,7 @@ from benchmarks.scribbles_windows import PIXEL_UM, Ground, classes_of, phantom_g
 from cytoarch.embeddings import EmbedSettings
 
 DATASET = "Dataset501_Layers"
-DRIVER = Path(__file__).parent / "nnunet_driver.py"
+ROOT = Path(__file__).parents[1]
 
 
 def write_dataset(folder: Path, ground: Ground) -> None:
@@ -54,8 +54,8 @@ def nnunet(folder: Path, python: Path, budget_s: float) -> tuple[NDArray[np.int6
     env = {**os.environ, **{name: str((folder / one).absolute()) for name, one in places.items()}}
     env["nnUNet_n_proc_DA"] = "0"  # it augments in the process that learns: one core
     done = subprocess.run(
-        [str(python), str(DRIVER), str(folder.absolute()), f"{budget_s:.0f}"],
-        env=env, capture_output=True, text=True, check=False,
+        [str(python.absolute()), "-m", "benchmarks.nnunet_driver", str(folder.absolute()), f"{budget_s:.0f}"],
+        env=env, cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"nnU-Net ended with {done.returncode}: {done.stderr[-2000:]}")
