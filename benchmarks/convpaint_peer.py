@@ -1,6 +1,6 @@
 """Times napari-convpaint on an image and its strokes; runs with the Python of an environment that has it.
 
-    PYTHON benchmarks/convpaint_peer.py FOLDER PRESSES [with-its-weights]
+    PYTHON -m benchmarks.convpaint_peer FOLDER PRESSES [with-its-weights]
 
 FOLDER holds image.npy (y, x) float32 and labels.npy (y, x), 0 unlabelled. A press trains anew and maps the image, as
 its window does. Weights of VGG16 are random unless its own are asked for, which it fetches: then the map means nothing,
@@ -16,14 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-# torchvision built for CUDA imports beside a CPU torch only if its operators are declared; none is used here
-_declared = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]  # torch leaves it untyped
-for _operator in ("nms", "qnms"):
-    _declared.define(f"{_operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]  # as above
+import benchmarks.torchvision_operators  # noqa: F401 - before what imports torchvision
 
-from napari_convpaint.convpaint_model import ConvpaintModel  # noqa: E402 - after the declaration
-from napari_convpaint.feature_extractors import nnlayers  # noqa: E402 - imports torchvision
-from torchvision.models import vgg16  # noqa: E402 - after the declaration
+# isort: split
+from napari_convpaint.convpaint_model import ConvpaintModel
+from napari_convpaint.feature_extractors import nnlayers
+from torchvision.models import vgg16
 
 MODELS = ("gaussian", "vgg")
 

@@ -1,4 +1,4 @@
-"""nnU-Net v2 within seconds; runs in an environment that has it: `python nnunet_driver.py FOLDER SECONDS`."""
+"""nnU-Net v2 within seconds; where it is installed: `PYTHON -m benchmarks.nnunet_driver FOLDER SECONDS`."""
 
 import json
 import os
@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+import benchmarks.torchvision_operators  # noqa: F401 - before what imports torchvision
+
+# isort: split
 from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer

@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +75,8 @@ def dense_table(asked: argparse.Namespace) -> None:
     for seed in asked.phantoms:
         ground = phantom_ground(asked.store_path, seed, asked.edge)
         embed = EmbedSettings(encoder=asked.encoders[0])
-        both = [kept_scores(asked.results, ground, embed, kind) for kind in ("strokes", "dense")]
+        kept = [kept_scores(asked.results, ground, embed, kind) for kind in ("strokes", "dense")]
+        both = [one.by_class for one in kept]
         table = {str(one.id): one.name for one in classes_of(ground).labels}
         for one in both[0]:
             cells = [f"{by[one][place]:.{3 if place == 0 else 0}f}" for place in range(3) for by in both]
@@ -81,18 +84,30 @@ def dense_table(asked: argparse.Namespace) -> None:
         means = [[np.nanmean([by[one][place] for one in by]) for by in both] for place in range(3)]
         cells = [f"{value:.{3 if place == 0 else 0}f}" for place, pair in enumerate(means) for value in pair]
         print(f"| {seed} | mean | {' | '.join(cells)} |")
-        print(f"phantom {seed}: {means[0][0] / means[0][1]:.2f} of the dense DSC", flush=True)
+        took = ", ".join(f"{one.seconds:.0f} s" for one in kept)
+        print(f"phantom {seed}: {means[0][0] / means[0][1]:.2f} of the dense DSC; with embedding and mapping: {took}")
 
 
-def kept_scores(path: Path, ground: Ground, embed: EmbedSettings, kind: str) -> dict[str, list[float]]:
-    """What `found_by` gives, by the class's id, from a file of results where it is there; else it is kept in it."""
-    known: dict[str, dict[str, list[float]]] = json.loads(path.read_text()) if path.exists() else {}
+class Kept(NamedTuple):
+    """Scores of a decoder."""
+
+    by_class: dict[str, list[float]]
+    """DSC, HD95 and ASSD (um), by the class's id."""
+    seconds: float
+    """That it took to embed, to learn and to map."""
+
+
+def kept_scores(path: Path, ground: Ground, embed: EmbedSettings, kind: str) -> Kept:
+    """What `found_by` gives, from a file of results where it is there; else it is kept in it."""
+    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     name = f"{ground.brain_id}, {embed.encoder}, decoder from {kind}"
     if name not in known:
+        started = time.perf_counter()
         found = found_by(ground, embed, kind)
-        known[name] = {str(one): list(scores) for one, scores in found.items()}
+        by_class = {str(one): list(scores) for one, scores in found.items()}
+        known[name] = Kept(by_class, time.perf_counter() - started)._asdict()
         path.write_text(json.dumps(known, indent=1))
-    return known[name]
+    return Kept(**known[name])
 
 
 def strokes_on(ground: Ground) -> DrawnLabels:

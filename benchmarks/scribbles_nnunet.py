@@ -10,19 +10,18 @@ import argparse
 import json
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.scribbles_dense import found_by, measured, strokes_on
+from benchmarks.scribbles_dense import kept_scores, measured, strokes_on
 from benchmarks.scribbles_windows import PIXEL_UM, Ground, classes_of, phantom_ground
 from cytoarch.embeddings import EmbedSettings
 
 DATASET = "Dataset501_Layers"
-DRIVER = Path(__file__).parent / "nnunet_driver.py"
+ROOT = Path(__file__).parents[1]
 
 
 def write_dataset(folder: Path, ground: Ground) -> None:
@@ -54,8 +53,8 @@ def nnunet(folder: Path, python: Path, budget_s: float) -> tuple[NDArray[np.int6
     env = {**os.environ, **{name: str((folder / one).absolute()) for name, one in places.items()}}
     env["nnUNet_n_proc_DA"] = "0"  # it augments in the process that learns: one core
     done = subprocess.run(
-        [str(python), str(DRIVER), str(folder.absolute()), f"{budget_s:.0f}"],
-        env=env, capture_output=True, text=True, check=False,
+        [str(python.absolute()), "-m", "benchmarks.nnunet_driver", str(folder.absolute()), f"{budget_s:.0f}"],
+        env=env, cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"nnU-Net ended with {done.returncode}: {done.stderr[-2000:]}")
@@ -66,19 +65,17 @@ def nnunet(folder: Path, python: Path, budget_s: float) -> tuple[NDArray[np.int6
 def nnunet_table(asked: argparse.Namespace) -> None:
     """Print DSC, HD95 and ASSD by layer of both, and the budget."""
     ground = phantom_ground(asked.store_path, asked.phantoms[0], asked.edge)
-    started = time.perf_counter()
-    ours = found_by(ground, EmbedSettings(encoder=asked.encoders[0]), "strokes")
-    seconds = time.perf_counter() - started
-    budget_s = max(seconds, asked.least_s)
+    ours = kept_scores(asked.results, ground, EmbedSettings(encoder=asked.encoders[0]), "strokes")
+    budget_s = max(ours.seconds, asked.least_s)
     folder = asked.store_path / "nnunet"
     write_dataset(folder, ground)
     found, told = nnunet(folder, asked.nnunet_python, budget_s)
     theirs = measured(ground.sections[1].truth, found, PIXEL_UM)
-    print(f"ours: {seconds:.0f} s with embedding and mapping; nnU-Net: {budget_s:.0f} s to learn in; {told}")
+    print(f"ours: {ours.seconds:.0f} s with embedding and mapping; nnU-Net: {budget_s:.0f} s to learn in; {told}")
     print("| layer | DSC, ours | nnU-Net | HD95 um, ours | nnU-Net | ASSD um, ours | nnU-Net |")
     print("|---|---|---|---|---|---|---|")
     names = {one.id: one.name for one in classes_of(ground).labels}
-    rows = {names[one]: (ours[one], theirs[one]) for one in ours}
+    rows = {names[int(one)]: (scores, theirs[int(one)]) for one, scores in ours.by_class.items()}
     for name, both in rows.items():
         print(f"| {name} | {cells_of([[by[place] for by in both] for place in range(3)])} |")
     means = [[float(np.nanmean([both[who][place] for both in rows.values()])) for who in (0, 1)] for place in range(3)]

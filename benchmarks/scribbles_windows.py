@@ -3,6 +3,7 @@
 The store holds whole sections, as a person's does: the tissue is found as the product finds it.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -87,7 +88,10 @@ def phantom_ground(
 ) -> Ground:
     """Windows in a phantom's sections, in a store; made where they are not there yet."""
     files, name = folder / f"files-{seed}", f"P{seed}"
-    sections = drawn_phantom(files, seed, pixel_um, places)
+    chosen = files / f"windows-{edge}.json"
+    if not chosen.exists():
+        sections = drawn_phantom(files, seed, pixel_um, places)
+        chosen.write_text(json.dumps([richest(one, edge, pixel_um) for one in sections]))
     rows = tuple(
         Section(
             brain_id=name, section_id=f"s{number}", section_number=number, path=f"s{number}.png",
@@ -96,7 +100,8 @@ def phantom_ground(
         for number in range(len(places))
     )  # fmt: skip
     brain = Brain(brain_id=name, sections=rows, label_table=read_label_table(files / "labels.csv"))
-    windows = {row.section_id: richest(one, edge, pixel_um) for row, one in zip(rows, sections, strict=True)}
+    kept = json.loads(chosen.read_text())
+    windows = {row.section_id: Window(*one) for row, one in zip(rows, kept, strict=True)}
     return ground(folder / "store", brain, files, windows)
 
 

@@ -64,9 +64,7 @@ def ask_for_scribbles(brain: StoredBrain, scribbles: ScribbleChoice) -> Scribble
     trouble = ""
     for question in range(MOST_QUESTIONS):
         answer = suspend_flow_run(
-            wait_for_input=PersonsAnswer.with_initial_data(
-                description=_question(brain, trouble), author=scribbles.author or "", version=LATEST
-            ),
+            wait_for_input=form_for(brain, scribbles.author, trouble),
             timeout=round(scribbles.days * DAY_S),
             key=f"scribbles-{question}",  # the run begins anew when it is resumed, and finds its answers by these
         )
@@ -76,6 +74,13 @@ def ask_for_scribbles(brain: StoredBrain, scribbles: ScribbleChoice) -> Scribble
         except CytoarchError as error:
             trouble = str(error)
     raise StoreError(f"{MOST_QUESTIONS} answers named no annotation of brain {brain.brain_id}; the last: {trouble}")
+
+
+def form_for(brain: StoredBrain, author: str, trouble: str = "") -> type[PersonsAnswer]:
+    """The form of the dialog; where an author was named already, that is filled in."""
+    asked = PersonsAnswer.model_fields["author"].description  # a value alone would take a field's description away
+    filled = {"author": Field(default=author, description=asked)} if author else {}
+    return PersonsAnswer.with_initial_data(description=_question(brain, trouble), **filled)
 
 
 def _question(brain: StoredBrain, trouble: str) -> str:

@@ -23,7 +23,7 @@ from cytoarch.steps.opened import read_only
 from cytoarch.steps.running import make_sections
 from cytoarch.steps.training import training_of
 from flows.parameters import StoredBrain
-from flows.train_decoder import train_decoder
+from flows.train_decoder import form_for, train_decoder
 from flows.training import ScribbleChoice
 from tests.cytoarch.steps.small_brain import CORTEX, DEFAULTS, WHITE_MATTER, InProcess, SmallBrain, Steps, write_files
 
@@ -111,6 +111,16 @@ def test_a_suspended_run_goes_on_when_it_is_resumed_from_the_api(
     with Session.opened(store, "B1", "ada", DEFAULTS.embed) as session:
         digest, _ = session.hand_over(DecoderSettings(**DECODER))
     assert digest == by_flow, "window and deployment: the same bits"
+
+
+@pytest.mark.parametrize("author", ["", "ada"])
+def test_every_field_of_the_form_says_what_belongs_there(tmp_path: Path, author: str) -> None:
+    form = form_for(StoredBrain(brain_id="B1", store_path=tmp_path), author).model_json_schema()
+    assert {name: bool(one["description"]) for name, one in form["properties"].items()} == {
+        "author": True, "version": True,
+    }  # fmt: skip
+    assert form["properties"]["author"].get("default", "") == author
+    assert form.get("required", []) == ([] if author else ["author"])
 
 
 def test_a_run_without_a_deployment_says_why_it_cannot_wait(tmp_path: Path, prefect_server: None) -> None:

@@ -1,19 +1,19 @@
 """Where a vision transformer looks in a patch: the attention of its class token."""
 
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from cytoarch.encoders.protocol import Encoder
+from cytoarch.encoders.registry import ModelSettings
 from cytoarch.errors import ModelError
-from cytoarch.settings import Settings
 
 Float32 = NDArray[np.float32]
 
 
-class AttentionSettings(Settings):
+class AttentionSettings(ModelSettings):
     """Whose attention is drawn, in how many patches."""
 
     CONDUCT: ClassVar[frozenset[str]] = frozenset({"device"})
@@ -22,26 +22,11 @@ class AttentionSettings(Settings):
     encoder: str = Field(
         default="",
         max_length=500,
-        description="The vision transformer that embedded the points, as embed-points was given it; blank: no "
-        "attention is drawn.",
+        description="The vision transformer that embedded the points, with revision and blocks as embed-points was "
+        "given them; drawn is its deepest block (of CytoNet the first). Blank: no attention is drawn.",
         examples=["dinov3:vitb16"],
     )
-    revision: str | None = Field(
-        title="Commit of the hub repository",
-        default=None,
-        max_length=64,
-        examples=["5c8b2f0a3d1e4f6789ab0123456789abcdef0123"],
-        description="Commit of the hub repository (40 hexadecimal digits); folders: blank.",
-    )
-    blocks: tuple[int, ...] = Field(
-        title="Layers to read",
-        default=(),
-        max_length=8,
-        examples=[[3, 6, 9, 12]],
-        description="As embed-points was given them; the attention is that of the deepest (of CytoNet of the first).",
-    )
     patches: int = Field(default=6, ge=1, le=50, description="Patches that it is drawn in.")
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where the model runs.")
 
 
 @runtime_checkable

@@ -37,8 +37,8 @@ OF_ONE = ("revision", "blocks", "norm")
 """Settings that mean something to one model: of encoders side by side only one may have them."""
 
 
-class EncoderSettings(Settings):
-    """Which encoder reads the sections, and how."""
+class ModelSettings(Settings):
+    """Which encoder, and where it runs."""
 
     encoder: str = Field(
         examples=["dinov3:vitb16"],
@@ -66,6 +66,12 @@ class EncoderSettings(Settings):
         description="1-based transformer blocks (or stages 1 to 4 of a ConvNeXt) to read; blank: four evenly spaced "
         "(of a ConvNeXt stages 3 and 4, of CytoNet the last, of lite0 all five).",
     )
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where the model runs; does not mark results.")
+
+
+class EncoderSettings(ModelSettings):
+    """Which encoder reads the sections, and how."""
+
     norm: bool = Field(
         title="Apply the model's final norm",
         default=True,
@@ -83,7 +89,6 @@ class EncoderSettings(Settings):
         description="Pixel size the encoder sees (um); blank: its own, or as scanned but not finer than 4 um.",
     )
     precision: Precision = Field(default="fp32", description="Arithmetic of the model; part of what marks results.")
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where the model runs; does not mark results.")
     batch_size: int = Field(default=2, ge=1, le=1024, description="Tiles computed at once.")
 
 

@@ -60,8 +60,10 @@ class BrainWidget(QWidget):  # type: ignore[misc]  # Qt ships no types
         """Open a brain, beside the window: its manifest and records are read; what its author drew is there again."""
         self.close_session()
         stack, embed = self._stack, EmbedSettings(encoder=chosen.encoder)
+        others_ended = self.working.left()
 
         def work() -> Iterator[tuple[Session, Opened | None, dict[str, str]]]:
+            others_ended()
             session = stack.enter_context(
                 Session.opened(chosen.store_path, chosen.brain_id, chosen.author, embed, settings)
             )

@@ -1,18 +1,19 @@
 """What goes on beside the window: one deed that was asked for at a time, looking ahead meanwhile, and reading."""
 
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 from napari.qt.threading import GeneratorWorker, thread_worker
-from napari.utils.notifications import notification_manager, show_warning
+from napari.utils.notifications import notification_manager, show_info, show_warning
 from qtpy.QtCore import QThreadPool
 
 from cytoarch.errors import CytoarchError
 from cytoarch.napari.panel import Panel
 
-WAIT_MS = 60_000
-"""What is going on when a window is closed is waited for so long: a block is written whole, or not at all."""
+LEFT_S = 30.0
+"""A brain is opened when what was left at work has ended, which may be writing it; so long is waited for at most."""
 
 LEAST_THREADS = 4
 """On a machine of few cores a section is read while a model is trained, and does not wait for it."""
@@ -31,6 +32,8 @@ class Working:
         """The worker that looks ahead."""
         self.reading: dict[str, Any] = {}
         """The workers that read what is to be shown, by what it is."""
+        self._left: list[Any] = []
+        """The workers of a brain that was closed: each finishes its present part."""
         pool = QThreadPool.globalInstance()
         pool.setMaxThreadCount(max(LEAST_THREADS, pool.maxThreadCount()))
 
@@ -87,19 +90,30 @@ class Working:
             self.panel.say("This stops after its present part; what was finished is kept.")
 
     def end(self) -> None:
-        """Stop all, and wait until it has stopped; what does not stop in time is left to finish its present part."""
-        for one in (self.deed, self.looking, *self.reading.values()):
-            if one is not None:
-                one.quit()
-                one.yielded.disconnect()  # nobody looks at it any more; an error is still told
+        """Stop all, at once for the person: what is at work finishes its present part beside it, and keeps that."""
+        if self.deed is not None:
+            show_info("What was going on finishes its present part, and keeps it.")
+        going = [one for one in (self.deed, self.looking, *self.reading.values()) if one is not None]
+        for one in going:
+            one.quit()
+            one.yielded.disconnect()
+            one.errored.disconnect()  # the panel speaks of the next brain by then
+            one.errored.connect(_left_failed)
+        self._left = [one for one in (*self._left, *going) if one.is_running]
         self.deed = self.looking = None
         self.reading = {}
         self.panel.busy(busy=False)
         self.panel.ahead.setText("")
-        try:
-            GeneratorWorker.await_workers(WAIT_MS)  # also one that was left while it computed its last part
-        except RuntimeError:  # it waited in vain
-            show_warning("What was going on is still at its present part: it finishes that, and keeps it.")
+
+    def left(self) -> Callable[[], None]:
+        """What waits, in a thread beside the window, until all that was left at work has ended, or for `LEFT_S`."""
+        left, end = self._left, time.monotonic() + LEFT_S
+
+        def wait() -> None:
+            while any(one.is_running for one in left) and time.monotonic() < end:
+                time.sleep(0.05)
+
+        return wait
 
     def _failed(self, error: Exception) -> None:
         if isinstance(error, CytoarchError):
@@ -126,6 +140,15 @@ class Working:
         if worker is self.looking:  # else another one looks by now
             self.looking = None
             self.panel.ahead.setText("")
+
+
+def _left_failed(error: Exception) -> None:
+    """What broke after the brain was closed is told beside the panel."""
+    if isinstance(error, CytoarchError):
+        show_warning(str(error))
+    else:
+        broken = error.error if isinstance(error, _BrokeError) else error
+        notification_manager.receive_error(type(broken), broken, broken.__traceback__)
 
 
 class _Worker(GeneratorWorker):  # type: ignore[misc]  # napari ships no types here

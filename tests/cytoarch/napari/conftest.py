@@ -59,6 +59,8 @@ def viewer(napari_window: Any) -> Iterator[Any]:
 @pytest.fixture
 def window(viewer: Any, small: SmallBrain) -> "Iterator[DrawWidget]":
     """Our part of it, with a brain opened."""
+    from napari.qt.threading import GeneratorWorker
+
     from cytoarch.napari.opening import Opening
     from cytoarch.napari.widget import DrawWidget
     from tests.cytoarch.napari.windows import FAST, settle
@@ -69,3 +71,4 @@ def window(viewer: Any, small: SmallBrain) -> "Iterator[DrawWidget]":
     settle(widget)
     yield widget
     widget.close_session()
+    GeneratorWorker.await_workers(60_000)

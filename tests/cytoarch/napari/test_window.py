@@ -3,6 +3,7 @@
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # napari's and Qt's own
 ]
 
-SEQUENCES = 100 if os.environ.get("CYTOARCH_FULL") else 10
+SEQUENCES, A_WINDOW = 100 if os.environ.get("CYTOARCH_FULL") else 10, 10
+"""Random sequences of presses in all, and in one window."""
 
 
 def test_a_whole_session_and_the_next(window: DrawWidget, small: SmallBrain) -> None:
@@ -151,25 +153,37 @@ def test_what_has_one_part_is_finished_and_told_though_it_was_cancelled(window: 
     assert window.panel.status.text() == "Saved as version v0001 of ada."
 
 
-def test_a_window_closes_whole_while_something_long_goes_on(
-    window: DrawWidget, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cytoarch.napari.working.WAIT_MS", 50)
+def test_a_window_closes_at_once_and_what_was_left_ends_before_the_next_opens(window: DrawWidget) -> None:
     held, path = Held(), window.session.drawing.path
     window.working.do(held, window._paint, "holding")
     assert held.begun.wait(30)
     window.close_session()
+    assert not held.lock.acquire(blocking=False), "closing waited for it"
     assert window.session is None
     assert not window.viewer.layers
     with Drawing.opened(path):
         pass
     window.open(Opening(path.parents[3], "B1", "ada", "texture"), FAST)
-    settle(window)
-    window.panel.say("open again")
+    window.panel.say("opening again")
+    for _ in range(20):
+        QApplication.processEvents()
+        time.sleep(0.02)
+    assert window.session is None, "what was left may be writing the brain"
+    assert "Opening brain B1" in window.form.status.text()
     held.let_go.set()
     GeneratorWorker.await_workers(30_000)
-    QApplication.processEvents()
-    assert window.panel.status.text() == "open again", "what was left speaks into no other window"
+    assert window.panel.status.text() == "opening again", "what was left speaks into no other window"
+
+
+def test_what_does_not_end_keeps_no_brain_closed(window: DrawWidget, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cytoarch.napari.working.LEFT_S", 0.05)
+    held, path = Held(), window.session.drawing.path
+    window.working.do(held, window._paint, "holding")
+    assert held.begun.wait(30)
+    window.open(Opening(path.parents[3], "B1", "ada", "texture"), FAST)
+    settle(window)
+    assert window.session is not None
+    held.let_go.set()
 
 
 def test_whatever_breaks_beside_the_window_is_told(window: DrawWidget, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,11 +322,14 @@ REFUSED = {
 
 
 @pytest.mark.long
-def test_no_sequence_of_presses_raises_or_loses_a_stroke(window: DrawWidget, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("first", range(0, SEQUENCES, A_WINDOW))
+def test_no_sequence_of_presses_raises_or_loses_a_stroke(
+    window: DrawWidget, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
     faults: list[Exception] = []
     for owner, name in ((Working, "_failed"), (Working, "_ahead_failed"), (DrawWidget, "_not_read")):
         monkeypatch.setattr(owner, name, lambda _, error: faults.append(error))
-    for seed in range(SEQUENCES):
+    for seed in range(first, first + A_WINDOW):
         rng = np.random.default_rng(seed)
         for _ in range(8):
             choices = actions(window, rng)
