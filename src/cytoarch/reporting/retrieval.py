@@ -32,7 +32,7 @@ class Row(NamedTuple):
 
 
 def retrieval_sheet(rows: Sequence[Row], edge_um: float) -> bytes:
-    """A PNG of all rows: frames say whether a neighbour has its label, bold that it is of its section."""
+    """A PNG of all rows: frames say whether neighbours have the query's label, bold that they are of its section."""
     columns = 1 + max(len(one.near) for one in rows)
     figure = Figure(figsize=(1.5 * columns + 0.2, 1.78 * len(rows) + 0.75), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
