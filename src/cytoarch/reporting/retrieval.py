@@ -49,7 +49,8 @@ def retrieval_sheet(rows: Sequence[Row], edge_um: float) -> bytes:
     if columns > 1:
         axes[0][1].set_title("most alike, falling", fontsize=9, loc="left")
     figure.suptitle(
-        f"patches of {edge_um:,.0f} um; green frame: label of the query, red: another, grey: unknown; bold: its section",
+        f"patches of {edge_um:,.0f} um; green frame: label of the query, red: another, grey: unknown; "
+        "bold: section of the query",
         fontsize=9, x=0.01, ha="left",
     )  # fmt: skip
     return figure_png(figure)
