@@ -107,11 +107,12 @@ def cells_by_block(truth: Int64, drawn: Int64, channels: int) -> Int64:
     labelled = truth != UNLABELLED
     held, at = np.unique((rows[:, None] * len(truth[0]) + columns)[labelled], return_inverse=True)
     known, said = truth[labelled] + 1, drawn[labelled]
-    found = np.zeros((len(held), 3, channels), dtype=np.int64)
-    np.add.at(found, (at, 0, known), known == said)
-    np.add.at(found, (at, 1, known), 1)
-    np.add.at(found, (at, 2, said), 1)
-    return found
+    right = known == said
+    counts = [
+        np.bincount(block * channels + channel, minlength=len(held) * channels).reshape(len(held), channels)
+        for block, channel in ((at[right], known[right]), (at, known), (at, said))
+    ]
+    return np.stack(counts, axis=1)
 
 
 def best_strength(windows: Mapping[float, Sequence[Int64]]) -> Smoothing | None:
