@@ -10,7 +10,7 @@ Float32 = NDArray[np.float32]
 
 ITERATIONS = 50
 """A fixed number: the usual stopping rule depends on the window, and would leave seams. Where a class leads by .01,
-99.98 % of cells have the class that twenty times as many leave at a weight of .15, 99.8 % at .25 (benchmarks/README.md).
+99.98 % of cells have the class that twenty times as many leave at a weight of .15, 99.8 % at .25 (see benchmarks).
 """
 REACH_CELLS = ITERATIONS
 """An iteration reaches one cell further: what is read so far beyond a window smooths without seams."""
