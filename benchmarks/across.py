@@ -43,7 +43,7 @@ from cytoarch.steps.training import TrainingStep, keep_head
 
 README = Path(__file__).parent / "README.md"
 BLOCK = "across: written by python -m benchmarks.across"
-SEEDS, SECTIONS, PIXEL_UM, SPACING_UM = (1, 2, 3, 4, 5), 60, 40.0, 500.0
+SEEDS, SECTIONS, PIXEL_UM, SPACING_UM = (1, 2, 3, 4, 5), 60, 80.0, 500.0
 
 
 class Scored(NamedTuple):

@@ -1,8 +1,8 @@
 """Borders along the cortex of a phantom, found in embeddings and in profiles of its stain, beside the true ones.
 
 `python -m benchmarks.borders` (some ten minutes on two cores) writes the table into the README; `--sections 2` is quick
-and writes nothing. Points lie 200 um apart along the middle of the cortex; a border is found where one lies within half
-a block (0.8 mm) of it. Patches are as large as the cortex is thick, so that neighbours overlap.
+and writes nothing. Points lie 200 um apart along the middle of the cortex; a border is found where one lies within
+0.4 mm of it. Patches are as large as the cortex is thick, so that neighbours overlap.
 """
 
 import argparse
@@ -37,6 +37,8 @@ from cytoarch.steps.tissue import TissueStep
 README = Path(__file__).parent / "README.md"
 BLOCK = "borders: written by python -m benchmarks.borders"
 SECTIONS, PIXEL_UM, SPACING_UM, PATCH_UM = 12, 20.0, 200.0, 1280.0
+NEAR_MM = 0.4
+"""A third of the cortex's thickness; true borders are some 2 mm apart where a section cuts them."""
 
 
 class Rates(NamedTuple):
@@ -83,7 +85,7 @@ def by_embeddings(brain: OpenBrain, table: Path, encoder: str) -> Rates:
     embed = EmbedSettings(encoder=encoder, tile_px=round(PATCH_UM / PIXEL_UM), pixel_size_um=PIXEL_UM)
     points = PointsStep.of(embed, SampleSettings(), PointTable.of(table), brain)
     make_together(points, brain, [one.section_id for one in brain.sections])
-    return Rates.of(facts_of(brain, BordersStep.of(points.name, BorderSettings())))
+    return Rates.of(facts_of(brain, BordersStep.of(points.name, BorderSettings(near_mm=NEAR_MM))))
 
 
 def measured(folder: Path, seeds: Sequence[int], sections: int, encoders: Sequence[str]) -> Mapping[str, list[Rates]]:
@@ -96,7 +98,7 @@ def measured(folder: Path, seeds: Sequence[int], sections: int, encoders: Sequen
         with open_brain(folder / "store", read) as brain:
             depth, table = traced(brain, manifest.parent)
             for freed in (True, False):
-                settings = ProfileBorderSettings(is_freed=freed)
+                settings = ProfileBorderSettings(is_freed=freed, near_mm=NEAR_MM)
                 rates = Rates.of(facts_of(brain, ProfileBordersStep.of(depth.name, settings)))
                 found.setdefault(f"profiles{', thickness and bend taken out' if freed else ''}", []).append(rates)
                 print(list(found)[-1], seed, rates, flush=True)

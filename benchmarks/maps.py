@@ -32,7 +32,7 @@ from cytoarch.brains import LabelClass
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.encoders.protocol import TileShape
 from cytoarch.geometry import Grid
-from cytoarch.images.views import Level, StoredImage, mirrored
+from cytoarch.images.views import Level, StoredImage
 from cytoarch.learning.cards import HeadCard
 from cytoarch.parcellation.drawing import draw_window
 from cytoarch.parcellation.inference import ParcellateSettings, write_probabilities
@@ -93,14 +93,15 @@ def ours_blended(image: Float32, model: Model) -> float:
     plan = TilePlan(edge, edge, TILE_PX, TILE_PX // 2, TILE_PX // 4, model.cell_px)
 
     def read(y: int, x: int, height: int, width: int) -> Float32:
-        rows, columns = (mirrored(np.arange(at, at + n), edge) for at, n in ((y, height), (x, width)))
-        return image[:, rows[:, None], columns]
+        return padded[:, y + before : y + before + height, x + before : x + before + width]
 
     def compute(tiles: Float32) -> Float32:
         return model(torch.from_numpy(tiles)).numpy()
 
     window = blending_window("gauss", TILE_PX, model.cell_px)
+    before, beyond = plan.margin_px, plan.columns[-1] + TILE_PX - edge
     start = time.perf_counter()
+    padded = np.pad(image, ((0, 0), (before, beyond), (before, beyond)), mode="reflect")
     for _, _band in map_tiles(compute, read, plan, window, classes, batch_size=4):
         pass
     return (time.perf_counter() - start - model.seconds) / model.windows * 1000

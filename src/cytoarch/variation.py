@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 
-ITERATIONS = 100
-"""A fixed number: the usual stopping rule depends on the window, and would leave seams."""
+ITERATIONS = 50
+"""A fixed number: the usual stopping rule depends on the window, and would leave seams. Where a class leads by .01,
+99.98 % of cells have the class that twenty times as many leave at a weight of .15, 99.8 % at .25 (see benchmarks).
+"""
 REACH_CELLS = ITERATIONS
 """An iteration reaches one cell further: what is read so far beyond a window smooths without seams."""
 STEP = 0.25

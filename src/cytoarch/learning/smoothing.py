@@ -10,12 +10,13 @@ from cytoarch.learning.application import halo_of
 from cytoarch.learning.datasets import LabelledSection
 from cytoarch.learning.heads import Head
 from cytoarch.learning.targets import UNLABELLED
-from cytoarch.measures.overlap import class_scores, confusion_matrix, map_macro_f1
+from cytoarch.measures.overlap import mean_of_defined
 from cytoarch.sampling import reading
 from cytoarch.tiling import evenly, partition
 from cytoarch.variation import denoised
 
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
 WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.25)
@@ -23,7 +24,11 @@ WEIGHTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.25)
 DEFAULT_WEIGHT = 0.05
 """Where no section was held out: a strip two cells wide survives where its class leads by a tenth."""
 LARGEST_LOSS = 0.01
-"""F1 that no class may lose, however much the others gain: thin layers are not sacrificed to large areas."""
+"""F1 that no class may surely lose, however much the others gain: thin layers are not sacrificed to large areas."""
+SURE = 2.0
+"""Standard errors of a loss beyond which it is no chance: of many classes some always lose a little on few sections."""
+BLOCK_CELLS = 40
+"""Edge of the blocks that are left out one by one to tell the standard error: wider than what smoothing moves."""
 FOUND = 0.3
 """F1 from which a class counts as found at all; of others there is nothing to lose."""
 NEAR = 0.002
@@ -76,34 +81,79 @@ def choose_smoothing(head: Head, sections: Sequence[LabelledSection]) -> Smoothi
 
     See `best_strength`. Raises UnreadableSectionError if a section is damaged.
     """
-    count = len(head.card.classes)
-    found = {weight: np.zeros((count + 1, count + 1), dtype=np.int64) for weight in WEIGHTS}  # outside tissue first
+    channels = len(head.card.classes) + 1  # outside tissue first
+    found: dict[float, list[Int64]] = {weight: [] for weight in WEIGHTS}
     places = list(_windows(head, sections))
     for index, window in (places[one] for one in evenly(len(places), WINDOWS)):
         section = sections[index]
         with reading(section.section_id):
             probabilities, truth = _predicted(head, section, window)
-        labelled = truth != UNLABELLED
         for weight, counts in found.items():
             drawn = drawn_channels(smooth_probabilities(probabilities, weight))
-            np.add(counts, confusion_matrix(truth[labelled] + 1, drawn[labelled], count + 1), out=counts)
+            counts.append(cells_by_block(truth, drawn, channels))
     return best_strength(found)
 
 
-def best_strength(found: Mapping[float, Int64]) -> Smoothing | None:
-    """The weakest strength within `NEAR` of the highest macro-F1, by its confusion (k + 1, k + 1); 0 is among them.
+def cells_by_block(truth: Int64, drawn: Int64, channels: int) -> Int64:
+    """Cells of a window by block and channel (blocks, 3, k + 1): rightly drawn so, labelled so, drawn so.
 
-    Only such are looked at by which no class that is found loses more than `LARGEST_LOSS`: what a few sections say for
-    more is as likely chance. None where nothing was counted.
+    `truth` (y, x) is a class or `UNLABELLED`; `drawn` (y, x) is a channel, 0 outside tissue. Blocks are those with
+    labels.
+
+    >>> cells_by_block(np.array([[0, 1, -1]]), np.array([[1, 1, 1]]), 3).tolist()
+    [[[0, 1, 0], [0, 1, 1], [0, 2, 0]]]
     """
-    if not found[0.0].sum():
+    rows, columns = (np.arange(edge) // BLOCK_CELLS for edge in truth.shape)
+    labelled = truth != UNLABELLED
+    held, at = np.unique((rows[:, None] * len(truth[0]) + columns)[labelled], return_inverse=True)
+    known, said = truth[labelled] + 1, drawn[labelled]
+    right = known == said
+    counts = [
+        np.bincount(block * channels + channel, minlength=len(held) * channels).reshape(len(held), channels)
+        for block, channel in ((at[right], known[right]), (at, known), (at, said))
+    ]
+    return np.stack(counts, axis=1)
+
+
+def best_strength(windows: Mapping[float, Sequence[Int64]]) -> Smoothing | None:
+    """The weakest strength within `NEAR` of the highest macro-F1, by `cells_by_block` of windows; 0 is among them.
+
+    Only such are looked at by which no class that is found surely loses more than `LARGEST_LOSS`. None where nothing
+    was counted.
+    """
+    if not sum(map(len, windows[0.0])):
         return None
-    f1 = {weight: class_scores(counts).f1[1:] for weight, counts in found.items()}
-    scores = {weight: map_macro_f1(counts) for weight, counts in found.items()}
-    found_before = f1[0.0] >= FOUND
-    allowed = [one for one in found if (f1[one] - f1[0.0])[found_before].min(initial=0) >= -LARGEST_LOSS]
+    found = {strength: np.concatenate(own) for strength, own in windows.items()}
+    f1 = {strength: _f1(cells.sum(axis=0)) for strength, cells in found.items()}
+    scores = {strength: mean_of_defined(own) for strength, own in f1.items()}
+    there = f1[0.0] >= FOUND
+    lost = {strength: _sure_loss(found[0.0], cells)[there].max(initial=0) for strength, cells in found.items()}
+    allowed = [one for one in found if lost[one] <= LARGEST_LOSS]
     best = max(scores[one] for one in allowed)
     return Smoothing(min(one for one in allowed if scores[one] >= best - NEAR), scores)
+
+
+def _f1(cells: Int64) -> Float64:
+    """F1 (..., k) of cells (..., 3, k + 1) without what is outside tissue; NaN of a class neither labelled nor drawn.
+
+    A labelled cell that is drawn as outside is missed by its class, see `map_macro_f1`.
+    """
+    hits, labelled, drawn = np.moveaxis(cells[..., 1:], -2, 0)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(2 * hits / (labelled + drawn))
+
+
+def _sure_loss(before: Int64, after: Int64) -> Float64:
+    """F1 (k,) that classes lose from cells (blocks, 3, k + 1) before to after, less `SURE` times its standard error.
+
+    The error is the jackknife's: by how much the loss changes where a block is left out (Efron and Stein, 1981).
+    """
+    sums = before.sum(axis=0), after.sum(axis=0)
+    loss = _f1(sums[0]) - _f1(sums[1])
+    without = _f1(sums[0] - before) - _f1(sums[1] - after)
+    without = np.where(np.isfinite(without), without, loss)
+    error = np.sqrt((len(before) - 1) * without.var(axis=0))
+    return np.asarray(loss - SURE * error)
 
 
 def _windows(head: Head, sections: Sequence[LabelledSection]) -> Iterator[tuple[int, tuple[int, int, int, int]]]:

@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cytoarch.brains import LabelClass
-from cytoarch.learning.smoothing import WINDOW_CELLS, WINDOWS, Smoothing, best_strength
+from cytoarch.learning.smoothing import WINDOW_CELLS, WINDOWS, Smoothing, best_strength, cells_by_block
 from cytoarch.learning.targets import UNLABELLED, LabelPixels, targets_on_grid
-from cytoarch.measures.overlap import confusion_matrix
 from cytoarch.parcellation.drawing import draw_window
 from cytoarch.parcellation.sparse import SparseProbabilities
 from cytoarch.parcellation.weighted import Changes, Weighted
@@ -50,8 +49,7 @@ def choose_strength(
     places = list(_labelled(sections, classes))
     chosen = [places[one] for one in evenly(len(places), WINDOWS)]
     truths = [_truth(sections, classes, one) for one in chosen]
-    size = len(classes) + 1
-    found = {strength: np.zeros((size, size), dtype=np.int64) for strength in STRENGTHS}  # outside tissue first
+    found: dict[float, list[Int64]] = {strength: [] for strength in STRENGTHS}
     for strength, counts in found.items():
         changes = changes_by(strength) if strength else {}
         for (section_id, window), truth in zip(chosen, truths, strict=True):
@@ -59,8 +57,7 @@ def choose_strength(
             with reading(section_id):
                 followed = Weighted(alone, changes.get(section_id, Changes.none()), farthest_um)
                 drawn = draw_window(followed, alone.grid, window, weight).channels.astype(np.int64)
-            labelled = truth != UNLABELLED
-            np.add(counts, confusion_matrix(truth[labelled] + 1, drawn[labelled], size), out=counts)
+            counts.append(cells_by_block(truth, drawn, len(classes) + 1))  # outside tissue first
         del changes  # before the next are made: there is room for those of one strength
     return best_strength(found)
 

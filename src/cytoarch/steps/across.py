@@ -102,7 +102,7 @@ class AcrossStep(Step[Across]):
     """The probabilities of all points of a brain smoothed along the cortex and from section to section."""
 
     step: ClassVar[str] = "across"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "smooth across sections"
 

@@ -18,6 +18,7 @@ from cytoarch.exports.legends import SectionMap
 from cytoarch.exports.neuroglancer import section_state
 from cytoarch.exports.points import describe_points
 from cytoarch.exports.qupath import qupath_features
+from cytoarch.exports.readme import README_FILE, readme
 from cytoarch.exports.settings import FORMATS, Format
 from cytoarch.exports.volume import PlacedMap, label_table, lattice_of, sidecar, volume_of, write_volume
 from cytoarch.geometry import scan_to_section
@@ -47,6 +48,7 @@ def export(taken: Taken, export_format: Format, folder: Path, on_progress: Progr
     with whole_folder(target, about) as draft:
         left_out = WRITERS[export_format](taken, draft, on_progress or (lambda _done, _total: None))
         about["left_out"] = left_out
+        _write(draft / README_FILE, readme(taken.brain.brain_id, export_format, left_out))
         description = taken.names.description()
         if description is not None:
             _write(draft / "dataset_description.json", _json(description))

@@ -101,7 +101,7 @@ class ParcellationStep(Step[Parcellation]):
     """The label map of a section, drawn from smoothed probabilities, and how sure it is."""
 
     step: ClassVar[str] = "parcellations"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     verb: ClassVar[str] = "parcellate"
 
     probabilities: Stored[SparseProbabilities]

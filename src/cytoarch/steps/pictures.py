@@ -73,7 +73,7 @@ class PicturesStep(Step[Path]):
     """The pictures of one section."""
 
     step: ClassVar[str] = "pictures"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     view: ClassVar[bool] = True
     verb: ClassVar[str] = "draw"
 
@@ -152,7 +152,9 @@ class PicturesStep(Step[Path]):
             if self.head is not None:  # labels are shown as the map shows them: groups where it knows groups only
                 card = inputs[self.head].card
                 by_id = {**by_id, **_by_value(card.classes)}
-                drawn.found["labels_touch"] = _touching(class_of_id(card.classes)[values])
+                classes = class_of_id(card.classes)[values]
+                drawn.found["labels_touch"] = _touching(classes)
+                _note_shown(drawn, classes)
             drawn.pictures[f"labels ({origin})"] = pictures.overlaid(base, values, by_id)
             drawn.layers["labels"] = pictures.see_through(pictures.painted(values, by_id), values > 0)
         colours = pictures.colour_picture(inputs[self.colours], grid)
@@ -194,6 +196,7 @@ class PicturesStep(Step[Path]):
         drawn.layers["confidence"] = pictures.see_through(confidence, ~np.isnan(sure.top))
         classes = class_of_id(card.classes)[values]
         drawn.found["map_touches"] = _touching(classes)
+        _note_shown(drawn, classes)
         drawn.found["picture_um"] = grid.cell_um
         drawn.found["margins"] = _margins(classes, sure.margin, len(card.classes))
         before = inputs[self.probabilities] if self.probabilities is not None else None
@@ -201,6 +204,7 @@ class PicturesStep(Step[Path]):
             first = before.first(grid)
             ids = np.array([0, *(one.ids[0] for one in card.classes)])
             drawn.layers["unsmoothed"] = pictures.see_through(pictures.painted(ids[first], by_value), first > 0)
+            _note_shown(drawn, first.astype(np.int64) - 1)
 
     @classmethod
     def opened(cls, folder: Path) -> Path:
@@ -212,6 +216,12 @@ def _by_value(classes: Sequence[LabelClass]) -> Mapping[int, Rgb]:
     """The colour of each class by every label value that means it."""
     coloured = zip(classes, class_colours(classes), strict=True)
     return {value: rgb for one, rgb in coloured for value in one.ids}
+
+
+def _note_shown(drawn: _Drawn, classes: Int64) -> None:
+    """Add the classes (y, x) of a picture, below 0 where there is none, to those that the pictures show."""
+    known = drawn.found.get("classes", [])
+    drawn.found["classes"] = sorted({*known, *np.unique(classes[classes >= 0]).tolist()})
 
 
 def _touching(classes: Int64) -> list[list[int]]:

@@ -1,5 +1,6 @@
 """Borders along the cortex of a section by the field's standard: profiles of its stain across the cortex."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -11,9 +12,9 @@ from pydantic import Field
 
 from cytoarch.anatomy.columns import part_lengths
 from cytoarch.anatomy.depth_maps import WHITE_MATTER, DepthMap
-from cytoarch.anatomy.midline import depth_field, depth_lines, points_along
+from cytoarch.anatomy.midline import Line, depth_field, depth_lines, points_along
 from cytoarch.anatomy.tissue import TissueMask
-from cytoarch.anatomy.traverses import curvatures, profiles_along, traverses
+from cytoarch.anatomy.traverses import area_shares, by_area, curvatures, traverses
 from cytoarch.brains import stated_section
 from cytoarch.discovery.borders import Borders, ProfileBorders, feature_borders, free_of, profile_features
 from cytoarch.geometry import Grid, scan_to_section
@@ -22,6 +23,7 @@ from cytoarch.palette import class_colours
 from cytoarch.reporting.borders import borders_picture
 from cytoarch.reporting.pictures import picture_grid, stain_picture
 from cytoarch.steps.borders import BORDERS_FILE, BordersStep, areas_at, borders_along, kept_borders
+from cytoarch.steps.columns import profiles as profiles_at
 from cytoarch.steps.depth import DepthStep
 from cytoarch.steps.sections import LABELS, SECTION
 from cytoarch.steps.sources import Maybe, Row, Table
@@ -34,6 +36,8 @@ Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
 PICTURE_FILE = "borders.png"
+PROFILES_A_THICKNESS = 16
+"""Profiles along a stretch as long as the cortex is thick: some 160 um apart in human cortex, as the field has it."""
 MOST_BENT = -0.15, 0.15
 """Bends (radians a cell) beyond these count as these: there the smoothed line tells no more."""
 BORDERS_PX = 900
@@ -43,7 +47,10 @@ BORDERS_PX = 900
 class ProfileBorderSettings(ProfileBorders):
     """How profiles are taken across the cortex, and compared."""
 
-    spacing_um: float = Field(default=200.0, ge=10, le=10_000, description="Between profiles, along a line (um).")
+    spacing_um: float | None = Field(
+        default=None, ge=10, le=10_000, description="Between profiles, along a line (um); blank: a sixteenth of how "
+        "thick the cortex is.",
+    )  # fmt: skip
     depths: int = Field(default=40, ge=10, le=500, description="Depths at which a profile is read.")
     is_freed: bool = Field(
         title="Free of thickness and bend",
@@ -63,7 +70,7 @@ class ProfileBordersStep(Step[Path]):
     """The distance of neighbouring blocks of profiles along the cortex of a section, and where it shows a border."""
 
     step: ClassVar[str] = "profile-borders"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     verb: ClassVar[str] = "compare profiles"
 
     depth: Stored[DepthMap]
@@ -81,8 +88,8 @@ class ProfileBordersStep(Step[Path]):
 
     @property
     def name(self) -> str:
-        """The kind of depth, and how far profiles are apart."""
-        return f"{self.depth.name}-{self.find.spacing_um:g}um"
+        """The kind of depth, and how far profiles are apart where that is stated."""
+        return self.depth.name + ("" if self.find.spacing_um is None else f"-{self.find.spacing_um:g}um")
 
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
         """Take profiles along the middle of the cortex and compare neighbouring blocks."""
@@ -90,13 +97,16 @@ class ProfileBordersStep(Step[Path]):
         grid = depth.grid
         white = depth.ribbon == WHITE_MATTER
         lines = depth_lines(depth.depth, depth.cortex, white, self.find.shortest_um / grid.cell_um)
-        places, line = points_along(lines, self.find.spacing_um / grid.cell_um)
-        stain = stain_amount(image, inputs[self.tissue], grid)
+        thick_um = thickness_um(depth, lines)
+        spacing_um = self.find.spacing_um or thick_um / PROFILES_A_THICKNESS
+        places, line = points_along(lines, spacing_um / grid.cell_um)
         field = depth_field(depth.depth, depth.cortex, white)
         ways = traverses(places, field, self.find.depths, self.find.thickest_um / grid.cell_um)
-        profiles = profiles_along(stain, ways)
+        slide = slide_grey(image, inputs[self.tissue], grid)
+        stain = np.abs(profiles_at(image, grid.um(ways), thick_um / self.find.depths) - slide)
+        profiles = by_area(stain, area_shares(ways, line))
         kept = np.isfinite(profiles).all(axis=1)
-        along = _order_along(line) * self.find.spacing_um / 1000
+        along = _order_along(line) * spacing_um / 1000
         places_um = grid.um(places[kept])
         section = stated_section(inputs.name, inputs[self.placed])
         y_px, x_px = scan_to_section(image.grid, section.region_px).inverse()(places_um).T
@@ -120,15 +130,21 @@ class ProfileBordersStep(Step[Path]):
         return folder / BORDERS_FILE
 
 
-def stain_amount(image: StoredImage, tissue: TissueMask, grid: Grid) -> Float32:
-    """How much stain there is (y, x) float32 on a grid, 0 and up: how far the scan differs from the slide.
+def thickness_um(depth: DepthMap, lines: Sequence[Line]) -> float:
+    """How thick the cortex of a section is on average: its area over the length of its middle; a cell at least."""
+    length = sum(one.length() for one in lines)
+    cells = np.count_nonzero(depth.cortex) / length if length else 1.0
+    return float(max(cells, 1.0)) * depth.grid.cell_um
 
-    The slide is what lies outside the tissue; where nothing does, the brightest percent of the section.
+
+def slide_grey(image: StoredImage, tissue: TissueMask, grid: Grid) -> float:
+    """The grey of the slide: what lies outside the tissue, or the brightest percent of a section that fills its scan.
+
+    How much stain there is at a place is how far its grey differs from that.
     """
     pixels = image.on(grid).read(0, 0, *grid.shape).mean(axis=0)
     outside = ~tissue.on_grid(grid)
-    slide = float(np.median(pixels[outside]) if outside.any() else np.quantile(pixels, 0.99))
-    return np.asarray(np.abs(pixels - slide), dtype=np.float32)
+    return float(np.median(pixels[outside]) if outside.any() else np.quantile(pixels, 0.99))
 
 
 def _order_along(line: Int64) -> Int64:

@@ -83,7 +83,7 @@ class ReportStep(Step[Path]):
     """The pages of a brain."""
 
     step: ClassVar[str] = "report"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     scope: ClassVar = "brain"
     view: ClassVar[bool] = True
     verb: ClassVar[str] = "report"
@@ -221,7 +221,9 @@ class ReportStep(Step[Path]):
             headline=headline(brain, entries, drawn, metrics, hardest),
             notices=[*of_model, *of_data],
             sections=entries,
-            legends=legends(card, brain.label_table, next((len(one["sizes"]) for one in clusters.values()), 0)),
+            legends=legends(
+                card, brain.label_table, next((len(one["sizes"]) for one in clusters.values()), 0), drawn.values()
+            ),
             scores=score_rows(training, unseen, learned, self._is_chosen_on(inputs)),
             per_class=shown_classes,
             charts=charts,

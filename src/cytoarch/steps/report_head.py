@@ -13,11 +13,17 @@ from cytoarch.steps.sources import Sections
 from cytoarch.steps.step import Facts
 
 
-def legends(card: HeadCard | None, table: LabelTable | None, clusters: int) -> dict[str, Sequence[LegendEntry]]:
-    """What colours mean: those of the classes of a map, then those of so many clusters."""
+def legends(
+    card: HeadCard | None, table: LabelTable | None, clusters: int, drawn: Iterable[Facts] = ()
+) -> dict[str, Sequence[LegendEntry]]:
+    """What colours mean: those of the classes of a map that pictures show, then those of so many clusters.
+
+    A label table may name hundreds of classes that are nowhere in the brain; `drawn` are the facts of its pictures.
+    """
     legends: dict[str, Sequence[LegendEntry]] = {}
     if card is not None:
-        rows = legend_of_classes(card.classes, table)
+        shown = {one for facts in drawn for one in facts.get("classes", ())}
+        rows = [row for one, row in enumerate(legend_of_classes(card.classes, table)) if one in shown]
         legends[card.target.capitalize()] = [LegendEntry(one.name, one.colour, one.group) for one in rows]
     if clusters:
         legends["Clusters"] = [LegendEntry(f"{i + 1}", rgb) for i, rgb in enumerate(distinct_colours(clusters))]

@@ -42,7 +42,7 @@ class RetrievalSettings(Settings):
     """How nearest neighbours are shown and counted."""
 
     queries: int = Field(
-        default=8, ge=1, le=100, description="Areas (or clusters) whose most typical token is a query."
+        default=8, ge=1, le=100, description="Labels (or clusters) whose most typical token is a query."
     )
     neighbours: int = Field(default=7, ge=1, le=50, description="Nearest neighbours of each.")
     tokens: int = Field(
@@ -59,7 +59,7 @@ class RetrievalStep(Step[Path]):
     """The sheet of nearest neighbours of a brain's tokens, and what neighbours share."""
 
     step: ClassVar[str] = "retrieval"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "find neighbours"
 
@@ -117,8 +117,8 @@ def write_retrieval(
     def patch(one: int) -> Patch:
         section_id = chosen.section_ids[chosen.section[one]]
         y, x = chosen.places_um[one].tolist()
-        area = "" if chosen.area[one] == UNKNOWN else chosen.area_names[chosen.area[one]]
-        return Patch(patch_picture(image_of(section_id), (y, x), edge_um, PATCH_PX), section_id, area)
+        label = "" if chosen.area[one] == UNKNOWN else chosen.area_names[chosen.area[one]]
+        return Patch(patch_picture(image_of(section_id), (y, x), edge_um, PATCH_PX), section_id, label)
 
     rows = [Row(patch(one), [patch(other) for other in _there(near[one])]) for one in queries.tolist()]
     staging.write(SHEET_FILE, retrieval_sheet(rows, edge_um))
@@ -148,10 +148,10 @@ def _csv(known: KnownTokens, queries: Int64, near: Int64) -> bytes:
     """A row a neighbour of a query, the most alike first."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["query", "rank", "section", "y_um", "x_um", "area"])
+    writer.writerow(["query", "rank", "section", "y_um", "x_um", "label"])
     for query in queries.tolist():
         for rank, one in enumerate([query, *_there(near[query])]):
-            area = "" if known.area[one] == UNKNOWN else known.area_names[known.area[one]]
+            label = "" if known.area[one] == UNKNOWN else known.area_names[known.area[one]]
             place = [f"{value:.1f}" for value in known.places_um[one]]
-            writer.writerow([query, rank, known.section_ids[known.section[one]], *place, area])
+            writer.writerow([query, rank, known.section_ids[known.section[one]], *place, label])
     return buffer.getvalue().encode()

@@ -5,7 +5,7 @@ import numpy as np
 from cytoarch.anatomy.depth import measure_depth
 from cytoarch.anatomy.midline import depth_field
 from cytoarch.anatomy.ribbons import Ribbon
-from cytoarch.anatomy.traverses import curvatures, profiles_along, traverses
+from cytoarch.anatomy.traverses import area_shares, by_area, curvatures, profiles_along, traverses
 from cytoarch.geometry import centres
 
 GREY, WHITE = 1, 2
@@ -54,6 +54,24 @@ def test_a_ring_is_crossed_along_its_radius() -> None:
     assert (np.diff(radius, axis=1) < 0).all()
     assert radius[:, 0].min() > 33
     assert radius[:, -1].max() < 23
+
+
+def test_columns_of_a_ring_hold_more_near_the_outside_and_those_of_a_slab_as_much_everywhere() -> None:
+    radii, angles = 20 + 16 * (1 - centres(0, 1, 40)), np.linspace(0, 3, 150)
+    ways = radii[:, None] * np.stack([np.sin(angles), np.cos(angles)], axis=1)[:, None]
+    expected = (36**2 - radii**2) / (36**2 - 20**2)  # of the ring's area, what lies outside of a radius
+    shares = area_shares(ways, np.zeros(150, dtype=np.int64), sigma=1.0)
+    np.testing.assert_allclose(shares[20:-20], np.broadcast_to(expected, (110, 40)), atol=1e-3)
+    straight = np.stack(np.broadcast_arrays(centres(0, 20, 40), np.arange(9.0)[:, None]), axis=-1)
+    np.testing.assert_allclose(area_shares(straight, np.zeros(9, dtype=np.int64)), [centres(0, 1, 40)] * 9, atol=1e-12)
+
+
+def test_a_layer_of_even_volume_lies_at_one_place_of_profiles_by_area_however_cortex_bends() -> None:
+    shares = np.stack([centres(0, 1, 50), centres(0, 1, 50) ** 1.5, np.full(50, np.nan)])
+    seen = (np.abs(shares - 0.4) < 0.1).astype(float)
+    found = by_area(seen, shares)
+    assert np.abs(found[0] - found[1]).mean() < 0.02
+    assert np.isnan(found[2]).all()
 
 
 def test_a_way_that_is_longer_than_allowed_or_that_meets_another_bank_breaks_off() -> None:

@@ -18,7 +18,8 @@ import zarr
 from cytoarch.embeddings import EmbedSettings
 from cytoarch.embeddings.sampled import SampleSettings
 from cytoarch.errors import StoreError
-from cytoarch.exports.settings import ExportSettings
+from cytoarch.exports.readme import readme
+from cytoarch.exports.settings import FORMATS, ExportSettings
 from cytoarch.images.conformance import conformance_faults
 from cytoarch.images.sections import write_labels
 from cytoarch.images.views import StoredImage
@@ -78,6 +79,15 @@ def test_every_format_tells_what_it_holds_and_its_files_are_as_they_were_written
         on_disk = {one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file()} - {"export.json"}
         assert set(card["files"]) == on_disk
         assert (card["brain"], card["format"], card["left_out"]) == ("B1", folder.name, {})
+        told = (folder / "README.txt").read_text()
+        assert told.startswith(f"B1: {folder.name}\n")
+        assert max(map(len, told.splitlines())) <= 110
+
+
+def test_what_was_left_out_is_told_beside_the_export() -> None:
+    told = readme("B1", "nifti", {"s3": "has no place in the brain"}).decode()
+    assert "Left out:\n  s3: has no place in the brain\n" in told
+    assert all(readme("B1", one, {}).decode().count("Left out") == 0 for one in FORMATS)
 
 
 def test_shapely_finds_the_areas_of_the_map_in_what_qupath_reads(taken: Taken, home: Path) -> None:

@@ -13,6 +13,8 @@ from cytoarch.learning.smoothing import (
     LARGEST_LOSS,
     NEAR,
     WEIGHTS,
+    best_strength,
+    cells_by_block,
     choose_smoothing,
     smooth_probabilities,
 )
@@ -115,6 +117,26 @@ def test_a_thin_strip_that_much_smoothing_would_take_is_kept():
     assert (kept >= before - 2 * LARGEST_LOSS).all()
     lost = smooth_probabilities(section.probabilities, max(WEIGHTS)).argmax(axis=0)
     assert (lost[:, 59:61] == 2).mean() < 0.5
+
+
+def test_what_a_class_loses_by_chance_rules_no_strength_out_and_what_it_loses_everywhere_does():
+    """Two large classes grow better; a thin one is lost in one block of sixteen, or a tenth of it in every block."""
+    truth = np.tile([0] * 20 + [1] * 20 + [2] * 10, (16, 1))
+    before, by_chance, everywhere = (truth.copy() for _ in range(3))
+    before[:, :8], before[:, 20:28] = 1, 0
+    by_chance[0, 40:], everywhere[:, 40] = 0, 0
+
+    def counted(drawn: np.ndarray) -> list[np.ndarray]:
+        return [cells_by_block(one[None], two[None] + 1, 4) for one, two in zip(truth, drawn, strict=True)]
+
+    chosen = best_strength({0.0: counted(before), 0.1: counted(by_chance)})
+    assert chosen is not None
+    assert chosen.weight == 0.1
+    kept = best_strength({0.0: counted(before), 0.1: counted(everywhere)})
+    assert kept is not None
+    assert kept.weight == 0.0
+    assert kept.macro_f1[0.1] == pytest.approx(f1_score(truth.ravel(), everywhere.ravel(), average="macro"))
+    assert kept.macro_f1[0.1] > kept.macro_f1[0.0]
 
 
 def test_without_labels_nothing_is_chosen_and_a_strip_two_cells_wide_survives_the_default():

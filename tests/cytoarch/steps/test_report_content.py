@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from cytoarch.brains import Brain, Section
+from cytoarch.brains import Brain, LabelClass, Section
+from cytoarch.embeddings import EmbedSettings
+from cytoarch.learning.cards import HeadCard
 from cytoarch.measures.class_boundaries import ClassBoundaries
-from cytoarch.palette import distinct_colours
+from cytoarch.palette import class_colours, distinct_colours
 from cytoarch.reporting.page import SectionEntry
 from cytoarch.steps import report_head, report_scores
 from cytoarch.steps.agreement import MapScore
@@ -225,6 +227,18 @@ def test_a_legend_of_clusters_needs_no_head() -> None:
         "Clusters": [(f"{number}", rgb) for number, rgb in enumerate(distinct_colours(3), start=1)]
     }
     assert report_head.legends(None, None, 0) == {}
+
+
+def test_a_legend_names_the_classes_that_pictures_show_in_the_colours_of_all_of_them() -> None:
+    classes = tuple(LabelClass(name=f"c{one}", ids=(one + 1,)) for one in range(300))
+    card = HeadCard(
+        kind="probe", target="areas", classes=classes, dims=(1,), cells_per_token=1, embedding=EmbedSettings(),
+        encoder_digest="0", token_px=16, pixel_size_um=1.0,
+    )  # fmt: skip
+    (shown,) = report_head.legends(card, None, 0, [{"classes": [7, 3]}, {}, {"classes": [7, 299]}]).values()
+    assert [one.name for one in shown] == ["c3", "c7", "c299"]
+    every = class_colours(card.classes)
+    assert [one.colour for one in shown] == [every[3], every[7], every[299]]
 
 
 # -- a whole brain -----------------------------------------------------------------------------------------------------
