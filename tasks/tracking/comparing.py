@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from cytoarch.store.brain_store import BrainStore
 from tasks.tracking.choosing import all_models
-from tasks.tracking.database import CHAMPION, client, experiment_id
+from tasks.tracking.database import CHAMPION, client
+from tasks.tracking.experiments import search_rows
 from tasks.tracking.runs import PARENT_KIND
 
 SCORES = ("headline/macro_f1", "held_out/macro_f1", "map/macro_f1", "clusters/purity_labels", "familiarity/outside95")
@@ -56,15 +57,10 @@ def compared_brains(store: BrainStore, brains: Sequence[str] = ()) -> list[Compa
     found: list[ComparedBrain] = []
     token = None
     while True:
-        page = client(store).search_runs(
-            [experiment_id(store)],
-            filter_string=f"tags.kind = '{PARENT_KIND}'",
-            max_results=_PAGE,
-            order_by=["attributes.start_time DESC"],
-            page_token=token,
-        )
+        how = {"max_results": _PAGE, "order_by": ["attributes.start_time DESC"], "page_token": token}
+        page = search_rows(store, f"tags.kind = '{PARENT_KIND}'", **how)
         found += [_brain(run) for run in page]
-        token = page.token
+        token = getattr(page, "token", None)
         if not token:
             break
     kept = [one for one in found if not brains or one.brain in brains]

@@ -14,7 +14,7 @@ from cytoarch.store.durations import Duration, note_duration
 from cytoarch.store.products import Product
 from tasks import checks
 from tasks.checks import Finding
-from tasks.tracking import BrainLedger, Remains
+from tasks.tracking import BrainLedger, Remains, of_brains
 from tests.heads import files_of_head, register_in
 from tests.products import WORK, writes
 from tests.tracking_database import made_once
@@ -92,7 +92,9 @@ def test_gc_touches_nothing_unless_it_is_told_to(store: BrainStore, capsys: pyte
 
 def row(store: BrainStore, brain_id: str, metrics: dict[str, float], configuration: str = "c0") -> None:
     tags = {"config_digest": configuration, "input_digest": "i0", "encoder_digest": "e0"}
-    ledger = BrainLedger(store, Brain(brain_id=brain_id, sections=()), {"embed": {"encoder": "texture"}}, tags)
+    ledger = BrainLedger(
+        store, Brain(brain_id=brain_id, sections=()), {"embed": {"encoder": "texture"}}, tags, of_brains("layers")
+    )
     ledger.open()
     remains = Remains(tags={"stain": "nissl", "sections": "5"}, title=f"{brain_id}: layers by probe on texture")
     ledger.close(metrics, remains=remains)
