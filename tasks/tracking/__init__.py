@@ -24,7 +24,7 @@ from tasks.tracking.database import (
     run_url,
     tracking_uri,
 )
-from tasks.tracking.experiments import CLUSTERS, Question, experiment_ids, of_brains
+from tasks.tracking.experiments import CLUSTERS, Question, experiments, of_brains
 from tasks.tracking.fetching import fetch_head
 from tasks.tracking.outages import TrackingLine, needed, reached
 from tasks.tracking.pretraining import log_pretraining
@@ -68,7 +68,7 @@ __all__ = [
     "compared_models",
     "database_path",
     "database_uri",
-    "experiment_ids",
+    "experiments",
     "fetch_head",
     "git_revision",
     "log_failed_ingestion",

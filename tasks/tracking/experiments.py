@@ -68,16 +68,16 @@ def experiment_id(store: BrainStore, question: Question) -> str:
     return str(known.experiment_id)
 
 
-def experiment_ids(store: BrainStore) -> list[str]:
-    """The ids of all our experiments, what earlier versions made among them."""
+def experiments(store: BrainStore) -> dict[str, str]:
+    """What is asked in each of our experiments, by their ids; blank: of all that earlier versions told."""
     named = client(store).search_experiments(filter_string=f"name LIKE '{EXPERIMENT}%'")
     ours = [one for one in named if one.name == EXPERIMENT or one.name.startswith(f"{EXPERIMENT}: ")]
     if is_own(store) and any(str(one.artifact_location).startswith("file:") for one in ours):
         make_relative(database_path(store))
-    return [str(one.experiment_id) for one in ours]
+    return {str(one.experiment_id): one.name.removeprefix(EXPERIMENT).removeprefix(": ") for one in ours}
 
 
 def search_rows(store: BrainStore, where: str, **how: Any) -> Any:
     """The runs of all our experiments that a filter of MLflow finds, the first of them unless `how` says otherwise."""
-    ids = experiment_ids(store)
+    ids = list(experiments(store))
     return client(store).search_runs(ids, filter_string=where, **{"max_results": 1, **how}) if ids else []

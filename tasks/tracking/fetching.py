@@ -13,7 +13,7 @@ from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE, HeadCard
 from cytoarch.learning.heads import load_domain, load_head
 from cytoarch.store.brain_store import BrainStore
 from tasks.tracking.database import EXPERIMENT, HEAD_FOLDER, artifacts, client, tracking_uri
-from tasks.tracking.experiments import experiment_ids
+from tasks.tracking.experiments import experiments
 
 LIMITS_BYTES = {CARD_FILE: 4 << 20, WEIGHTS_FILE: 2 << 30}
 """The largest files of a head that are fetched."""
@@ -98,7 +98,7 @@ def _source(store: BrainStore, model_uri: str, version: Any) -> str:
     """The address of a version's files. Raises ModelError unless it is the head of a run of one of our experiments."""
     from mlflow.exceptions import MlflowException
 
-    ours = experiment_ids(store)  # the first look at an old store mends the addresses in it
+    ours = experiments(store)  # the first look at an old store mends the addresses in it
     try:
         run = client(store).get_run(version.run_id) if version.run_id else None
     except MlflowException:

@@ -22,7 +22,7 @@ from tasks.tracking import (
     ModelVersion,
     Remains,
     compared_brains,
-    experiment_ids,
+    experiments,
     fetch_head,
     git_revision,
     of_brains,
@@ -331,7 +331,7 @@ def test_rows_of_earlier_versions_are_found_and_gone_on_with(tmp_path: Path) -> 
     mlflow.rename_experiment(mlflow.get_run(run_id).info.experiment_id, "cytoarch")
     other = mlflow.create_experiment("cytoarchitecture of others")
     assert ledger(store).run_id == run_id
-    assert other not in experiment_ids(store)
+    assert other not in experiments(store)
 
 
 def test_a_row_that_a_failed_or_killed_run_left_is_not_finished_and_goes_on(
@@ -399,6 +399,6 @@ def test_a_row_that_was_killed_before_its_settings_were_written_gets_them(
             ledger(store).open()
     again = ledger(store)
     run_id = again.open()
-    runs = MlflowClient(tracking_uri(store)).search_runs(experiment_ids(store))
+    runs = MlflowClient(tracking_uri(store)).search_runs(list(experiments(store)))
     assert [run.info.run_id for run in runs] == [run_id]
     assert runs[0].data.params == {"embed.encoder": "texture"}

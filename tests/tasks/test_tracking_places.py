@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from cytoarch.brains import Brain
 from cytoarch.store.brain_store import BrainStore
-from tasks.tracking import BrainLedger, database_uri, experiment_ids, fetch_head, of_brains, run_url, tracking_uri
+from tasks.tracking import BrainLedger, database_uri, experiments, fetch_head, of_brains, run_url, tracking_uri
 from tests.heads import register_in
 
 pytestmark = pytest.mark.xdist_group("tracking")
@@ -166,7 +166,7 @@ def test_a_store_of_an_earlier_version_is_mended(is_moved: bool, empty: Path, tm
 
 
 def all_runs(store: BrainStore) -> list:  # type: ignore[type-arg]
-    return list(MlflowClient(tracking_uri(store)).search_runs(experiment_ids(store)))
+    return list(MlflowClient(tracking_uri(store)).search_runs(list(experiments(store))))
 
 
 def make_old(store: BrainStore, location: str) -> None:
