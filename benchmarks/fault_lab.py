@@ -220,7 +220,7 @@ class Lab:
         from mlflow import MlflowClient
 
         client = MlflowClient(self.mlflow_url, self.mlflow_url)
-        known = client.get_experiment_by_name("cytoarch")
+        known = client.get_experiment_by_name("cytoarch: areas of brains")
         return list(client.search_runs([known.experiment_id], "tags.kind = 'brain'")) if known else []
 
 

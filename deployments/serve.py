@@ -207,7 +207,7 @@ def _say_where(options: argparse.Namespace, environment: Mapping[str, str], clie
     database = environment.get("PREFECT_SERVER_DATABASE_CONNECTION_URL", "where PREFECT_HOME says")
     rows = {
         "Prefect": environment["PREFECT_API_URL"].removesuffix("/api"),
-        "MLflow": f"{environment['MLFLOW_TRACKING_URI']}/#/experiments/{_experiment(store)}/runs?{VIEW}",
+        "MLflow": f"{environment['MLFLOW_TRACKING_URI']}/#/experiments?{VIEW}",
         "reports": f"{reports_address(environment[REPORTS_URL], store)}/",
         "store": str(store),
         "histories": f"{database.partition(':///')[2] or database} (Prefect), {store / 'mlflow'} (MLflow)",
@@ -217,14 +217,6 @@ def _say_where(options: argparse.Namespace, environment: Mapping[str, str], clie
     print("\nRuns started with `python -m flows` in this checkout show up there. For others:")
     print("  export " + " ".join(f"{name}={url}" for name, url in clients.items()))
     print("\nCtrl-C stops it all.", flush=True)
-
-
-def _experiment(store_path: Path) -> str:
-    """The id of the experiment that holds the brains, in the database that is served."""
-    from cytoarch.store.brain_store import BrainStore
-    from tasks.tracking import experiment_id
-
-    return experiment_id(BrainStore(store_path))
 
 
 def prefect_database(store_path: Path, environment: Mapping[str, str]) -> dict[str, str]:

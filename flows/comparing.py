@@ -34,7 +34,7 @@ def compare(
     brains
         Brains to compare; none named: all.
     every
-        Show every configuration of a brain, and not the latest only.
+        Show every configuration of a brain, and not only the latest that answers each question (areas, layers, ...).
     out
         Folder that brains.csv, models.csv and comparison.png are written into.
     store_path
@@ -49,9 +49,10 @@ def compare(
         raise StoreError(
             f"MLflow has no row{named} (brains there: {', '.join(known) or 'none'}); map one with map-brain"
         )
-    shown = rows if every else list({one.brain: one for one in reversed(rows)}.values())[::-1]
+    shown = rows if every else list({(one.brain, one.question): one for one in reversed(rows)}.values())[::-1]
     _print(shown, models)
-    names = [f"{one.brain}: {one.title}" if every else one.brain for one in shown]
+    is_told = every or len({one.brain for one in shown}) < len(shown)
+    names = [f"{one.brain}: {one.title}" if is_told else one.brain for one in shown]
     chart = comparison_chart(
         [
             ComparedRow(name, {NAMES[score]: value for score, value in one.scores.items()}, one.classes)
@@ -90,6 +91,7 @@ def _write_brains(path: Path, rows: Sequence[ComparedBrain]) -> None:
     classes = sorted({name for one in rows for name in one.classes})
     header = [
         "brain",
+        "question",
         "stated",
         "mapped",
         "encoder",
@@ -100,7 +102,7 @@ def _write_brains(path: Path, rows: Sequence[ComparedBrain]) -> None:
         "run_id",
     ]
     lines = [
-        [one.brain, one.stated, one.title, one.encoder, one.status]
+        [one.brain, one.question, one.stated, one.title, one.encoder, one.status]
         + [_number(one.scores.get(name, math.nan), ".6g") for name in SCORES]
         + [_number(one.classes.get(name, math.nan), ".6g") for name in classes]
         + [_number(one.hours, ".4f"), one.run_id]

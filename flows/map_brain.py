@@ -57,12 +57,15 @@ from tasks.summaries import (
     remember_model,
 )
 from tasks.tracking import (
+    CLUSTERS,
     BrainLedger,
     Chosen,
+    Question,
     TrackingLine,
     choose_model,
     log_failed_ingestion,
     needed,
+    of_brains,
     run_url,
 )
 
@@ -139,8 +142,9 @@ def _ingested(
         check_left(brain, len(ready_sections(brain)), "ingested")
     except BaseException as error:
         reason, status = str(error) or type(error).__name__, ended_by(error)
+        asked = _question(brain.brain, settings, None)
         line.try_once(
-            "that ingestion failed", lambda: log_failed_ingestion(brain.store, brain.brain_id, reason, status)
+            "that ingestion failed", lambda: log_failed_ingestion(brain.store, brain.brain_id, asked, reason, status)
         )
         raise
     return made
@@ -328,4 +332,13 @@ def _ledger(brain: OpenBrain, settings: MapSettings, chosen: Chosen | None) -> B
     if chosen is not None:
         configuration["model"] = chosen.digest
     tags = configuration_tags(brain, configuration, encoder_for(settings.embed).digest)
-    return BrainLedger(brain.store, brain.brain, tags.configuration, tags.tags | model_tags(chosen))
+    question = _question(brain.brain, settings, chosen)
+    return BrainLedger(brain.store, brain.brain, tags.configuration, tags.tags | model_tags(chosen), question)
+
+
+def _question(brain: Brain, settings: MapSettings, chosen: Chosen | None) -> Question:
+    """What the row of a brain answers: how well the classes are told that it is mapped in, where it is."""
+    if chosen is not None:
+        return of_brains(chosen.card.target)
+    is_mapped = bool(settings.model) or any(one.labels is not None for one in brain.kept)
+    return of_brains(target_name(settings.train)) if is_mapped else CLUSTERS

@@ -22,6 +22,7 @@ from cytoarch.steps.sections import LABELS
 from cytoarch.steps.sources import sections_with
 from cytoarch.steps.step import Place, Stored
 from cytoarch.steps.studies import SCORES_FILE, StudyStep
+from cytoarch.steps.training import target_name
 from cytoarch.store.brain_store import BrainStore
 from flows.embed_brain import embed_brain
 from flows.parameters import RunSettings, StoredBrain, refuse_repeated, split_names
@@ -125,7 +126,15 @@ def study(
         def told() -> dict[str, str]:
             figures = record.facts["scores"]
             run_id = log_study(
-                store, study.name, record.fingerprint, study.roles, figures, parameters, folder, training.scores
+                store,
+                study.name,
+                target_name(settings),
+                record.fingerprint,
+                study.roles,
+                figures,
+                parameters,
+                folder,
+                training.scores,
             )
             version = register_head(store, study.name, digest, figures, parameters[head], question, lambda: run_id)
             return notes_of_version(store, version, run_id)

@@ -20,11 +20,11 @@ from tasks.tracking.database import (
     artifacts_path,
     database_path,
     database_uri,
-    experiment_id,
     make_relative,
     run_url,
     tracking_uri,
 )
+from tasks.tracking.experiments import CLUSTERS, Question, experiments, of_brains
 from tasks.tracking.fetching import fetch_head
 from tasks.tracking.outages import TrackingLine, needed, reached
 from tasks.tracking.pretraining import log_pretraining
@@ -45,6 +45,7 @@ from tasks.tracking.study_rows import log_figures
 
 __all__ = [
     "CHAMPION",
+    "CLUSTERS",
     "EXPERIMENT",
     "NAMES",
     "PARENT_KIND",
@@ -57,6 +58,7 @@ __all__ = [
     "Context",
     "Dataset",
     "ModelVersion",
+    "Question",
     "Remains",
     "Status",
     "TrackingLine",
@@ -66,7 +68,7 @@ __all__ = [
     "compared_models",
     "database_path",
     "database_uri",
-    "experiment_id",
+    "experiments",
     "fetch_head",
     "git_revision",
     "log_failed_ingestion",
@@ -76,6 +78,7 @@ __all__ = [
     "log_study",
     "make_relative",
     "needed",
+    "of_brains",
     "reached",
     "register_head",
     "registered_digests",

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from cytoarch.store.brain_store import BrainStore
 from tasks.tracking.choosing import all_models
-from tasks.tracking.database import CHAMPION, client, experiment_id
+from tasks.tracking.database import CHAMPION, client
+from tasks.tracking.experiments import experiments, search_rows
 from tasks.tracking.runs import PARENT_KIND
 
 SCORES = ("headline/macro_f1", "held_out/macro_f1", "map/macro_f1", "clusters/purity_labels", "familiarity/outside95")
@@ -22,9 +23,11 @@ _PAGE = 1000
 
 
 class ComparedBrain(NamedTuple):
-    """The latest row of a brain and configuration."""
+    """The row of a brain and configuration."""
 
     brain: str
+    question: str
+    """What is asked of it: `layers of brains`."""
     title: str
     """How it was mapped."""
     encoder: str
@@ -54,17 +57,12 @@ class ComparedModel(NamedTuple):
 def compared_brains(store: BrainStore, brains: Sequence[str] = ()) -> list[ComparedBrain]:
     """The rows of brains, by brain and then the newest first; of the named ones where there are any."""
     found: list[ComparedBrain] = []
-    token = None
+    asked, token = experiments(store), None
     while True:
-        page = client(store).search_runs(
-            [experiment_id(store)],
-            filter_string=f"tags.kind = '{PARENT_KIND}'",
-            max_results=_PAGE,
-            order_by=["attributes.start_time DESC"],
-            page_token=token,
-        )
-        found += [_brain(run) for run in page]
-        token = page.token
+        how = {"max_results": _PAGE, "order_by": ["attributes.start_time DESC"], "page_token": token}
+        page = search_rows(store, f"tags.kind = '{PARENT_KIND}'", **how)
+        found += [_brain(run, asked.get(str(run.info.experiment_id), "")) for run in page]
+        token = getattr(page, "token", None)
         if not token:
             break
     kept = [one for one in found if not brains or one.brain in brains]
@@ -92,7 +90,7 @@ def compared_models(store: BrainStore) -> list[ComparedModel]:
     return sorted(found, key=lambda one: (one.name, -one.score if math.isfinite(one.score) else math.inf, one.version))
 
 
-def _brain(run: Any) -> ComparedBrain:
+def _brain(run: Any, question: str) -> ComparedBrain:
     tags, metrics, params = run.data.tags, run.data.metrics, run.data.params
     stated = [tags[name] for name in ("species", "stain") if name in tags]
     stated += [f"{tags['pixel_size_um']} um"] if "pixel_size_um" in tags else []
@@ -100,6 +98,7 @@ def _brain(run: Any) -> ComparedBrain:
     seconds = [value for name, value in metrics.items() if name.startswith("duration/")]
     return ComparedBrain(
         str(tags["brain"]),
+        question,
         str(run.info.run_name).removeprefix(f"{tags['brain']}: "),
         str(params.get("embed.encoder", "")),
         ", ".join(stated),

@@ -19,6 +19,7 @@ from cytoarch.errors import StoreError
 from cytoarch.store.brain_store import BrainStore
 
 EXPERIMENT = "cytoarch"
+"""What the names of our experiments begin with; rows of earlier versions lie in one of just this name."""
 CHAMPION = "champion"
 HEAD_FOLDER = "head"
 """Folder of a head among the files of its training run."""
@@ -40,9 +41,6 @@ PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT
 
 VIEW = "workflowType=machine_learning"
 """What the address of a page ends with that is to open on runs and models, and not on traces of language models."""
-KIND_TAG = "mlflow.experimentKind"
-MODEL_TRAINING = "custom_model_development"
-"""What an experiment is for, among those that MLflow knows."""
 
 _client_lock = threading.Lock()
 _made: set[str] = set()
@@ -113,30 +111,7 @@ def is_own(store: BrainStore) -> bool:
     return tracking_uri(store) == database_uri(database_path(store))
 
 
-def experiment_id(store: BrainStore) -> str:
-    """The id of the one experiment, which is made on first use."""
-    from mlflow.exceptions import MlflowException
-
-    known = client(store).get_experiment_by_name(EXPERIMENT)
-    if known is None:
-        try:
-            return str(
-                client(store).create_experiment(
-                    EXPERIMENT, artifact_location=_location(store), tags={KIND_TAG: MODEL_TRAINING}
-                )
-            )
-        except MlflowException as error:  # another run was first
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            known = client(store).get_experiment_by_name(EXPERIMENT)
-    if is_own(store) and str(known.artifact_location).startswith("file:"):
-        make_relative(database_path(store))
-    if KIND_TAG not in known.tags:  # of an earlier version of this code
-        client(store).set_experiment_tag(known.experiment_id, KIND_TAG, MODEL_TRAINING)
-    return str(known.experiment_id)
-
-
-def _location(store: BrainStore) -> str | None:
+def location(store: BrainStore) -> str | None:
     """Where the files of a new experiment go; None: where the server keeps them."""
     return _IN_STORE if tracking_uri(store).startswith("sqlite") else None
 
@@ -194,8 +169,8 @@ def artifacts(store: BrainStore, uri: str) -> Any:
         return get_artifact_repository(_inside(Path(local_file_uri_to_path(uri)), folder))
     raise StoreError(
         f"the files at {uri} are neither in {folder} nor kept by a tracking server; nothing else is read or written: "
-        "start the server with `mlflow server --artifacts-destination FOLDER`, and give the experiment "
-        f"{EXPERIMENT!r} no location of its own"
+        "start the server with `mlflow server --artifacts-destination FOLDER`, and give the experiments "
+        f"{EXPERIMENT!r} no location of their own"
     )
 
 
@@ -211,5 +186,6 @@ def run_url(store: BrainStore, run_id: str) -> str:
     """The page of a run, where a tracking server is in use; else the file of the database that `mlflow ui` opens."""
     uri = tracking_uri(store)
     if uri.startswith(("http://", "https://")):
-        return f"{uri.rstrip('/')}/#/experiments/{experiment_id(store)}/runs/{run_id}?{VIEW}"
+        experiment = client(store).get_run(run_id).info.experiment_id
+        return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}?{VIEW}"
     return f"{database_path(store).as_uri()}#{run_id}"

@@ -12,7 +12,8 @@ from cytoarch.errors import ModelError, StoreError
 from cytoarch.learning.cards import CARD_FILE, WEIGHTS_FILE, HeadCard
 from cytoarch.learning.heads import load_domain, load_head
 from cytoarch.store.brain_store import BrainStore
-from tasks.tracking.database import EXPERIMENT, HEAD_FOLDER, artifacts, client, experiment_id, tracking_uri
+from tasks.tracking.database import EXPERIMENT, HEAD_FOLDER, artifacts, client, tracking_uri
+from tasks.tracking.experiments import experiments
 
 LIMITS_BYTES = {CARD_FILE: 4 << 20, WEIGHTS_FILE: 2 << 30}
 """The largest files of a head that are fetched."""
@@ -94,16 +95,18 @@ def _download(store: BrainStore, model_uri: str, version: Any, scratch: Path) ->
 
 
 def _source(store: BrainStore, model_uri: str, version: Any) -> str:
-    """The address of a version's files. Raises ModelError unless it is the head of a run of our experiment."""
+    """The address of a version's files. Raises ModelError unless it is the head of a run of one of our experiments."""
     from mlflow.exceptions import MlflowException
 
-    ours = experiment_id(store)  # the first look at an old store mends the addresses in it
+    ours = experiments(store)  # the first look at an old store mends the addresses in it
     try:
         run = client(store).get_run(version.run_id) if version.run_id else None
     except MlflowException:
         run = None
-    if run is None or str(run.info.experiment_id) != ours:
-        raise ModelError(f"{model_uri} was not registered by a training run of the experiment {EXPERIMENT!r}; train it")
+    if run is None or str(run.info.experiment_id) not in ours:
+        raise ModelError(
+            f"{model_uri} was not registered by a training run of the experiments {EXPERIMENT!r}; train it"
+        )
     wanted = f"{run.info.artifact_uri}/{HEAD_FOLDER}"
     source = client(store).get_model_version(version.name, version.version).source
     if source != wanted:

@@ -11,7 +11,8 @@ from typing import TypeVar
 from cytoarch.errors import StoreError
 from cytoarch.store.brain_store import BrainStore
 from tasks.progress import hear
-from tasks.tracking.database import experiment_id, tracking_uri
+from tasks.tracking.database import tracking_uri
+from tasks.tracking.experiments import experiments
 
 WAITS_S = (2.0, 5.0, 15.0)
 """How long it is waited before MLflow is told again; a server that is restarted is back by then."""
@@ -171,7 +172,7 @@ def _told(error: Exception) -> str:
 def reached(store: BrainStore) -> str:
     """Why MLflow cannot be told anything now; blank: it answers and its tables are there."""
     try:
-        _asked(store, lambda: experiment_id(store))
+        _asked(store, lambda: experiments(store))
     except Exception as error:
         reason, _ = _outage(error)
         if not reason:

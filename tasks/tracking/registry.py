@@ -9,7 +9,8 @@ from cytoarch.digests import canonical_json
 from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.heads import load_head
 from cytoarch.store.brain_store import BrainStore
-from tasks.tracking.database import CHAMPION, HEAD_FOLDER, artifacts, client, experiment_id
+from tasks.tracking.database import CHAMPION, HEAD_FOLDER, artifacts, client
+from tasks.tracking.experiments import experiment_id, of_brains, search_rows
 from tasks.tracking.runs import Dataset, flat, git_revision, log_datasets, log_metrics, log_params, run_tags
 
 SCORE = "headline/macro_f1"
@@ -202,15 +203,17 @@ def _training_run(
 ) -> Any:
     """Make the run of a training, with the head among its files."""
     tags = {"brain": brain_id, "kind": "training", "model_digest": digest, **run_tags()}
-    if parent is not None:
+    if parent is None:
+        experiment = experiment_id(store, of_brains(card.target))
+    else:  # MLflow shows a run below another of the same experiment
         tags["mlflow.parentRunId"] = parent()
+        experiment = client(store).get_run(tags["mlflow.parentRunId"]).info.experiment_id
     tags["mlflow.note.content"] = _described(card)
     name = f"train-{card.target}-{card.kind}-{brain_id}"
     where = f"tags.kind = 'training' and tags.brain = '{brain_id}' and tags.model_digest = '{digest}'"
-    known = client(store).search_runs(
-        [experiment_id(store)], filter_string=f"{where} and attributes.status = 'RUNNING'", max_results=1
-    )  # MLflow may have gone while it was told of this head before
-    run = known[0] if known else client(store).create_run(experiment_id(store), run_name=name, tags=tags)
+    known = search_rows(store, f"{where} and attributes.status = 'RUNNING'")
+    # MLflow may have gone while it was told of this head before
+    run = known[0] if known else client(store).create_run(experiment, run_name=name, tags=tags)
     run_id = str(run.info.run_id)
     log_params(store, run_id, {"encoder": card.embedding.encoder, "kind": card.kind, **flat(params)})
     log_metrics(store, run_id, metrics)

@@ -14,7 +14,8 @@ import cytoarch
 from cytoarch.brains import Brain
 from cytoarch.digests import canonical_json
 from cytoarch.store.brain_store import BrainStore
-from tasks.tracking.database import artifacts, client, experiment_id
+from tasks.tracking.database import artifacts, client
+from tasks.tracking.experiments import Question, experiment_id, search_rows
 
 PARENT_KIND = "brain"
 MAP_TAG = "map"
@@ -60,9 +61,14 @@ class BrainLedger:
     """
 
     def __init__(
-        self, store: BrainStore, brain: Brain, configuration: Mapping[str, Any], tags: Mapping[str, str]
+        self,
+        store: BrainStore,
+        brain: Brain,
+        configuration: Mapping[str, Any],
+        tags: Mapping[str, str],
+        question: Question,
     ) -> None:
-        self._store, self._brain, self._configuration = store, brain, configuration
+        self._store, self._brain, self._configuration, self._question = store, brain, configuration, question
         self.tags = {"brain": brain.brain_id, "kind": PARENT_KIND, **tags}
         self._started_ms = int(time.time() * 1000)
         self.opened = False
@@ -88,7 +94,9 @@ class BrainLedger:
             return self._run_id
         mlflow, run_id = client(self._store), self.run_id or self._adopted()
         if run_id is None:
-            run_id = _created(self._store, self._name, self._started_ms, {**self.tags, "unfinished": "true"})
+            run_id = _created(
+                self._store, self._question, self._name, self._started_ms, {**self.tags, "unfinished": "true"}
+            )
         run = mlflow.get_run(run_id)
         if "unfinished" in run.data.tags or UNINGESTED in run.data.tags:  # its settings may not have been written
             documents = {"config.json": dict(self._configuration), "brain.json": self._brain.model_dump(mode="json")}
@@ -149,11 +157,13 @@ class BrainLedger:
         return str(known.info.run_id) if known else None
 
 
-def log_failed_ingestion(store: BrainStore, brain_id: str, reason: str, status: Status) -> None:
+def log_failed_ingestion(store: BrainStore, brain_id: str, question: Question, reason: str, status: Status) -> None:
     """Leave a row of a brain that could not be ingested, which the run that ingests it goes on with."""
     tags = {"brain": brain_id, "kind": PARENT_KIND, UNINGESTED: "ingestion"}
     known = _search(store, tags)
-    run_id = str(known.info.run_id) if known else _created(store, f"{brain_id}: not ingested", _now_ms(), tags)
+    run_id = (
+        str(known.info.run_id) if known else _created(store, question, f"{brain_id}: not ingested", _now_ms(), tags)
+    )
     client(store).set_tag(run_id, "mlflow.note.content", f"Brain {brain_id} could not be ingested: {reason}"[:4000])
     for name, value in run_tags().items():
         client(store).set_tag(run_id, name, value)
@@ -164,13 +174,13 @@ def _search(store: BrainStore, tags: Mapping[str, str]) -> Any:
     """The latest run that has all of these tags, or None."""
     where = " and ".join(f"tags.{name} = '{value}'" for name, value in tags.items())
     order = ["attributes.start_time DESC"]
-    known = client(store).search_runs([experiment_id(store)], filter_string=where, max_results=1, order_by=order)
+    known = search_rows(store, where, order_by=order)
     return known[0] if known else None
 
 
-def _created(store: BrainStore, name: str, started_ms: int, tags: Mapping[str, str]) -> str:
+def _created(store: BrainStore, question: Question, name: str, started_ms: int, tags: Mapping[str, str]) -> str:
     run = client(store).create_run(
-        experiment_id(store), start_time=started_ms, run_name=name, tags={**tags, **run_tags()}
+        experiment_id(store, question), start_time=started_ms, run_name=name, tags={**tags, **run_tags()}
     )
     return str(run.info.run_id)
 

@@ -11,7 +11,8 @@ from typing import Any
 from cytoarch.learning.evaluation import FIGURES
 from cytoarch.steps.studies import HOPS_FILE, SCORES_FILE
 from cytoarch.store.brain_store import BrainStore
-from tasks.tracking.database import artifacts, client, experiment_id
+from tasks.tracking.database import artifacts, client
+from tasks.tracking.experiments import across_brains, experiment_id, search_rows
 from tasks.tracking.runs import flat, log_metrics, log_params, run_tags
 
 STUDY_KIND = "study"
@@ -23,6 +24,7 @@ _NO_FIGURES = ("model", "brain", "kind", "part", "sections", "seeds")
 def log_study(
     store: BrainStore,
     name: str,
+    target: str,
     fingerprint: str,
     roles: Mapping[str, str],
     metrics: Mapping[str, float],
@@ -35,6 +37,7 @@ def log_study(
     Args:
         store: The store that holds the study.
         name: The study.
+        target: What its classes are.
         fingerprint: What tells it from the same study of other inputs or settings.
         roles: What each brain is there for.
         metrics: Its figures by name.
@@ -43,10 +46,10 @@ def log_study(
         scores: The score of every model, brain, part and seed.
 
     """
-    mlflow, experiment = client(store), experiment_id(store)
     where = f"tags.kind = '{STUDY_KIND}' and tags.study_digest = '{fingerprint}' and attributes.status = 'FINISHED'"
-    for known in mlflow.search_runs([experiment], filter_string=where, max_results=1):
+    for known in search_rows(store, where):
         return str(known.info.run_id)
+    mlflow, experiment = client(store), experiment_id(store, across_brains(target))
     brains = ", ".join(f"{brain} ({role})" for brain, role in roles.items())
     tags = {"kind": STUDY_KIND, "study": name, "study_digest": fingerprint, "brains": brains[:4000], **run_tags()}
     tags["mlflow.note.content"] = f"One model of several brains: {brains}. Scores are of fits that had not seen them."

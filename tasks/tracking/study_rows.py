@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from mlflow.entities import Run
 
 from cytoarch.store.brain_store import BrainStore
-from tasks.tracking.database import artifacts, client, experiment_id
+from tasks.tracking.database import artifacts, client
+from tasks.tracking.experiments import STUDIES, experiment_id, search_rows
 from tasks.tracking.runs import flat, log_metrics, log_params, run_tags
 
 UNFIT = re.compile(r"[^\w/ .-]")
@@ -28,13 +29,13 @@ def study_row(store: BrainStore, kind: str, study: str, fingerprint: str) -> Stu
 
     `fingerprint` tells the study from the same one of other inputs or settings.
     """
-    mlflow, experiment = client(store), experiment_id(store)
     where = f"tags.kind = '{kind}' and tags.study_digest = '{fingerprint}' and attributes.status = "
     for status in ("FINISHED", "RUNNING"):
-        for run in mlflow.search_runs([experiment], filter_string=f"{where}'{status}'", max_results=1):
+        for run in search_rows(store, f"{where}'{status}'"):
             return StudyRow(run, status == "FINISHED")
     tags = {"kind": kind, "study": study, "study_digest": fingerprint, **run_tags()}
-    return StudyRow(mlflow.create_run(experiment, run_name=f"{kind}-{study}", tags=tags), is_finished=False)
+    experiment = experiment_id(store, STUDIES[kind])
+    return StudyRow(client(store).create_run(experiment, run_name=f"{kind}-{study}", tags=tags), is_finished=False)
 
 
 def log_figures(

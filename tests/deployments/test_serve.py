@@ -14,7 +14,7 @@ import pytest
 from cytoarch.brains import Brain
 from cytoarch.store.brain_store import BrainStore
 from flows.serving import direct_loopback
-from tasks.tracking import BrainLedger, fetch_head, run_url
+from tasks.tracking import BrainLedger, fetch_head, of_brains, run_url
 from tests.deployments.scripts import imported
 from tests.heads import files_of_head, register_in
 
@@ -53,7 +53,9 @@ def served(serve: ModuleType, store: BrainStore, monkeypatch: pytest.MonkeyPatch
 
 def use(store: BrainStore, number: int) -> str:
     """Tell MLflow of a brain and a head; fetch the head from there, and give its digest."""
-    ledger = BrainLedger(store, Brain(brain_id="B01", sections=()), {}, TAGS | {"config_digest": f"c{number}"})
+    ledger = BrainLedger(
+        store, Brain(brain_id="B01", sections=()), {}, TAGS | {"config_digest": f"c{number}"}, of_brains("areas")
+    )
     ledger.open()
     ledger.close({})
     register_in(store, number, number / 10)

@@ -14,7 +14,7 @@ from cytoarch.store.durations import Duration, note_duration
 from cytoarch.store.products import Product
 from tasks import checks
 from tasks.checks import Finding
-from tasks.tracking import BrainLedger, Remains
+from tasks.tracking import BrainLedger, Remains, of_brains
 from tests.heads import files_of_head, register_in
 from tests.products import WORK, writes
 from tests.tracking_database import made_once
@@ -95,11 +95,15 @@ def test_gc_touches_nothing_unless_it_is_told_to(store: BrainStore, capsys: pyte
     assert told(capsys, *arguments)[1] == "0 leftovers, 0.00 GB\n"
 
 
-def row(store: BrainStore, brain_id: str, metrics: dict[str, float], configuration: str = "c0") -> None:
+def row(
+    store: BrainStore, brain_id: str, metrics: dict[str, float], configuration: str = "c0", target: str = "layers"
+) -> None:
     tags = {"config_digest": configuration, "input_digest": "i0", "encoder_digest": "e0"}
-    ledger = BrainLedger(store, Brain(brain_id=brain_id, sections=()), {"embed": {"encoder": "texture"}}, tags)
+    ledger = BrainLedger(
+        store, Brain(brain_id=brain_id, sections=()), {"embed": {"encoder": "texture"}}, tags, of_brains(target)
+    )
     ledger.open()
-    remains = Remains(tags={"stain": "nissl", "sections": "5"}, title=f"{brain_id}: layers by probe on texture")
+    remains = Remains(tags={"stain": "nissl", "sections": "5"}, title=f"{brain_id}: {target} by probe on texture")
     ledger.close(metrics, remains=remains)
 
 
@@ -126,6 +130,10 @@ def test_compare_puts_brains_and_models_side_by_side(
     assert (second["brain"], second["headline/macro_f1"], second["f1/L4"]) == ("B2", "0.5", "0.25")
     assert (tmp_path / "out" / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert "0.250" in told(capsys, *arguments, "--every")[1]
+    row(store, "B1", {"headline/macro_f1": 0.125}, "c2", "areas")
+    out = told(capsys, *arguments)[1]
+    assert "0.125" in out
+    assert "0.750" in out, "areas and layers are two questions"
     assert "B1 " not in told(capsys, *arguments, "--brains", "B2")[1]
 
 

@@ -59,7 +59,9 @@ def test_measures_are_told_scored_and_shown(mapped: MappedBrain, tmp_path: Path)
     assert {one["features"] for one in rows} == {"embedding", "profile"}
     store = BrainStore(tmp_path / "store")
     client = MlflowClient(tracking_uri(store), tracking_uri(store))
-    (row,) = client.search_runs([client.get_experiment_by_name("cytoarch").experiment_id], "tags.kind = 'structure'")
+    (row,) = client.search_runs(
+        [client.get_experiment_by_name("cytoarch: structure").experiment_id], "tags.kind = 'structure'"
+    )
     assert "P01/thickness_mm/embedding/sections" in row.data.metrics
     assert "places/P01/P01/z_mm" in row.data.metrics
     assert row.data.params["attention.patches"] == "3"

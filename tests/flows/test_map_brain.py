@@ -159,7 +159,7 @@ def test_the_map_finds_the_phantoms_areas_far_above_chance(mapped: MappedBrain) 
 
 def test_running_again_writes_no_byte_and_adds_no_row(mapped: MappedBrain) -> None:
     before = files_in(mapped.store_path)
-    experiment = client_of(mapped).get_experiment_by_name("cytoarch").experiment_id
+    experiment = client_of(mapped).get_experiment_by_name("cytoarch: areas of brains").experiment_id
     rows = len(client_of(mapped).search_runs([experiment]))
     summary = map_brain(source=BrainSource(manifest_path=mapped.manifest_path, store_path=mapped.store_path))
     assert summary.made == 0
@@ -169,7 +169,7 @@ def test_running_again_writes_no_byte_and_adds_no_row(mapped: MappedBrain) -> No
 
 def test_mlflow_holds_one_parent_row_with_links_both_ways(mapped: MappedBrain) -> None:
     runs = mlflow.MlflowClient(tracking_uri(mapped.store)).search_runs(
-        [client_of(mapped).get_experiment_by_name("cytoarch").experiment_id], "tags.kind = 'brain'"
+        [client_of(mapped).get_experiment_by_name("cytoarch: areas of brains").experiment_id], "tags.kind = 'brain'"
     )
     assert len(runs) == 1
     tags, metrics = runs[0].data.tags, runs[0].data.metrics
@@ -347,7 +347,7 @@ def test_two_brains_of_a_manifest_get_a_run_and_a_row_each(
     summary = map_brain(source=BrainSource(manifest_path=manifest, store_path=store.root), settings=CACHED)
     assert summary.brain_id == "P01, P02"
     monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", tracking_uri(store))
-    runs = mlflow.search_runs(experiment_names=["cytoarch"], filter_string="tags.kind = 'brain'")
+    runs = mlflow.search_runs(experiment_names=["cytoarch: areas of brains"], filter_string="tags.kind = 'brain'")
     assert sorted(runs["tags.brain"]) == ["P01", "P02"]
     metrics = runs[[column for column in runs.columns if column.startswith("metrics.")]]
     assert not metrics.isna().any().any()

@@ -16,12 +16,14 @@ from flows.map_brain import map_brain
 from flows.parameters import BrainSource, MapSettings
 from flows.stages import Summary
 from tasks.tracking import TrackingLine, database
+from tasks.tracking.experiments import search_rows
 from tests.flows.conftest import MappedBrain
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("flows")]
 
 CALLS = (
     "get_experiment_by_name",
+    "search_experiments",
     "get_model_version_by_alias",
     "search_runs",
     "create_run",
@@ -83,8 +85,7 @@ def run(mapped: MappedBrain, store: BrainStore) -> Summary:
 
 
 def rows(store: BrainStore) -> list[Any]:
-    found = database.client(store).search_runs([database.experiment_id(store)], filter_string="tags.kind = 'brain'")
-    return list(found)
+    return list(search_rows(store, "tags.kind = 'brain'", max_results=10))
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ class NewBrain:
         """Tags and metrics of the brain's rows in MLflow."""
         store = BrainStore(self.store_path)
         client = MlflowClient(tracking_uri(store), tracking_uri(store))
-        experiment = client.get_experiment_by_name("cytoarch").experiment_id
+        experiment = client.get_experiment_by_name("cytoarch: areas of brains").experiment_id
         found = client.search_runs([experiment], "tags.kind = 'brain' and tags.brain = 'P02'")
         return [{"tags": dict(one.data.tags), "metrics": dict(one.data.metrics)} for one in found]
 

@@ -41,7 +41,9 @@ def test_an_encoder_is_trained_used_and_remembered(tmp_path: Path) -> None:
     assert encoder.dims(1) == (6 + 8 + 8,)
     store = BrainStore(tmp_path / "s")
     client = MlflowClient(tracking_uri(store), tracking_uri(store))
-    (row,) = client.search_runs([client.get_experiment_by_name("cytoarch").experiment_id], "tags.kind = 'pretraining'")
+    (row,) = client.search_runs(
+        [client.get_experiment_by_name("cytoarch: pretraining").experiment_id], "tags.kind = 'pretraining'"
+    )
     assert row.data.params["train.learning"] == "spatial"
     assert "place_error_mm/P02/told" in row.data.metrics
     assert len(client.get_metric_history(row.info.run_id, "loss")) == 6

@@ -47,7 +47,9 @@ def test_a_network_is_taught_volumes_are_traced_and_mlflow_has_a_row(tmp_path: P
     read_swc(Path(done.notes["trace of v1"]))
     store = BrainStore(tmp_path / "store")
     client = MlflowClient(tracking_uri(store), tracking_uri(store))
-    (row,) = client.search_runs([client.get_experiment_by_name("cytoarch").experiment_id], "tags.kind = 'neurons'")
+    (row,) = client.search_runs(
+        [client.get_experiment_by_name("cytoarch: neurons").experiment_id], "tags.kind = 'neurons'"
+    )
     assert row.data.params["train.steps"] == "3"
     assert "score/pds" in row.data.metrics
     assert segment_neurons(choice, TRAIN, SEGMENT).made == 0

@@ -43,7 +43,7 @@ def test_two_brains_teach_a_model_that_a_third_is_scored_with(mapped: MappedBrai
     version = client.get_model_version_by_alias("areas-probe-trio", "champion")
     assert float(version.tags["headline_macro_f1"]) == pytest.approx(float(done.notes["headline/macro_f1"]), abs=1e-3)
     assert "headline_macro_f1_sd" in version.tags
-    experiment = client.get_experiment_by_name("cytoarch").experiment_id
+    experiment = client.get_experiment_by_name("cytoarch: areas across brains").experiment_id
     (row,) = client.search_runs([experiment], "tags.kind = 'study'")
     children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{row.info.run_id}'")
     folds = [one for one in children if one.data.tags["kind"] == "fold"]

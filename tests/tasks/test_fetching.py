@@ -137,7 +137,7 @@ def test_files_elsewhere_are_never_opened(
 
 @pytest.mark.parametrize("run_id", [None, "", "0" * 32])
 def test_a_version_without_a_training_run_is_not_read(run_id: str | None, registered: Registered) -> None:
-    with pytest.raises(ModelError, match="was not registered by a training run of the experiment 'cytoarch'"):
+    with pytest.raises(ModelError, match="was not registered by a training run of the experiments 'cytoarch'"):
         fetch_head(registered.store, registered.again(registered.source, run_id))
 
 
@@ -149,7 +149,7 @@ def test_a_run_of_another_experiment_is_no_training_run(registered: Registered, 
         (tmp_path / name).write_bytes(content)
         registered.client.log_artifact(run.info.run_id, str(tmp_path / name), "head")
     wanted = registered.again(f"{run.info.artifact_uri}/head", run.info.run_id)
-    with pytest.raises(ModelError, match="was not registered by a training run of the experiment 'cytoarch'"):
+    with pytest.raises(ModelError, match="was not registered by a training run of the experiments 'cytoarch'"):
         fetch_head(registered.store, wanted)
 
 
@@ -158,7 +158,7 @@ def test_an_experiment_with_files_elsewhere_is_not_read(tmp_path: Path) -> None:
     store = BrainStore(tmp_path / "store")
     store.tracking_path.mkdir(parents=True)
     client = MlflowClient(tracking_uri(store), tracking_uri(store))
-    client.create_experiment("cytoarch", artifact_location=(tmp_path / "elsewhere").as_uri())
+    client.create_experiment("cytoarch: areas of brains", artifact_location=(tmp_path / "elsewhere").as_uri())
     with pytest.raises(StoreError, match="are neither in"):
         register_in(store, 1, 0.5)
     assert not (tmp_path / "elsewhere").exists()

@@ -21,9 +21,11 @@ from tasks.tracking import (
     Dataset,
     ModelVersion,
     Remains,
-    experiment_id,
+    compared_brains,
+    experiments,
     fetch_head,
     git_revision,
+    of_brains,
     register_head,
     tracking_uri,
 )
@@ -34,6 +36,8 @@ pytestmark = pytest.mark.xdist_group("tracking")
 
 NAME = "areas-probe-B01"
 TAGS = {"config_digest": "c0", "input_digest": "i0", "encoder_digest": "e0"}
+AREAS = of_brains("areas")
+TARGETS = ("areas", "layers")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -215,7 +219,7 @@ def test_a_champion_of_an_earlier_version_of_the_code_learns_its_question(tmp_pa
 
 
 def ledger(store: BrainStore, **tags: str) -> BrainLedger:
-    return BrainLedger(store, Brain(brain_id="B01", sections=()), {"embed": {"encoder": "texture"}}, TAGS | tags)
+    return BrainLedger(store, Brain(brain_id="B01", sections=()), {"embed": {"encoder": "texture"}}, TAGS | tags, AREAS)
 
 
 def test_a_row_is_made_only_when_it_is_opened_and_found_again_by_its_tags(
@@ -230,7 +234,7 @@ def test_a_row_is_made_only_when_it_is_opened_and_found_again_by_its_tags(
     assert client.get_run(run_id).data.metrics == {"held_out/macro_f1": 0.5}
     for tag in TAGS:
         assert ledger(store, **{tag: "another"}).run_id is None
-    assert BrainLedger(store, Brain(brain_id="B02", sections=()), {}, TAGS).run_id is None
+    assert BrainLedger(store, Brain(brain_id="B02", sections=()), {}, TAGS, AREAS).run_id is None
 
 
 def test_a_row_says_when_it_began_with_what_and_from_which_code(tmp_path: Path) -> None:
@@ -238,9 +242,9 @@ def test_a_row_says_when_it_began_with_what_and_from_which_code(tmp_path: Path) 
     configuration = {"embed": {"encoder": "texture", "blocks": [1, 2]}, "long": "x" * 600}
     configuration |= {f"setting{number:03d}": number for number in range(250)}
     brain = Brain(brain_id="B01", sections=())
-    one = BrainLedger(store, brain, configuration, TAGS)
+    one = BrainLedger(store, brain, configuration, TAGS, AREAS)
     made_ms = one._started_ms
-    other = BrainLedger(store, brain, configuration, TAGS | {"config_digest": "c2"})
+    other = BrainLedger(store, brain, configuration, TAGS | {"config_digest": "c2"}, AREAS)
     other.open()
     mlflow = MlflowClient(tracking_uri(store))
     run = mlflow.get_run(one.open())
@@ -301,6 +305,33 @@ def test_a_training_is_a_run_below_the_brains_with_its_figures(tmp_path: Path) -
     assert (known.tags["brain"], known.tags["encoder_digest"]) == ("B01", "e0")
     assert "headline_macro_f1" not in known.tags, "a score that is not defined cannot be beaten"
     assert register_in(store, 2, 0.5).champion
+
+
+def test_a_row_lies_in_the_experiment_of_its_question_and_is_found_in_all(tmp_path: Path) -> None:
+    store = BrainStore(tmp_path)
+    brain = Brain(brain_id="B01", sections=())
+    rows = {one: BrainLedger(store, brain, {}, TAGS | {"config_digest": one}, of_brains(one)) for one in TARGETS}
+    found = {one: row.open() for one, row in rows.items()}
+    mlflow = MlflowClient(tracking_uri(store), tracking_uri(store))
+    named = {one: mlflow.get_experiment(mlflow.get_run(run_id).info.experiment_id) for one, run_id in found.items()}
+    assert {one: known.name for one, known in named.items()} == {one: f"cytoarch: {one} of brains" for one in TARGETS}
+    assert all("`headline/macro_f1`" in known.tags["mlflow.note.content"] for known in named.values())
+    assert {one.run_id for one in compared_brains(store)} == set(found.values())
+    digest = store.models.add(files_of_head(1))
+    version = register_head(store, "B01", digest, {}, {}, HELD_OUT, rows["layers"].open)
+    training = mlflow.get_run(version.run_id)
+    assert training.info.experiment_id == named["layers"].experiment_id, "below its row, whatever the head tells"
+
+
+def test_rows_of_earlier_versions_are_found_and_gone_on_with(tmp_path: Path) -> None:
+    """They lie in the one experiment that there was."""
+    store = BrainStore(tmp_path)
+    run_id = ledger(store).open()
+    mlflow = MlflowClient(tracking_uri(store))
+    mlflow.rename_experiment(mlflow.get_run(run_id).info.experiment_id, "cytoarch")
+    other = mlflow.create_experiment("cytoarchitecture of others")
+    assert ledger(store).run_id == run_id
+    assert other not in experiments(store)
 
 
 def test_a_row_that_a_failed_or_killed_run_left_is_not_finished_and_goes_on(
@@ -368,6 +399,6 @@ def test_a_row_that_was_killed_before_its_settings_were_written_gets_them(
             ledger(store).open()
     again = ledger(store)
     run_id = again.open()
-    runs = MlflowClient(tracking_uri(store)).search_runs([experiment_id(store)])
+    runs = MlflowClient(tracking_uri(store)).search_runs(list(experiments(store)))
     assert [run.info.run_id for run in runs] == [run_id]
     assert runs[0].data.params == {"embed.encoder": "texture"}

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from cytoarch.brains import Brain
 from cytoarch.store.brain_store import BrainStore
-from tasks.tracking import BrainLedger, database_uri, fetch_head, run_url, tracking_uri
+from tasks.tracking import BrainLedger, database_uri, experiments, fetch_head, of_brains, run_url, tracking_uri
 from tests.heads import register_in
 
 pytestmark = pytest.mark.xdist_group("tracking")
@@ -38,7 +38,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ledger(store: BrainStore, **tags: str) -> BrainLedger:
-    return BrainLedger(store, Brain(brain_id="B01", sections=()), {"head": "probe"}, TAGS | tags)
+    return BrainLedger(store, Brain(brain_id="B01", sections=()), {"head": "probe"}, TAGS | tags, of_brains("areas"))
 
 
 def files(folder: Path) -> set[str]:
@@ -108,9 +108,6 @@ def test_stores_that_share_a_database_keep_their_files_beside_it(
     shared = tmp_path / name
     shared.mkdir()
     shutil.copy(empty / "mlflow.db", shared)
-    with closing(sqlite3.connect(shared / "mlflow.db")) as connection, connection:
-        connection.execute("DELETE FROM experiment_tags")
-        connection.execute("DELETE FROM experiments WHERE name = 'cytoarch'")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", database_uri(shared / "mlflow.db"))
     for number in (1, 2):
         store = BrainStore(tmp_path / f"store {number}")
@@ -169,14 +166,15 @@ def test_a_store_of_an_earlier_version_is_mended(is_moved: bool, empty: Path, tm
 
 
 def all_runs(store: BrainStore) -> list:  # type: ignore[type-arg]
-    mlflow = MlflowClient(tracking_uri(store))
-    return list(mlflow.search_runs([mlflow.get_experiment_by_name("cytoarch").experiment_id]))
+    return list(MlflowClient(tracking_uri(store)).search_runs(list(experiments(store))))
 
 
 def make_old(store: BrainStore, location: str) -> None:
     """Write addresses below a folder, as earlier versions did."""
     with closing(sqlite3.connect(store.tracking_path / "mlflow.db")) as connection, connection:
-        connection.execute("UPDATE experiments SET artifact_location = ? WHERE name = 'cytoarch'", (location,))
+        connection.execute(
+            "UPDATE experiments SET name = 'cytoarch', artifact_location = ? WHERE name LIKE 'cytoarch: %'", (location,)
+        )
         for column in ("runs.artifact_uri", "model_versions.source", "model_versions.storage_location"):
             table, _, name = column.partition(".")
             connection.execute(f"UPDATE {table} SET {name} = replace({name}, 'mlflow-artifacts:', ?)", (location,))  # noqa: S608
@@ -196,7 +194,8 @@ def test_three_processes_may_be_the_first_in_a_new_store(tmp_path: Path) -> None
     """Each finds the database missing, half made or there."""
     program = (
         "import sys; from pathlib import Path; from cytoarch.store.brain_store import BrainStore; "
-        "from tasks.tracking.database import experiment_id; print(experiment_id(BrainStore(Path(sys.argv[1]))))"
+        "from tasks.tracking.experiments import CLUSTERS, experiment_id; "
+        "print(experiment_id(BrainStore(Path(sys.argv[1])), CLUSTERS))"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "store")]
     run = partial(subprocess.Popen, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -2,19 +2,20 @@
 
 Parts are whole brains, where tokens are of several, else every fourth section: areas of a stretch of sections may be
 nowhere else. What lies in one part only cannot be told by the others, whatever the penalty: scores are of classes that
-two parts have. Of penalties that are about as good the greatest is taken: what is held small says less of how these
-very brains were stained. The penalty does not change when axes are turned, so that fits in the first principal
-components tell the same for less.
+two parts have, each of the same weight, as in the fit. The score is the log-loss, which is proper (Gneiting and
+Raftery, J Am Stat Assoc 2007): a probe that is surer than it is right loses, and so does one that is held so small that
+it hardly says anything, though both may name the same classes. The penalty does not change when axes are turned, so
+that fits in the first principal components tell the same for less.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from cytoarch.learning.probes import evened
-from cytoarch.measures.overlap import class_scores, confusion_matrix, mean_of_defined
 from cytoarch.reproducible import single_threaded
 from cytoarch.sampling import moments
 from cytoarch.tiling import evenly
@@ -27,7 +28,7 @@ Int64 = NDArray[np.int64]
 
 DEFAULT_PENALTY = 1.0
 """Where there is nothing to choose by."""
-PENALTIES = (1e4, 1e3, 100.0, 10.0, 1.0)
+PENALTIES = (1e4, 3e3, 1e3, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
 """That are tried, for `TOKENS` tokens; each fit begins where the one before ended."""
 TOKENS = 6000
 """Tokens that are tried on, at most, evenly chosen; the penalty grows with their number."""
@@ -35,23 +36,22 @@ COMPONENTS = 256
 """Principal components of them."""
 FOLDS = 4
 """Parts, at most."""
-ABOUT = 0.01
-"""Macro-F1 by which penalties may miss the best."""
 STEPS, ENOUGH = 40, 1e-5
 """Of L-BFGS, which ends where the loss of a token changes by less."""
 
 
 class Penalty(NamedTuple):
-    """The penalty that was chosen, and what each gave on the parts left out."""
+    """The penalty that was chosen, and what each cost on the parts left out."""
 
     regularisation: float
-    macro_f1: tuple[tuple[float, float], ...]
+    log_loss: tuple[tuple[float, float], ...]
+    """By penalty, nats a token, the mean over classes."""
 
     def facts(self) -> dict[str, Any]:
         """As JSON values."""
         return {
             "regularisation": self.regularisation,
-            "strengths": [[penalty, round(score, 6)] for penalty, score in self.macro_f1],
+            "log_loss": [[penalty, round(loss, 6)] for penalty, loss in self.log_loss],
         }
 
 
@@ -70,16 +70,16 @@ def choose_penalty(
     if not shared.any():
         return None
     reduced = _components(tokens[chosen], dims)
-    confusions = {penalty: np.zeros((len(classes), len(classes)), dtype=np.int64) for penalty in PENALTIES}
+    asked = shared[targets]
+    losses = {penalty: np.zeros(len(targets)) for penalty in PENALTIES}
     for fold in np.unique(parts):
-        learned, asked = parts != fold, (parts == fold) & shared[targets]
-        if not asked.any():
-            continue
-        for penalty, told in _path(reduced[learned], targets[learned], reduced[asked], len(classes)):
-            counts = confusion_matrix(targets[asked], told, len(classes))
-            np.add(confusions[penalty], counts, out=confusions[penalty])
-    scores = {one: mean_of_defined(class_scores(counts).f1[shared]) for one, counts in confusions.items()}
-    return _chosen(scores, len(tokens))
+        learned, left_out = parts != fold, (parts == fold) & asked
+        for penalty, told in _path(reduced[learned], targets[learned], reduced[left_out], len(classes)):
+            losses[penalty][left_out] = -np.take_along_axis(told, targets[left_out, None], axis=1)[:, 0]
+    of_class = [targets == one for one in np.flatnonzero(shared)]
+    mean = {penalty: float(np.mean([found[one].mean() for one in of_class])) for penalty, found in losses.items()}
+    best = min(mean, key=lambda penalty: mean[penalty])
+    return Penalty(best * len(tokens) / TOKENS, tuple(mean.items()))
 
 
 def folds_of(sections: Int64, groups: Sequence[int] = ()) -> Int64:
@@ -104,8 +104,8 @@ def _components(tokens: NDArray[Any], dims: Sequence[int]) -> Float32:
     return np.asarray(found, dtype=np.float32)
 
 
-def _path(learned: Float32, targets: Int64, asked: Float32, classes: int) -> Iterator[tuple[float, Int64]]:
-    """The classes (m,) that a probe tells of tokens (m, c), by penalty, having learned from others (n, c)."""
+def _path(learned: Float32, targets: Int64, asked: Float32, classes: int) -> Iterator[tuple[float, Float32]]:
+    """Log-probabilities (m, k) that a probe tells of tokens (m, c), by penalty, having learned from others (n, c)."""
     import torch
 
     with single_threaded():
@@ -115,7 +115,7 @@ def _path(learned: Float32, targets: Int64, asked: Float32, classes: int) -> Ite
         for penalty in PENALTIES:
             _improve(free, x, y, penalty / TOKENS)
             weight, bias = free.detach()[:, :-1].numpy(), free.detach()[:, -1].numpy()
-            yield penalty, np.asarray(((asked - mean) @ weight.T + bias).argmax(axis=1), dtype=np.int64)
+            yield penalty, log_softmax((asked - mean) @ weight.T + bias, axis=1)
 
 
 def _improve(free: "Tensor", x: "Tensor", y: "Tensor", penalty: float) -> None:
@@ -136,12 +136,3 @@ def _improve(free: "Tensor", x: "Tensor", y: "Tensor", penalty: float) -> None:
         return cost
 
     solver.step(loss)  # type: ignore[no-untyped-call]  # torch leaves LBFGS.step untyped
-
-
-def _chosen(scores: Mapping[float, float], tokens: int) -> Penalty:
-    """The greatest penalty that is about as good as the best, for so many tokens; the default where all are equal."""
-    if len(set(scores.values())) == 1:
-        return Penalty(DEFAULT_PENALTY, tuple(scores.items()))
-    best = max(scores.values())
-    penalty = max(one for one, score in scores.items() if score >= best - ABOUT)
-    return Penalty(penalty * tokens / TOKENS, tuple(scores.items()))

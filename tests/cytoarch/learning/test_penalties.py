@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from cytoarch.learning import penalties
 from cytoarch.learning.penalties import choose_penalty, folds_of
@@ -33,18 +34,45 @@ def test_parts_are_brains_or_every_fourth_section() -> None:
     assert folds_of(np.array([4, 4, 9])).tolist() == [0, 0, 1], "sections without labels are no part"
 
 
-def test_the_greatest_penalty_that_is_about_as_good_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_penalty_of_the_least_loss_is_taken() -> None:
     tokens, strata, sections = stained(np.random.default_rng(0), 3, 60, 2.0)
     found = choose_penalty((WIDTH,), tokens, strata, sections, (2, 2, 2))
     assert found is not None
-    scores = dict(found.macro_f1)
-    assert tuple(scores) == penalties.PENALTIES
-    about = [one for one, score in scores.items() if score >= max(scores.values()) - penalties.ABOUT]
-    assert found.regularisation == pytest.approx(max(about) * len(tokens) / penalties.TOKENS)
-    monkeypatch.setattr(penalties, "ABOUT", 1.0)
-    strongest = choose_penalty((WIDTH,), tokens, strata, sections, (2, 2, 2))
-    assert strongest is not None
-    assert strongest.regularisation == pytest.approx(max(penalties.PENALTIES) * len(tokens) / penalties.TOKENS)
+    losses = dict(found.log_loss)
+    assert tuple(losses) == penalties.PENALTIES
+    best = min(losses, key=lambda penalty: losses[penalty])
+    assert found.regularisation == pytest.approx(best * len(tokens) / penalties.TOKENS)
+
+
+def test_losses_are_those_of_scikit_learn() -> None:
+    """Two brains, each told by a fit to the other; classes weighted alike in fits and in the loss."""
+    tokens, strata, sections = stained(np.random.default_rng(5), 2, 60, 0.5)
+    strata[::3] = 2
+    found = choose_penalty((WIDTH,), tokens, strata, sections, (2, 2))
+    assert found is not None
+    seen = (tokens - tokens.mean(axis=0)) / tokens.std(axis=0)
+    brains = sections // 2
+    for penalty, loss in found.log_loss:
+        told = np.zeros((len(tokens), 3))
+        for brain in (0, 1):
+            own = brains == brain
+            model = LogisticRegression(
+                C=penalties.TOKENS / penalty / (~own).sum(), class_weight="balanced", max_iter=1000, tol=1e-6
+            )
+            told[own] = model.fit(seen[~own], strata[~own]).predict_log_proba(seen[own])
+        expected = -np.mean([told[strata == one, one].mean() for one in range(3)])
+        assert loss == pytest.approx(expected, rel=0.05), penalty
+
+
+def test_of_brains_that_were_stained_otherwise_more_is_held_back_than_of_sections_of_one() -> None:
+    """What a stain says in a brain says nothing in another: a brain left out tells so, a section left out does not."""
+    tokens, strata, sections = stained(np.random.default_rng(0), 4, 120, 2.0)
+    across = choose_penalty((WIDTH,), tokens, strata, sections, (2, 2, 2, 2))
+    one = sections < 2
+    within = choose_penalty((WIDTH,), tokens[one], strata[one], sections[one])
+    assert across is not None
+    assert within is not None
+    assert across.regularisation / len(tokens) > 3 * within.regularisation / one.sum()
 
 
 def test_parts_are_scored_by_fits_that_have_not_seen_them() -> None:
@@ -53,7 +81,8 @@ def test_parts_are_scored_by_fits_that_have_not_seen_them() -> None:
     tokens, strata = rng.normal(size=(80, 60)), rng.integers(0, 2, 80)
     found = choose_penalty((60,), tokens, strata, np.repeat(np.arange(4), 20))
     assert found is not None
-    assert all(score < 0.7 for _, score in found.macro_f1)
+    assert all(loss > 0.95 * np.log(2) for _, loss in found.log_loss)
+    assert found.regularisation == pytest.approx(max(penalties.PENALTIES) * 80 / penalties.TOKENS)
 
 
 def test_one_section_leaves_nothing_out() -> None:
@@ -67,13 +96,12 @@ def test_areas_of_one_section_each_tell_nothing_of_the_penalty() -> None:
     assert choose_penalty((WIDTH,), rng.normal(size=(1200, WIDTH)), sections, sections) is None
 
 
-def test_where_all_penalties_are_equal_the_default_is_taken() -> None:
+def test_what_is_told_without_fail_is_held_least() -> None:
     tokens = np.repeat(np.eye(2, 3), 40, axis=0)
     strata, sections = np.repeat([0, 1], 40), np.arange(80) % 2
     found = choose_penalty((3,), tokens, strata, sections)
     assert found is not None
-    assert {score for _, score in found.macro_f1} == {1.0}
-    assert found.regularisation == penalties.DEFAULT_PENALTY
+    assert found.regularisation < 10 * 80 / penalties.TOKENS
 
 
 def test_what_one_section_alone_has_does_not_decide() -> None:
@@ -85,7 +113,7 @@ def test_what_one_section_alone_has_does_not_decide() -> None:
     strata = np.concatenate([strata, np.full(alone.sum(), 2)])
     found = choose_penalty((WIDTH,), tokens, strata, sections, (2, 2, 2))
     assert found is not None
-    assert max(score for _, score in found.macro_f1) > 0.7
+    assert min(loss for _, loss in found.log_loss) < np.log(2)
 
 
 def test_a_part_that_thinning_takes_away_leaves_nothing_to_choose_by() -> None:
@@ -101,12 +129,12 @@ def test_a_probe_says_which_penalty_it_was_held_with(card, section) -> None:
     settings = ProbeSettings(tokens_per_class=20)
     _, facts = train_head(card("probe", (3, 4)), settings, sections[:4])
     penalty = facts["regularisation"]
-    assert [one for one, _ in facts["strengths"]] == list(penalties.PENALTIES)
+    assert [one for one, _ in facts["log_loss"]] == list(penalties.PENALTIES)
     stated, others = train_head(
         card("probe", (3, 4)), settings.model_copy(update={"regularisation": penalty}), sections[:4]
     )
     assert others["regularisation"] == penalty
-    assert "strengths" not in others
+    assert "log_loss" not in others
     chosen, _ = train_head(card("probe", (3, 4)), settings, sections[:4])
     for name, one in chosen.tensors().items():
         np.testing.assert_array_equal(one, stated.tensors()[name])
