@@ -8,6 +8,7 @@ what a probe is worth: macro-F1 of the other donor, and of the sections that a p
 import argparse
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -42,7 +43,7 @@ class Found(NamedTuple):
     """Of a probe."""
 
 
-def facts_of(brain: OpenBrain, step: Step[Any]) -> dict[str, Any]:
+def facts_of(brain: OpenBrain, step: Step[Any]) -> Mapping[str, Any]:
     """The facts of a step of the whole brain, which is made."""
     make(step, brain)
     return brain.catalogue.require(step.product(), "make it").facts

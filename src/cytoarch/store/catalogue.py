@@ -108,8 +108,8 @@ class Catalogue:
         """Look at a product, and at those inside it, anew: something was committed or taken away."""
         with self._lock:
             inside = tuple(f"{guest}/" for guest in product.guests)  # their files may have gone with it
-            guests = [one for one in self._known if one.startswith(inside)] if inside else []
-            for one in (product, *(product_of(*family.split("/"), product.section_id) for family in guests)):
+            guests = [one.partition("/") for one in self._known if one.startswith(inside)] if inside else []
+            for one in (product, *(product_of(step, name, product.section_id) for step, _, name in guests)):
                 self._known.get(one.family, {}).pop(one.section_id, None)
                 self._unsettle(one)
             listing = self._listed.get(product.family)
