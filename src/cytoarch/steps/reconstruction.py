@@ -283,7 +283,7 @@ class ReconstructionStep(Step[Reconstruction]):
     """Where every section of a brain lies."""
 
     step: ClassVar[str] = "reconstruction"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "reconstruct"
 
