@@ -21,14 +21,14 @@ def specks(edge_px: int, spacing_um: float, seed: int) -> Array:
     places = rng.integers(0, edge_px, (int((edge_px * FINE_UM / spacing_um) ** 2), 2))
     mask = np.zeros((edge_px, edge_px), dtype=bool)
     mask[tuple(places.T)] = True
-    return ndimage.binary_dilation(mask, structure=np.ones((3, 3)))
+    return np.asarray(ndimage.binary_dilation(mask, structure=np.ones((3, 3))))
 
 
 def found(fine: Array, noise: float = 2.0, polarity: float = -1.0) -> Tissue:
     """The tissue of fine pixels (y, x) of stain, as a step finds it: on an overview, with a closer look."""
     glass = 240.0 if polarity < 0 else 20.0
-    pixels = glass + polarity * fine + np.random.default_rng(9).normal(0, noise, fine.shape)
-    pixels = np.clip(np.rint(pixels), 0, 255).astype(np.float32)
+    grey = glass + polarity * fine + np.random.default_rng(9).normal(0, noise, fine.shape)
+    pixels: NDArray[np.float32] = np.clip(np.rint(grey), 0, 255).astype(np.float32)
     edge = len(pixels) // TIMES
     coarse = pixels.reshape(edge, TIMES, edge, TIMES).mean(axis=(1, 3))
 

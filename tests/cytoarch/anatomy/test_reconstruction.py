@@ -116,12 +116,13 @@ def test_transforms_lead_into_the_brain_and_back(turned_brain: tuple[Reconstruct
 def test_features_of_a_section_are_found_once_however_many_it_is_linked_to(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[bytes] = []
 
-    class Counted(SIFT):
-        def detect_and_extract(self, image: NDArray[np.float32]) -> None:
-            found.append(image.tobytes())
-            super().detect_and_extract(image)
+    detect = SIFT.detect_and_extract
 
-    monkeypatch.setattr(features, "SIFT", Counted)
+    def counted(self: SIFT, image: NDArray[np.float32]) -> None:
+        found.append(image.tobytes())
+        detect(self, image)
+
+    monkeypatch.setattr(SIFT, "detect_and_extract", counted)
     monkeypatch.setattr(features, "_LATELY", {})
     pictures = [(f"s{at}", overview(one)) for at, one in enumerate(lying(ANGLES[:4]))]
 
