@@ -26,7 +26,6 @@ CROP_PX = 512
 CROP_TOKENS = 32
 """Least edge of a training crop in tokens."""
 MAX_CROPS = 256
-"""Crops of the size of a tile; of smaller ones as many as cover the same."""
 FEW_CROPS = 64
 """Fewer squares than this are too few to see a border at different places of a square."""
 CROP_BYTES = 2 << 30
@@ -105,18 +104,15 @@ def cut_crops(
 ) -> Crops:
     """Squares that hold labels, of one encoder tile or as asked for, padded with unlabelled cells at the border.
 
-    They lie side by side; where these are fewer than `FEW_CROPS` and `overlapping` is set, they are as small as can be
-    (`CROP_TOKENS`), so that little is learned through that no label tells of, and those half an edge further along
-    either axis, and along both, are cut too. At most `MAX_CROPS`, and no more than fit into `CROP_BYTES`. Where there
-    are more, the classes take turns, those in few squares first: a rare one is not lost by chance. Raises
+    They lie side by side; where these are fewer than `FEW_CROPS` and `overlapping` is set, those half an edge further
+    along either axis, and along both, are cut too. At most `MAX_CROPS`, and no more than fit into `CROP_BYTES`. Where
+    there are more, the classes take turns, those in few squares first: a rare one is not lost by chance. Raises
     UnreadableSectionError if a section is damaged.
     """
-    tile, u = edge_tokens or max(CROP_TOKENS, CROP_PX // card.token_px), card.cells_per_token
-    edge, limit = tile, _most_crops(card, tile)
+    edge, u = edge_tokens or max(CROP_TOKENS, CROP_PX // card.token_px), card.cells_per_token
+    limit = min(MAX_CROPS, max(1, CROP_BYTES // (2 * sum(card.dims) * edge**2 + 2 * (edge * u) ** 2)))
     places, found = _places(sections, card, edge, limit, seed, (0,))
     if overlapping and found < FEW_CROPS:
-        edge = edge_tokens or CROP_TOKENS
-        limit = _most_crops(card, edge, (tile // edge) ** 2)
         places, found = _places(sections, card, edge, limit, seed, (0, edge // 2))
     kept = sorted(_in_turns(places, limit), key=lambda place: (place.section, place.window))
     crops = np.zeros((len(kept), sum(card.dims), edge, edge), dtype=np.float16)
@@ -127,12 +123,6 @@ def cut_crops(
             crops[index, :, :height, :width] = section.embeddings.read(*place.window)
             targets[index, : height * u, : width * u] = section.targets(card.classes, u, place.window)
     return Crops(crops, targets, found)
-
-
-def _most_crops(card: HeadCard, edge: int, in_a_tile: int = 1) -> int:
-    """How many crops are taken at most; so many of them cover a tile."""
-    u = card.cells_per_token
-    return min(MAX_CROPS * in_a_tile, max(1, CROP_BYTES // (2 * sum(card.dims) * edge**2 + 2 * (edge * u) ** 2)))
 
 
 def _places(

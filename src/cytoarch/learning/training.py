@@ -99,8 +99,7 @@ class DecoderSettings(TrainSettings):
         description="Steps that are taken at least: where sections are few, their crops are passed over more often.",
     )
     overlapping: bool = Field(
-        default=True,
-        description="Where fewer than 64 crops hold labels, cut smaller ones that overlap.",
+        default=True, description="Where fewer than 64 crops hold labels, cut overlapping ones, too."
     )
     dihedral: bool = Field(default=True, description="Mirror and turn the crops, differently in every step.")
     balance: bool = Field(

@@ -114,17 +114,6 @@ def test_overlapping_crops_are_cut_where_there_are_few_and_agree_with_the_sectio
     assert cut_crops([one], the_card, seed=0, overlapping=True).found == 4
 
 
-def test_where_there_are_few_they_are_as_small_as_can_be_and_as_many_as_cover_the_same(card, section, monkeypatch):
-    one = section("s0", seed=0, grid=(100, 100))
-    the_card = card("decoder", (3, 4), 1).model_copy(update={"token_px": 4})
-    whole, small = (cut_crops([one], the_card, seed=0, overlapping=few) for few in (False, True))
-    assert (whole.embeddings.shape, small.embeddings.shape) == ((1, 7, 128, 128), (49, 7, 32, 32))
-    monkeypatch.setattr(datasets, "MAX_CROPS", 2)
-    assert len(cut_crops([one], the_card, seed=0, overlapping=True).targets) == 2 * 16
-    monkeypatch.setattr(datasets, "FEW_CROPS", 1)
-    assert cut_crops([one], the_card, seed=0, overlapping=True).embeddings.shape == (1, 7, 128, 128)
-
-
 def test_scribbles_and_the_image_of_their_labels_give_the_same_crops(card, section):
     dense = section("s0", seed=0)
     by = Drawer("s0", "ada", "2026-01-02T03:04:05Z")

@@ -43,11 +43,13 @@ def napari_window(screen: None) -> Iterator[Any]:
 @pytest.fixture
 def viewer(napari_window: Any) -> Iterator[Any]:
     """The same window for every test, empty again after each."""
+    from napari.qt.threading import GeneratorWorker
     from qtpy.QtWidgets import QApplication
 
     moved = napari_window.scene.camera.events
     before = moved.callbacks
     yield napari_window
+    GeneratorWorker.await_workers(60_000)  # a window that closes waits for nothing
     napari_window.window.remove_dock_widget("all")
     napari_window.layers.clear()
     napari_window.mouse_drag_callbacks.clear()
@@ -59,8 +61,6 @@ def viewer(napari_window: Any) -> Iterator[Any]:
 @pytest.fixture
 def window(viewer: Any, small: SmallBrain) -> "Iterator[DrawWidget]":
     """Our part of it, with a brain opened."""
-    from napari.qt.threading import GeneratorWorker
-
     from cytoarch.napari.opening import Opening
     from cytoarch.napari.widget import DrawWidget
     from tests.cytoarch.napari.windows import FAST, settle
@@ -71,4 +71,3 @@ def window(viewer: Any, small: SmallBrain) -> "Iterator[DrawWidget]":
     settle(widget)
     yield widget
     widget.close_session()
-    GeneratorWorker.await_workers(60_000)
