@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ from cytoarch.learning.cards import HeadCard
 from cytoarch.learning.datasets import LabelledSection
 from cytoarch.learning.evaluation import Score, score_head
 from cytoarch.learning.heads import Head
+from cytoarch.learning.penalties import DEFAULT_PENALTY, choose_penalty
 from cytoarch.learning.probes import Probe, fit_probe
 from cytoarch.learning.splits import split_sections
 from cytoarch.learning.studies import Role, StudyBrain, joined, sizes
@@ -42,8 +43,8 @@ from cytoarch.phantoms.scribbles import Target, label_image
 from cytoarch.phantoms.sections import PhantomSection, Window
 from cytoarch.phantoms.writing import PhantomRequest, WrittenPhantom, label_rows, write_phantom
 from cytoarch.sampling import OnDemand
-from cytoarch.steps import open_brain
-from cytoarch.steps.opened import read_only
+from cytoarch.steps import EmbeddingsStep, open_brain
+from cytoarch.steps.opened import OpenBrain, read_only
 from cytoarch.steps.scales import ScaleStep
 from cytoarch.steps.step import Place, Stored
 from cytoarch.steps.tissue import TISSUE
@@ -88,8 +89,10 @@ class Method(NamedTuple):
 
     embed: EmbedSettings
     head: HeadSettings
+    layers: slice | None = None
+    """Which of the layers of a token are seen; None: all."""
     values: int | None = None
-    """How many values of a token, the first ones, are seen; None: all."""
+    """How many values of them, the first ones, are seen; None: all."""
 
 
 def methods(work: Path) -> Mapping[str, Method]:
@@ -101,35 +104,41 @@ def methods(work: Path) -> Mapping[str, Method]:
         vit_b(vit)
     random_vit = EmbedSettings(encoder=f"dinov3:{vit.resolve()}", precision="bf16", blocks=(12,))
     return {
-        "grey level alone": Method(EmbedSettings(), probe, 1),
+        "grey level alone": Method(joined_up, probe, slice(1), 1),
         "intensity profiles": Method(EmbedSettings(encoder="profile"), probe),
-        "`texture`": Method(EmbedSettings(), probe),
-        "`lite0`": Method(EmbedSettings(encoder="lite0"), probe),
+        "`texture`": Method(joined_up, probe, slice(1)),
+        "`lite0:3,4`": Method(joined_up, probe, slice(1, None)),
         f"`{ACROSS_BRAINS}`": Method(joined_up, probe),
         f"`{ACROSS_BRAINS}`, context head": Method(joined_up, ContextSettings()),
         "DINOv3 ViT-B/16 of random weights": Method(random_vit, probe),
     }
 
 
-def brain_of(work: Path, seed: int, role: Role, embed: EmbedSettings, target: Target, sections: int) -> StudyBrain:
-    """An individual, written, ingested and embedded as far as it is not yet, with its true labels."""
+@cache
+def embedded(work: Path, seed: int, embed: EmbedSettings, sections: int) -> tuple[WrittenPhantom, OpenBrain, str]:
+    """An individual, written, ingested and embedded as far as it is not yet; and the name of its embeddings."""
     name, folder, store = f"P{seed}", work / f"P{seed}", work / "store"
     if not (folder / "manifest.csv").is_file():
         write_phantom(folder, name, PhantomRequest(seed=seed, sections=sections, pixel_size_um=PIXEL_UM))
     (stated,) = read_manifest(folder / "manifest.csv", folder, folder / "labels.csv")
     with open_brain(store, stated) as brain:
         step = prepared(brain, folder, embed)
-    opened, written = read_only(store, name), WrittenPhantom(folder)
-    scale = Stored(ScaleStep, step.name).open(Place(opened))
+    return WrittenPhantom(folder), read_only(store, name), step.name
+
+
+def brain_of(work: Path, seed: int, role: Role, embed: EmbedSettings, target: Target, sections: int) -> StudyBrain:
+    """An individual with its true labels."""
+    written, opened, name = embedded(work, seed, embed, sections)
+    embeddings, scale = Stored(EmbeddingsStep, name), Stored(ScaleStep, name).open(Place(opened))
     ids = written.section_ids
     labels = [TrueLabels(written.section(one), target, written.pixel_size_um) for one in ids]
 
     def section(at: int) -> LabelledSection:
         place = Place(opened, opened.rows[ids[at]])
-        embeddings = step.stored.open(place).measured_in(scale)
-        return LabelledSection(ids[at], embeddings, labels[at], TISSUE.open(place))
+        found = embeddings.open(place).measured_in(scale)
+        return LabelledSection(ids[at], found, labels[at], TISSUE.open(place))
 
-    return StudyBrain(name, role, OnDemand(len(ids), section), split_sections(ids))
+    return StudyBrain(f"P{seed}", role, OnDemand(len(ids), section), split_sections(ids))
 
 
 def classes_of(target: Target) -> tuple[LabelClass, ...]:
@@ -160,15 +169,20 @@ def card_of(method: Method, brains: Sequence[StudyBrain], target: Target) -> Hea
 def learned(method: Method, card: HeadCard, brains: Sequence[StudyBrain]) -> tuple[Head, float | None]:
     """A head of the training sections of the brains that are seen, and how strongly it was held."""
     parts = [one.chosen(one.split.train) for one in brains if one.role == "seen"]
-    if method.values is None:
+    if method.layers is None:
         head, facts = train_head(card, method.head, joined(parts), groups=sizes(parts))
         return head, facts.get("regularisation")
     sample = sample_tokens(joined(parts), card.classes, TOKENS_PER_CLASS, 0)
-    narrow = card.model_copy(update={"dims": (method.values,)})
-    probe, _ = fit_probe(narrow, sample.tokens[:, : method.values], sample.strata, 1.0)
+    first = sum(card.dims[: method.layers.start or 0])
+    dims = (method.values,) if method.values else card.dims[method.layers]
+    seen = slice(first, first + sum(dims))
+    tokens = sample.tokens[:, seen]
+    chosen = choose_penalty(dims, tokens, sample.strata, sample.sections, sizes(parts))
+    penalty = chosen.regularisation if chosen else DEFAULT_PENALTY
+    probe, _ = fit_probe(card.model_copy(update={"dims": dims}), tokens, sample.strata, penalty)
     weight = np.zeros((len(card.classes), sum(card.dims)), dtype=np.float32)
-    weight[:, : method.values] = probe.weight
-    return Probe(card, weight, probe.bias), 1.0
+    weight[:, seen] = probe.weight
+    return Probe(card, weight, probe.bias), penalty
 
 
 def scored(head: Head, brains: Sequence[StudyBrain]) -> Mapping[Role, Score]:

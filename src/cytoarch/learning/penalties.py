@@ -2,10 +2,12 @@
 
 Parts are whole brains, where tokens are of several, else every fourth section: areas of a stretch of sections may be
 nowhere else. What lies in one part only cannot be told by the others, whatever the penalty: scores are of classes that
-two parts have, each of the same weight, as in the fit. The score is the log-loss, which is proper (Gneiting and
-Raftery, J Am Stat Assoc 2007): a probe that is surer than it is right loses, and so does one that is held so small that
-it hardly says anything, though both may name the same classes. The penalty does not change when axes are turned, so
-that fits in the first principal components tell the same for less.
+two parts have, each of the same weight, as in the fit. The score is the log-loss, which is proper, of probabilities
+that were made no surer than they are right: logits times the one factor that suits the parts left out (Guo et al., ICML
+2017). Without it a probe of many classes would be held so small that it hardly tells them apart, for what is far too
+sure may name the right class more often. The factor goes with the penalty into the probe, which names the same classes
+by it, with truer probabilities. The penalty does not change when axes are turned, so that fits in the first principal
+components tell the same for less.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from cytoarch.learning.probes import evened
@@ -36,6 +39,10 @@ COMPONENTS = 256
 """Principal components of them."""
 FOLDS = 4
 """Parts, at most."""
+LEAST_SHARPNESS = 0.05
+"""Least factor of logits; none makes a probe surer than it was fitted."""
+EQUAL = 3
+"""Decimals of losses that count; of equal ones the least penalty is taken."""
 STEPS, ENOUGH = 40, 1e-5
 """Of L-BFGS, which ends where the loss of a token changes by less."""
 
@@ -44,14 +51,17 @@ class Penalty(NamedTuple):
     """The penalty that was chosen, and what each cost on the parts left out."""
 
     regularisation: float
+    sharpness: float
+    """What logits are multiplied by (at most 1), so that the probe is as sure as it was right on the parts left out."""
     log_loss: tuple[tuple[float, float], ...]
-    """By penalty, nats a token, the mean over classes."""
+    """By penalty, nats a token, the mean over classes, each at its own sharpness."""
 
     def facts(self) -> dict[str, Any]:
         """As JSON values."""
         return {
             "regularisation": self.regularisation,
-            "log_loss": [[penalty, round(loss, 6)] for penalty, loss in self.log_loss],
+            "sharpness": round(self.sharpness, 6),
+            **({"log_loss": [[one, round(loss, 6)] for one, loss in self.log_loss]} if self.log_loss else {}),
         }
 
 
@@ -71,15 +81,29 @@ def choose_penalty(
         return None
     reduced = _components(tokens[chosen], dims)
     asked = shared[targets]
-    losses = {penalty: np.zeros(len(targets)) for penalty in PENALTIES}
+    logits = {penalty: np.zeros((len(targets), len(classes)), dtype=np.float32) for penalty in PENALTIES}
     for fold in np.unique(parts):
         learned, left_out = parts != fold, (parts == fold) & asked
         for penalty, told in _path(reduced[learned], targets[learned], reduced[left_out], len(classes)):
-            losses[penalty][left_out] = -np.take_along_axis(told, targets[left_out, None], axis=1)[:, 0]
-    of_class = [targets == one for one in np.flatnonzero(shared)]
-    mean = {penalty: float(np.mean([found[one].mean() for one in of_class])) for penalty, found in losses.items()}
-    best = min(mean, key=lambda penalty: mean[penalty])
-    return Penalty(best * len(tokens) / TOKENS, tuple(mean.items()))
+            logits[penalty][left_out] = told
+    found = {penalty: _sharpened(told[asked], targets[asked]) for penalty, told in logits.items()}
+    best = min(found, key=lambda penalty: (round(found[penalty][0], EQUAL), penalty))
+    losses = tuple((penalty, loss) for penalty, (loss, _) in found.items())
+    return Penalty(best * len(tokens) / TOKENS, found[best][1], losses)
+
+
+def _sharpened(logits: Float32, targets: Int64) -> tuple[float, float]:
+    """The least log-loss of logits (n, k) times one factor up to 1, classes (n,) weighted alike, and that factor."""
+    weights = 1 / np.bincount(targets)[targets]
+    weights /= weights.sum()
+
+    def loss(power: float) -> float:
+        told = log_softmax(np.exp(power) * logits, axis=1)
+        return -float(weights @ told[np.arange(len(told)), targets])
+
+    found = minimize_scalar(loss, bounds=(np.log(LEAST_SHARPNESS), 0), method="bounded", options={"xatol": 0.02})
+    plain = loss(0)
+    return (plain, 1.0) if plain <= found.fun else (float(found.fun), float(np.exp(found.x)))
 
 
 def folds_of(sections: Int64, groups: Sequence[int] = ()) -> Int64:
@@ -105,7 +129,7 @@ def _components(tokens: NDArray[Any], dims: Sequence[int]) -> Float32:
 
 
 def _path(learned: Float32, targets: Int64, asked: Float32, classes: int) -> Iterator[tuple[float, Float32]]:
-    """Log-probabilities (m, k) that a probe tells of tokens (m, c), by penalty, having learned from others (n, c)."""
+    """Logits (m, k) of tokens (m, c), by penalty, of probes that learned from others (n, c)."""
     import torch
 
     with single_threaded():
@@ -115,7 +139,7 @@ def _path(learned: Float32, targets: Int64, asked: Float32, classes: int) -> Ite
         for penalty in PENALTIES:
             _improve(free, x, y, penalty / TOKENS)
             weight, bias = free.detach()[:, :-1].numpy(), free.detach()[:, -1].numpy()
-            yield penalty, log_softmax((asked - mean) @ weight.T + bias, axis=1)
+            yield penalty, (asked - mean) @ weight.T + bias
 
 
 def _improve(free: "Tensor", x: "Tensor", y: "Tensor", penalty: float) -> None:

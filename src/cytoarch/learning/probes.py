@@ -96,12 +96,13 @@ def evened(tokens: NDArray[Any], dims: Sequence[int], mean: Float64, spread: Flo
 
 
 def fit_probe(
-    card: HeadCard, embeddings: NDArray[Any], targets: NDArray[np.int64], regularisation: float
+    card: HeadCard, embeddings: NDArray[Any], targets: NDArray[np.int64], regularisation: float, sharpness: float = 1.0
 ) -> tuple[Probe, dict[str, int | bool]]:
     """Fit a probe to tokens (n, c) of classes (n,), classes weighted alike; returns it and how the fit went.
 
     Tokens are standardised, and the penalty weighs every layer of the embeddings alike, however long it is.
-    `regularisation` is scikit-learn's 1/C. Classes without a token keep probability zero.
+    `regularisation` is scikit-learn's 1/C; logits are multiplied by `sharpness`, which changes no order of classes.
+    Classes without a token keep probability zero.
     """
     model = LogisticRegression(C=1 / regularisation, class_weight="balanced", max_iter=ITERATIONS, tol=1e-4)
     with single_threaded(), warnings.catch_warnings(record=True) as caught:
@@ -115,6 +116,7 @@ def fit_probe(
         coefficients, intercepts = (np.stack([-half, half]) / 2 for half in (coefficients[0], intercepts[0]))
     weight = np.zeros((len(card.classes), embeddings.shape[1]))
     bias = np.full(len(card.classes), ABSENT_LOGIT)
+    coefficients, intercepts = sharpness * coefficients, sharpness * intercepts
     weight[model.classes_] = coefficients / spread
     bias[model.classes_] = intercepts - (coefficients / spread * mean).sum(axis=1)
     fit = {"iterations": int(np.max(model.n_iter_)), "converged": converged}

@@ -18,7 +18,7 @@ from cytoarch.learning.decoder import Fit, fit_decoder
 from cytoarch.learning.evaluation import Score, score_split
 from cytoarch.learning.heads import Head, head_kind
 from cytoarch.learning.ordering import Ordering, Trial
-from cytoarch.learning.penalties import DEFAULT_PENALTY, choose_penalty
+from cytoarch.learning.penalties import DEFAULT_PENALTY, Penalty, choose_penalty
 from cytoarch.learning.probes import fit_bytes_per_token, fit_probe
 from cytoarch.learning.smoothing import Smoothing, choose_smoothing
 from cytoarch.learning.splits import Split
@@ -160,9 +160,9 @@ def train_head(
         chosen = None
         if settings.regularisation is None:
             chosen = choose_penalty(card.dims, sample.tokens, sample.strata, sample.sections, groups)
-        penalty = settings.regularisation or (chosen.regularisation if chosen else DEFAULT_PENALTY)
-        probe, fit = fit_probe(card, sample.tokens, sample.strata, penalty)
-        tried = chosen.facts() if chosen else {"regularisation": penalty}
+        chosen = chosen or Penalty(settings.regularisation or DEFAULT_PENALTY, 1.0, ())
+        probe, fit = fit_probe(card, sample.tokens, sample.strata, chosen.regularisation, chosen.sharpness)
+        tried = chosen.facts()
         return probe, {**sample.facts(), **tried, **fit, "untrained": untrained(sample.strata, card.classes)}
     if isinstance(settings, ContextSettings):
         crops = cut_crops(sections, card, settings.seed, settings.crop_tokens)
