@@ -57,10 +57,10 @@ class Record(BaseModel):
 class Said(NamedTuple):
     """What a record says of a product beside its files; see `Record`."""
 
-    inputs: Mapping[str, str]
-    sources: Mapping[str, str]
-    settings: Mapping[str, Any]
-    facts: Mapping[str, Any]
+    inputs: dict[str, str]
+    sources: dict[str, str]
+    settings: dict[str, Any]
+    facts: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,22 +100,22 @@ class Committed:
         return Said(*marshal.loads(self.unpacked))  # noqa: S302 - this process wrote it
 
     @property
-    def inputs(self) -> Mapping[str, str]:
+    def inputs(self) -> dict[str, str]:
         """Digests of everything it was made from."""
         return self.said.inputs
 
     @property
-    def sources(self) -> Mapping[str, str]:
+    def sources(self) -> dict[str, str]:
         """Addresses of those inputs that are products of the same brain or study."""
         return self.said.sources
 
     @property
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """What it was made with, as JSON values."""
         return self.said.settings
 
     @property
-    def facts(self) -> Mapping[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """Small JSON values about it."""
         return self.said.facts
 
