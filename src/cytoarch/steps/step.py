@@ -8,7 +8,7 @@ variable `CONDUCT`.
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -182,13 +182,22 @@ class Step(ABC, Generic[T_co]):
 
     def known_fingerprint(self, place: Place) -> str | None:
         """That of this work; None if an input is not there, or large files would have to be read to tell."""
-        inputs: dict[str, str] = {}
-        for name, source in self.sources.items():
+        try:
+            return fingerprint_of(self.step, self.version, self._known_inputs(place), self._settings_json)
+        except MissingInputError:
+            return None
+
+    def _known_inputs(self, place: Place) -> Iterator[Mapping[str, str]]:
+        """The digests of one source after the other, in the order of what they are called."""
+        for name, source in self._in_order:
             digests = source.known_digests(place)
             if digests is None:
-                return None
-            inputs |= _labelled(name, digests)
-        return fingerprint_of(self.step, self.version, inputs, self._settings_json)
+                raise MissingInputError(f"{place.home.name}: {name} is not known without reading it")
+            yield _labelled(name, digests)
+
+    @cached_property
+    def _in_order(self) -> Sequence[tuple[str, Source[Any]]]:
+        return sorted(self.sources.items(), key=lambda one: f"{one[0]}/")
 
     @cached_property
     def _settings_json(self) -> str:

@@ -107,9 +107,9 @@ class Catalogue:
     def refresh(self, product: Product) -> None:
         """Look at a product, and at those inside it, anew: something was committed or taken away."""
         with self._lock:
-            inside = tuple(f"{guest}/" for guest in product.guests)  # their files may have gone with it
-            guests = [one.partition("/") for one in self._known if one.startswith(inside)] if inside else []
-            for one in (product, *(product_of(step, name, product.section_id) for step, _, name in guests)):
+            names = [family.split("/") for family in self._known]
+            inside = [product_of(step, name, product.section_id) for step, name in names if step in product.guests]
+            for one in (product, *inside):  # the files of those inside it may have gone with it
                 self._known.get(one.family, {}).pop(one.section_id, None)
                 self._unsettle(one)
             listing = self._listed.get(product.family)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import marshal
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,10 +57,10 @@ class Record(BaseModel):
 class Said(NamedTuple):
     """What a record says of a product beside its files; see `Record`."""
 
-    inputs: Mapping[str, str]
-    sources: Mapping[str, str]
-    settings: Mapping[str, Any]
-    facts: Mapping[str, Any]
+    inputs: dict[str, str]
+    sources: dict[str, str]
+    settings: dict[str, Any]
+    facts: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,22 +100,22 @@ class Committed:
         return Said(*marshal.loads(self.unpacked))  # noqa: S302 - this process wrote it
 
     @property
-    def inputs(self) -> Mapping[str, str]:
+    def inputs(self) -> dict[str, str]:
         """Digests of everything it was made from."""
         return self.said.inputs
 
     @property
-    def sources(self) -> Mapping[str, str]:
+    def sources(self) -> dict[str, str]:
         """Addresses of those inputs that are products of the same brain or study."""
         return self.said.sources
 
     @property
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """What it was made with, as JSON values."""
         return self.said.settings
 
     @property
-    def facts(self) -> Mapping[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """Small JSON values about it."""
         return self.said.facts
 
@@ -168,15 +168,22 @@ def fingerprint(step: str, work: Work) -> str:
     >>> a == fingerprint("tissue", Work(2, {"scan": "00"}, {"pixel_size_um": 64.0}))
     False
     """
-    return fingerprint_of(step, work.version, work.inputs, canonical_json(work.settings))
+    return fingerprint_of(step, work.version, [work.inputs], canonical_json(work.settings))
 
 
-def fingerprint_of(step: str, version: int, inputs: Mapping[str, str], settings_json: str) -> str:
-    """The same, of settings that are canonical JSON already: those of a step serve thousands of sections."""
-    inputs_json = orjson.dumps(inputs, option=orjson.OPT_SORT_KEYS)  # of texts alone it is the same canonical JSON
-    parts = b'{"format":%d,"inputs":%s,"settings":%s,"step":"%s","version":%d}'
-    decided = parts % (RECORD_FORMAT, inputs_json, settings_json.encode(), step.encode(), version)
-    return hashlib.sha256(decided).hexdigest()
+def fingerprint_of(step: str, version: int, inputs: Iterable[Mapping[str, str]], settings_json: str) -> str:
+    """The same, told in parts.
+
+    `inputs` come in the order of what they are, so that a report's tens of thousands are never held together;
+    `settings_json` is canonical, made once by a step for thousands of sections.
+    """
+    digest, comma = hashlib.sha256(b'{"format":%d,"inputs":{' % RECORD_FORMAT), b""
+    for part in inputs:
+        if part:  # of texts alone this is the same canonical JSON
+            digest.update(comma + orjson.dumps(part, option=orjson.OPT_SORT_KEYS)[1:-1])
+            comma = b","
+    digest.update(f'}},"settings":{settings_json},"step":"{step}","version":{version}}}'.encode())
+    return digest.hexdigest()
 
 
 def read_record(path: Path) -> Record:

@@ -102,6 +102,7 @@ def test_the_same_pixels_are_never_learned_from_and_tested_on(small: SmallBrain,
         steps = Steps(changed, opened)
         steps.ingest()
         steps.embed()
+        make(steps.scale, opened)
         facts = make(steps.training, opened)[0].facts
         shown = Shown(steps.embeddings.name)  # no maps: what the page says of pixels comes before them
         steps.each(*drawn_steps(shown))
