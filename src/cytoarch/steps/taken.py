@@ -40,10 +40,11 @@ class Taken:
     @classmethod
     def of(cls, brain: OpenBrain, settings: ExportSettings) -> "Taken":
         """The map and the clusters that are asked for. Raises MissingInputError, listing the choices, if in doubt."""
-        hint = "Name one of them"
         chosen = []
-        for step, name in ((ParcellationStep, settings.map_name), (ClustersStep, settings.clusters_name)):
+        named = (ParcellationStep, settings.map_name, "map"), (ClustersStep, settings.clusters_name, "clusters")
+        for step, name, flag in named:
             there = bool(brain.catalogue.names(step.step)) or name
+            hint = f"Name one of them (--{flag}-name)"
             chosen.append(require_stored(step, Place(brain), name, hint) if there else None)
         return cls(brain, settings, *chosen)
 
