@@ -18,7 +18,8 @@ from requests.exceptions import ConnectionError as RequestsConnectionError
 from cytoarch.errors import ModelError, StoreError
 from cytoarch.store.brain_store import BrainStore
 from tasks.progress import listening
-from tasks.tracking import TrackingLine, database_path, experiment_id, needed, outages, reached
+from tasks.tracking import TrackingLine, database_path, needed, outages, reached
+from tasks.tracking.experiments import CLUSTERS, experiment_id
 
 REFUSED = MlflowException("API request failed: [Errno 111] Connection refused\nin the depths of a pool")
 
@@ -165,11 +166,11 @@ def test_a_database_that_is_damaged_costs_no_map_and_is_told_in_words(
     database_path(store).write_text("no database at all")
     assert reached(store) == "its database cannot be used: file is not a database"
     line = TrackingLine(store, logging.getLogger("test"))
-    assert line.tell("this run", lambda: experiment_id(store)) is None
+    assert line.tell("this run", lambda: experiment_id(store, CLUSTERS)) is None
     assert line.left == "this run (its database cannot be used: file is not a database)"
     assert slept == [], "waiting does not mend it"
     with pytest.raises(StoreError, match="what is registered is looked up there; restore it from a backup"):
-        needed(store, "what is registered", lambda: experiment_id(store))
+        needed(store, "what is registered", lambda: experiment_id(store, CLUSTERS))
 
 
 def test_a_server_that_hangs_costs_a_look_and_no_request(
