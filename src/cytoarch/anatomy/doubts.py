@@ -17,8 +17,8 @@ EOSIN = "eosin beside another dye: grey and white matter are not told apart; dra
 WITHIN = "no slide is to be seen, cells lie everywhere: all was taken for tissue; draw the tissue if that is wrong"
 USUAL_PIECES = 2
 """Two hemispheres."""
-FIELD_MM = 2.0
-"""A picture that shows less is a field within a section rather than a section."""
+SECTION_MM = 2.0
+"""A picture that shows less lies within a section rather than around one."""
 BARE = 0.02
 """Share of the scan that is bare slide."""
 
@@ -26,7 +26,7 @@ BARE = 0.02
 def doubts_of(found: Outline, slide: Slide, across_mm: float, eosin: bool) -> tuple[str, ...]:
     """What is doubtful about an outline in a picture of so many mm, and about its classes where `eosin` hides them."""
     said = [f"only {across_mm:.1f} mm across: of a photomicrograph all is tissue (method whole)"]
-    said = said if across_mm < FIELD_MM else []
+    said = said if across_mm < SECTION_MM else []
     if not found.mask.any():
         return (*said, "no tissue found")
     cut = float(found.mask[border(found.mask.shape)].mean())

@@ -11,11 +11,11 @@ from scipy import ndimage
 
 from cytoarch.anatomy.doubts import EOSIN, WITHIN, doubts_of
 from cytoarch.anatomy.dyes import has_eosin
-from cytoarch.anatomy.fields import CLOSE_UM, FARTHEST_UM, Look, is_within_tissue
 from cytoarch.anatomy.matter import GREY, WHITE, UInt8, matter
 from cytoarch.anatomy.outline import OutlineRules, outline
 from cytoarch.anatomy.paper_chain import paper_classes
 from cytoarch.anatomy.slide import Float32, Mask, Polarity, find_slide
+from cytoarch.anatomy.within import CLOSE_UM, FARTHEST_UM, Look, is_within_tissue
 from cytoarch.geometry import Grid, Int64
 from cytoarch.images.layout import Journal, Pyramid
 from cytoarch.images.ngff import image_label
@@ -140,7 +140,8 @@ def find_tissue(
 
     The slide is taken to be what most of the scan's rim shows. `drawn` are classes (y, x) that a person drew: they are
     taken as they are, and only where they name no white matter is that looked for within them. `look` reads windows of
-    the overview closer: where cells lie everywhere in what looks like slide, all is tissue. Raises SectionError if the
+    the overview closer: where a picture smaller than a section shows cells everywhere in what looks like slide, all is
+    tissue. Raises SectionError if the
     overview is flat.
     """
     planes = pixels if pixels.ndim == 3 else pixels[None]

@@ -1,7 +1,8 @@
-"""Whether a picture is a field within tissue, of which no slide is to be seen.
+"""Whether a picture lies within tissue, so that no slide is to be seen.
 
 Pale tissue may be as bright as glass, and is taken for the slide where the rim of a picture shows it. Cells tell the
-two apart: tissue holds some everywhere, glass none.
+two apart: tissue holds some everywhere, glass none. But a dusty slide holds grains everywhere, too: nothing is asked
+of a picture as large as a section, nor where what was found stands free in it, as a section does.
 """
 
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
+from cytoarch.anatomy.doubts import SECTION_MM
 from cytoarch.anatomy.outline import HALF, Outline
 from cytoarch.anatomy.slide import Float32, Slide
 
@@ -31,6 +33,10 @@ Look = Callable[[int, int, int, int], Float32]
 
 def is_within_tissue(slide: Slide, found: Outline, look: Look, cell_um: float) -> bool:
     """Whether cells lie everywhere in what looks like the slide of an overview with cells of `cell_um`."""
+    rim = slide.scanned & ~ndimage.binary_erosion(slide.scanned)
+    stands_free = found.mask.any() and not found.mask[rim].any()
+    if stands_free or max(found.mask.shape) * cell_um >= 1000 * SECTION_MM:
+        return False
     edge = max(1, round(BLOCK_UM / cell_um))
     bare = slide.bare & ~ndimage.binary_dilation(found.mask)
     down, along = (size // edge for size in bare.shape)

@@ -1,4 +1,4 @@
-"""A field within tissue is told from a slide by its cells, however pale it is; slides stay slides."""
+"""A picture within tissue is told from a slide by its cells, however pale it is; slides stay slides."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def found(fine: Array, noise: float = 2.0, polarity: float = -1.0) -> Tissue:
     return find_tissue(coarse, FINE_UM * TIMES, TissueSettings(), look=look)
 
 
-def field(spacing_um: float = 60.0) -> Array:
+def photomicrograph(spacing_um: float = 60.0) -> Array:
     """Stain of 1.5 mm of pale tissue with a band of cells across it."""
     edge = 24 * TIMES
     y, x = np.mgrid[:edge, :edge]
@@ -47,18 +47,18 @@ def field(spacing_um: float = 60.0) -> Array:
     return np.where(specks(edge, spacing_um, seed=1), 120.0, stain)
 
 
-def slide(dust_um: float) -> Array:
+def slide(dust_um: float, cells: int = 96, middle: float = 1.0) -> Array:
     """Stain of 6 mm of slide: tissue that reaches its lower edge, with cells, and dust everywhere."""
-    edge = 96 * TIMES
+    edge = cells * TIMES
     y, x = np.mgrid[:edge, :edge] / edge
-    tissue = (y - 1) ** 2 + (x - 0.5) ** 2 < 0.35**2
+    tissue = (y - middle) ** 2 + (x - 0.5) ** 2 < 0.35**2
     stain = np.where(tissue, np.where(specks(edge, 50.0, seed=2), 130.0, 50.0), 0.0)
     return np.where(specks(edge, dust_um, seed=3), 150.0, stain)
 
 
 @pytest.mark.parametrize("polarity", [-1.0, 1.0], ids=["dark", "bright"])
-def test_a_field_of_pale_tissue_is_tissue_up_to_its_edges(polarity: float) -> None:
-    tissue = found(field(), polarity=polarity)
+def test_a_photomicrograph_of_pale_tissue_is_tissue_up_to_its_edges(polarity: float) -> None:
+    tissue = found(photomicrograph(), polarity=polarity)
     assert tissue.mask.all()
     assert tissue.doubts == (WITHIN,)
 
@@ -69,6 +69,15 @@ def test_a_slide_whose_tissue_reaches_an_edge_stays_a_slide(dust_um: float) -> N
     assert WITHIN not in tissue.doubts
     area = np.pi * (0.35 * 96) ** 2 / 2
     assert tissue.mask.sum() == pytest.approx(area, rel=0.05)
+
+
+@pytest.mark.parametrize("polarity", [-1.0, 1.0], ids=["dark", "bright"])
+@pytest.mark.parametrize("dust_um", [60.0, 90.0, 120.0, 130.0])
+@pytest.mark.parametrize(("cells", "middle"), [(96, 0.5), (96, 1.0), (24, 0.5)], ids=["round", "cut off", "tiny"])
+def test_a_slide_full_of_dust_stays_a_slide(dust_um: float, polarity: float, cells: int, middle: float) -> None:
+    tissue = found(slide(dust_um, cells, middle), polarity=polarity)
+    assert WITHIN not in tissue.doubts
+    assert tissue.mask.sum() == pytest.approx(np.pi * (0.35 * cells) ** 2 / (2 * middle), rel=0.08)
 
 
 def test_noise_is_no_cell() -> None:
