@@ -19,6 +19,10 @@ KEPT_STEPS = 0.98
 """Share of the steps from point to point, the smallest, that the null is made of: the largest may be borders."""
 
 
+OWN = 0.85
+"""Neighbours tell something of their own that differ by this share of how far those differ that are three apart."""
+
+
 class Borders(NamedTuple):
     """Borders along a line of points."""
 
@@ -161,6 +165,28 @@ def free_of(features: Float64, confounds: Float64) -> Float64:
     return np.asarray(features - design @ np.linalg.lstsq(design, features, rcond=None)[0]) + 0.0
 
 
+def binned(features: Float64, size: int) -> Float64:
+    """The means (n // size, p) of so many neighbours each; those left over at the end of the line are left out."""
+    count = len(features) // size
+    return np.asarray(features[: count * size].reshape(count, size, -1).mean(axis=1))
+
+
+def independent_size(features: Float64, fewest: int) -> int:
+    """How many neighbours (n, p) are to be averaged for the means to be independent of each other, as chance is told.
+
+    The means that lie three apart differ hardly more than those side by side: by the median, so that borders, which few
+    of them lie across, do not count. Larger where fewer than `fewest` means would be left.
+    """
+    size = 1
+    while len(features) // size >= fewest:
+        means = binned(features, size)
+        beside, apart = (np.median(((means[lag:] - means[:-lag]) ** 2).sum(axis=1)) for lag in (1, 3))
+        if beside >= OWN * apart:
+            break
+        size += 1
+    return size
+
+
 def profile_borders(profiles: NDArray[np.floating], settings: ProfileBorders = SCHLEICHER) -> Borders:
     """Borders in profiles (n, depths) along the cortex by Schleicher's method: `feature_borders` of their features."""
     return feature_borders(profile_features(profiles), settings)
@@ -170,12 +196,21 @@ def feature_borders(features: Float64, settings: ProfileBorders = SCHLEICHER) ->
     """Borders in features (n, p) of profiles along the cortex; the signal is that of the middle size of blocks.
 
     For every block size a place counts whose distance is a maximum and whose p, by Bonferroni for all places, is below
-    the level; borders are places that count at several sizes, within half the smallest block of each other.
+    the level; borders are places that count at several sizes, within half the smallest block of each other. Where
+    neighbours are alike, as profiles closer together than their noise reaches, means of them stand for profiles.
     """
-    if len(features) < 2 * settings.smallest_block:
-        return Borders(np.full(len(features), np.nan), np.zeros(0, dtype=np.int64), float(settings.agree))
     spread = features.std(axis=0)
     features = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    size = independent_size(features, 2 * settings.smallest_block)
+    found = _borders(binned(features, size), settings)
+    signal = np.full(len(features), np.nan)
+    signal[: len(found.signal) * size] = np.repeat(found.signal, size)
+    return Borders(signal, found.places * size, found.threshold)
+
+
+def _borders(features: Float64, settings: ProfileBorders) -> Borders:
+    if len(features) < 2 * settings.smallest_block:
+        return Borders(np.full(len(features), np.nan), np.zeros(0, dtype=np.int64), float(settings.agree))
     votes = np.zeros(len(features))
     sizes = range(settings.smallest_block, settings.largest_block + 1, 2)
     signals = {}

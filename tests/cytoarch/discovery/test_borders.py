@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from scipy.spatial.distance import cdist
 from scipy.spatial.distance import mahalanobis as oracle
 
@@ -15,7 +16,9 @@ from cytoarch.discovery.borders import (
     against_known,
     border_signal,
     embedding_borders,
+    feature_borders,
     free_of,
+    independent_size,
     mahalanobis,
     profile_borders,
     profile_features,
@@ -98,6 +101,31 @@ def test_planted_borders_are_found_in_profiles(seed: int):
 def test_profiles_of_one_area_have_hardly_any_borders():
     flat = [profile_borders(profiles(seed)[:55].repeat(2, axis=0)[::2]).places for seed in range(5)]
     assert sum(len(one) for one in flat) <= 1
+
+
+def alike(seed: int, spacing_um: float, step: float = 0.0) -> np.ndarray:
+    """Ten features along 40 mm: noise that reaches over 150 um, and a border in the middle where there is a step."""
+    rng = np.random.default_rng(seed)
+    count, reach = round(40_000 / spacing_um), 150 / spacing_um
+    noise = ndimage.gaussian_filter1d(rng.normal(0, 1, (count + 100, 10)), reach, axis=0)[50:-50]
+    side = np.where(np.arange(count) < count // 2, 0.0, step)[:, None]
+    return np.asarray(noise / noise.std(axis=0) + side * rng.choice([-1, 1], 10))
+
+
+@pytest.mark.parametrize("spacing_um", [62.5, 160.0, 200.0])
+def test_profiles_that_share_their_noise_with_their_neighbours_make_no_borders(spacing_um: float):
+    found = [len(feature_borders(alike(seed, spacing_um)).places) for seed in range(8)]
+    assert sum(found) <= 1
+    places = [feature_borders(alike(seed, spacing_um, step=3.0)).places * spacing_um / 1000 for seed in range(4)]
+    assert sum((np.abs(one - 20) < 1).any() for one in places) >= 3
+    assert sum((np.abs(one - 20) >= 1).sum() for one in places) <= 1
+
+
+def test_profiles_of_their_own_are_compared_one_by_one():
+    features = np.random.default_rng(0).normal(0, 1, (200, 10))
+    assert independent_size(features, 16) == 1
+    assert independent_size(features.repeat(3, axis=0), 16) >= 3
+    assert independent_size(np.zeros((200, 10)), 16) == 1
 
 
 def test_distances_are_those_of_scipy():
