@@ -1,7 +1,7 @@
 """What a fault in mid-flow costs: servers, workers and runs are ended while a brain is mapped; the next run goes on.
 
 `python -m benchmarks.faults [FAULT ...]` (all: half an hour, most of it waiting) writes the table in docs/lab.md; what
-was seen of faults before stays in it. It brings up servers and a worker of its own on free ports, and a store on a
+was seen of faults by the same sources before stays in it. It brings up servers and a worker of its own on free ports, and a store on a
 small disk that only it can see, which needs the right to mount.
 """
 
@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -139,6 +140,7 @@ def main(names: list[str]) -> int:
         print(f"no fault is called {', '.join(unknown)}; there are: {'; '.join(known)}")
         return 2
     os.environ.update(direct_loopback(os.environ))
+    sources = sources_id()
     SEEN_PATH.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         manifest = write_phantom(Path(scratch) / "brain", BRAIN, PhantomRequest(size="tiny"))
@@ -150,10 +152,21 @@ def main(names: list[str]) -> int:
             found = seen(lab, fault)
             print(f"  {found}", flush=True)
             with SEEN_PATH.open("a") as file:
-                file.write(f"{json.dumps(found._asdict())}\n")
-            rows = map(json.loads, SEEN_PATH.read_text().splitlines())
-            write_block(DOCS, BLOCK, table({row["fault"]: Seen(**row) for row in rows}))
+                file.write(f"{json.dumps({'sources': sources, **found._asdict()})}\n")
+            write_block(DOCS, BLOCK, table(seen_before(SEEN_PATH, sources)))
     return 0
+
+
+def sources_id() -> str:
+    """What git calls the sources that were committed last: digests of products are told beside those of the same."""
+    told = subprocess.run(["git", "rev-parse", "HEAD:src"], cwd=ROOT, check=True, capture_output=True, text=True)
+    return told.stdout.strip()
+
+
+def seen_before(path: Path, sources: str) -> dict[str, Seen]:
+    """What is kept of faults that the same sources met, the last of each."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return {row["fault"]: Seen(**{name: row[name] for name in Seen._fields}) for row in rows if row.get("sources") == sources}
 
 
 def seen(lab: Lab, fault: Fault) -> Seen:
