@@ -1,5 +1,6 @@
 """What a benchmark is, how it is timed and where its table goes."""
 
+import json
 import os
 import random
 import shutil
@@ -7,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 REPEATS = 5
 
@@ -45,3 +46,12 @@ def write_block(readme: Path, name: str, body: str) -> None:
     text = readme.read_text()
     head, tail = text.split(begin)[0], text.split(end)[1]
     readme.write_text(f"{head}{begin}\n\n{body}\n\n{end}{tail}")
+
+
+def kept(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier run left in a file, where that says what is wanted; else nothing."""
+    if not path.exists():
+        return {}
+    earlier: dict[str, Any] = json.loads(path.read_text())
+    alike = json.loads(json.dumps(wanted))  # tuples are lists there
+    return earlier if all(earlier.get(name) == one for name, one in alike.items()) else {}

@@ -28,6 +28,7 @@ from skimage.filters import threshold_otsu
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.cases import kept
 from cytoarch.neurons.inference import TileShape, segment_volume, segmented_by
 from cytoarch.neurons.inflation import Inflation, inflated
 from cytoarch.neurons.losses import LineLoss, Topology
@@ -195,15 +196,6 @@ def study(
         "arms": {arm.name: summed([one for one in rows if one["arm"] == arm.name]) for arm in arms}
         | {"skeleton of an Otsu mask": mean_of(plain)},
     }
-
-
-def kept(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier run left in a file, where that says what is wanted; else nothing."""
-    if not path.exists():
-        return {}
-    earlier: dict[str, Any] = json.loads(path.read_text())
-    alike = json.loads(json.dumps(wanted))  # tuples are lists there
-    return earlier if all(earlier.get(name) == one for name, one in alike.items()) else {}
 
 
 def row(arm: str, seed: int, losses: list[float], scores: list[dict[str, float]]) -> dict[str, Any]:

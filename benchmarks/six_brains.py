@@ -4,7 +4,7 @@
 individuals with default nuisances, eight sections each at 25 um. Of the four that are learned from, every fifth section
 and a block are held out (`seen`). Layers are told in all tissue, areas within cortex. Chance is what the same shares
 of classes would score if they were dealt out blindly. Everything in the folder of `--work-path` is kept: a run that was
-cut off goes on where it ended.
+cut off goes on where it ended; scores only where they are of the same settings and as many sections.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cases import write_block
+from benchmarks.cases import kept, write_block
 from benchmarks.embedding import vit_b
 from benchmarks.layers import prepared
 from cytoarch.brains import Label, LabelClass, LabelTable, read_manifest
@@ -117,7 +117,8 @@ def methods(work: Path) -> Mapping[str, Method]:
 @cache
 def embedded(work: Path, seed: int, embed: EmbedSettings, sections: int) -> tuple[WrittenPhantom, OpenBrain, str]:
     """An individual, written, ingested and embedded as far as it is not yet; and the name of its embeddings."""
-    name, folder, store = f"P{seed}", work / f"P{seed}", work / "store"
+    name, of = f"P{seed}", work / f"sections-{sections}"
+    folder, store = of / name, of / "store"
     if not (folder / "manifest.csv").is_file():
         write_phantom(folder, name, PhantomRequest(seed=seed, sections=sections, pixel_size_um=PIXEL_UM))
     (stated,) = read_manifest(folder / "manifest.csv", folder, folder / "labels.csv")
@@ -254,20 +255,23 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--sections", type=int, default=SECTIONS)
     parser.add_argument("--only", default="", help="Methods whose name holds this.")
     asked = parser.parse_args(given)
-    kept = asked.work_path / "scores"
-    kept.mkdir(parents=True, exist_ok=True)
+    folder = asked.work_path / "scores"
+    folder.mkdir(parents=True, exist_ok=True)
     found: dict[Target, dict[str, Mapping[str, Any]]] = {target: {} for target in TARGETS}
     for number, (name, method) in enumerate(methods(asked.work_path).items()):
         for target in TARGETS if asked.only in name else ():
-            path = kept / f"{number}-{target}.json"
-            if not path.is_file():
+            path = folder / f"{number}-{target}.json"
+            wanted = {"sections": asked.sections, "method": repr(method)}
+            scores = kept(path, wanted).get("scores")
+            if scores is None:
                 brains = [
                     brain_of(asked.work_path, seed, role, method.embed, target, asked.sections)
                     for seed, role in zip(SEEDS, ROLES, strict=True)
                 ]
                 head, penalty = learned(method, card_of(method, brains, target), brains)
-                path.write_text(json.dumps(figures(scored(head, brains), penalty)))
-            found[target][name] = json.loads(path.read_text())
+                scores = json.loads(json.dumps(figures(scored(head, brains), penalty)))
+                path.write_text(json.dumps({**wanted, "scores": scores}))
+            found[target][name] = scores
             print(target, name, found[target][name], flush=True)
     lines = table(found)
     print("\n".join(lines))
