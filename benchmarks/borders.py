@@ -1,8 +1,9 @@
 """Borders along the cortex of a phantom, found in embeddings and in profiles of its stain, beside the true ones.
 
 `python -m benchmarks.borders` (some ten minutes on two cores) writes the table into the README; `--sections 2` is quick
-and writes nothing. Points lie 200 um apart along the middle of the cortex, profiles a sixteenth of its thickness; a border is found where one lies within
-0.4 mm of it. Patches are as large as the cortex is thick, so that neighbours overlap.
+and writes nothing. Points lie 200 um apart along the middle of the cortex, profiles a sixteenth of its thickness; a
+border is found where one lies within 0.4 mm of it. Patches are as large as the cortex is thick, so that
+neighbours overlap.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """What a fault in mid-flow costs: servers, workers and runs are ended while a brain is mapped; the next run goes on.
 
 `python -m benchmarks.faults [FAULT ...]` (all: half an hour, most of it waiting) writes the table in docs/lab.md; what
-was seen of faults by the same sources before stays in it. It brings up servers and a worker of its own on free ports, and a store on a
-small disk that only it can see, which needs the right to mount.
+was seen before of faults that the same sources met stays in it. It brings up servers and a worker of its own on free
+ports, and a store on a small disk that only it can see, which needs the right to mount.
 """
 
 import json
@@ -166,7 +166,11 @@ def sources_id() -> str:
 def seen_before(path: Path, sources: str) -> dict[str, Seen]:
     """What is kept of faults that the same sources met, the last of each."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return {row["fault"]: Seen(**{name: row[name] for name in Seen._fields}) for row in rows if row.get("sources") == sources}
+    return {
+        row["fault"]: Seen(**{name: row[name] for name in Seen._fields})
+        for row in rows
+        if row.get("sources") == sources
+    }
 
 
 def seen(lab: Lab, fault: Fault) -> Seen:
