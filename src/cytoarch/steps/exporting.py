@@ -48,7 +48,7 @@ def export(taken: Taken, export_format: Format, folder: Path, on_progress: Progr
     with whole_folder(target, about) as draft:
         left_out = WRITERS[export_format](taken, draft, on_progress or (lambda _done, _total: None))
         about["left_out"] = left_out
-        _write(draft / README_FILE, readme(taken.brain.brain_id, export_format, left_out))
+        _write(draft / README_FILE, readme(taken.brain.brain_id, export_format, draft, left_out))
         description = taken.names.description()
         if description is not None:
             _write(draft / "dataset_description.json", _json(description))

@@ -19,7 +19,7 @@ from cytoarch.embeddings import EmbedSettings
 from cytoarch.embeddings.sampled import SampleSettings
 from cytoarch.errors import StoreError
 from cytoarch.exports.readme import readme
-from cytoarch.exports.settings import FORMATS, ExportSettings
+from cytoarch.exports.settings import FORMATS, ExportSettings, Format
 from cytoarch.images.conformance import conformance_faults
 from cytoarch.images.sections import write_labels
 from cytoarch.images.views import StoredImage
@@ -84,10 +84,34 @@ def test_every_format_tells_what_it_holds_and_its_files_are_as_they_were_written
         assert max(map(len, told.splitlines())) <= 110
 
 
-def test_what_was_left_out_is_told_beside_the_export() -> None:
-    told = readme("B1", "nifti", {"s3": "has no place in the brain"}).decode()
+def test_the_table_of_areas_of_labels_alone_is_told_as_theirs(tmp_path: Path) -> None:
+    told = readme("B1", "areas", tmp_path, {}).decode()
+    assert "or of the labels where there is no map" in told
+
+
+def test_what_was_left_out_is_told_beside_the_export(tmp_path: Path) -> None:
+    told = readme("B1", "nifti", tmp_path, {"s3": "has no place in the brain"}).decode()
     assert "Left out:\n  s3: has no place in the brain\n" in told
-    assert all(readme("B1", one, {}).decode().count("Left out") == 0 for one in FORMATS)
+    assert all(readme("B1", one, tmp_path, {}).decode().count("Left out") == 0 for one in FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("export_format", "path", "opened"),
+    [
+        ("nifti", "sub-B01/micr/sub-B01_seg-layers_dseg.nii.gz", "sub-B01/micr/sub-B01_seg-layers_dseg.nii.gz"),
+        ("nifti", "B01.layers.nii.gz", "B01.layers.nii.gz"),
+        ("ome-zarr", "sections.ome.zarr/s0122/labels/zarr.json", "sections.ome.zarr/s0122"),
+        ("points", "B01.cortex.h5ad", "B01.cortex.h5ad"),
+    ],
+)
+def test_examples_open_files_that_are_there(tmp_path: Path, export_format: Format, path: str, opened: str) -> None:
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).write_text("")
+    (tmp_path / "sections.ome.zarr" / "OME").mkdir(parents=True)
+    told = readme("B01", export_format, tmp_path, {}).decode()
+    assert opened in told
+    assert "BRAIN" not in told
+    assert "SECTION" not in told
 
 
 def test_shapely_finds_the_areas_of_the_map_in_what_qupath_reads(taken: Taken, home: Path) -> None:
@@ -274,6 +298,10 @@ def test_a_folder_that_is_no_export_is_left_alone(taken: Taken, tmp_path: Path) 
 
 def test_bids_names_and_what_describes_them(taken: Taken, tmp_path: Path) -> None:
     bids = Taken.of(taken.brain, ExportSettings(naming="bids"))
+    export(bids, "nifti", tmp_path)
+    told = (tmp_path / "B1" / "nifti" / "README.txt").read_text()
+    (opened,) = [line.split('"')[1] for line in told.splitlines() if "nibabel.load" in line]
+    assert (tmp_path / "B1" / "nifti" / opened).is_file()
     export(bids, "qupath", tmp_path)
     folder = tmp_path / "B1" / "qupath"
     assert (folder / "sub-B1" / "micr" / "sub-B1_sample-s0_seg-labels_dseg.geojson").is_file()
