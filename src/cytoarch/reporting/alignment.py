@@ -1,7 +1,6 @@
 """Pictures of how sections were put together: each in the plane of its brain, over the one before it."""
 
 import io
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -170,8 +169,24 @@ def _plain(text: str) -> str:
 
 
 def _wrapped(text: str, wide_px: int, font: Font) -> list[str]:
-    """Text in lines that are no wider than so many pixels, as far as its words allow."""
-    return textwrap.wrap(text, max(8, int(len(text) * wide_px / max(1.0, font.getlength(text)))))
+    """Text in lines that are no wider than so many pixels; words that are, as long ids, are broken.
+
+    >>> font = ImageFont.load_default(TEXT_PX)
+    >>> all(font.getlength(one) <= 100 for one in _wrapped("iiii iiii iiii iiii WWWWWWWWWWWW", 100, font))
+    True
+    """
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".strip()
+        if font.getlength(joined) <= wide_px:
+            lines[-1] = joined
+            continue
+        lines += [""] if lines[-1] else []
+        for sign in word:
+            if lines[-1] and font.getlength(lines[-1] + sign) > wide_px:
+                lines.append("")
+            lines[-1] += sign
+    return lines
 
 
 def _png(image: Image.Image) -> bytes:

@@ -351,7 +351,7 @@ class AlignmentStep(Step[Path]):
     """Pictures of how the sections of a brain were put together: each of them, a contact sheet, a page."""
 
     step: ClassVar[str] = "alignment"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     scope: ClassVar = "brain"
     view: ClassVar[bool] = True
     verb: ClassVar[str] = "draw the reconstruction"
