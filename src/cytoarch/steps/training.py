@@ -59,7 +59,7 @@ class TrainingStep(Step[Training]):
     """A head trained on the labelled sections of a brain and scored on those held out."""
 
     step: ClassVar[str] = "training"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 9
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "train"
 
