@@ -15,7 +15,7 @@ from cytoarch.brains import Brain, LabelClass
 from cytoarch.errors import ModelError
 from cytoarch.steps.training import held_out_labels
 from cytoarch.store.brain_store import BrainStore
-from cytoarch.store.records import Record
+from cytoarch.store.records import Committed, Record
 from tasks.tracking import (
     BrainLedger,
     Dataset,
@@ -156,10 +156,27 @@ def test_the_best_of_those_that_are_not_the_champion_is_the_challenger(tmp_path:
 def test_held_out_is_what_has_labels_and_was_not_learned_from() -> None:
     inputs = {"labels/s1": "a", "labels/s2": "b", "embeddings/s2": "c", "tissue/s3": "d"}
     record = Record(
-        step="training", name="x", section="all", fingerprint="f", inputs=inputs, settings={}, facts={"train": ["s1"]},
-        files={},
+        step="training", name="x", section="all", fingerprint="f" * 64, inputs=inputs, settings={},
+        facts={"train": ["s1"]}, files={},
     )  # fmt: skip
-    assert held_out_labels(record) == {"s2": "b"}
+    assert held_out_labels(record.committed()) == {"s2": "b"}
+
+
+def test_of_thousands_of_labels_the_record_is_unpacked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sections = [f"s{one}" for one in range(50)]
+    record = Record(
+        step="training", name="x", section="all", fingerprint="f" * 64, settings={}, files={},
+        inputs={f"labels/{one}": "a" for one in sections}, facts={"train": sections[::2]},
+    ).committed()  # fmt: skip
+    whole, unpacked = Committed.unpacked, []
+
+    def counted(one: Committed) -> bytes:
+        unpacked.append(one)
+        return whole.__get__(one)
+
+    monkeypatch.setattr(Committed, "unpacked", property(counted))
+    assert list(held_out_labels(record)) == sections[1::2]
+    assert len(unpacked) == 1
 
 
 OTHER_CLASSES = (LabelClass(name="V1", ids=(1, 3)), LabelClass(name="V2", ids=(2,)))

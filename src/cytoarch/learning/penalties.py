@@ -84,6 +84,8 @@ def choose_penalty(
     logits = {penalty: np.zeros((len(targets), len(classes)), dtype=np.float32) for penalty in PENALTIES}
     for fold in np.unique(parts):
         learned, left_out = parts != fold, (parts == fold) & asked
+        if not left_out.any():
+            continue
         for penalty, told in _path(reduced[learned], targets[learned], reduced[left_out], len(classes)):
             logits[penalty][left_out] = told
     found = {penalty: _sharpened(told[asked], targets[asked]) for penalty, told in logits.items()}

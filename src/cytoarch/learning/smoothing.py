@@ -25,10 +25,13 @@ DEFAULT_WEIGHT = 0.05
 """Where no section was held out: a strip two cells wide survives where its class leads by a tenth."""
 LARGEST_LOSS = 0.01
 """F1 that no class may surely lose, however much the others gain: thin layers are not sacrificed to large areas."""
+MOST_LOSS = 0.05
+"""F1 that no class may lose, sure or not: what few sections cannot prove is not harmless for that."""
 SURE = 2.0
 """Standard errors of a loss beyond which it is no chance: of many classes some always lose a little on few sections."""
 BLOCK_CELLS = 40
-"""Edge of the blocks that are left out one by one to tell the standard error: wider than what smoothing moves."""
+"""Edge of the blocks that are left out one by one to tell the standard error, where a class lies in one section only:
+wider than what smoothing moves."""
 FOUND = 0.3
 """F1 from which a class counts as found at all; of others there is nothing to lose."""
 NEAR = 0.002
@@ -84,14 +87,15 @@ def choose_smoothing(head: Head, sections: Sequence[LabelledSection]) -> Smoothi
     channels = len(head.card.classes) + 1  # outside tissue first
     found: dict[float, list[Int64]] = {weight: [] for weight in WEIGHTS}
     places = list(_windows(head, sections))
-    for index, window in (places[one] for one in evenly(len(places), WINDOWS)):
+    chosen = [places[one] for one in evenly(len(places), WINDOWS)]
+    for index, window in chosen:
         section = sections[index]
         with reading(section.section_id):
             probabilities, truth = _predicted(head, section, window)
         for weight, counts in found.items():
             drawn = drawn_channels(smooth_probabilities(probabilities, weight))
             counts.append(cells_by_block(truth, drawn, channels))
-    return best_strength(found)
+    return best_strength(found, [index for index, _ in chosen])
 
 
 def cells_by_block(truth: Int64, drawn: Int64, channels: int) -> Int64:
@@ -115,20 +119,25 @@ def cells_by_block(truth: Int64, drawn: Int64, channels: int) -> Int64:
     return np.stack(counts, axis=1)
 
 
-def best_strength(windows: Mapping[float, Sequence[Int64]]) -> Smoothing | None:
+def best_strength(windows: Mapping[float, Sequence[Int64]], sections: Sequence[int]) -> Smoothing | None:
     """The weakest strength within `NEAR` of the highest macro-F1, by `cells_by_block` of windows; 0 is among them.
 
-    Only such are looked at by which no class that is found surely loses more than `LARGEST_LOSS`. None where nothing
-    was counted.
+    `sections` are those that windows are of, by number. Only such strengths are looked at by which no class that is
+    found loses more than `MOST_LOSS`, nor surely more than `LARGEST_LOSS`. None where nothing was counted.
     """
     if not sum(map(len, windows[0.0])):
         return None
     found = {strength: np.concatenate(own) for strength, own in windows.items()}
+    of = np.repeat(sections, [len(one) for one in windows[0.0]])
     f1 = {strength: _f1(cells.sum(axis=0)) for strength, cells in found.items()}
     scores = {strength: mean_of_defined(own) for strength, own in f1.items()}
     there = f1[0.0] >= FOUND
-    lost = {strength: _sure_loss(found[0.0], cells)[there].max(initial=0) for strength, cells in found.items()}
-    allowed = [one for one in found if lost[one] <= LARGEST_LOSS]
+
+    def is_harmless(strength: float) -> bool:
+        most = np.minimum(MOST_LOSS, LARGEST_LOSS + SURE * _loss_error(found[0.0], found[strength], of))
+        return bool((f1[0.0] - f1[strength] <= most)[there].all())
+
+    allowed = [one for one in found if is_harmless(one)]
     best = max(scores[one] for one in allowed)
     return Smoothing(min(one for one in allowed if scores[one] >= best - NEAR), scores)
 
@@ -143,17 +152,25 @@ def _f1(cells: Int64) -> Float64:
         return np.asarray(2 * hits / (labelled + drawn))
 
 
-def _sure_loss(before: Int64, after: Int64) -> Float64:
-    """F1 (k,) that classes lose from cells (blocks, 3, k + 1) before to after, less `SURE` times its standard error.
+def _loss_error(before: Int64, after: Int64, sections: Int64) -> Float64:
+    """The standard error (k,) of the F1 that classes lose from cells (blocks, 3, k + 1) before to after.
 
-    The error is the jackknife's: by how much the loss changes where a block is left out (Efron and Stein, 1981).
+    It is the jackknife's: by how much the loss changes where a section is left out (Efron and Stein, 1981). Of a class
+    that lies in one section only, it is a block of it.
     """
+    numbers = np.unique(sections)
+    whole = [np.stack([cells[sections == one].sum(axis=0) for one in numbers]) for cells in (before, after)]
+    is_in_several = (whole[0][:, 1, 1:] > 0).sum(axis=0) > 1
+    return np.where(is_in_several, _jackknifed(*whole), _jackknifed(before, after))
+
+
+def _jackknifed(before: Int64, after: Int64) -> Float64:
+    """The standard error (k,) of the loss over units (n, 3, k + 1) of cells."""
     sums = before.sum(axis=0), after.sum(axis=0)
     loss = _f1(sums[0]) - _f1(sums[1])
     without = _f1(sums[0] - before) - _f1(sums[1] - after)
     without = np.where(np.isfinite(without), without, loss)
-    error = np.sqrt((len(before) - 1) * without.var(axis=0))
-    return np.asarray(loss - SURE * error)
+    return np.asarray(np.sqrt((len(before) - 1) * without.var(axis=0)))
 
 
 def _windows(head: Head, sections: Sequence[LabelledSection]) -> Iterator[tuple[int, tuple[int, int, int, int]]]:

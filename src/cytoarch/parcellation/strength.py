@@ -59,7 +59,8 @@ def choose_strength(
                 drawn = draw_window(followed, alone.grid, window, weight).channels.astype(np.int64)
             counts.append(cells_by_block(truth, drawn, len(classes) + 1))  # outside tissue first
         del changes  # before the next are made: there is room for those of one strength
-    return best_strength(found)
+    numbers = list(sections)
+    return best_strength(found, [numbers.index(section_id) for section_id, _ in chosen])
 
 
 def _labelled(sections: Mapping[str, Unseen], classes: Sequence[LabelClass]) -> Iterator[Place]:

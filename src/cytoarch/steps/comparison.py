@@ -42,7 +42,7 @@ class ComparisonStep(Step[Facts]):
     """How alike areas are in each of several brains, how far brains agree, and what their tokens follow together."""
 
     step: ClassVar[str] = "comparison"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     scope: ClassVar = "study"
     verb: ClassVar[str] = "compare"
 

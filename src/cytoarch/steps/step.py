@@ -176,8 +176,10 @@ class Step(ABC, Generic[T_co]):
         inputs: dict[str, str] = {}
         addresses: dict[str, str] = {}
         for name, source in self.sources.items():
-            inputs |= _labelled(name, source.digests(place))
-            addresses |= _labelled(name, source.addresses(place))
+            own = _labelled(name, source.digests(place))
+            inputs |= own
+            told = _labelled(name, source.addresses(place))  # of what was there by now, which may be more
+            addresses |= {label: address for label, address in told.items() if label in own}
         return Work(self.version, inputs, self.settings, addresses, self.view)
 
     def known_fingerprint(self, place: Place) -> str | None:

@@ -27,7 +27,7 @@ class StructurePageStep(Step[Path]):
     """R2 by components, shares of components and errors of places, brain by brain, on a page."""
 
     step: ClassVar[str] = "structure-page"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     scope: ClassVar = "study"
     view: ClassVar[bool] = True
     verb: ClassVar[str] = "draw the page"

@@ -137,7 +137,7 @@ class StudyStep(Step[StudyResult]):
     """One model of several brains, with the scores of models that had not seen what they were scored on."""
 
     step: ClassVar[str] = "training"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 5
     scope: ClassVar = "study"
     verb: ClassVar[str] = "study"
 

@@ -59,7 +59,7 @@ class TrainingStep(Step[Training]):
     """A head trained on the labelled sections of a brain and scored on those held out."""
 
     step: ClassVar[str] = "training"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 9
     scope: ClassVar = "brain"
     verb: ClassVar[str] = "train"
 
@@ -260,8 +260,10 @@ def training_of(brain: OpenBrain, name: str) -> tuple[Committed, Training]:
 
 def held_out_labels(record: Committed) -> dict[str, str]:
     """The sections that a head was scored on and did not learn from, each with the digest of its labels."""
-    labels = {key.removeprefix("labels/"): value for key, value in record.inputs.items() if key.startswith("labels/")}
-    return {section: digest for section, digest in labels.items() if section not in record.facts["train"]}
+    said = record.said
+    labels = {key.removeprefix("labels/"): value for key, value in said.inputs.items() if key.startswith("labels/")}
+    learned = frozenset(said.facts["train"])
+    return {section: digest for section, digest in labels.items() if section not in learned}
 
 
 def target_name(settings: HeadSettings) -> str:

@@ -33,7 +33,7 @@ class Catalogue:
         self._like: dict[str, bytes] = {}  # by family, what the first of its records said
         self._listed: dict[str, set[str]] = {}
         self._outdated: dict[Product, str] = {}
-        self._dependents: dict[Product, list[Product]] = {}  # what was found to be made from a product
+        self._dependents: dict[Product, set[Product]] = {}  # what was found to be made from a product
         self._lock = threading.RLock()
 
     # -- addresses ---------------------------------------------------------------------------------------------------
@@ -183,9 +183,9 @@ class Catalogue:
         inputs, sources, *_ = record.said
         for label, address in sources.items():
             product = product_of(*address.split("/"))
-            self._dependents.setdefault(product, []).append(record.product)
+            self._dependents.setdefault(product, set()).add(record.product)
             source = self.record(product)
-            if source is None or source.digest != inputs[label]:
+            if source is None or source.digest != inputs.get(label):
                 return label
             deeper = self.outdated(source)
             if deeper:

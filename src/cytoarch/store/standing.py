@@ -97,8 +97,9 @@ def megapixels_each(store: BrainStore, brain_id: str) -> float:
     for name in catalogue.names("sections"):
         for section_id in catalogue.section_ids("sections", name):
             record = catalogue.record(Product("sections", name, section_id))
-            if record is not None and "shape" in record.facts:
-                sizes.append(math.prod(record.facts["shape"][-2:]) / 1e6)
+            shape = record.facts.get("shape") if record is not None else None
+            if shape is not None:
+                sizes.append(math.prod(shape[-2:]) / 1e6)
     return sum(sizes) / len(sizes) if sizes else 0.0
 
 

@@ -1,9 +1,13 @@
 """How strongly a probe is held small: chosen by what it does not learn from."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
-from scipy.special import log_softmax
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score, log_loss
 
 from cytoarch.learning import penalties
 from cytoarch.learning.penalties import choose_penalty, folds_of
@@ -36,14 +40,40 @@ def test_parts_are_brains_or_every_fourth_section() -> None:
     assert folds_of(np.array([4, 4, 9])).tolist() == [0, 0, 1], "sections without labels are no part"
 
 
-def test_the_penalty_of_the_least_loss_is_taken() -> None:
-    tokens, strata, sections = stained(np.random.default_rng(0), 3, 60, 2.0)
-    found = choose_penalty((WIDTH,), tokens, strata, sections, (2, 2, 2))
+def told_by_others(tokens: np.ndarray, strata: np.ndarray, brains: np.ndarray, penalty: float) -> np.ndarray:
+    """Logits of every brain's tokens by scikit-learn's fit to the others, classes weighted alike."""
+    seen = (tokens - tokens.mean(axis=0)) / tokens.std(axis=0)
+    told = np.zeros((len(tokens), strata.max() + 1))
+    for brain in np.unique(brains):
+        own = brains == brain
+        strength = penalties.TOKENS / penalty / (~own).sum()
+        model = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000, tol=1e-6)
+        logits = model.fit(seen[~own], strata[~own]).decision_function(seen[own])
+        told[np.ix_(own, model.classes_)] = logits if logits.ndim == 2 else np.stack([-logits, logits], axis=1) / 2
+    return told
+
+
+def least_loss(told: np.ndarray, strata: np.ndarray) -> float:
+    """The log-loss of logits times the best of many factors, classes weighted alike, as scikit-learn tells it."""
+    weights = 1 / np.bincount(strata)[strata]
+    factors = np.geomspace(penalties.LEAST_SHARPNESS, 1, 100)
+    return min(log_loss(strata, softmax(one * told, axis=1), sample_weight=weights) for one in factors)
+
+
+@pytest.mark.parametrize(("seed", "brains"), [(0, 3), (0, 4), (2, 4)], ids=["between", "most", "least"])
+def test_the_penalty_of_the_least_loss_is_taken(seed: int, brains: int) -> None:
+    """As scikit-learn tells losses, of brains that ask for most, for little or for something between."""
+    tokens, strata, sections = stained(np.random.default_rng(seed), brains, 60, 2.0)
+    found = choose_penalty((WIDTH,), tokens, strata, sections, (2,) * brains)
     assert found is not None
-    losses = dict(found.log_loss)
-    assert tuple(losses) == penalties.PENALTIES
-    best = min(losses, key=lambda penalty: (round(losses[penalty], 3), penalty))
-    assert found.regularisation == pytest.approx(best * len(tokens) / penalties.TOKENS)
+    chosen = found.regularisation * penalties.TOKENS / len(tokens)
+    losses = {
+        one: least_loss(told_by_others(tokens, strata, sections // 2, one), strata) for one in penalties.PENALTIES
+    }
+    nearest = min(losses, key=lambda penalty: abs(penalty - chosen))
+    assert nearest == pytest.approx(chosen)
+    assert losses[nearest] < 1.02 * min(losses.values())
+    assert losses[nearest] < 0.95 * max(losses.values())
 
 
 def test_losses_are_those_of_scikit_learn() -> None:
@@ -52,19 +82,21 @@ def test_losses_are_those_of_scikit_learn() -> None:
     strata[::3] = 2
     found = choose_penalty((WIDTH,), tokens, strata, sections, (2, 2))
     assert found is not None
-    seen = (tokens - tokens.mean(axis=0)) / tokens.std(axis=0)
-    brains = sections // 2
+    assert tuple(one for one, _ in found.log_loss) == penalties.PENALTIES
     for penalty, loss in found.log_loss:
-        told = np.zeros((len(tokens), 3))
-        for brain in (0, 1):
-            own = brains == brain
-            model = LogisticRegression(
-                C=penalties.TOKENS / penalty / (~own).sum(), class_weight="balanced", max_iter=1000, tol=1e-6
-            )
-            told[own] = model.fit(seen[~own], strata[~own]).decision_function(seen[own])
-        tried = [log_softmax(factor * told, axis=1) for factor in np.geomspace(penalties.LEAST_SHARPNESS, 1, 200)]
-        expected = min(-np.mean([one[strata == at, at].mean() for at in range(3)]) for one in tried)
+        expected = least_loss(told_by_others(tokens, strata, sections // 2, penalty), strata)
         assert loss == pytest.approx(expected, rel=0.02), penalty
+
+
+def test_of_brains_that_were_stained_otherwise_more_is_held_back_than_of_sections_of_one() -> None:
+    """What a stain says in a brain says nothing in another: a brain left out tells so, a section left out does not."""
+    tokens, strata, sections = stained(np.random.default_rng(0), 4, 120, 2.0)
+    across = choose_penalty((WIDTH,), tokens, strata, sections, (2, 2, 2, 2))
+    one = sections < 2
+    within = choose_penalty((WIDTH,), tokens[one], strata[one], sections[one])
+    assert across is not None
+    assert within is not None
+    assert across.regularisation / len(tokens) > 3 * within.regularisation / one.sum()
 
 
 def test_many_classes_that_are_hard_to_tell_are_not_held_until_nothing_is_told() -> None:
@@ -131,7 +163,28 @@ def test_what_one_section_alone_has_does_not_decide() -> None:
     strata = np.concatenate([strata, np.full(alone.sum(), 2)])
     found = choose_penalty((WIDTH,), tokens, strata, sections, (2, 2, 2))
     assert found is not None
-    assert min(loss for _, loss in found.log_loss) < np.log(2)
+    plain = choose_penalty((WIDTH,), tokens[strata < 2], strata[strata < 2], sections[strata < 2], (2, 2, 2))
+    assert plain is not None
+    assert min(loss for _, loss in found.log_loss) < min(loss for _, loss in plain.log_loss) + 0.1
+    chosen = found.regularisation * penalties.TOKENS / len(tokens)
+    told = told_by_others(tokens, strata, sections // 2, chosen)[strata < 2]
+    assert f1_score(strata[strata < 2], told.argmax(axis=1), labels=[0, 1], average="macro") > 0.7
+
+
+def test_nothing_is_fitted_for_a_part_with_nothing_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens, strata, sections = stained(np.random.default_rng(0), 2, 60, 2.0)
+    tokens = np.concatenate([tokens, tokens[:20] + 5])
+    strata, sections = np.concatenate([strata, np.full(20, 2)]), np.concatenate([sections, np.full(20, 4)])
+    fitted: list[int] = []
+    path = penalties._path
+
+    def counted(learned: np.ndarray, *others: Any) -> Iterator[tuple[float, np.ndarray]]:
+        fitted.append(len(learned))
+        return path(learned, *others)
+
+    monkeypatch.setattr(penalties, "_path", counted)
+    assert choose_penalty((WIDTH,), tokens, strata, sections, (2, 2, 1)) is not None
+    assert fitted == [140, 140]
 
 
 def test_a_part_that_thinning_takes_away_leaves_nothing_to_choose_by() -> None:

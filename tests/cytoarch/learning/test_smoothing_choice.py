@@ -129,14 +129,49 @@ def test_what_a_class_loses_by_chance_rules_no_strength_out_and_what_it_loses_ev
     def counted(drawn: np.ndarray) -> list[np.ndarray]:
         return [cells_by_block(one[None], two[None] + 1, 4) for one, two in zip(truth, drawn, strict=True)]
 
-    chosen = best_strength({0.0: counted(before), 0.1: counted(by_chance)})
+    chosen = best_strength({0.0: counted(before), 0.1: counted(by_chance)}, [0] * 16)
     assert chosen is not None
     assert chosen.weight == 0.1
-    kept = best_strength({0.0: counted(before), 0.1: counted(everywhere)})
+    kept = best_strength({0.0: counted(before), 0.1: counted(everywhere)}, [0] * 16)
     assert kept is not None
     assert kept.weight == 0.0
     assert kept.macro_f1[0.1] == pytest.approx(f1_score(truth.ravel(), everywhere.ravel(), average="macro"))
     assert kept.macro_f1[0.1] > kept.macro_f1[0.0]
+
+
+@pytest.mark.parametrize("sections", [[0] * 6, [0, 0, 1, 1, 2, 2], list(range(6))])
+@pytest.mark.parametrize("lost", [1, 3, 4, 6])
+def test_a_thin_class_among_many_is_not_lost_because_its_loss_is_unproven(lost: int, sections: list[int]):
+    """Eleven large classes grow better; a thin one is lost in some of six windows."""
+    truth = np.tile([*np.repeat(np.arange(11), 20), 11, 11], (6, 1))
+    before = truth.copy()
+    before[:, :220:4] = (before[:, :220:4] + 1) % 11
+    after = truth.copy()
+    after[:lost, 220:] = 10
+
+    def counted(drawn: np.ndarray) -> list[np.ndarray]:
+        return [cells_by_block(one[None], two[None] + 1, 13) for one, two in zip(truth, drawn, strict=True)]
+
+    chosen = best_strength({0.0: counted(before), 0.1: counted(after)}, sections)
+    assert chosen is not None
+    assert chosen.macro_f1[0.1] > chosen.macro_f1[0.0]
+    assert chosen.weight == 0.0
+
+
+def test_what_a_class_loses_all_over_one_of_two_sections_is_chance_and_over_half_of_one_is_not():
+    """Two large classes grow better; a tenth of a third is lost in the first half of the windows."""
+    truth = np.tile([0] * 20 + [1] * 20 + [2] * 10, (64, 1))
+    before, after = truth.copy(), truth.copy()
+    before[:, :8], before[:, 20:28] = 1, 0
+    after[:32, 40] = 0
+    counted = {
+        strength: [cells_by_block(one[None], two[None] + 1, 4) for one, two in zip(truth, drawn, strict=True)]
+        for strength, drawn in ((0.0, before), (0.1, after))
+    }
+    of_two, of_one = (best_strength(counted, one) for one in ([0] * 32 + [1] * 32, [0] * 64))
+    assert of_two is not None
+    assert of_one is not None
+    assert (of_two.weight, of_one.weight) == (0.1, 0.0)
 
 
 def test_without_labels_nothing_is_chosen_and_a_strip_two_cells_wide_survives_the_default():

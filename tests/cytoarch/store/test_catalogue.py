@@ -302,6 +302,23 @@ def test_what_is_made_again_from_the_changed_source_is_no_longer_outdated(chain:
     assert outdated(chain) == {}
 
 
+def test_a_source_that_a_record_names_no_digest_of_outdates_it(chain: Catalogue) -> None:
+    tissue = chain.require(TISSUE, "")
+    work = Work(2, {"tissue": tissue.digest}, {}, {"tissue": TISSUE.address, "second": SECOND.address})
+    record, _ = ensure(chain, EMBEDDINGS, work, writes({"made": b"1"}))
+    assert chain.outdated(record) == "second"
+
+
+def test_what_is_known_of_a_source_does_not_grow_with_every_look(chain: Catalogue) -> None:
+    made_from_it = chain.require(MAP, "")
+    for _ in range(5):
+        chain.refresh(SECOND)
+        assert chain.outdated(made_from_it) == ""
+    assert {one.step: len(found) for one, found in chain._dependents.items()} == {
+        "tissue": 1, "embeddings": 1, "clusters": 1
+    }  # fmt: skip
+
+
 def test_asking_whether_a_whole_chain_is_outdated_reads_each_record_once(chain: Catalogue) -> None:
     later = fresh(chain)
     records = [later.require(one, "") for one in (MAP, CLUSTERS, EMBEDDINGS)]
