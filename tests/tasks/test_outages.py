@@ -193,14 +193,14 @@ def test_a_database_that_is_whole_but_held_up_is_not_to_be_moved_away(
     assert line.tell("this run", answering(error)) is None
     assert slept == list(outages.WAITS_S), "it may pass"
     assert "wait, free the disk, or mend the rights of its files and run again" in caplog.text
-    with pytest.raises(StoreError, match="cannot be used now: database is locked.*looked up there; wait, free") as said:
+    with pytest.raises(StoreError, match=r"used now: database is locked.*looked up there; wait, free") as said:
         needed(BrainStore(tmp_path), "the model", answering(error))
     assert "backup" not in f"{said.value}{caplog.text}"
 
 
 @pytest.mark.parametrize("error", [TORN, said_by_mlflow(BAD_REQUEST, TORN)])
 def test_what_is_torn_is_to_be_restored_whoever_says_it(tmp_path: Path, error: Exception) -> None:
-    with pytest.raises(StoreError, match="disk image is malformed.*looked up there; restore it from a backup"):
+    with pytest.raises(StoreError, match=r"disk image is malformed.*looked up there; restore it from a backup"):
         needed(BrainStore(tmp_path), "the model", answering(error))
 
 
