@@ -148,7 +148,8 @@ def main(arguments: list[str]) -> int:
     wrong = "; ".join(chaos.wrong) or "none"
     slowest = f"within {max(chaos.settled_s):.0f} s" if chaos.settled_s else "not yet"
     body = (
-        f"{seconds} s, seed {seed}, two workers: {said}. Of runs lost with their worker the server called "
+        "Two workers that map one brain at once, while runs and workers are killed (`python -m benchmarks.chaos`), "
+        f"{seconds} s, seed {seed}: {said}. Of runs lost with their worker the server called "
         f"{len(chaos.settled_s)} crashed {slowest} by their silence; {len(chaos.lost)} were lost too shortly before "
         f"the end, and were settled as `make serve` does when it starts. Faults found: {wrong}."
     )

@@ -28,6 +28,8 @@ KINDS = {
 }
 """Batch system -> its class in dask-jobqueue; local: jobs are processes of this machine, to try it."""
 
+LOOPBACK = "127.0.0.1"
+
 
 def main() -> int:
     """Serve until interrupted."""
@@ -37,6 +39,8 @@ def main() -> int:
     parser.add_argument("kind", choices=KINDS, help="batch system; local: processes of this machine, to try it")
     parser.add_argument("--jobs", type=int, default=2, help="jobs that are kept at work: one that ends is replaced")
     options = parser.parse_args()
+    if options.jobs < 1:
+        parser.error(f"--jobs is {options.jobs}: at least one job does the work")
     encrypted = bool(dask.config.get("distributed.comm.require-encryption", None))
     if options.kind != "local" and not encrypted:
         print(
@@ -53,9 +57,12 @@ def main() -> int:
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stopping.set())
-    place = {"host": "127.0.0.1"} if options.kind == "local" else {}
-    scheduler = {**place, "dashboard": False}
-    with made_of(security=Security() if encrypted else None, scheduler_options=scheduler) as cluster:
+    is_local = options.kind == "local"
+    scheduler = {"dashboard": False, "dashboard_address": f"{LOOPBACK}:0"} | ({"host": LOOPBACK} if is_local else {})
+    only_here = ["--host", LOOPBACK, "--no-dashboard", "--dashboard-address", f"{LOOPBACK}:0"]
+    # whoever reaches a worker runs code there, too; an interface that Dask's configuration names would open it again
+    workers = {"interface": "", "worker_extra_args": only_here} if is_local else {}
+    with made_of(security=Security() if encrypted else None, scheduler_options=scheduler, **workers) as cluster:
         cluster.adapt(minimum_jobs=options.jobs, maximum_jobs=options.jobs)
         print(f"run.runner = dask, run.scheduler = {cluster.scheduler_address}", flush=True)
         stopping.wait()

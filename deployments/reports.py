@@ -1,12 +1,16 @@
 """Serves the reports of a store on loopback, below an address that is a secret: pages and pictures, nothing else."""
 
 import argparse
+import os
 import sys
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # started as a script from the checkout
 
 import uvicorn
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
@@ -25,13 +29,17 @@ HOST = "127.0.0.1"
 """Where it listens, and what it is to be called; in a container that publishes it on loopback it listens elsewhere."""
 SUFFIXES = {".html", ".png", ".webp", ".jpg", ".css"}
 SMALL_PX = 160
-"""The longest edge of a picture that is asked for with `?small`, as tables of sections show them."""
+"""The longest edge of a picture that is asked for with `?small`, as pages of runs show them."""
+MOST_KEPT = 2000
+"""Small pictures that are kept, some kB each: a page of a run asks for up to 200 at every look."""
+HOSTS = "CYTOARCH_REPORTS_HOSTS"
+"""Variable with the names by which a proxy lets browsers in, with commas between them."""
 FOLDERS = {"report", "derived"}
 HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
 
 
-def application(store: BrainStore, token: str) -> Starlette:
-    """The server of a store's reports."""
+def application(store: BrainStore, token: str, hosts: Sequence[str] = ()) -> Starlette:
+    """The server of a store's reports, which answers to this machine's own names and to `hosts`."""
 
     async def index(_request: Request) -> Response:
         reports = [one for one in store.brain_ids() if (store.brain_path(one) / "report" / "index.html").is_file()]
@@ -45,7 +53,10 @@ def application(store: BrainStore, token: str) -> Starlette:
         if path is None:
             return await nothing(request)
         if path.suffix == ".png" and "small" in request.query_params:
-            small = await run_in_threadpool(lambda: thumbnail(path.read_bytes(), SMALL_PX))
+            try:
+                small = await run_in_threadpool(lambda: _small(path, path.stat().st_mtime_ns))
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # as Pillow calls what is damaged
+                return await nothing(request)
             return Response(small, media_type="image/jpeg", headers=HEADERS)
         return FileResponse(path, headers=HEADERS)
 
@@ -56,9 +67,27 @@ def application(store: BrainStore, token: str) -> Starlette:
         return PlainTextResponse("nothing here", status_code=404)
 
     inside = [Route("/", index), Route("/{brain}/{key:path}", file)]
-    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)
+    known = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost", *hosts], www_redirect=False)
     routes = [Route("/health", health), Mount(f"/{token}", routes=inside), Route("/{rest:path}", nothing)]
-    return Starlette(routes=routes, middleware=[hosts])
+    return Starlette(routes=routes, middleware=[known])
+
+
+@lru_cache(MOST_KEPT)
+def _small(path: Path, _written_ns: int) -> bytes:
+    """A picture made small, once for each time that it was written."""
+    return thumbnail(path.read_bytes(), SMALL_PX)
+
+
+def host_names(text: str) -> list[str]:
+    """Names between commas, without their ports, as those of MLflow are given. Raises ValueError for a bad pattern.
+
+    >>> host_names("reports.lab.example, localhost:*,*.lab.example")
+    ['reports.lab.example', 'localhost', '*.lab.example']
+    """
+    names = [one.strip().partition(":")[0] for one in text.split(",") if one.strip()]
+    if bad := [one for one in names if "*" in one.removeprefix("*.")]:
+        raise ValueError(f"{', '.join(bad)}: a star stands only before a dot at the beginning, as in *.lab.example")
+    return names
 
 
 def _page_of(store: BrainStore, brain: str, key: str) -> Path | None:
@@ -80,8 +109,17 @@ def main() -> int:
     parser.add_argument("--store", type=Path, default=Path("work/store"), help="store whose reports are served")
     parser.add_argument("--host", default=HOST, help="address to listen at")
     parser.add_argument("--port", type=int, default=8230)
+    parser.add_argument(
+        "--allowed-hosts",
+        default=os.environ.get(HOSTS, ""),
+        help=f"names of a proxy by which browsers come in, with commas between them (default: those of {HOSTS})",
+    )
     options = parser.parse_args()
-    app = application(BrainStore(options.store), reports_token(options.store))
+    try:
+        hosts = host_names(options.allowed_hosts)
+    except ValueError as error:
+        parser.error(f"--allowed-hosts: {error}")
+    app = application(BrainStore(options.store), reports_token(options.store), hosts)
     uvicorn.run(app, host=options.host, port=options.port, log_level="warning", access_log=False)
     return 0
 

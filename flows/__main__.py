@@ -3,6 +3,7 @@
 import os
 import sys
 
+from flows import HEARTBEAT, HEARTBEAT_S
 from flows.serving import START_LIMIT, direct_loopback, running_servers, unusable_proxies
 from flows.waiting import absent, busy, misstated
 
@@ -14,7 +15,7 @@ DEFAULTS = {
     "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "90",  # as in prefect.yaml: the automation for lost runs counts on it
+    HEARTBEAT: HEARTBEAT_S,
     START_LIMIT: "600",  # the database is made at the first start; Prefect's 20 s are few on a busy machine
 }
 """Where the environment does not say otherwise."""

@@ -79,7 +79,7 @@ def status(
         except StoreError as error:
             if brain:
                 raise
-            say(stderr_console(), "damaged", str(error))
+            say(stderr_console(), "left out", str(error))
     if as_json:
         print(json.dumps({name: [one._asdict() for one in rows] for name, rows in found.items()}, indent=1))
     elif brain:

@@ -49,7 +49,7 @@ def compare(
         raise StoreError(
             f"MLflow has no row{named} (brains there: {', '.join(known) or 'none'}); map one with map-brain"
         )
-    shown = rows if every else list({(one.brain, one.question): one for one in reversed(rows)}.values())[::-1]
+    shown = rows if every else latest(rows)
     _print(shown, models)
     is_told = every or len({one.brain for one in shown}) < len(shown)
     names = [f"{one.brain}: {one.title}" if is_told else one.brain for one in shown]
@@ -67,14 +67,28 @@ def compare(
     return EXIT_OK
 
 
+def latest(rows: Sequence[ComparedBrain]) -> list[ComparedBrain]:
+    """Of rows, the newest of a brain first, the latest that answers each question.
+
+    Rows of versions that knew no questions stand for a brain only until one that has a question follows them.
+    """
+    kept: dict[tuple[str, str], ComparedBrain] = {}
+    for one in rows:
+        if one.question or not any(brain == one.brain for brain, _ in kept):
+            kept.setdefault((one.brain, one.question), one)
+    return list(kept.values())
+
+
 def _print(rows: Sequence[ComparedBrain], models: Sequence[ComparedModel]) -> None:
     console = Console(highlight=False)
     told = [score for score in SCORES if any(score in one.scores for one in rows)]
-    table = Table("brain", "what it is", "mapped", *(NAMES[one] for one in told), "hours", box=None)
+    table = Table("brain", "question", "what it is", "mapped", *(NAMES[one] for one in told), "hours", box=None)
     for one in rows:
         figures = (f"{one.scores[score]:.3f}" if score in one.scores else "-" for score in told)
         mapped = one.title if one.status == "FINISHED" else f"{one.title} ({one.status.lower()})"
-        table.add_row(one.brain, escape(one.stated), escape(mapped), *figures, _number(one.hours, ".2f"))
+        table.add_row(
+            one.brain, escape(one.question), escape(one.stated), escape(mapped), *figures, _number(one.hours, ".2f")
+        )
     console.print(table)
     if models:
         console.print()

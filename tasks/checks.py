@@ -25,8 +25,7 @@ from cytoarch.encoders.registry import ENTRY_POINTS
 from cytoarch.errors import CytoarchError
 from cytoarch.store.brain_store import BrainStore
 from tasks.encoders import GPU_LIMIT
-from tasks.tracking import reached, tracking_uri
-from tasks.tracking.outages import NO_DATABASE
+from tasks.tracking import Fault, tracking_uri, unreached
 
 Verdict = Literal["well", "note", "wrong"]
 
@@ -221,14 +220,12 @@ def _pools(client: SyncPrefectClient) -> Iterator[Finding]:
 
 
 def _mlflow(store: BrainStore) -> Iterator[Finding]:
-    reason = reached(store)
+    outage = unreached(store)
     uri = tracking_uri(store)
-    if reason:
-        remedy = (
-            "restore it from a backup, or move it away to begin anew; maps are made without it, and told to it later"
-            if reason.startswith(NO_DATABASE)
-            else "start it (`make serve`), or unset MLFLOW_TRACKING_URI; maps are made without it, and told to it later"
-        )
-        yield Finding("MLflow", "wrong", f"{uri}: {reason}", remedy)
+    if outage is not None:
+        starts = "start it (`make serve`), or unset MLFLOW_TRACKING_URI"
+        remedy = starts if outage.fault is Fault.AWAY else outage.fault.value
+        told = f"{remedy}; maps are made without it, and told to it later"
+        yield Finding("MLflow", "wrong", f"{uri}: {outage.reason}", told)
     else:
         yield Finding("MLflow", "well", uri)

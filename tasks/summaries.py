@@ -7,12 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from prefect.artifacts import (
-    create_image_artifact,
-    create_link_artifact,
-    create_markdown_artifact,
-    create_table_artifact,
-)
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from pydantic import BaseModel
 
 from cytoarch.digests import canonical_json, content_digest
@@ -45,9 +40,11 @@ SPOKEN = {
 }
 """How people call the figures of a brain."""
 MOST_SHOWN = 200
-"""Sections whose table shows pictures; with more it has links to them."""
+"""Sections whose pictures are shown on the page of a run; those of more are on the page of quality alone."""
 MOST_IN_A_CELL = 55
 """Characters that the page shows of a cell; what is longer is a paragraph, which is not cut."""
+_IN_A_CELL = re.compile(r"([\\`*<\[\]|])")
+"""What would be markup in a cell of Prefect's older pages; the others show cells as they are, so little is escaped."""
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~])")
 
 
@@ -86,7 +83,7 @@ def artifact_key(*parts: str) -> str:
     """A key Prefect accepts: lower-case letters, digits and dashes; names that differ in more than case differ here.
 
     >>> artifact_key("qc", "B07"), artifact_key("qc", "B_07"), artifact_key("qc", "B-07")
-    ('qc-b07', 'qc-b-07-eb1ce0', 'qc-b-07')
+    ('qc-b07', 'qc-b-07-f06009', 'qc-b-07')
     """
     text = "-".join(parts)
     key = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
@@ -102,31 +99,50 @@ def markdown_text(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
+def cell_text(text: str) -> str:
+    r"""Text from outside for a cell, which some pages take for markdown and others show as it is.
+
+    >>> cell_text("torn_left 3.5 um"), cell_text("![x](http://a) <b>")
+    ('torn_left 3.5 um', '!\\[x\\](http://a) \\<b>')
+    """
+    return _IN_A_CELL.sub(r"\\\1", " ".join(text.split()))
+
+
 def publish_section_table(brain: OpenBrain) -> None:
-    """The QC table of a brain: every section, kept or not, with the reason, its figures and a small picture."""
+    """The QC table of a brain: every section, kept or not, with the reason and its figures; and small pictures."""
     stated = brain.brain
     rows = []
     for section in stated.sections:
         one = section.section_id
         status = "excluded" if section.exclude else "failed" if one in brain.failed else "kept"
-        reason = brain.failed.get(one, section.reason)
+        reason = cell_text(brain.failed.get(one, section.reason))
         row = {"section": one, "number": section.section_number, "status": status, "reason": reason}
-        rows.append(row | _figures(brain, one, is_shown=len(stated.sections) <= MOST_SHOWN))
+        rows.append(row | _figures(brain, one))
     page = report_url(brain.store.root, stated.brain_id, f"{QualityPageStep().product().key}/{PAGE_FILE}")
     said = f"Sections of {stated.brain_id}" + (f": [all pictures and figures]({page})" if page else "")
     create_table_artifact(rows, key=artifact_key("qc", stated.brain_id), description=said)
+    pictures = _pictures(brain) if len(stated.sections) <= MOST_SHOWN else ""
+    if pictures:  # cells show none
+        create_markdown_artifact(pictures, key=artifact_key("pictures", stated.brain_id), description=said)
 
 
-def _figures(brain: OpenBrain, section_id: str, is_shown: bool) -> dict[str, str]:
+def _pictures(brain: OpenBrain) -> str:
+    """Small pictures of all sections, which open the large ones; blank: there are none, or none are served."""
+    lines = []
+    for section in brain.brain.sections:
+        product = QUALITY.product(section.section_id)
+        address = report_url(brain.store.root, brain.brain_id, f"{product.key}/{PICTURE_FILE}")
+        if address and brain.catalogue.record(product):
+            lines.append(f"[![{section.section_id}]({address}?small)]({address})")
+    return "\n".join(lines)
+
+
+def _figures(brain: OpenBrain, section_id: str) -> dict[str, str]:
     """What the scan of a section is like: a cell for each figure, blank where it is not in the store."""
     quality, tissue = (brain.catalogue.record(one.product(section_id)) for one in (QUALITY, TISSUE))
     shown = shown_figures(quality.facts) if quality else {}
     cells = {name: shown.get(name, "") for name in ("size", "pixel", "tissue", "finest detail", "blurred in parts")}
-    cells["look at"] = "; ".join(tissue.facts["doubts"]) if tissue else ""
-    picture = f"{QUALITY.product(section_id).key}/{PICTURE_FILE}"
-    address = report_url(brain.store.root, brain.brain_id, picture) if quality else ""
-    inside = f"![{section_id}]({address}?small)" if is_shown else "look"
-    return cells | ({"picture": f"[{inside}]({address})" if address else ""})
+    return cells | {"look at": cell_text("; ".join(tissue.facts["doubts"])) if tissue else ""}
 
 
 def publish_summary(brain: OpenBrain, made: int, notes: Mapping[str, str]) -> None:
@@ -137,10 +153,8 @@ def publish_summary(brain: OpenBrain, made: int, notes: Mapping[str, str]) -> No
     lines.append(f"{made} products were made." if made else "Everything was current; nothing was made.")
     lines += [f"- **{markdown_text(one)}** failed: {markdown_text(reason)}" for one, reason in failed.items()]
     pictures = map_pictures(brain)
-    if pictures:  # in the summary, and for pages that show none there, by itself
+    if pictures:
         small = f"data:image/jpeg;base64,{base64.b64encode(thumbnail(pictures)).decode()}"
-        key = artifact_key("map", brain.brain_id)
-        create_image_artifact(small, key=key, description=f"The map of {brain.brain_id}, section by section")
         lines += ["", f"![The map, section by section]({small})"]
     page = report_url(brain.store.root, brain.brain_id)
     if page:

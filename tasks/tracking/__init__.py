@@ -26,7 +26,7 @@ from tasks.tracking.database import (
 )
 from tasks.tracking.experiments import CLUSTERS, Question, experiments, of_brains
 from tasks.tracking.fetching import fetch_head
-from tasks.tracking.outages import TrackingLine, needed, reached
+from tasks.tracking.outages import Fault, TrackingLine, needed, unreached
 from tasks.tracking.pretraining import log_pretraining
 from tasks.tracking.registry import ModelVersion, register_head
 from tasks.tracking.runs import (
@@ -57,6 +57,7 @@ __all__ = [
     "ComparedModel",
     "Context",
     "Dataset",
+    "Fault",
     "ModelVersion",
     "Question",
     "Remains",
@@ -79,9 +80,9 @@ __all__ = [
     "make_relative",
     "needed",
     "of_brains",
-    "reached",
     "register_head",
     "registered_digests",
     "run_url",
     "tracking_uri",
+    "unreached",
 ]

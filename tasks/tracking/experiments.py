@@ -45,6 +45,7 @@ def across_brains(target: str) -> Question:
 
 CLUSTERS = Question("clusters of brains", "A row is a brain without labels: what its embeddings say alone.")
 STUDIES = {
+    "areas": Question("areas", "A row is a network that draws areas, judged on sections and brains held out."),
     "neurons": Question("neurons", "A row is a study of volumes: what was segmented and traced, and how well."),
     "pretraining": Question("pretraining", "A row is an encoder, with its loss and its errors of places."),
     "structure": Question("structure", "A row is a map of structure, judged against labels."),

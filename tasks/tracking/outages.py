@@ -5,8 +5,9 @@ A map is worth hours, a row in MLflow seconds: nothing that MLflow does ends a r
 
 import logging
 from collections.abc import Callable, Sequence
+from enum import Enum
 from time import sleep
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from cytoarch.errors import StoreError
 from cytoarch.store.brain_store import BrainStore
@@ -22,9 +23,29 @@ STAGE = "MLflow"
 PASSING = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED"}
 """MLflow's words for what may pass by itself; a connection that is refused is the first of them."""
 
-NO_DATABASE = "its database cannot be used"
-
 T = TypeVar("T")
+
+
+class Fault(Enum):
+    """Why MLflow is not told, by what is to be done about it."""
+
+    AWAY = "start it"
+    HELD = "wait, free the disk, or mend the rights of its files"
+    """Its database is whole, but locked, full, or not to be opened."""
+    DAMAGED = "restore it from a backup, or move it away to begin anew"
+    REFUSED = "it answers, so mend what it says"
+
+
+class Outage(NamedTuple):
+    """What keeps MLflow from being told."""
+
+    reason: str
+    fault: Fault
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether it may pass by itself."""
+        return self.fault in (Fault.AWAY, Fault.HELD)
 
 
 class TrackingLine:
@@ -53,11 +74,12 @@ class TrackingLine:
         try:
             found = _asked(self._store, call)
         except Exception as error:
-            reason, _ = _outage(error)
-            if not reason:
+            outage = _outage(error)
+            if outage is None:
                 raise
-            self._left[what] = reason
-            self._logger.warning("MLflow at %s: %s; %s is left for now", tracking_uri(self._store), reason, what)
+            self._left[what] = outage.reason
+            uri = tracking_uri(self._store)
+            self._logger.warning("MLflow at %s: %s; %s is left for now", uri, outage.reason, what)
             return None
         self._left.pop(what, None)
         return found
@@ -68,16 +90,15 @@ class TrackingLine:
             try:
                 found = _asked(self._store, call)
             except Exception as error:
-                reason, may_pass = _outage(error)
-                if not reason:
+                outage = _outage(error)
+                if outage is None:
                     raise
-                if wait_s is None or not may_pass:
-                    self._given_up = self._given_up or may_pass
-                    self._leave(what, reason, may_pass)
+                if wait_s is None or not outage.may_pass:
+                    self._given_up = self._given_up or outage.may_pass
+                    self._leave(what, outage)
                     return None
-                self._logger.warning(
-                    "MLflow at %s: %s; %s is told again in %g s", tracking_uri(self._store), reason, what, wait_s
-                )
+                uri = tracking_uri(self._store)
+                self._logger.warning("MLflow at %s: %s; %s is told again in %g s", uri, outage.reason, what, wait_s)
                 hear(STAGE, 0, 1, f"does not answer; {what} is told again in {wait_s:g} s")
                 sleep(wait_s)
             else:
@@ -85,16 +106,16 @@ class TrackingLine:
                 return found
         raise AssertionError("the last wait is None")
 
-    def _leave(self, what: str, reason: str, may_pass: bool) -> None:
-        self._left[what] = reason
+    def _leave(self, what: str, outage: Outage) -> None:
+        self._left[what] = outage.reason
         hear(STAGE, 1, 1, f"does not know {what}; the next run tells it")
         self._logger.warning(
             "MLflow at %s: %s; it does not know %s. What was made is in the store; %s and run again: nothing is made "
             "twice, and MLflow is told",
             tracking_uri(self._store),
-            reason,
+            outage.reason,
             what,
-            "start MLflow" if may_pass else "MLflow answers, so mend what it says",
+            "start MLflow" if outage.fault is Fault.AWAY else outage.fault.value,
         )
 
 
@@ -106,14 +127,12 @@ def needed(store: BrainStore, what: str, call: Callable[[], T]) -> T:
     try:
         return call()
     except Exception as error:
-        reason, may_pass = _outage(error)
-        is_broken = reason.startswith(NO_DATABASE)
-        if not reason or isinstance(error, StoreError) or not (may_pass or is_broken):
+        outage = _outage(error)
+        if outage is None or outage.fault is Fault.REFUSED:
             raise
-        remedy = "restore it from a backup, or move it away to begin anew" if is_broken else "start it"
         raise StoreError(
-            f"MLflow at {tracking_uri(store)} does not answer ({reason}), and {what} is looked up there; {remedy} "
-            "(a model of the store can also be named by its digest)"
+            f"MLflow at {tracking_uri(store)} does not answer ({outage.reason}), and {what} is looked up there; "
+            f"{outage.fault.value} (a model of the store can also be named by its digest)"
         ) from None
 
 
@@ -140,24 +159,31 @@ def look(uri: str) -> None:
         raise MlflowException(f"it answers {response.status_code} {response.reason}".strip())
 
 
-def _outage(error: Exception) -> tuple[str, bool]:
-    """What keeps MLflow from being told, and whether it may pass by itself; blank: it is no fault of MLflow's.
+def _outage(error: Exception) -> Outage | None:
+    """What keeps MLflow from being told; None: it is no fault of MLflow's.
 
     A refusal that stays is told with MLflow's word for it. A file that is missing here, or a full disk, is no outage.
     """
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
-    from sqlalchemy.exc import DBAPIError, OperationalError
+    from sqlalchemy.exc import DatabaseError, DBAPIError, InternalError, OperationalError
 
+    cause = error if isinstance(error, DBAPIError) else error.__cause__  # MLflow may say it in words of its own
+    if isinstance(cause, OperationalError):
+        return Outage(f"its database cannot be used now: {cause.orig}", Fault.HELD)
+    if isinstance(cause, DatabaseError) and type(cause) in (DatabaseError, InternalError):  # others say what is wrong
+        return Outage(f"its database cannot be used: {cause.orig}", Fault.DAMAGED)
+    if isinstance(error, DBAPIError):
+        return Outage(f"its database refuses: {error.orig}", Fault.REFUSED)
     if isinstance(error, MlflowException):
         code = str(error.error_code)
-        return (_told(error), True) if code in PASSING else (f"{code}: {_told(error)}", False)
+        if code in PASSING:
+            return Outage(_told(error), Fault.AWAY)
+        return Outage(f"{code}: {_told(error)}", Fault.REFUSED)
     if isinstance(error, StoreError):  # its files may not be written, or lie where nothing is written
-        return str(error), False
-    if isinstance(error, DBAPIError):  # MLflow says others in words of its own
-        return f"{NO_DATABASE}: {error.orig}", isinstance(error, OperationalError)
+        return Outage(str(error), Fault.REFUSED)
     is_away = isinstance(error, (ConnectionError, TimeoutError, RequestException))
-    return (_told(error), True) if is_away else ("", False)
+    return Outage(_told(error), Fault.AWAY) if is_away else None
 
 
 def _told(error: Exception) -> str:
@@ -169,13 +195,13 @@ def _told(error: Exception) -> str:
     return text[:300]
 
 
-def reached(store: BrainStore) -> str:
-    """Why MLflow cannot be told anything now; blank: it answers and its tables are there."""
+def unreached(store: BrainStore) -> Outage | None:
+    """Why MLflow cannot be told anything now; None: it answers and its tables are there."""
     try:
         _asked(store, lambda: experiments(store))
     except Exception as error:
-        reason, _ = _outage(error)
-        if not reason:
+        outage = _outage(error)
+        if outage is None:
             raise
-        return reason
-    return ""
+        return outage
+    return None

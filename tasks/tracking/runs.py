@@ -17,7 +17,7 @@ from cytoarch.store.brain_store import BrainStore
 from tasks.tracking.database import artifacts, client
 from tasks.tracking.experiments import Question, experiment_id, search_rows
 
-PARENT_KIND = "brain"
+PARENT_KIND, INGESTION_KIND = "brain", "failed ingestion"
 MAP_TAG = "map"
 """Tag that names the maps of a brain's row, by which it is found when labels arrive."""
 UNINGESTED = "failed_in"
@@ -152,9 +152,18 @@ class BrainLedger:
             self._finished = known.info.status == "FINISHED"
 
     def _adopted(self) -> str | None:
-        """The row that a failed ingestion of the brain left, if one did."""
+        """The row that a failed ingestion of the brain left, if one did and it lies where this question is answered.
+
+        One that lies elsewhere, as nobody knew yet what would be asked, stands for the brain no more.
+        """
         known = _search(self._store, {"brain": self._brain.brain_id, "kind": PARENT_KIND, UNINGESTED: "ingestion"})
-        return str(known.info.run_id) if known else None
+        if known is None:
+            return None
+        run_id = str(known.info.run_id)
+        if str(known.info.experiment_id) == experiment_id(self._store, self._question):
+            return run_id
+        client(self._store).set_tag(run_id, "kind", INGESTION_KIND)
+        return None
 
 
 def log_failed_ingestion(store: BrainStore, brain_id: str, question: Question, reason: str, status: Status) -> None:

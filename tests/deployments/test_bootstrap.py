@@ -1,5 +1,8 @@
 """What bootstrap.py leaves on a server, and what it leaves as a person has set it."""
 
+import os
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
@@ -123,6 +126,16 @@ def test_a_run_is_given_up_when_it_missed_several_signs_of_life_and_an_outage_th
     retries = int(imported("serve").OUTAGE_RETRIES)
     outage_s = sum(2**one for one in range(1, retries + 1))
     assert outage_s + every_s < bootstrap.SILENCE.total_seconds() == 4 * every_s
+
+
+def test_flows_that_a_program_starts_say_as_often_that_they_live() -> None:
+    asked = "import flows\nfrom prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY as f\nprint(f.value())"
+    without = {name: value for name, value in os.environ.items() if name != HEARTBEAT}
+    for env, said in ((without, DEFAULTS[HEARTBEAT]), ({**without, HEARTBEAT: "60"}, "60")):
+        done = subprocess.run(
+            [sys.executable, "-c", asked], env=env, cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == said
 
 
 def test_the_end_of_a_run_is_a_sign_of_life_whatever_its_state_is_called(bootstrap: ModuleType) -> None:

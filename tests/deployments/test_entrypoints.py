@@ -1,5 +1,6 @@
 """Every entrypoint of prefect.yaml really loads, and the form it makes explains itself."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,8 @@ from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 
 from tasks.cancelling import name_cancellation, watch_cancellation
+from tasks.tracking.experiments import STUDIES
+from tasks.tracking.pretraining import PRETRAINING_KIND
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEPLOYMENTS = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text())["deployments"]
@@ -26,6 +29,20 @@ def flow(request: pytest.FixtureRequest) -> "Flow[..., Any]":
 def test_every_flow_is_deployed() -> None:
     flows = {path.stem for path in (ROOT / "flows").glob("*.py") if "@flow(" in path.read_text()}
     assert {Path(entry.split(":")[0]).stem for entry in ENTRYPOINTS} == flows
+
+
+def test_what_flows_tell_mlflow_of_studies_has_a_question() -> None:
+    calls = [
+        call
+        for folder in ("flows", "tasks")
+        for path in (ROOT / folder).rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in ("log_figures", "study_row")
+    ]
+    kinds = {one.args[1].value for one in calls if isinstance(one.args[1], ast.Constant)}
+    named = {ast.unparse(one.args[1]) for one in calls if not isinstance(one.args[1], ast.Constant)}
+    assert named == {"kind", "PRETRAINING_KIND"}, "handed on, and a name"
+    assert kinds | {PRETRAINING_KIND} == set(STUDIES)
 
 
 def test_an_entrypoint_loads_as_the_flow_its_file_is_named_after(flow: "Flow[..., Any]") -> None:

@@ -1,6 +1,7 @@
 """Reports are served below their secret, to this machine, and nothing else of the store is."""
 
 import io
+import os
 from pathlib import Path
 from types import ModuleType
 
@@ -86,9 +87,32 @@ def test_a_picture_is_shown_small_where_that_is_asked_for(client: TestClient, st
         assert picture.size == (160, 80)
 
 
+def test_a_small_picture_is_made_once_and_a_damaged_one_is_none(
+    client: TestClient, reports: ModuleType, store: BrainStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"/{reports_token(store.root)}/B1/derived/pictures/map/s1/0.png?small"
+    assert client.get(address).status_code == 404, "it is no PNG"
+    path = store.brain_path("B1") / "derived/pictures/map/s1/0.png"
+    Image.effect_noise((64, 64), 50).save(path)
+    whole = path.read_bytes()
+    made: list[int] = []
+    small = reports.thumbnail
+    monkeypatch.setattr(reports, "thumbnail", lambda content, px: made.append(px) or small(content, px))
+    assert client.get(address).content == client.get(address).content
+    assert made == [160]
+    path.write_bytes(whole[: len(whole) // 2])
+    os.utime(path, ns=(1, 1))
+    assert client.get(address).status_code == 404, "it is torn"
+
+
 def test_pages_of_other_names_are_refused(reports: ModuleType, store: BrainStore) -> None:
     app = reports.application(store, "t")
     assert TestClient(app, base_url="http://lab.example").get("/health").status_code == 400
+    app = reports.application(store, "t", reports.host_names("reports.lab.example:443, *.lab.org"))
+    for name, status in (("reports.lab.example", 200), ("a.lab.org", 200), ("127.0.0.1", 200), ("lab.example", 400)):
+        assert TestClient(app, base_url=f"https://{name}").get("/health").status_code == status
+    with pytest.raises(ValueError, match="a star stands only"):
+        reports.host_names("a.*")
 
 
 def test_links_are_those_of_the_store_that_is_served(

@@ -12,9 +12,10 @@ from cytoarch.store.brain_store import BrainStore
 from cytoarch.store.drafts import ensure
 from cytoarch.store.durations import Duration, note_duration
 from cytoarch.store.products import Product
+from flows.comparing import latest
 from tasks import checks
 from tasks.checks import Finding
-from tasks.tracking import BrainLedger, Remains, of_brains
+from tasks.tracking import BrainLedger, ComparedBrain, Remains, of_brains
 from tests.heads import files_of_head, register_in
 from tests.products import WORK, writes
 from tests.tracking_database import made_once
@@ -65,6 +66,10 @@ def test_status_says_what_is_due_and_what_it_would_cost(store: BrainStore, capsy
     assert code == 0
     assert "B1" in out
     assert "brain B3 was never taken in whole; run ingest-brain again" in " ".join(err.split())
+    assert "damaged" not in err, "it may be taken in just now"
+    (store.root / "brains" / "B4").mkdir()
+    (store.root / "brains" / "B4" / "brain.json").write_text("torn")
+    assert "brain.json is damaged" in " ".join(told(capsys, "status", "--store-path", str(store.root))[2].split())
 
 
 def test_a_brain_that_was_only_ingested_is_not_called_done(
@@ -134,7 +139,23 @@ def test_compare_puts_brains_and_models_side_by_side(
     out = told(capsys, *arguments)[1]
     assert "0.125" in out
     assert "0.750" in out, "areas and layers are two questions"
+    assert "question" in out
+    assert "areas of" in out
     assert "B1 " not in told(capsys, *arguments, "--brains", "B2")[1]
+
+
+def test_a_row_without_a_question_stands_for_a_brain_until_another_follows_it() -> None:
+    def one(brain: str, question: str, run_id: str) -> ComparedBrain:
+        return ComparedBrain(brain, question, "", "", "", {}, {}, 0.0, "FINISHED", run_id)
+
+    newest_first = [
+        one("B1", "layers of brains", "3"),
+        one("B1", "", "2"),
+        one("B1", "areas of brains", "1"),
+        one("B2", "", "5"),
+        one("B2", "", "4"),
+    ]
+    assert [row.run_id for row in latest(newest_first)] == ["3", "1", "5"]
 
 
 def test_the_doctor_says_what_is_wrong_and_what_to_do(

@@ -33,7 +33,7 @@ def test_areas_are_drawn_scored_and_remembered(mapped: MappedBrain, tmp_path: Pa
     assert Path(done.notes["network"]).stat().st_size > 1000
     store = BrainStore(tmp_path / "store")
     client = MlflowClient(tracking_uri(store), tracking_uri(store))
-    (row,) = client.search_runs([client.get_experiment_by_name("cytoarch").experiment_id], "tags.kind = 'areas'")
+    (row,) = client.search_runs([client.get_experiment_by_name("cytoarch: areas").experiment_id], "tags.kind = 'areas'")
     assert 0 <= row.data.metrics["without atlas/sections held out/dice"] <= 1
     assert row.data.metrics["without atlas/sections held out/err_seg_um"] > 0
     assert row.data.params["areas.network"] == "compact"

@@ -206,8 +206,13 @@ def test_prefect_shows_a_table_a_summary_and_progress(mapped: MappedBrain) -> No
     assert any("![The map, section by section](data:image/jpeg;base64," in one for one in summaries)
     assert kinds["summary-p01"] == "markdown"
     progress = [one for one in artifacts if one.type == "progress"]
-    assert progress
-    assert all(float(str(one.data)) == 100.0 for one in progress)
+    with get_client(sync_client=True) as prefect:  # other tests have runs that break off
+        runs = {one.flow_run_id for one in progress if one.flow_run_id}
+        states = {run_id: prefect.read_flow_run(run_id).state for run_id in runs}
+    broke_off = {run_id for run_id, state in states.items() if state is not None and state.is_failed()}
+    told = [one for one in progress if one.flow_run_id not in broke_off]
+    assert told
+    assert all(float(str(one.data)) == 100.0 for one in told)
 
 
 def test_the_champion_is_read_from_the_registry_without_running_anything(mapped: MappedBrain, tmp_path: Path) -> None:

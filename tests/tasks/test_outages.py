@@ -3,6 +3,7 @@
 import http.server
 import logging
 import socket
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,13 +13,14 @@ from typing import Any
 
 import pytest
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
 from requests.exceptions import ConnectionError as RequestsConnectionError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from cytoarch.errors import ModelError, StoreError
 from cytoarch.store.brain_store import BrainStore
 from tasks.progress import listening
-from tasks.tracking import TrackingLine, database_path, needed, outages, reached
+from tasks.tracking import Fault, TrackingLine, database_path, needed, outages, unreached
 from tasks.tracking.experiments import CLUSTERS, experiment_id
 
 REFUSED = MlflowException("API request failed: [Errno 111] Connection refused\nin the depths of a pool")
@@ -134,7 +136,7 @@ def test_whether_mlflow_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     store = BrainStore(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    assert reached(store) == "the connection is refused"
+    assert unreached(store) == ("the connection is refused", Fault.AWAY)
 
 
 @contextmanager
@@ -158,19 +160,48 @@ def answering_with(status: int) -> Iterator[str]:
 
 
 def test_a_database_that_is_damaged_costs_no_map_and_is_told_in_words(
-    tmp_path: Path, slept: list[float], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, slept: list[float], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     store = BrainStore(tmp_path)
     database_path(store).parent.mkdir(parents=True)
     database_path(store).write_text("no database at all")
-    assert reached(store) == "its database cannot be used: file is not a database"
+    assert unreached(store) == ("its database cannot be used: file is not a database", Fault.DAMAGED)
     line = TrackingLine(store, logging.getLogger("test"))
     assert line.tell("this run", lambda: experiment_id(store, CLUSTERS)) is None
     assert line.left == "this run (its database cannot be used: file is not a database)"
     assert slept == [], "waiting does not mend it"
+    assert "restore it from a backup, or move it away to begin anew and run again" in caplog.text
     with pytest.raises(StoreError, match="what is registered is looked up there; restore it from a backup"):
         needed(store, "what is registered", lambda: experiment_id(store, CLUSTERS))
+
+
+def said_by_mlflow(code: int, cause: Exception) -> MlflowException:
+    error = MlflowException(str(cause), error_code=code)
+    error.__cause__ = cause
+    return error
+
+
+LOCKED = OperationalError("SELECT 1", {}, sqlite3.OperationalError("database is locked"))
+TORN = DatabaseError("SELECT 1", {}, sqlite3.DatabaseError("database disk image is malformed"))
+
+
+@pytest.mark.parametrize("error", [LOCKED, said_by_mlflow(TEMPORARILY_UNAVAILABLE, LOCKED)])
+def test_a_database_that_is_whole_but_held_up_is_not_to_be_moved_away(
+    line: TrackingLine, slept: list[float], caplog: pytest.LogCaptureFixture, tmp_path: Path, error: Exception
+) -> None:
+    assert line.tell("this run", answering(error)) is None
+    assert slept == list(outages.WAITS_S), "it may pass"
+    assert "wait, free the disk, or mend the rights of its files and run again" in caplog.text
+    with pytest.raises(StoreError, match=r"used now: database is locked.*looked up there; wait, free") as said:
+        needed(BrainStore(tmp_path), "the model", answering(error))
+    assert "backup" not in f"{said.value}{caplog.text}"
+
+
+@pytest.mark.parametrize("error", [TORN, said_by_mlflow(BAD_REQUEST, TORN)])
+def test_what_is_torn_is_to_be_restored_whoever_says_it(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(StoreError, match=r"disk image is malformed.*looked up there; restore it from a backup"):
+        needed(BrainStore(tmp_path), "the model", answering(error))
 
 
 def test_a_server_that_hangs_costs_a_look_and_no_request(

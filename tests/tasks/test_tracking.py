@@ -25,6 +25,7 @@ from tasks.tracking import (
     experiments,
     fetch_head,
     git_revision,
+    log_failed_ingestion,
     of_brains,
     register_head,
     tracking_uri,
@@ -338,6 +339,24 @@ def test_a_row_lies_in_the_experiment_of_its_question_and_is_found_in_all(tmp_pa
     version = register_head(store, "B01", digest, {}, {}, HELD_OUT, rows["layers"].open)
     training = mlflow.get_run(version.run_id)
     assert training.info.experiment_id == named["layers"].experiment_id, "below its row, whatever the head tells"
+
+
+@pytest.mark.parametrize(("asked", "is_same"), [("layers", True), ("areas", False)])
+def test_the_row_of_a_failed_ingestion_is_gone_on_with_where_it_answers_the_same_question(
+    tmp_path: Path, asked: str, is_same: bool
+) -> None:
+    store = BrainStore(tmp_path)
+    mlflow = MlflowClient(tracking_uri(store), tracking_uri(store))
+    log_failed_ingestion(store, "B01", of_brains("layers"), "no scans", "FAILED")
+    (failed,) = mlflow.search_runs(list(experiments(store)))
+    one = BrainLedger(store, Brain(brain_id="B01", sections=()), {}, TAGS, of_brains(asked))
+    run_id = one.open()
+    one.close({})
+    run = mlflow.get_run(run_id)
+    assert mlflow.get_experiment(run.info.experiment_id).name == f"cytoarch: {asked} of brains"
+    assert (run_id == failed.info.run_id) is is_same
+    assert [row.run_id for row in compared_brains(store)] == [run_id], "the other stands for the brain no more"
+    assert mlflow.get_run(failed.info.run_id).info.status == ("FINISHED" if is_same else "FAILED")
 
 
 def test_rows_of_earlier_versions_are_found_and_gone_on_with(tmp_path: Path) -> None:

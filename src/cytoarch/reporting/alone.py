@@ -38,7 +38,8 @@ def one_page(index: Path, most_bytes: int = PAGE_BYTES) -> bytes:
         if home in path.parents and path.is_file() and path.stat().st_size * 4 / 3 <= left:
             encoded = base64.b64encode(path.read_bytes()).decode()
             left -= len(encoded)
-            return f'<img{before} src="data:image/{path.suffix[1:]};base64,{encoded}"{after}>'
+            kind = path.suffix[1:].replace("jpg", "jpeg")
+            return f'<img{before} src="data:image/{kind};base64,{encoded}"{after}>'
         return '<span class="faint">(shown in the report in the store)</span>'
 
     text = _IMAGE.sub(inside, index.read_text(encoding="utf-8"))

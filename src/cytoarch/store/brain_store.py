@@ -88,7 +88,10 @@ class BrainStore:
         if path.exists():
             return
         if brain_id in self.brain_ids():
-            raise StoreError(f"{path} is not there: brain {brain_id} was never taken in whole; run ingest-brain again")
+            raise StoreError(
+                f"{path} is not there: brain {brain_id} was never taken in whole; run ingest-brain again, "
+                "unless it is being taken in now"
+            )
         known = ", ".join(self.brain_ids()) or "none"
         raise StoreError(f"{self.root} holds no brain {brain_id!r} (brains there: {known}); run ingest-brain first")
 

@@ -45,6 +45,12 @@ def test_pictures_are_inside_and_links_to_the_store_are_taken_off(index: Path, t
     assert '<a href="https://x.org">' in text
 
 
+def test_a_jpeg_is_called_so_whatever_its_name_ends_with(index: Path) -> None:
+    index.write_text('<img src="scan.jpg" alt="">')
+    (index.parent / "scan.jpg").write_bytes(b"JPEG")
+    assert 'src="data:image/jpeg;base64,' in one_page(index).decode()
+
+
 def test_pictures_are_called_what_they_are(index: Path) -> None:
     index.write_text('<img src="scan.webp" alt="">')
     (index.parent / "scan.webp").write_bytes(webp(np.zeros((8, 8, 3), np.uint8)))
