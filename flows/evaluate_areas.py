@@ -2,7 +2,7 @@
 
 from prefect import flow, get_run_logger
 
-from cytoarch.pretraining.area_training import AreaSettings
+from cytoarch.pretraining.area_training import WITH, AreaSettings
 from cytoarch.steps.areas import AreasStep
 from cytoarch.steps.opened import open_study
 from cytoarch.steps.step import Place
@@ -48,7 +48,7 @@ def evaluate_areas(drawn: LearnedBrains, areas: AreaSettings = AreaSettings()) -
         name.replace("/", ", "): f"Dice {score['dice']:.2f}, err_seg {score['err_seg_um'] / 1000:.2f} mm"
         for name, score in scores.items()
     }
-    if len(drawn.brains) == 1:
+    if WITH not in network.record["scores"]:
         notes["atlas"] = "none: it takes the labels of two brains or more to learn from"
     notes |= told_notes or {"MLflow does not know": line.left}
     return final_state(Summary(drawn.name, made, {}, notes), of="study")

@@ -25,6 +25,10 @@ from cytoarch.errors import StoreError
 from cytoarch.store.disk import writing
 
 
+class DrawingClosedError(StoreError):
+    """What works on after a drawing was closed cannot note that in it."""
+
+
 @dataclass
 class Drawing:
     """Scribbles that may still change, with their classes; every change is on disk before it is seen here."""
@@ -142,7 +146,7 @@ class Drawing:
 
     def _append(self, line: bytes) -> None:
         if self.closed:
-            raise StoreError(
+            raise DrawingClosedError(
                 f"{self.path}: the drawing was closed before this was noted; what is in the store by now is found when "
                 "it is opened again"
             )

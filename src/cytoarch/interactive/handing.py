@@ -1,9 +1,10 @@
 """From a drawing to the store and back: what a session begins with, versions, the decoder and the maps of a brain."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from cytoarch.annotations.autosave import Drawing
+from cytoarch.annotations.autosave import Drawing, DrawingClosedError
 from cytoarch.annotations.scribbles import RUBBER, Annotation
 from cytoarch.brains import Label
 from cytoarch.embeddings import EmbedSettings
@@ -77,7 +78,8 @@ def save(drawing: Drawing, store_path: Path, brain_id: str) -> str:
         _add_later(drawing, brain)
         drawn = drawing.annotation(brain_id)
         version = save_annotation(brain, drawn)
-        _note(drawing, drawn, version)  # a stroke may have been drawn meanwhile
+        with suppress(DrawingClosedError):  # the window was closed meanwhile: the version is found when it opens again
+            _note(drawing, drawn, version)  # a stroke may have been drawn meanwhile
     return version
 
 

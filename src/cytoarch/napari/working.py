@@ -13,7 +13,7 @@ from cytoarch.errors import CytoarchError
 from cytoarch.napari.panel import Panel
 
 LEFT_S = 30.0
-"""A brain is opened when what was left at work has ended, which may be writing it; so long is waited for at most."""
+"""A brain is opened when what was left at work has ended, which may be writing it; so long is waited at most."""
 
 LEAST_THREADS = 4
 """On a machine of few cores a section is read while a model is trained, and does not wait for it."""
@@ -33,7 +33,7 @@ class Working:
         self.reading: dict[str, Any] = {}
         """The workers that read what is to be shown, by what it is."""
         self._left: list[Any] = []
-        """The workers of a brain that was closed: each finishes its present part."""
+        """The workers that nobody looks at any more: each finishes its present part, which may be written."""
         pool = QThreadPool.globalInstance()
         pool.setMaxThreadCount(max(LEAST_THREADS, pool.maxThreadCount()))
 
@@ -66,6 +66,7 @@ class Working:
         before = self.reading.pop(what, None)
         if before is not None:
             before.quit()
+            self._left = _running(*self._left, before)
 
         def wanted(call: Callable[[Any], None]) -> Callable[[Any], None]:
             return lambda told: call(told) if self.reading.get(what) is worker else None
@@ -78,7 +79,7 @@ class Working:
     def rest(self) -> None:
         """Look no further ahead than the present part."""
         if self.looking is not None:
-            self.looking.quit()
+            self._leave(self.looking)
             self.looking = None
             self.panel.ahead.setText("")
 
@@ -93,24 +94,31 @@ class Working:
         """Stop all, at once for the person: what is at work finishes its present part beside it, and keeps that."""
         if self.deed is not None:
             show_info("What was going on finishes its present part, and keeps it.")
-        going = [one for one in (self.deed, self.looking, *self.reading.values()) if one is not None]
-        for one in going:
-            one.quit()
-            one.yielded.disconnect()
-            one.errored.disconnect()  # the panel speaks of the next brain by then
-            one.errored.connect(_left_failed)
-        self._left = [one for one in (*self._left, *going) if one.is_running]
+        for one in (self.deed, self.looking, *self.reading.values()):
+            if one is not None:
+                self._leave(one)
         self.deed = self.looking = None
         self.reading = {}
         self.panel.busy(busy=False)
         self.panel.ahead.setText("")
+
+    def _leave(self, one: Any) -> None:
+        """Let it finish its present part; the panel hears no more of it, and speaks of something else by then."""
+        one.quit()
+        one.yielded.disconnect()
+        one.errored.disconnect()
+        one.errored.connect(_left_failed)
+        self._left = _running(*self._left, one)
 
     def left(self) -> Callable[[], None]:
         """What waits, in a thread beside the window, until all that was left at work has ended, or for `LEFT_S`."""
         left, end = self._left, time.monotonic() + LEFT_S
 
         def wait() -> None:
-            while any(one.is_running for one in left) and time.monotonic() < end:
+            while _running(*left):
+                if time.monotonic() > end:
+                    show_warning("What was going on is still at its present part: it finishes that, and keeps it.")
+                    return
                 time.sleep(0.05)
 
         return wait
@@ -142,8 +150,13 @@ class Working:
             self.panel.ahead.setText("")
 
 
+def _running(*workers: Any) -> list[Any]:
+    """Those that have not ended; one that was asked to stop before it began does nothing."""
+    return [one for one in workers if one.is_running]
+
+
 def _left_failed(error: Exception) -> None:
-    """What broke after the brain was closed is told beside the panel."""
+    """What broke when nobody looked at it any more is told beside the panel."""
     if isinstance(error, CytoarchError):
         show_warning(str(error))
     else:

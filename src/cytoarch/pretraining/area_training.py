@@ -106,7 +106,8 @@ def train_areas(labelled: LabelledPatches, settings: AreaSettings, on_progress: 
     if not isinstance(network, CompactNetwork):
         raise TrainingError(f"{settings.network}: the U-Net begins with compact, or compact:FOLDER; name one of them")
     unet = ExtendedUNet(network, classes, classes).to(settings.device)
-    steps = settings.without_atlas.steps + settings.with_atlas.steps
+    second = None if patches.priors is None else settings.with_atlas
+    steps = settings.without_atlas.steps + (0 if second is None else second.steps)
 
     def batch(step: int) -> AreaBatch:
         on_progress(step + 1, steps)
@@ -117,10 +118,10 @@ def train_areas(labelled: LabelledPatches, settings: AreaSettings, on_progress: 
 
     scores: dict[str, dict[str, AreaScore]] = {}
     traces = finetune(
-        unet, batch, settings.without_atlas, None if patches.priors is None else settings.with_atlas,
+        unet, batch, settings.without_atlas, second,
         between=lambda: scores.update({WITHOUT: scores_of(unet, labelled, settings, atlas=False)}),
     )  # fmt: skip
-    if patches.priors is not None:
+    if second is not None:
         scores[WITH] = scores_of(unet, labelled, settings, atlas=True)
     record = {
         "classes": labelled.classes,

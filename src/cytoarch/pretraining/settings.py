@@ -1,8 +1,8 @@
 """How an encoder is pretrained on the sections of several brains."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cytoarch.encoders.compact_model import DEPTHS, WIDTHS
 from cytoarch.pretraining.loop import LoopSettings
@@ -39,7 +39,8 @@ class PretrainingSettings(Settings):
         default=0.0,
         ge=0,
         le=1000,
-        description="Edge of cubes of every brain that are all shown equally often; 0: points as they are.",
+        description="Edge of cubes of every brain that are all shown equally often; 0: points as they are, as siamese, "
+        "which learns from pairs, needs them.",
     )
     network: str = Field(
         default="compact",
@@ -70,3 +71,9 @@ class PretrainingSettings(Settings):
     recompute: bool = Field(
         default=False, description="Compute parts of the network twice instead of holding them: less memory, more time."
     )
+
+    @model_validator(mode="after")
+    def _pairs_as_they_are(self) -> Self:
+        if self.learning == "siamese" and self.balanced_mm:
+            raise ValueError(f"balanced_mm {self.balanced_mm:g}: siamese shows all pairs equally often; leave it at 0")
+        return self

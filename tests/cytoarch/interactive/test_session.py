@@ -467,6 +467,15 @@ def test_saving_waits_for_the_block_that_is_looked_at_ahead(small: SmallBrain, m
         beside.join()
 
 
+def test_what_was_asked_for_is_done_though_the_window_closed_meanwhile(small: SmallBrain) -> None:
+    with Session.opened(small.folder / "store", "B1", "ada", settings=FAST) as left:
+        draw_both(left)
+    digest, _ = left.hand_over(DECODER)
+    assert open_head(read_only(small.folder / "store", "B1").store, digest).card.classes
+    with Session.opened(small.folder / "store", "B1", "ada", settings=FAST) as again:
+        assert (again.drawing.saved, len(again.drawing.scribbles)) == ("v0001", 2), "the version is found"
+
+
 def test_only_what_is_learned_from_is_embedded(small: SmallBrain, monkeypatch: pytest.MonkeyPatch) -> None:
     one_square = SessionSettings(fit=FAST.fit, most_squares=1)
     with Session.opened(small.folder / "store", "B1", "ada", settings=one_square) as session:

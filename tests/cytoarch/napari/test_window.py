@@ -3,22 +3,22 @@
 import os
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from napari.qt.threading import GeneratorWorker
 from napari.utils.notifications import notification_manager
 from qtpy.QtWidgets import QApplication
 
 from cytoarch.annotations.autosave import Drawing
 from cytoarch.errors import StoreError, TrainingError
 from cytoarch.interactive.classes import ClassSource
+from cytoarch.interactive.session import Session
 from cytoarch.interactive.views import Told
 from cytoarch.learning.training import DecoderSettings
+from cytoarch.napari import working
 from cytoarch.napari.opening import Opening
 from cytoarch.napari.widget import DrawWidget
 from cytoarch.napari.working import Working
@@ -153,7 +153,9 @@ def test_what_has_one_part_is_finished_and_told_though_it_was_cancelled(window: 
     assert window.panel.status.text() == "Saved as version v0001 of ada."
 
 
-def test_a_window_closes_at_once_and_what_was_left_ends_before_the_next_opens(window: DrawWidget) -> None:
+def test_a_window_closes_at_once_and_what_was_left_ends_before_the_next_opens(
+    window: DrawWidget, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held, path = Held(), window.session.drawing.path
     window.working.do(held, window._paint, "holding")
     assert held.begun.wait(30)
@@ -163,26 +165,81 @@ def test_a_window_closes_at_once_and_what_was_left_ends_before_the_next_opens(wi
     assert not window.viewer.layers
     with Drawing.opened(path):
         pass
+    opened_after_it(window, held, path, monkeypatch)
+
+
+def test_what_looked_ahead_ends_before_the_next_opens_though_it_was_rested(
+    window: DrawWidget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, path = Held(), window.session.drawing.path
+    window.working.look_ahead(held, window._tell_ahead)
+    assert held.begun.wait(30)
+    window.working.rest()
+    window.close_session()
+    opened_after_it(window, held, path, monkeypatch)
+    assert window.panel.ahead.text() == ""
+
+
+def test_what_was_read_before_is_waited_for_though_something_else_was_chosen(
+    window: DrawWidget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held()
+    window.working.read("a thing", held, window._paint, window._not_read)
+    assert held.begun.wait(30)
+    window.working.read("a thing", lambda: iter([]), window._paint, window._not_read)
+    settle(window)
+    let_go_when_waited_for(held, monkeypatch)
+    window.working.left()()
+    assert held.lock.acquire(blocking=False)
+
+
+def let_go_when_waited_for(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is held goes on as soon as somebody who waits finds it at work, and not before."""
+    running = working._running
+
+    def found(*workers: Any) -> list[Any]:
+        at_work = running(*workers)
+        if at_work:
+            held.let_go.set()
+        return at_work
+
+    monkeypatch.setattr(working, "_running", found)
+
+
+def opened_after_it(window: DrawWidget, held: Held, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open the brain again beside what is held; it is opened when that has ended, of which it hears nothing."""
+    ended: list[bool] = []
+    said: list[str] = []
+    opened, say = Session.opened, window.panel.say
+
+    def opened_now(*chosen: Any) -> Any:
+        ended.append(held.lock.acquire(blocking=False))
+        held.let_go.set()
+        return opened(*chosen)
+
+    let_go_when_waited_for(held, monkeypatch)
+    monkeypatch.setattr(Session, "opened", opened_now)
+    monkeypatch.setattr(window.panel, "say", lambda text: (said.append(text), say(text)))
     window.open(Opening(path.parents[3], "B1", "ada", "texture"), FAST)
-    window.panel.say("opening again")
-    for _ in range(20):
-        QApplication.processEvents()
-        time.sleep(0.02)
-    assert window.session is None, "what was left may be writing the brain"
     assert "Opening brain B1" in window.form.status.text()
-    held.let_go.set()
-    GeneratorWorker.await_workers(30_000)
-    assert window.panel.status.text() == "opening again", "what was left speaks into no other window"
+    assert window.session is None
+    settle(window)
+    assert window.session is not None
+    assert ended == [True], "what was left may be writing the brain"
+    assert [one for one in said if "done" in one] == [], "what was left speaks into no other window"
 
 
 def test_what_does_not_end_keeps_no_brain_closed(window: DrawWidget, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cytoarch.napari.working.LEFT_S", 0.05)
+    told: list[str] = []
+    monkeypatch.setattr(working, "LEFT_S", 0.05)
+    monkeypatch.setattr(working, "show_warning", told.append)
     held, path = Held(), window.session.drawing.path
     window.working.do(held, window._paint, "holding")
     assert held.begun.wait(30)
     window.open(Opening(path.parents[3], "B1", "ada", "texture"), FAST)
     settle(window)
     assert window.session is not None
+    assert ["still at its present part" in one for one in told] == [True]
     held.let_go.set()
 
 
@@ -329,6 +386,7 @@ def test_no_sequence_of_presses_raises_or_loses_a_stroke(
     faults: list[Exception] = []
     for owner, name in ((Working, "_failed"), (Working, "_ahead_failed"), (DrawWidget, "_not_read")):
         monkeypatch.setattr(owner, name, lambda _, error: faults.append(error))
+    monkeypatch.setattr(working, "_left_failed", faults.append)
     for seed in range(first, first + A_WINDOW):
         rng = np.random.default_rng(seed)
         for _ in range(8):

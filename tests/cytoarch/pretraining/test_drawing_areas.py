@@ -94,8 +94,10 @@ def test_what_pixels_do_not_show_is_told_with_the_atlas_and_not_without() -> Non
 
 
 def test_one_brain_makes_no_atlas() -> None:
-    record = json.loads(train_areas(labelled(2), SETTINGS, lambda *_: None)[RECORD_FILE])
+    told: list[tuple[int, int]] = []
+    record = json.loads(train_areas(labelled(2), SETTINGS, lambda *one: told.append(one))[RECORD_FILE])
     assert list(record["scores"]) == list(record["loss"]) == [WITHOUT]
+    assert told[-1] == (20, 20), "a phase that is left out is not waited for"
 
 
 def test_too_few_points_and_other_networks_are_refused(tmp_path: Path) -> None:

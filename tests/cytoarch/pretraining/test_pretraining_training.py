@@ -157,3 +157,9 @@ def test_what_a_process_raises_is_raised_here(tmp_path: Path, code: str) -> None
 def test_a_batch_is_shared_evenly_or_not_at_all(patches: PlacedPatches, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="a batch of 16 cannot be shared by 3 processes"):
         train_together(patches, SETTINGS.model_copy(update={"processes": 3}), tmp_path / "c.pt", nothing)
+
+
+def test_pairs_are_not_balanced() -> None:
+    with pytest.raises(ValueError, match="balanced_mm 5: siamese shows all pairs equally often"):
+        PretrainingSettings(learning="siamese", balanced_mm=5.0)
+    assert PretrainingSettings(learning="siamese").balanced_mm == 0
