@@ -36,7 +36,7 @@ test-long: .venv/.develops
 
 # The crash, corruption and hostile suites in full; `make test` runs a sample of each.
 endure: .venv/.develops
-	CYTOARCH_FULL=1 $(BIN)/python -m pytest tests/endurance tests/hostile
+	CYTOARCH_FULL=1 $(BIN)/python -m pytest -m "not alone" tests/endurance tests/hostile
 
 # Plants small faults one by one in a copy and says which the tests of a room miss; a seeded sample of every room.
 # `make mutants ROOMS="steps measures" COUNT=100`

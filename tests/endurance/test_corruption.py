@@ -79,6 +79,7 @@ def remade(store: BrainStore, damaged: dict[str, str]) -> set[str]:
     return folders
 
 
+@pytest.mark.long
 def test_every_damage_is_named_and_healed_and_nothing_else_is_touched(
     runs: Runs, medium: Ingested, tmp_path: Path, measured: Measured
 ) -> None:

@@ -149,6 +149,7 @@ def drawn(draw: random.Random, counts: dict[str, int]) -> str:
     return f"{kind}:{draw.randint(1, max(1, counts[kind] // 2))}"
 
 
+@pytest.mark.long
 def test_an_ingestion_that_is_killed_again_and_again_is_the_undisturbed_one(
     runs: Runs, large: Ingested, tmp_path: Path, measured: Measured
 ) -> None:

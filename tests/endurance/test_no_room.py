@@ -68,6 +68,7 @@ def unclear(report: dict[str, Any], store: BrainStore) -> str:
     return " ".join(frames[-1]) if frames else text or "no error"
 
 
+@pytest.mark.long
 def test_where_files_may_not_become_so_large_the_run_says_so_and_the_next_goes_on(
     runs: Runs, brain: Ingested, tmp_path: Path, measured: Measured
 ) -> None:
@@ -89,6 +90,7 @@ def test_where_files_may_not_become_so_large_the_run_says_so_and_the_next_goes_o
     assert set(said) <= {""}
 
 
+@pytest.mark.long
 def test_on_a_disk_that_grows_every_run_says_that_it_is_full_until_one_ends(
     runs: Runs, brain: Ingested, tmp_path: Path, measured: Measured, mounting: None
 ) -> None:

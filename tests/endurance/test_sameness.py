@@ -15,6 +15,7 @@ from tests.endurance.traces import identities
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("endurance 1")]
 
 
+@pytest.mark.long
 def test_the_number_of_threads_and_workers_changes_nothing(
     runs: Runs, large: Ingested, tmp_path: Path, measured: Measured
 ) -> None:
@@ -29,6 +30,7 @@ def test_the_number_of_threads_and_workers_changes_nothing(
     measured("seconds", took_s)
 
 
+@pytest.mark.long
 def test_an_unchanged_brain_is_neither_read_nor_written(runs: Runs, tmp_path: Path, measured: Measured) -> None:
     brain = write_long_brain(tmp_path / "scans", 20)
     source = Source.of(brain, tmp_path / "scans")

@@ -35,6 +35,7 @@ EVALUATE = StructureSettings(components=(1, 4), folds=3, attributed=4)
 COLUMNS = ColumnSettings(samples=30, pixel_size_um=80.0, cells_um=300.0)
 
 
+@pytest.mark.long
 def test_measures_are_told_scored_and_shown(mapped: MappedBrain, tmp_path: Path) -> None:
     shutil.copytree(mapped.store_path, tmp_path / "store")
     brain = StoredBrain(brain_id="P01", store_path=tmp_path / "store")

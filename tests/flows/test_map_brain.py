@@ -418,6 +418,7 @@ def test_a_scheduler_that_is_running_gives_the_same_content_and_goes_on_running(
     assert store.catalogue("P01").content_digest() == mapped.store.catalogue("P01").content_digest()
 
 
+@pytest.mark.long
 def test_one_bad_brain_does_not_cost_the_others(mapped: MappedBrain, tmp_path: Path) -> None:
     """The other one is mapped already, but for clusters that nobody has asked for before."""
     manifest = copied(mapped.manifest_path, tmp_path)

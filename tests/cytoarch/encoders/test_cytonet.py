@@ -70,6 +70,7 @@ def test_the_published_sizes_have_their_number_of_parameters(model_type: str, ch
     assert sum(parameter.numel() for parameter in model.parameters()) == count
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_tile_of_the_published_size_has_32_by_32_tokens_and_12_maps():
     with torch.random.fork_rng(devices=()):

@@ -34,6 +34,7 @@ def banded(section_id: str, seed: int, in_store) -> LabelledSection:
     return LabelledSection(section_id, embeddings, Level(labels, 4.0, 2.0), everywhere)
 
 
+@pytest.mark.long
 def test_it_tells_apart_by_their_surroundings_what_looks_the_same(card, in_store) -> None:
     sections = [banded(f"s{i}", i, in_store) for i in range(4)]
     context, facts = train_head(card("context", (2,)), SMALL, sections[:3])

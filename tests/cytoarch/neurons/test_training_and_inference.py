@@ -226,6 +226,7 @@ def test_a_network_is_kept_and_found_again(known: Known, tmp_path: Path) -> None
         load_network(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_fit_learns_to_see_neurites(known: Known) -> None:
     losses = fit_network(new_network(SIZES, 0), [known], Fit(30, (16, 32, 32), 2, learning_rate=5e-3, near=1.0))

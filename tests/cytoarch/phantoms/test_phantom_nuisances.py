@@ -194,6 +194,7 @@ def test_only_the_camera_makes_noise(plain: PhantomSection) -> None:
     assert noisy.std() == pytest.approx(STRONG.noise, rel=0.1)
 
 
+@pytest.mark.long
 def test_tears_show_the_slide_and_folds_are_darker(plain: PhantomSection) -> None:
     for knob in ("tears", "folds"):
         section = spoiled(plain, knob)

@@ -75,6 +75,7 @@ def test_window_by_window_gives_the_bits_of_the_whole_section(damaged: tuple[int
     np.testing.assert_array_equal(in_windows(section, window, COARSE_UM, 331, 517), whole)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stain", STAINS)
 def test_window_by_window_gives_the_same_bits_amid_tears_folds_and_bands_out_of_focus(
     damaged: tuple[int, Window], stain: Stain

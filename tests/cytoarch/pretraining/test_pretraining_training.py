@@ -123,6 +123,7 @@ def test_what_places_are_told_is_looked_at_on_the_way_and_changes_nothing(
     assert record["probe"]["6"]["B/told"] == record["place_error_mm"]["B"]["told"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_of_torchrun_train_as_one(patches: PlacedPatches, tmp_path: Path) -> None:
     loop = LOOP.model_copy(update={"optimiser": "lars", "learning_rate": 0.01, "steps": 3})
