@@ -19,7 +19,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from cytoarch.learning.probes import evened
-from cytoarch.reproducible import single_threaded
+from cytoarch.reproducible import fixed_torch_threads, single_threaded
 from cytoarch.sampling import moments
 from cytoarch.tiling import evenly
 
@@ -134,7 +134,7 @@ def _path(learned: Float32, targets: Int64, asked: Float32, classes: int) -> Ite
     """Logits (m, k) of tokens (m, c), by penalty, of probes that learned from others (n, c)."""
     import torch
 
-    with single_threaded():
+    with single_threaded(), fixed_torch_threads(1):
         mean = learned.mean(axis=0)
         x, y = torch.from_numpy(learned - mean), torch.from_numpy(targets)
         free = torch.zeros(classes, x.shape[1] + 1, requires_grad=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, log_loss
@@ -122,6 +123,22 @@ def test_sharpness_changes_no_class_and_makes_probabilities_true(card) -> None:
     one, other = plain.probabilities(image)[0], sharp.probabilities(image)[0]
     np.testing.assert_array_equal(one.argmax(axis=0), other.argmax(axis=0))
     np.testing.assert_allclose(np.log(other[1] / other[0]), np.log(one[1] / one[0]) / 2, rtol=1e-3, atol=1e-3)
+
+
+def test_what_a_process_computed_before_changes_no_bit() -> None:
+    """Torch takes as many threads as it was last told, whatever OpenMP was told since."""
+    rng = np.random.default_rng(0)
+    strata, sections = rng.integers(0, 9, penalties.TOKENS), np.sort(rng.integers(0, 8, penalties.TOKENS))
+    tokens = rng.normal(size=(len(strata), 120)) + 0.4 * rng.normal(size=(9, 120))[strata]
+    before, chosen = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            chosen.append(choose_penalty([120], tokens.astype(np.float32), strata, sections))
+    finally:
+        torch.set_num_threads(before)
+    assert chosen[0] is not None
+    assert chosen[0] == chosen[1]
 
 
 def test_parts_are_scored_by_fits_that_have_not_seen_them() -> None:
