@@ -136,7 +136,7 @@ def workers(run: RunSettings) -> Iterator[TaskRunner[Any]]:
     if run.runner == "dask":
         from prefect_dask import DaskTaskRunner
 
-        own = {"n_workers": run.workers, "threads_per_worker": 1, "dashboard_address": None}
+        own = {"n_workers": run.workers, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
         choice: dict[str, Any] = {"address": run.scheduler} if run.scheduler else {"cluster_kwargs": own}
         with DaskTaskRunner(**choice) as dask_runner:
             yield dask_runner

@@ -412,7 +412,7 @@ def test_a_scheduler_that_is_running_gives_the_same_content_and_goes_on_running(
 ) -> None:
     store = BrainStore(tmp_path / "store")
     source = BrainSource(manifest_path=mapped.manifest_path, store_path=store.root)
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
         map_brain(source=source, run=RunSettings(runner="dask", scheduler=cluster.scheduler_address))
         assert len(cluster.scheduler_info["workers"]) == 2
     assert store.catalogue("P01").content_digest() == mapped.store.catalogue("P01").content_digest()
