@@ -6,6 +6,6 @@ automation for lost runs counts on it. Where the environment says otherwise, tha
 
 import os
 
-HEARTBEAT, HEARTBEAT_S = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "90"
+HEARTBEAT_S = "90"
 
-os.environ.setdefault(HEARTBEAT, HEARTBEAT_S)
+os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", HEARTBEAT_S)

@@ -3,7 +3,6 @@
 import os
 import sys
 
-from flows import HEARTBEAT, HEARTBEAT_S
 from flows.serving import START_LIMIT, direct_loopback, running_servers, unusable_proxies
 from flows.waiting import absent, busy, misstated
 
@@ -15,7 +14,6 @@ DEFAULTS = {
     "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    HEARTBEAT: HEARTBEAT_S,
     START_LIMIT: "600",  # the database is made at the first start; Prefect's 20 s are few on a busy machine
 }
 """Where the environment does not say otherwise."""

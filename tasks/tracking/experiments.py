@@ -48,7 +48,7 @@ STUDIES = {
     "areas": Question("areas", "A row is a network that draws areas, judged on sections and brains held out."),
     "neurons": Question("neurons", "A row is a study of volumes: what was segmented and traced, and how well."),
     "pretraining": Question("pretraining", "A row is an encoder, with its loss and its errors of places."),
-    "structure": Question("structure", "A row is a map of structure, judged against labels."),
+    "structure": Question("structure", "A row is how well embeddings tell the cortex's thickness, layers and places."),
 }
 """Questions of studies, by their kind."""
 

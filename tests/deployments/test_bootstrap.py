@@ -14,7 +14,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.schedules import CronSchedule
 
-from flows.__main__ import DEFAULTS
+from flows import HEARTBEAT_S
 from tests.deployments.scripts import imported
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -122,7 +122,7 @@ def test_a_run_is_given_up_when_it_missed_several_signs_of_life_and_an_outage_th
 ) -> None:
     stated = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text())["deployments"]
     (every_s,) = {int(one["work_pool"]["job_variables"]["env"][HEARTBEAT]) for one in stated}
-    assert int(DEFAULTS[HEARTBEAT]) == every_s, "runs from the terminal are watched, too"
+    assert int(HEARTBEAT_S) == every_s, "runs from the terminal are watched, too"
     retries = int(imported("serve").OUTAGE_RETRIES)
     outage_s = sum(2**one for one in range(1, retries + 1))
     assert outage_s + every_s < bootstrap.SILENCE.total_seconds() == 4 * every_s
@@ -131,7 +131,7 @@ def test_a_run_is_given_up_when_it_missed_several_signs_of_life_and_an_outage_th
 def test_flows_that_a_program_starts_say_as_often_that_they_live() -> None:
     asked = "import flows\nfrom prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY as f\nprint(f.value())"
     without = {name: value for name, value in os.environ.items() if name != HEARTBEAT}
-    for env, said in ((without, DEFAULTS[HEARTBEAT]), ({**without, HEARTBEAT: "60"}, "60")):
+    for env, said in ((without, HEARTBEAT_S), ({**without, HEARTBEAT: "60"}, "60")):
         done = subprocess.run(
             [sys.executable, "-c", asked], env=env, cwd=ROOT, capture_output=True, text=True, check=True
         )

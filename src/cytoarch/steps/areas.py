@@ -1,7 +1,7 @@
 """A U-Net that draws the areas of several brains, and how well it does on sections and brains held out."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -13,8 +13,8 @@ from cytoarch.anatomy.reconstruction import Reconstruction
 from cytoarch.brains import Brain, LabelClass
 from cytoarch.digests import files_digest
 from cytoarch.errors import TrainingError
-from cytoarch.geometry import Grid
 from cytoarch.images.views import StoredImage
+from cytoarch.learning.label_tables import merged_table, named_alike
 from cytoarch.learning.splits import split_sections
 from cytoarch.learning.targets import targets_on_grid
 from cytoarch.measures.misplacement import UNLABELLED
@@ -93,25 +93,31 @@ class AreasStep(Step[AreaNetwork]):
         return f"{self.areas.pixel_size_um:g}um"
 
     def write(self, inputs: Inputs, staging: Staging) -> Facts:
-        """Fine-tune and score. Raises TrainingError if nothing is labelled, or labelled places are not known."""
-        classes = _class_names(inputs[self.stated].values())
-        labelled = labelled_patches(list(self._sections(inputs, classes)), classes, self.areas)
+        """Fine-tune and score.
+
+        Raises TrainingError if label tables do not fit each other, nothing is labelled, or labelled places are unknown.
+        """
+        tables = {brain_id: one.label_table for brain_id, one in inputs[self.stated].items() if one.label_table}
+        classes = merged_table(tables).classes(by_group=False) if tables else ()
+        names = tuple(one.name for one in classes)
+        labelled = labelled_patches(list(self._sections(inputs, classes)), names, self.areas)
         files = train_areas(labelled, self.areas, inputs.on_progress)
         for name, content in files.items():
             staging.write(name, content)
         scores = json.loads(files[RECORD_FILE])["scores"]
         return {"model": files_digest(files), "classes": len(classes), "scores": scores}
 
-    def _sections(self, inputs: Inputs, classes: Sequence[str]) -> Iterator[LabelledSectionCells]:
+    def _sections(self, inputs: Inputs, classes: Sequence[LabelClass]) -> Iterator[LabelledSectionCells]:
         """Every labelled section, in the order of brains and of cutting."""
         images, labels, pixels = inputs[self.images], inputs[self.labels], inputs[self.pixels]
         for number, (brain_id, stated) in enumerate(inputs[self.stated].items()):
             ids = tuple(labels[brain_id])
             tested = set(split_sections(ids, pixels[brain_id]).held_out)
+            rows = {one.section_id: one for one in stated.sections}
+            own, _ = named_alike(classes, stated.label_table, by_group=False)
             for section_id in ids:
                 image = images[brain_id][section_id]
-                row = next(one for one in stated.sections if one.section_id == section_id)
-                place = placed_section(image, row, inputs[self.placed][brain_id])
+                place = placed_section(image, rows[section_id], inputs[self.placed][brain_id])
                 seen = image.at(self.areas.pixel_size_um).grid
                 cells = seen.grouped(CELL_PX)
                 where_um = cells.um(np.moveaxis(np.indices(cells.shape), 0, -1))
@@ -121,7 +127,7 @@ class AreasStep(Step[AreaNetwork]):
                         f"brain {brain_id}: section {section_id} has no place along the cutting axis; state "
                         "position_um in the manifest, or run reconstruct-brain, then again"
                     )
-                area = _areas(stated, labels[brain_id][section_id], cells, classes)
+                area = targets_on_grid(labels[brain_id][section_id].levels[0], own, cells)
                 role = brain_id if brain_id in self.held_out else SECTIONS_HELD_OUT if section_id in tested else ""
                 yield LabelledSectionCells(image.folder, number, role, area, position_mm, seen.from_corner(where_um))
 
@@ -166,19 +172,3 @@ def _points(sections: Sequence[LabelledSectionCells], areas: AreaSettings) -> Pa
             (np.full(count, number), one.centres_px[at], one.position_mm[at], one.area[at], np.full(count, one.brain))
         )
     return PatchPoints(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def _class_names(brains: Iterable[Brain]) -> tuple[str, ...]:
-    """The names of all labels, in the order of first appearance."""
-    return tuple(dict.fromkeys(each.name for one in brains for each in _classes(one)))
-
-
-def _classes(stated: Brain) -> tuple[LabelClass, ...]:
-    return () if stated.label_table is None else stated.label_table.classes(by_group=False)
-
-
-def _areas(stated: Brain, labels: StoredImage, cells: Grid, names: Sequence[str]) -> NDArray[np.int64]:
-    """The class of every cell (y, x) among all names, by the labels of a brain with a table of its own."""
-    own = _classes(stated)
-    index = np.array([*(names.index(one.name) for one in own), UNLABELLED])
-    return np.asarray(index[targets_on_grid(labels.levels[0], own, cells)])  # what is not labelled is -1: the last
